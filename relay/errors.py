@@ -1,0 +1,38 @@
+"""Every error this package raises on purpose. Each message tells an operator what to do next.
+
+RelayError
+├── ConfigurationError   a setting is wrong: which, and why
+├── StoreUnavailable     Postgres cannot take or give it now; try again
+├── SchemaError          the database is not one this version can use
+├── LeaseLost            another relay may own this delivery by now; stop
+├── Overloaded           as much is in flight as may be
+└── FilterError          a filter that does not parse
+"""
+
+
+class RelayError(Exception):
+    """The root: catch this to catch everything the relay raises on purpose."""
+
+
+class ConfigurationError(RelayError):
+    """A setting is wrong. The message names the variable, the value and the remedy in one line."""
+
+
+class StoreUnavailable(RelayError):
+    """Postgres did not commit, or did not answer in time. Nothing may be assumed stored."""
+
+
+class SchemaError(RelayError):
+    """The database's tables are not ones that this version can work on."""
+
+
+class LeaseLost(RelayError):
+    """This relay's lease ran out: another relay may have taken the delivery over, so it must stop."""
+
+
+class Overloaded(RelayError):
+    """`RELAY_MAX_IN_FLIGHT` is reached; nothing was stored and the sender must try again."""
+
+
+class FilterError(RelayError):
+    """A filter string that does not parse. The message quotes the part that is wrong."""

@@ -1,0 +1,212 @@
+"""Every environment variable, once, typed, with the runbook section it comes from.
+
+Nothing else in the project reads the environment. A `.env` file in the working directory is read
+too; the process's own environment wins. A bad value is one line that names variable, value and
+remedy (`ConfigurationError`), never a traceback.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from platformdirs.unix import Unix
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from relay.errors import ConfigurationError
+
+WEBHOOK_PATH = "/api/webhooks/chatwoot"
+AGENT_PATH = "/webhooks/chatwoot"
+
+
+def _http_url(value: str) -> str:
+    """`value` without trailing slashes, if it is an http(s) URL with a host and no query.
+
+    Raises ValueError otherwise.
+    """
+    parts = urlsplit(value.strip())
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be a URL such as https://host or http://host:port")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("its port must be a number from 1 to 65535") from None
+    if port == 0:
+        raise ValueError("its port must be a number from 1 to 65535")
+    if parts.query or parts.fragment:
+        raise ValueError("must not have a query or a fragment")
+    if any(ord(c) <= 32 for c in parts.netloc + parts.path):
+        raise ValueError("must not contain spaces or control characters")
+    return value.strip().rstrip("/")
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+def split_bind(value: str) -> tuple[str, int]:
+    """`("127.0.0.1", 8788)` from `"127.0.0.1:8788"`; IPv6 hosts stand in brackets.
+
+    Raises ValueError if it is not `host:port`.
+    """
+    host, colon, port = value.strip().rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("must be host:port, for example 127.0.0.1:8788")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("an IPv6 host stands in brackets, for example [::1]:8788")
+    return host.strip("[]"), int(port)
+
+
+def without_credentials(url: str) -> str:
+    """`url` with any `user:password@` removed: the form that logs, facts and screens may show."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long apart a delivery is attempted (RUNBOOK, Retry Policy).
+
+    `max_attempts` counts the first one. Delays are in milliseconds; `factor` multiplies each delay
+    into the next; `jitter` (0 to 1) is the share of a delay by which it may be longer or shorter.
+    """
+
+    max_attempts: int = 3
+    base_delay_ms: float = 200
+    factor: float = 2
+    max_delay_ms: float = 30_000
+    jitter: float = 0
+
+
+class Settings(BaseSettings):
+    """The environment. Field names are the variables' names in lower case.
+
+    RUNBOOK, "Environment Configuration" and "Retry Policy", for those that it names; DESIGN, 4,
+    for the rest.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    # RUNBOOK, Environment Configuration
+    chatwoot_base_url: HttpUrl | None = None
+    chatwoot_api_key: SecretStr | None = None
+    chatwoot_account_id: int | None = Field(default=None, ge=1)
+    agent_sdk_url: HttpUrl = "https://hotdash-agent-service.fly.dev"
+    chatwoot_webhook_secret: SecretStr | None = None
+
+    # RUNBOOK, Retry Policy
+    chatwoot_webhook_max_attempts: int = Field(default=3, ge=1, le=100)
+    chatwoot_webhook_base_delay_ms: float = Field(default=200, ge=0, le=3_600_000, allow_inf_nan=False)
+    chatwoot_webhook_backoff_factor: float = Field(default=2, ge=1, le=100, allow_inf_nan=False)
+    chatwoot_webhook_max_delay_ms: float = Field(default=30_000, ge=0, le=3_600_000, allow_inf_nan=False)
+    chatwoot_webhook_jitter: float = Field(default=0, ge=0, le=1)
+    agent_sdk_timeout_ms: int = Field(default=30_000, ge=1, le=3_600_000)
+
+    # Receiving
+    chatwoot_webhook_response_deadline_ms: int = Field(default=4_500, ge=1, le=3_600_000)
+    chatwoot_webhook_max_body_bytes: int = Field(default=5 * 1024 * 1024, ge=1, le=256 * 1024 * 1024)
+    relay_respond: Literal["forwarded", "stored"] = "forwarded"
+    relay_max_in_flight: int = Field(default=2_000, ge=1, le=1_000_000)
+
+    # Serving
+    relay_bind: str = "127.0.0.1:8788"
+    relay_workers: int = Field(default=1, ge=1, le=64)
+    relay_url: HttpUrl | None = None
+
+    # Keeping
+    database_url: SecretStr | None = None
+    relay_data_dir: Path = Field(default_factory=lambda: Path(Unix("hotdash-relay").user_data_dir))
+    relay_lease_seconds: float = Field(default=30, ge=1, le=3_600)
+    relay_retention_days: float = Field(default=30, gt=0, le=36_500)
+    relay_probe_seconds: float = Field(default=30, ge=1, le=86_400)
+
+    @field_validator("relay_bind")
+    @classmethod
+    def _bind_is_host_and_port(cls, value: str) -> str:
+        split_bind(value)
+        return value.strip()
+
+    @field_validator("chatwoot_webhook_secret")
+    @classmethod
+    def _some_secret_is_left(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _split_secrets(value):
+            raise ValueError("holds only commas; leave it unset to accept unsigned webhooks")
+        return value
+
+    @field_validator("relay_data_dir")
+    @classmethod
+    def _data_dir_is_absolute(cls, value: Path) -> Path:
+        if " " in str(value):  # pg_ctl splits its options at spaces
+            raise ValueError("must not contain a space")
+        return value.expanduser().absolute()
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """Chatwoot's webhook secrets, any of which may sign; empty when unsigned ones are accepted."""
+        return _split_secrets(self.chatwoot_webhook_secret)
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """The runbook's retry policy as these settings have it."""
+        return RetryPolicy(
+            max_attempts=self.chatwoot_webhook_max_attempts,
+            base_delay_ms=self.chatwoot_webhook_base_delay_ms,
+            factor=self.chatwoot_webhook_backoff_factor,
+            max_delay_ms=self.chatwoot_webhook_max_delay_ms,
+            jitter=self.chatwoot_webhook_jitter,
+        )
+
+    @property
+    def agent_endpoint(self) -> str:
+        """Where deliveries are forwarded to (RUNBOOK, Retry Policy: Endpoint)."""
+        return self.agent_sdk_url + AGENT_PATH
+
+    @property
+    def agent_endpoint_shown(self) -> str:
+        """`agent_endpoint` without credentials, for logs, facts and screens."""
+        return without_credentials(self.agent_endpoint)
+
+    @property
+    def own_url(self) -> str:
+        """Where this machine reaches the relay: `RELAY_URL`, else the bound address."""
+        if self.relay_url is not None:
+            return self.relay_url
+        host, port = split_bind(self.relay_bind)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _split_secrets(value: SecretStr | None) -> tuple[bytes, ...]:
+    if value is None:
+        return ()
+    return tuple(part.strip().encode() for part in value.get_secret_value().split(",") if part.strip())
+
+
+_SECRET_FIELDS = {"chatwoot_api_key", "chatwoot_webhook_secret", "database_url"}
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings from environment, `.env` and `overrides` (which win; None means not given).
+
+    Raises:
+        ConfigurationError: a value is bad; the message is one line for each bad variable.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(item, given) for item in error.errors())) from None
+
+
+def _explain(item: Any, given: dict[str, Any]) -> str:
+    """`CHATWOOT_WEBHOOK_MAX_ATTEMPTS=0: must be at least 1`, from one of pydantic's errors."""
+    field = str(item["loc"][0])
+    reason = str(item["msg"]).removeprefix("Value error, ")
+    reason = reason.replace("Input should be", "must be", 1)
+    if field in _SECRET_FIELDS:
+        return f"{field.upper()}: {reason}"
+    return f"{field.upper()}={given.get(field, item.get('input', ''))}: {reason}"
