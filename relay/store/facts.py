@@ -1,0 +1,124 @@
+"""`dashboard_facts`: facts that come without a delivery, and the figures drawn from all of them.
+
+Figures come from the minute roll-ups, and from the facts themselves for the minute that a window begins in,
+so that a window is exact and yet costs the same whatever the table holds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from relay.delivery import FactType
+from relay.facts import SCOPE
+from relay.store.deliveries import fact_row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime, timedelta
+
+    from relay.facts import Fact
+    from relay.store.database import Connection
+
+_RECORD = """
+    INSERT INTO dashboard_facts (fact_type, scope, value, metadata)
+    SELECT f.fact_type, %(scope)s, f.value, f.metadata
+      FROM jsonb_to_recordset(%(facts)s::jsonb) AS f(fact_type text, value jsonb, metadata jsonb)
+"""
+
+
+async def record(connection: Connection, facts: Sequence[Fact]) -> None:
+    """Write facts that belong to no delivery's end: rejections, health, alerts."""
+    rows = json.dumps([fact_row(fact) for fact in facts])
+    await connection.execute(_RECORD, {"scope": SCOPE, "facts": rows})
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """So many facts of one kind within a window, the tests left out.
+
+    `slot` is the forwarding time's place on the roll-ups' scale; `duration_ms` the sum of those times.
+    """
+
+    fact_type: FactType
+    success: bool
+    attempts: int
+    final_status: str
+    slot: int
+    facts: int
+    duration_ms: int
+
+
+_TALLIES = """
+    WITH windows AS (
+        SELECT n, now() - w AS since, date_trunc('minute', now() - w) + interval '1 minute' AS whole
+          FROM unnest(%(windows)s::interval[]) WITH ORDINALITY AS asked(w, n)
+    ), tallies AS (
+        SELECT w.n, m.fact_type, m.success, m.attempts, m.final_status, m.slot, m.facts, m.duration_ms
+          FROM windows w JOIN relay.minutes m ON m.minute >= w.whole
+         WHERE NOT m.test
+        UNION ALL
+        SELECT w.n, f.fact_type, t.success, t.attempts, t.final_status, t.slot, t.facts, t.duration_ms
+          FROM windows w
+          JOIN dashboard_facts f ON f.recorded_at >= w.since AND f.recorded_at < w.whole
+         CROSS JOIN LATERAL relay.tally(f.fact_type, f.value::jsonb, f.metadata::jsonb) t
+         WHERE f.fact_type = ANY(%(rolled_up)s) AND NOT t.test
+    )
+    SELECT n, fact_type, success, attempts, final_status, slot, sum(facts)::bigint, sum(duration_ms)::bigint
+      FROM tallies GROUP BY 1, 2, 3, 4, 5, 6 HAVING sum(facts) > 0
+"""
+_ROLLED_UP = [FactType.RETRY, FactType.DEAD_LETTER, FactType.REPLAY, FactType.REJECTED]
+
+
+async def tallies(connection: Connection, windows: Sequence[timedelta]) -> list[list[Tally]]:
+    """What each of the last `windows` holds, exact to its edge, without the test webhooks."""
+    cursor = await connection.execute(_TALLIES, {"windows": list(windows), "rolled_up": _ROLLED_UP})
+    found: list[list[Tally]] = [[] for _ in windows]
+    for n, fact_type, *figures in await cursor.fetchall():
+        if fact_type in _ROLLED_UP:
+            found[n - 1].append(Tally(FactType(fact_type), *figures))
+    return found
+
+
+_MINUTES = """
+    SELECT minute, sum(facts) FILTER (WHERE success)::bigint, sum(facts) FILTER (WHERE NOT success)::bigint
+      FROM relay.minutes
+     WHERE minute >= date_trunc('minute', now() - %(window)s) AND fact_type = %(retry)s AND NOT test
+     GROUP BY minute ORDER BY minute
+"""
+
+
+async def per_minute(connection: Connection, window: timedelta) -> list[tuple[datetime, int, int]]:
+    """`(minute, delivered, failed)` of every minute of the last `window` in which something was."""
+    cursor = await connection.execute(_MINUTES, {"window": window, "retry": FactType.RETRY})
+    return [(row[0], row[1] or 0, row[2] or 0) for row in await cursor.fetchall()]
+
+
+_HEALTH = """
+    SELECT DISTINCT ON (value ->> 'target')
+           value ->> 'target', (value ->> 'ok')::boolean, value ->> 'status', (value ->> 'latencyMs')::float8,
+           value ->> 'error', recorded_at, extract(epoch FROM now() - recorded_at)::float8
+      FROM dashboard_facts
+     WHERE fact_type = %(health)s AND recorded_at > now() - interval '1 hour'
+     ORDER BY value ->> 'target', recorded_at DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The last probe of one target (`agent`, `chatwoot`, `chatwoot_api`), `age_s` seconds ago."""
+
+    target: str
+    ok: bool
+    status: str | None
+    latency_ms: float | None
+    error: str | None
+    at: datetime
+    age_s: float
+
+
+async def last_health(connection: Connection) -> list[Health]:
+    """The last probe of each target within the hour."""
+    cursor = await connection.execute(_HEALTH, {"health": FactType.HEALTH})
+    return [Health(*row) for row in await cursor.fetchall()]

@@ -1,0 +1,175 @@
+"""Running relays in Postgres: their heartbeats, their leases, and the duties that one of them does for all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from relay.store.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One relay process. `name` stands for the address it is bound to, which one relay at a time can hold.
+
+    `boot` is shared by the workers of one start, `slot` tells them apart.
+    """
+
+    id: UUID
+    name: str
+    boot: UUID
+    slot: int
+    pid: int
+    version: str
+    signed: bool
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """A relay as the database last heard of it. Ages in seconds, by the database's clock."""
+
+    name: str
+    slot: int
+    version: str
+    signed: bool
+    agent: str
+    in_flight: int
+    age_s: float
+    alive: bool
+    started_at: datetime
+
+
+_REGISTER = """
+    WITH predecessors AS (
+        UPDATE relay.instances SET lease_until = '-infinity', stopped_at = coalesce(stopped_at, now())
+         WHERE name = %(name)s AND id <> %(id)s AND (boot <> %(boot)s OR slot = %(slot)s)
+           AND lease_until > '-infinity'
+        RETURNING id
+    ), own AS (
+        INSERT INTO relay.instances AS i (id, name, boot, slot, pid, version, signed, agent, lease_until)
+        VALUES (%(id)s, %(name)s, %(boot)s, %(slot)s, %(pid)s, %(version)s, %(signed)s, %(agent)s,
+                now() + make_interval(secs => %(lease_s)s))
+        ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until, heartbeat_at = now()
+    )
+    SELECT count(*) FROM predecessors
+"""
+
+
+async def register(connection: Connection, instance: Instance, lease_s: float) -> int:
+    """Announce this relay and end the leases of those it replaces; returns how many those were.
+
+    Two relays cannot be bound to one address, nor two workers have one slot: whoever had it before is dead,
+    and what he left unfinished need not wait for his lease to run out.
+    """
+    cursor = await connection.execute(
+        _REGISTER,
+        {
+            "id": instance.id,
+            "name": instance.name,
+            "boot": instance.boot,
+            "slot": instance.slot,
+            "pid": instance.pid,
+            "version": instance.version,
+            "signed": instance.signed,
+            "agent": instance.agent,
+            "lease_s": lease_s,
+        },
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else 0
+
+
+_BEAT = """
+    UPDATE relay.instances
+       SET heartbeat_at = now(), lease_until = now() + make_interval(secs => %(lease_s)s), stopped_at = NULL,
+           in_flight = %(in_flight)s, counters = %(counters)s::jsonb
+     WHERE id = %(id)s
+"""
+
+
+async def beat(
+    connection: Connection, instance: UUID, *, lease_s: float, in_flight: int, counters: dict[str, Any]
+) -> bool:
+    """Renew every lease of `instance` for `lease_s` seconds. False if its row is gone: register anew."""
+    cursor = await connection.execute(
+        _BEAT,
+        {"id": instance, "lease_s": lease_s, "in_flight": in_flight, "counters": json.dumps(counters)},
+    )
+    return cursor.rowcount == 1
+
+
+_END = "UPDATE relay.instances SET lease_until = now(), stopped_at = now(), in_flight = 0 WHERE id = %s"
+
+
+async def end(connection: Connection, instance: UUID) -> None:
+    """Say goodbye: this relay stopped in good order and holds no lease."""
+    await connection.execute(_END, (instance,))
+
+
+DOWN_AFTER_S = 60
+"""A relay not heard of for this long is down (DESIGN, 7: relay-down)."""
+
+_LIVENESS = """
+    SELECT name, slot, version, signed, agent, in_flight,
+           extract(epoch FROM now() - heartbeat_at)::float8,
+           stopped_at IS NULL AND heartbeat_at > now() - make_interval(secs => %(down_s)s), started_at
+      FROM relay.instances
+     WHERE heartbeat_at > now() - interval '1 day'
+     ORDER BY 8 DESC, heartbeat_at DESC LIMIT 64
+"""
+
+
+async def liveness(connection: Connection) -> list[Liveness]:
+    """The relays heard of in the last day, those alive first."""
+    cursor = await connection.execute(_LIVENESS, {"down_s": DOWN_AFTER_S})
+    return [Liveness(*row) for row in await cursor.fetchall()]
+
+
+_COUNTERS = """
+    SELECT slot, counters FROM relay.instances
+    WHERE name = %(name)s AND boot = %(boot)s AND id <> %(id)s AND stopped_at IS NULL
+"""
+
+
+async def siblings_counters(connection: Connection, instance: Instance) -> dict[int, dict[str, Any]]:
+    """What the other workers of this relay last counted, by slot."""
+    cursor = await connection.execute(_COUNTERS, {"name": instance.name, "boot": instance.boot, "id": instance.id})
+    return {row[0]: row[1] for row in await cursor.fetchall()}
+
+
+_TAKE_DUTY = """
+    INSERT INTO relay.duties AS d (name, owner, until)
+    VALUES (%(name)s, %(owner)s, now() + make_interval(secs => %(for_s)s))
+    ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, until = excluded.until
+     WHERE d.owner = excluded.owner OR d.until < now()
+"""
+
+
+async def take_duty(connection: Connection, name: str, owner: UUID, *, for_s: float) -> bool:
+    """True if `owner` has the duty `name` for the next `for_s` seconds: it is his already, or was free."""
+    cursor = await connection.execute(_TAKE_DUTY, {"name": name, "owner": owner, "for_s": for_s})
+    return cursor.rowcount == 1
+
+
+_LEAVE_DUTIES = "DELETE FROM relay.duties WHERE owner = %s"
+
+
+async def leave_duties(connection: Connection, owner: UUID) -> None:
+    """Free every duty of `owner`, so that another relay takes it on at once."""
+    await connection.execute(_LEAVE_DUTIES, (owner,))
+
+
+_CAN_WRITE = "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'"
+
+
+async def can_write(connection: Connection) -> bool:
+    """False on a standby and wherever transactions are read-only."""
+    cursor = await connection.execute(_CAN_WRITE)
+    row = await cursor.fetchone()
+    return bool(row and row[0])

@@ -1,0 +1,158 @@
+"""The schema's versions: numbered SQL files, applied once each, by one relay at a time.
+
+A file whose first line is `-- relay: no transaction` holds one statement that Postgres runs outside of one
+(an index built beside running writers); it must be safe to run again. Every other file is one transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from relay.errors import SchemaError
+from relay.store.database import connection_parameters, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.store.database import Connection
+
+OLDEST_SERVER = 130_000
+_LOCK = 0x686F74646173  # "hotdas": one migration at a time on a database
+_NO_TRANSACTION = "-- relay: no transaction"
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema."""
+
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def in_transaction(self) -> bool:
+        """False for a step that Postgres refuses to run inside a transaction."""
+        return not self.sql.startswith(_NO_TRANSACTION)
+
+
+def migrations() -> list[Migration]:
+    """Every step that this version of the relay knows, in order."""
+    folder = resources.files("relay.store") / "migrations"
+    steps = [
+        Migration(int(file.name[:4]), file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
+        for file in folder.iterdir()
+        if file.name.endswith(".sql")
+    ]
+    return sorted(steps, key=lambda step: step.version)
+
+
+async def migrate(
+    dsn: str, *, roles: bool = False, tell: Callable[[Migration], None] = lambda _: None
+) -> list[Migration]:
+    """Bring the database at `dsn` up to this version; with `roles`, create the two roles as well.
+
+    Several relays may start at once: one works, the others wait for it. Returns the steps applied; `tell`
+    hears of each before it starts.
+
+    Raises:
+        StoreUnavailable: Postgres is away.
+        SchemaError: the server is too old, its encoding is not UTF-8, or a step does not apply.
+    """
+    try:
+        connection = await psycopg.AsyncConnection.connect(
+            autocommit=True, **connection_parameters(dsn, "hotdash-relay migrate")
+        )
+    except psycopg.OperationalError as error:
+        raise unavailable(error) from error
+    async with connection:
+        try:
+            await _check_server(connection)
+            await _lock(connection)
+            applied = [step for step in await _pending(connection) if await _apply(connection, step, tell)]
+            if roles:
+                await connection.execute((resources.files("relay.store") / "roles.sql").read_bytes())
+        except psycopg.OperationalError as error:
+            raise unavailable(error) from error
+        except psycopg.Error as error:
+            raise SchemaError(f"The database cannot be migrated: {error}") from error
+    return applied
+
+
+async def _check_server(connection: Connection) -> None:
+    version = connection.info.server_version
+    if version < OLDEST_SERVER:
+        raise SchemaError(f"PostgreSQL {version // 10_000} is too old: 13 or newer is needed")
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise SchemaError(f"The database's encoding is {encoding}: one with UTF8 is needed")
+
+
+async def _lock(connection: Connection) -> None:
+    """Wait for the migration lock, asking rather than queueing.
+
+    Whoever waits inside a statement holds a snapshot, and an index that is built concurrently waits for
+    every snapshot: the two would wait for each other.
+    """
+    while True:
+        cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))
+        row = await cursor.fetchone()
+        if row is not None and row[0]:
+            return
+        await asyncio.sleep(0.1)
+
+
+async def _pending(connection: Connection) -> list[Migration]:
+    """The steps not applied yet. Touches nothing when the schema is there, so that it needs no right to."""
+    if not await _has_history(connection):
+        await connection.execute("CREATE SCHEMA IF NOT EXISTS relay")
+        await connection.execute(
+            "CREATE TABLE relay.schema_migrations ("
+            "version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+    cursor = await connection.execute("SELECT version FROM relay.schema_migrations")
+    done = {row[0] for row in await cursor.fetchall()}
+    return [step for step in migrations() if step.version not in done]
+
+
+async def _has_history(connection: Connection) -> bool:
+    cursor = await connection.execute("SELECT to_regclass('relay.schema_migrations') IS NOT NULL")
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def _apply(connection: Connection, step: Migration, tell: Callable[[Migration], None]) -> bool:
+    tell(step)
+    record = "INSERT INTO relay.schema_migrations (version, name) VALUES (%s, %s)"
+    if step.in_transaction:
+        async with connection.transaction():
+            await connection.execute(step.sql.encode())
+            await connection.execute(record, (step.version, step.name))
+    else:
+        await _drop_invalid_indexes(connection)
+        await connection.execute(step.sql.encode())
+        await connection.execute(record, (step.version, step.name))
+    return True
+
+
+async def _drop_invalid_indexes(connection: Connection) -> None:
+    """Remove what an interrupted concurrent build left behind: an index that costs and serves nothing."""
+    cursor = await connection.execute(
+        "SELECT indexrelid::regclass::text FROM pg_index "
+        "WHERE NOT indisvalid AND indrelid = 'dashboard_facts'::regclass"
+    )
+    for (name,) in await cursor.fetchall():
+        await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}".encode())
+
+
+async def schema_version(connection: Connection) -> int:
+    """The newest step that the database has had, 0 for none."""
+    if not await _has_history(connection):
+        return 0
+    cursor = await connection.execute("SELECT coalesce(max(version), 0) FROM relay.schema_migrations")
+    row = await cursor.fetchone()
+    return row[0] if row else 0

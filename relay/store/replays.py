@@ -1,0 +1,372 @@
+"""Replay plans in Postgres: asked for, claimed by a relay, worked on item by item, followed by whoever watches.
+
+Operators insert: a plan with its frozen deliveries, and actions that pause, resume or stop it. Relays do
+the rest. A plan's item stands for one failed run of one delivery: once that delivery has been run again, by
+this plan or any other, the item is skipped, so that two plans that hold it send it once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from relay.store.deliveries import Claimed, read_claimed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from relay.filters import Condition
+    from relay.store.database import Connection
+
+CHANNEL = "relay_replay"
+
+
+class PlanState(StrEnum):
+    """Where a plan stands. `stopped` and `done` are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    DONE = "done"
+
+
+class Control(StrEnum):
+    """What an operator can ask of a plan: the `action` of a row in `operator_actions`."""
+
+    PAUSE = "replay.pause"
+    RESUME = "replay.resume"
+    STOP = "replay.stop"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """What an operator asks for. `rate` is sends a second, None for as fast as it goes; `canary` the number
+    that go alone first; `stop_after` the failures in a row that end it, 0 for never. `edited_body` replaces
+    the body of a plan's only delivery.
+    """
+
+    request_id: UUID
+    requested_by: str
+    reason: str = ""
+    filter: str = ""
+    rate: float | None = None
+    canary: int = 0
+    stop_after: int = 0
+    edited_body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan as it stands. What is `left` was not sent yet, or is on its way."""
+
+    id: int
+    request_id: UUID
+    state: PlanState
+    requested_by: str
+    reason: str
+    filter: str
+    rate: float | None
+    canary: int
+    stop_after: int
+    edited: bool
+    total: int
+    delivered: int
+    dead: int
+    skipped: int
+    stopped_why: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def left(self) -> int:
+        """Deliveries of the plan that are not settled."""
+        return self.total - self.delivered - self.dead - self.skipped
+
+    @property
+    def ended(self) -> bool:
+        """True once no more of it will be sent."""
+        return self.state in {PlanState.STOPPED, PlanState.DONE}
+
+
+_COLUMNS = """
+    p.id, p.request_id, p.state, p.requested_by, p.reason, p.filter, p.rate, p.canary, p.stop_after,
+    p.edited_body IS NOT NULL, p.total, p.delivered, p.dead, p.skipped, p.stopped_why, p.created_at,
+    p.started_at, p.finished_at
+"""
+
+
+def _plan(row: tuple[object, ...]) -> Plan:
+    values = list(row)
+    values[2] = PlanState(str(values[2]))
+    return Plan(*values)  # type: ignore[arg-type] # the columns stand in the fields' order
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One delivery of the dead-letter queue, as a replay freezes and shows it."""
+
+    id: int
+    delivery_id: str
+    run: int
+    event: str | None
+    conversation_id: str | None
+    final_status: str | None
+    last_error: str | None
+    finished_at: datetime | None
+
+
+_DEAD_COLUMNS = "d.id, d.delivery_id, d.run, d.event, d.conversation_id, d.final_status, d.last_error, d.finished_at"
+
+
+async def matching(connection: Connection, condition: Condition, *, limit: int | None = None) -> list[DeadLetter]:
+    """The dead letters that a filter matches, oldest first, `limit` of them at most."""
+    cursor = await connection.execute(
+        f"SELECT {_DEAD_COLUMNS} FROM relay.deliveries d WHERE d.state = 'dead' AND {condition.sql} "  # noqa: S608
+        "ORDER BY d.finished_at, d.id LIMIT %(most)s".encode(),
+        {**condition.parameters, "most": limit},
+    )
+    return [DeadLetter(*row) for row in await cursor.fetchall()]
+
+
+_BY_ID = """
+    SELECT d.delivery_id, d.state FROM relay.deliveries d WHERE d.delivery_id = ANY(%(ids)s)
+"""
+
+
+async def states_of(connection: Connection, delivery_ids: Sequence[str]) -> dict[str, str]:
+    """The state of each of `delivery_ids` that is known."""
+    cursor = await connection.execute(_BY_ID, {"ids": list(delivery_ids)})
+    return {row[0]: row[1] for row in await cursor.fetchall()}
+
+
+_ASK = """
+    WITH plan AS (
+        INSERT INTO relay.replay_plans
+               (request_id, requested_by, reason, filter, rate, canary, stop_after, edited_body, total)
+        VALUES (%(request_id)s, %(requested_by)s, %(reason)s, %(filter)s, %(rate)s, %(canary)s, %(stop_after)s,
+                %(edited_body)b, %(total)s)
+        ON CONFLICT (request_id) DO NOTHING
+        RETURNING id
+    ), items AS (
+        INSERT INTO relay.replay_items (plan_id, position, delivery, run)
+        SELECT plan.id, frozen.n, frozen.delivery, frozen.run
+          FROM plan, unnest(%(deliveries)s::bigint[], %(runs)s::int[]) WITH ORDINALITY AS frozen(delivery, run, n)
+    ), audit AS (
+        INSERT INTO relay.operator_actions (operator, action, plan_id, reason, details)
+        SELECT %(requested_by)s, 'replay', plan.id, %(reason)s,
+               jsonb_build_object('total', %(total)s::int, 'filter', %(filter)s::text)
+          FROM plan
+    )
+    SELECT id FROM plan
+"""
+_BY_REQUEST = "SELECT id FROM relay.replay_plans WHERE request_id = %s"
+
+
+async def ask(connection: Connection, request: PlanRequest, frozen: Sequence[DeadLetter]) -> int:
+    """Enqueue a replay of the `frozen` dead letters and record who asked; returns the plan's id.
+
+    One statement, one transaction. Asking again with the same `request_id` changes nothing and returns the
+    plan that is there.
+    """
+    cursor = await connection.execute(
+        _ASK,
+        {
+            "request_id": request.request_id,
+            "requested_by": request.requested_by,
+            "reason": request.reason,
+            "filter": request.filter,
+            "rate": request.rate,
+            "canary": request.canary,
+            "stop_after": request.stop_after,
+            "edited_body": request.edited_body,
+            "total": len(frozen),
+            "deliveries": [letter.id for letter in frozen],
+            "runs": [letter.run for letter in frozen],
+        },
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        cursor = await connection.execute(_BY_REQUEST, (request.request_id,))
+        row = await cursor.fetchone()
+        assert row is not None
+    await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, str(row[0])))
+    return int(row[0])
+
+
+_CONTROL = """
+    INSERT INTO relay.operator_actions (operator, action, plan_id, reason) VALUES (%s, %s, %s, %s)
+"""
+
+
+async def control(connection: Connection, plan_id: int, action: Control, *, operator: str, reason: str = "") -> None:
+    """Pause, resume or stop a plan; the relay that works on it, or the next one to look, acts on it."""
+    await connection.execute(_CONTROL, (operator, action, plan_id, reason))
+    await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, str(plan_id)))
+
+
+_PLAN = f"SELECT {_COLUMNS} FROM relay.replay_plans p WHERE p.id = %s"  # noqa: S608
+
+
+async def plan(connection: Connection, plan_id: int) -> Plan | None:
+    """The plan as it stands now, or None."""
+    cursor = await connection.execute(_PLAN.encode(), (plan_id,))
+    row = await cursor.fetchone()
+    return None if row is None else _plan(row)
+
+
+_LAST_CONTROL = """
+    LEFT JOIN LATERAL (
+        SELECT a.action FROM relay.operator_actions a
+        WHERE a.plan_id = p.id AND a.action IN ('replay.pause', 'replay.resume', 'replay.stop')
+        ORDER BY a.id DESC LIMIT 1) AS c ON true
+"""
+_CLAIM = f"""
+    UPDATE relay.replay_plans p
+       SET owner = %(owner)s, state = 'running', started_at = coalesce(p.started_at, now()),
+           total = (SELECT count(*) FROM relay.replay_items i WHERE i.plan_id = p.id)
+     WHERE p.id = (
+        SELECT p.id FROM relay.replay_plans p
+          LEFT JOIN relay.instances o ON o.id = p.owner
+          {_LAST_CONTROL}
+         WHERE p.state IN ('queued', 'running', 'paused')
+           AND (p.owner IS NULL OR o.lease_until IS NULL OR o.lease_until < now()
+                OR (p.owner = %(owner)s AND p.id <> ALL(%(working)s)))
+           AND (p.state <> 'paused' OR c.action IS DISTINCT FROM 'replay.pause')
+         ORDER BY p.id LIMIT 1 FOR UPDATE OF p SKIP LOCKED)
+    RETURNING {_COLUMNS}
+"""  # noqa: S608
+
+
+async def claim(connection: Connection, owner: UUID, *, working: Sequence[int]) -> Plan | None:
+    """Take on the oldest plan that waits: queued, resumed or stopped after a pause, left by a dead relay, or
+    `owner`'s own that it is not `working` on.
+    """
+    cursor = await connection.execute(_CLAIM.encode(), {"owner": owner, "working": list(working)})
+    row = await cursor.fetchone()
+    return None if row is None else _plan(row)
+
+
+_CHECK = f"""
+    SELECT p.owner = %(owner)s, c.action, {_COLUMNS}
+      FROM relay.replay_plans p {_LAST_CONTROL} WHERE p.id = %(plan)s
+"""  # noqa: S608
+
+
+async def check(connection: Connection, plan_id: int, owner: UUID) -> tuple[Plan, Control | None] | None:
+    """The plan and what operators last asked of it; None if `owner` does not have it any more."""
+    cursor = await connection.execute(_CHECK.encode(), {"owner": owner, "plan": plan_id})
+    row = await cursor.fetchone()
+    if row is None or not row[0]:
+        return None
+    return _plan(row[2:]), None if row[1] is None else Control(row[1])
+
+
+_NEXT = """
+    WITH next AS (
+        SELECT i.position, i.delivery, i.run FROM relay.replay_items i
+         WHERE i.plan_id = %(plan)s AND i.state = 'pending'
+         ORDER BY i.position LIMIT %(most)s FOR UPDATE SKIP LOCKED
+    ), claimed AS (
+        UPDATE relay.deliveries d
+           SET state = 'forwarding', owner = %(owner)s, claim = gen_random_uuid(), claimed_at = now(),
+               run = d.run + 1, plan_id = %(plan)s, finished_at = NULL
+          FROM next n
+         WHERE d.id = n.delivery AND d.run = n.run AND d.state = 'dead'
+        RETURNING d.id, d.claim, d.delivery_id, d.run, d.headers, d.body, d.event, d.conversation_id, d.test,
+                  d.plan_id
+    ), marked AS (
+        UPDATE relay.replay_items i
+           SET state = CASE WHEN c.id IS NULL THEN 'skipped' ELSE 'sending' END,
+               settled_at = CASE WHEN c.id IS NULL THEN now() END
+          FROM next n LEFT JOIN claimed c ON c.id = n.delivery
+         WHERE i.plan_id = %(plan)s AND i.position = n.position
+        RETURNING i.state
+    ), counted AS (
+        UPDATE relay.replay_plans p SET skipped = p.skipped + s.skipped
+          FROM (SELECT count(*) AS skipped FROM marked WHERE state = 'skipped') s
+         WHERE p.id = %(plan)s AND s.skipped > 0
+    )
+    SELECT (SELECT count(*) FROM marked WHERE state = 'skipped'), c.* FROM (SELECT 1) AS one
+      LEFT JOIN claimed c ON true
+"""
+
+
+async def claim_next(connection: Connection, plan_id: int, owner: UUID, most: int) -> tuple[list[Claimed], int]:
+    """Claim up to `most` of the plan's next deliveries; also returns how many had to be skipped instead.
+
+    Neither any claimed nor any skipped means that nothing is left to send.
+    """
+    cursor = await connection.execute(_NEXT, {"plan": plan_id, "owner": owner, "most": most})
+    rows = await cursor.fetchall()
+    skipped = int(rows[0][0]) if rows else 0
+    return await read_claimed(connection, [row[1:] for row in rows if row[1] is not None]), skipped
+
+
+_IN_FLIGHT = "SELECT count(*) FROM relay.replay_items WHERE plan_id = %s AND state = 'sending'"
+
+
+async def in_flight(connection: Connection, plan_id: int) -> int:
+    """How many of the plan's deliveries are on their way, whichever relay forwards them."""
+    cursor = await connection.execute(_IN_FLIGHT, (plan_id,))
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+_STREAK = """
+    SELECT count(*) FROM relay.replay_items i
+     WHERE i.plan_id = %(plan)s AND i.state = 'dead'
+       AND i.settled_at > coalesce((SELECT max(o.settled_at) FROM relay.replay_items o
+                                     WHERE o.plan_id = %(plan)s AND o.state = 'delivered'), '-infinity')
+"""
+
+
+async def failures_in_a_row(connection: Connection, plan_id: int) -> int:
+    """How many of the plan's deliveries have failed since the last one that succeeded."""
+    cursor = await connection.execute(_STREAK, {"plan": plan_id})
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+_SETTLE = """
+    UPDATE relay.replay_plans
+       SET state = %(state)s, stopped_why = %(why)s, owner = NULL,
+           finished_at = CASE WHEN %(state)s IN ('stopped', 'done') THEN now() END
+     WHERE id = %(plan)s AND owner = %(owner)s
+"""
+
+
+async def settle(connection: Connection, plan_id: int, owner: UUID, state: PlanState, why: str | None = None) -> None:
+    """End, pause or let go of a plan that `owner` works on, saying why."""
+    await connection.execute(_SETTLE, {"plan": plan_id, "owner": owner, "state": state, "why": why})
+    await notify(connection, plan_id)
+
+
+_LET_GO = "UPDATE relay.replay_plans SET owner = NULL WHERE owner = %s"
+
+
+async def let_go(connection: Connection, owner: UUID) -> None:
+    """Leave every plan that `owner` works on to the next relay that looks."""
+    await connection.execute(_LET_GO, (owner,))
+
+
+async def notify(connection: Connection, plan_id: int) -> None:
+    """Tell whoever listens that the plan has moved on."""
+    await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, str(plan_id)))
+
+
+_DELIVERED_ELSEWHERE = """
+    SELECT count(*) FROM relay.replay_items i JOIN relay.deliveries d ON d.id = i.delivery
+     WHERE i.plan_id = %s AND i.state = 'skipped' AND d.state = 'delivered'
+"""
+
+
+async def delivered_elsewhere(connection: Connection, plan_id: int) -> int:
+    """How many of the plan's skipped deliveries somebody else delivered."""
+    cursor = await connection.execute(_DELIVERED_ELSEWHERE, (plan_id,))
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,95 @@
+"""What is old goes, a thousand rows at a time, so that nobody who writes has to wait.
+
+Open dead letters stay until somebody resolves them, whatever their age. Of `dashboard_facts` only the relay's
+own kinds of facts go: the table may belong to others as well.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.delivery import FactType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+    from typing import Any
+
+    from relay.store.database import Connection
+
+BATCH = 1_000
+
+_DELIVERIES = """
+    WITH old AS (
+        DELETE FROM relay.deliveries WHERE id IN (
+            SELECT id FROM relay.deliveries
+             WHERE received_at < now() - %(keep)s AND coalesce(finished_at, now()) < now() - %(keep)s
+               AND state IN ('delivered', 'discarded') LIMIT %(batch)s)
+        RETURNING id
+    ), tries AS (
+        DELETE FROM relay.attempts a USING old WHERE a.delivery = old.id
+    )
+    SELECT count(*) FROM old
+"""
+_FACTS = """
+    WITH old AS (
+        DELETE FROM dashboard_facts WHERE ctid = ANY(ARRAY(
+            SELECT ctid FROM dashboard_facts WHERE fact_type = %(fact_type)s AND recorded_at < now() - %(keep)s
+             LIMIT %(batch)s))
+        RETURNING 1
+    )
+    SELECT count(*) FROM old
+"""
+_LOG = """
+    WITH old AS (
+        DELETE FROM relay.log WHERE id IN (
+            SELECT id FROM (SELECT id, at FROM relay.log ORDER BY id LIMIT %(batch)s) AS oldest
+             WHERE at < now() - %(keep)s)
+        RETURNING 1
+    )
+    SELECT count(*) FROM old
+"""
+_PLANS = """
+    WITH old AS (
+        DELETE FROM relay.replay_plans WHERE id IN (
+            SELECT id FROM relay.replay_plans
+             WHERE state IN ('stopped', 'done') AND finished_at < now() - %(keep)s LIMIT 10)
+        RETURNING 1
+    )
+    SELECT count(*) FROM old
+"""
+_MINUTES = """
+    WITH old AS (
+        DELETE FROM relay.minutes WHERE minute < now() - least(%(keep)s, interval '2 days') RETURNING 1
+    )
+    SELECT 0 * count(*) FROM old
+"""
+_INSTANCES = """
+    WITH old AS (
+        DELETE FROM relay.instances i
+         WHERE heartbeat_at < now() - interval '2 days'
+           AND NOT EXISTS (SELECT FROM relay.deliveries d
+                            WHERE d.owner = i.id AND d.state IN ('received', 'forwarding'))
+        RETURNING 1
+    )
+    SELECT 0 * count(*) FROM old
+"""
+
+
+async def retire(connection: Connection, keep: timedelta, stop: Callable[[], bool] = lambda: False) -> int:
+    """Delete what is older than `keep`, batch by batch, until nothing is left or `stop()` says so.
+
+    Returns the number of deliveries, facts, log lines and plans that went.
+    """
+    gone = 0
+    steps: list[tuple[str, dict[str, Any]]] = [(_DELIVERIES, {}), (_LOG, {}), (_PLANS, {})]
+    steps += [(_FACTS, {"fact_type": fact_type}) for fact_type in FactType]
+    steps += [(_MINUTES, {}), (_INSTANCES, {})]
+    for sql, parameters in steps:
+        while not stop():
+            cursor = await connection.execute(sql.encode(), {"keep": keep, "batch": BATCH} | parameters)
+            row = await cursor.fetchone()
+            if row is None or not row[0]:
+                break
+            gone += int(row[0])
+    return gone
