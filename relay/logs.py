@@ -1,0 +1,197 @@
+"""Where log lines go: to stdout, in the runbook's form or as JSON, and to a tail that the store keeps.
+
+structlog makes the lines. Writing never blocks the loop: lines are gathered for a moment and written by a
+thread, so that a terminal that does not keep up slows nobody down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import queue
+import sys
+import threading
+from collections import deque
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import structlog
+
+from relay.store.log import LogLine
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+Format = Literal["text", "json"]
+FORWARDING_SCOPE = "support.webhook"
+RELAY_SCOPE = "relay"
+
+_GATHER_S = 0.05
+_WAITING_CHUNKS = 1_000
+_TAIL_LINES = 20_000
+
+
+class Stream(Protocol):
+    """Where lines are written: a file, a terminal, a pipe."""
+
+    def write(self, text: str, /) -> object:
+        """Take a chunk of whole lines."""
+
+    def flush(self) -> None:
+        """Pass on what was taken."""
+
+
+class LogSink:
+    """The end of every log line of one relay process.
+
+    `logger(scope)` gives a structlog logger whose lines appear as `[scope] message { field: value }`.
+    A `delivery_id` field is the line's reference: it is in the JSON form and in the tail, and not in the
+    text form, whose lines are the runbook's to the letter.
+    """
+
+    def __init__(
+        self, form: Format = "text", *, level: str = "info", stream: Stream | None = None, tail: bool = True
+    ) -> None:
+        self._form = form
+        self._level = logging.getLevelNamesMapping()[level.upper()]
+        self._out = _LineThread(stream or sys.stdout)
+        self._gathered: list[str] = []
+        self._tail: deque[LogLine] | None = deque(maxlen=_TAIL_LINES) if tail else None
+        self._flush_due = False
+        self.tail_ready = asyncio.Event()
+
+    def logger(self, scope: str) -> FilteringBoundLogger:
+        """A logger whose lines begin with `[scope]`."""
+        wrapped: FilteringBoundLogger = structlog.wrap_logger(
+            None,
+            processors=[structlog.processors.add_log_level, self._accept],
+            wrapper_class=structlog.make_filtering_bound_logger(self._level),
+        ).bind(scope=scope)
+        return wrapped
+
+    def take_tail(self, most: int) -> list[LogLine]:
+        """Remove and return up to `most` of the oldest forwarding lines that the store has not had."""
+        self.tail_ready.clear()
+        if self._tail is None:
+            return []
+        lines = [self._tail.popleft() for _ in range(min(most, len(self._tail)))]
+        if self._tail:
+            self.tail_ready.set()
+        return lines
+
+    def put_back(self, lines: list[LogLine]) -> None:
+        """Return lines that could not be stored, as far as there is room."""
+        if self._tail is not None:
+            room = _TAIL_LINES - len(self._tail)
+            self._tail.extendleft(reversed(lines[-room:] if room else []))
+
+    def close(self) -> None:
+        """Write out what is still gathered; waits a second at most."""
+        self._flush()
+        self._out.close()
+
+    def _accept(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        line = LogLine(
+            at=datetime.now(UTC),
+            level=event.pop("level"),
+            scope=event.pop("scope"),
+            message=str(event.pop("event")),
+            delivery_id=event.pop("delivery_id", None),
+            fields=dict(event),
+        )
+        self._gathered.append(text_form(line) if self._form == "text" else json_form(line))
+        if self._tail is not None and line.scope == FORWARDING_SCOPE:
+            self._tail.append(line)
+            self.tail_ready.set()
+        if not self._flush_due:
+            try:
+                asyncio.get_running_loop().call_later(_GATHER_S, self._flush)
+                self._flush_due = True
+            except RuntimeError:  # no loop: a command, not the service
+                self._flush()
+        raise structlog.DropEvent
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._gathered:
+            self._out.write("\n".join(self._gathered) + "\n")
+            self._gathered.clear()
+
+
+class _LineThread:
+    """Writes chunks to a stream from a thread; drops them, and says so, when a thousand of them wait."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._chunks: queue.Queue[str | None] = queue.Queue(_WAITING_CHUNKS)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def write(self, chunk: str) -> None:
+        try:
+            if self._dropped:
+                self._chunks.put_nowait(f"[relay] Log lines were dropped {{ chunks: {self._dropped} }}\n")
+                self._dropped = 0
+            self._chunks.put_nowait(chunk)
+        except queue.Full:
+            self._dropped += 1
+
+    def close(self) -> None:
+        with contextlib.suppress(queue.Full):
+            self._chunks.put_nowait(None)
+        self._thread.join(timeout=1)
+
+    def _run(self) -> None:
+        while (chunk := self._chunks.get()) is not None:
+            try:
+                self._stream.write(chunk)
+                self._stream.flush()
+            except (OSError, ValueError):  # the reader is gone: there is nobody left to tell
+                return
+
+
+def text_form(line: LogLine) -> str:
+    """The runbook's form: `[support.webhook] Webhook forwarded successfully { duration: 145, attempts: 1 }`."""
+    fields = ", ".join(f"{key}: {_inspect(value)}" for key, value in line.fields.items())
+    return f"[{line.scope}] {line.message}" + (f" {{ {fields} }}" if fields else "")
+
+
+def json_form(line: LogLine) -> str:
+    """One JSON object: `at`, `level`, `scope`, `message`, `deliveryId` where there is one, and the fields."""
+    reference = {} if line.delivery_id is None else {"deliveryId": line.delivery_id}
+    head = {"at": line.at.isoformat(), "level": line.level, "scope": line.scope, "message": line.message}
+    return json.dumps(head | reference | line.fields, ensure_ascii=False, default=str)
+
+
+def _inspect(value: Any) -> str:
+    """`value` as a JavaScript console shows it inside an object: strings in single quotes."""
+    if isinstance(value, str):
+        escaped = json.dumps(value, ensure_ascii=False)[1:-1].replace('\\"', '"').replace("'", "\\'")
+        return f"'{escaped}'"
+    return json.dumps(value, default=str)
+
+
+class _Forward(logging.Handler):
+    """Hands what libraries log to the sink, warnings and worse."""
+
+    def __init__(self, sink: LogSink) -> None:
+        super().__init__(logging.WARNING)
+        self._log = sink.logger(RELAY_SCOPE)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, Any] = {"logger": record.name}
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["exception"] = record.exc_info[0].__name__
+        self._log.log(record.levelno, record.getMessage().splitlines()[0], **fields)
+
+
+def capture_libraries(sink: LogSink) -> None:
+    """Send the warnings and errors of every library through `sink`. Connection troubles are told once, by us."""
+    root = logging.getLogger()
+    root.handlers = [_Forward(sink)]
+    root.setLevel(logging.WARNING)
+    for name in ("psycopg.pool", "psycopg", "asyncio"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,88 @@
+"""The words of the forwarding log: one method for each thing that happens to a webhook (RUNBOOK, Check Logs).
+
+No line carries a secret, a signature or a customer's text: numbers, states, ids and the agent's URL only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.logs import FORWARDING_SCOPE
+
+if TYPE_CHECKING:
+    from relay.delivery import Attempt, Delivery, Outcome, State
+    from relay.logs import LogSink
+
+
+class Narration:
+    """Tells the forwarding log what happens. `endpoint` is the agent's URL without credentials."""
+
+    def __init__(self, sink: LogSink, endpoint: str) -> None:
+        self._log = sink.logger(FORWARDING_SCOPE)
+        self._endpoint = endpoint
+
+    def attempting(self, delivery: Delivery, number: int) -> None:
+        """An attempt starts. The runbook's line."""
+        self._log.info(
+            "Forwarding Chatwoot webhook",
+            delivery_id=delivery.delivery_id,
+            attempt=number,
+            agentEndpoint=self._endpoint,
+        )
+
+    def retrying(self, delivery: Delivery, attempt: Attempt, pause_ms: float) -> None:
+        """An attempt failed and another will follow."""
+        self._log.warning(
+            "Webhook attempt failed, retrying",
+            delivery_id=delivery.delivery_id,
+            attempt=attempt.number,
+            status=attempt.status,
+            duration=attempt.duration_ms,
+            retryIn=round(pause_ms),
+        )
+
+    def delivered(self, delivery: Delivery, outcome: Outcome) -> None:
+        """The agent took it. The runbook's line."""
+        self._log.info(
+            "Webhook forwarded successfully",
+            delivery_id=delivery.delivery_id,
+            duration=outcome.duration_ms,
+            attempts=len(outcome.attempts),
+        )
+
+    def dead_lettered(self, delivery: Delivery, outcome: Outcome) -> None:
+        """It could not be delivered and is kept as a dead letter."""
+        self._log.error(
+            "Webhook failed, dead-lettered",
+            delivery_id=delivery.delivery_id,
+            attempts=len(outcome.attempts),
+            finalStatus=outcome.last.status,
+            error=outcome.last.error,
+            duration=outcome.duration_ms,
+            deliveryId=delivery.delivery_id,
+        )
+
+    def duplicate(self, delivery_id: str, state: State) -> None:
+        """A webhook came whose delivery is known: nothing is forwarded."""
+        self._log.info("Duplicate webhook, not forwarded", delivery_id=delivery_id, state=state)
+
+    def taken_over(self, delivery: Delivery) -> None:
+        """A delivery that nobody forwards any more is taken on."""
+        self._log.info("Webhook taken over", delivery_id=delivery.delivery_id, run=delivery.run)
+
+    def given_up(self, delivery: Delivery) -> None:
+        """This relay's lease ran out: another one finishes the delivery, and this run leaves no trace."""
+        self._log.warning("Lease lost, run abandoned", delivery_id=delivery.delivery_id, run=delivery.run)
+
+    def rejected(self, reason: str, status: int, count: int) -> None:
+        """`count` webhooks were refused for `reason`."""
+        fields = {"reason": reason, "status": status} | ({"count": count} if count > 1 else {})
+        self._log.warning("Webhook rejected", **fields)
+
+    def failed(self, error: BaseException | None) -> None:
+        """A defect of the relay itself: the delivery stays leased and will be taken over."""
+        self._log.error("Webhook left unfinished by a defect", error=type(error).__name__)
+
+    def replay(self, what: str, plan_id: int, **fields: object) -> None:
+        """Something happened to a replay plan: started, paused, resumed, stopped or done."""
+        self._log.info(f"Replay {what}", replay=plan_id, **fields)
