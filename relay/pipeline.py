@@ -1,0 +1,260 @@
+"""The way of one delivery: store, forward, finish. Also its limits, its lease, and the end of them all.
+
+Whatever is accepted here is either refused before it is stored, or ends `delivered` or `dead`: a delivery is
+carried by a task of its own, which no client's hang-up cancels, and whose only other ends are a lost lease and
+a drain, both of which leave the delivery to another relay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+
+from relay.errors import LeaseLost, Overloaded, RelayError, StoreUnavailable
+from relay.facts import as_json_text, facts_of_run
+from relay.store.deliveries import Claimed, Duplicate, Finish, Incoming
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+    from relay.delivery import Delivery, Outcome, Receipt
+    from relay.forward import Forwarder
+    from relay.metrics import Counters
+    from relay.narration import Narration
+    from relay.store.batch import GroupCommit
+
+STORE_PATIENCE_S = 3.5
+"""How long a webhook waits for Postgres before its sender is told 503. Chatwoot itself waits 5 s."""
+
+_RETRY_STORE_S = 0.1
+_RETRY_FINISH_S = 2.0
+_BODIES_IN_FLIGHT = 256 * 1024 * 1024
+
+
+class Lease:
+    """Until when this relay may count its deliveries as its own, by its own monotonic clock.
+
+    The heartbeat renews it. It ends a little before the database's idea of it does, since the time is taken
+    before the heartbeat is sent; and a process that was stopped and goes on later finds it over.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._until = float("-inf")
+
+    def renewed(self, asked_at: float) -> None:
+        """The database has renewed it, asked at `asked_at` (`time.monotonic()`)."""
+        self._until = asked_at + self.seconds
+
+    def check(self) -> None:
+        """Raises LeaseLost once it is over."""
+        if time.monotonic() > self._until:
+            raise LeaseLost("The lease ran out; another relay may have taken the delivery over")
+
+
+@dataclass(slots=True)
+class Ticket:
+    """What a sender can wait for. `stored` first: a claim, a duplicate, or `StoreUnavailable`.
+
+    `finished` follows a claim: the outcome, or None if the delivery was left to another relay.
+    """
+
+    stored: asyncio.Future[Claimed | Duplicate]
+    finished: asyncio.Future[Outcome | None]
+
+
+class Pipeline:
+    """Carries deliveries. `endpoint` is the agent's URL without credentials, for the facts."""
+
+    def __init__(
+        self,
+        *,
+        forwarder: Forwarder,
+        receipts: GroupCommit[Incoming, Claimed | Duplicate],
+        finishes: GroupCommit[Finish, bool],
+        lease: Lease,
+        narration: Narration,
+        counters: Counters,
+        endpoint: str,
+        max_in_flight: int,
+    ) -> None:
+        self._forwarder = forwarder
+        self._receipts = receipts
+        self._finishes = finishes
+        self._lease = lease
+        self._narration = narration
+        self._counters = counters
+        self._endpoint = endpoint
+        self._max_in_flight = max_in_flight
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._bytes = 0
+        self._held: set[int] = set()
+        self._open = False
+
+    def open(self) -> None:
+        """Begin to accept: the store is ready and the lease held."""
+        self._open = True
+
+    @property
+    def in_flight(self) -> int:
+        """Deliveries being carried now."""
+        return len(self._tasks)
+
+    @property
+    def capacity(self) -> int:
+        """How many more may be carried."""
+        return max(0, self._max_in_flight - len(self._tasks)) if self._open else 0
+
+    @property
+    def held(self) -> set[int]:
+        """The rows of the deliveries being carried, once stored."""
+        return set(self._held)
+
+    def accept(self, receipt: Receipt) -> Ticket:
+        """Start a webhook on its way.
+
+        Raises:
+            Overloaded: as much is in flight as may be.
+            StoreUnavailable: the relay is starting or stopping, and would not store it.
+        """
+        if not self._open:
+            raise StoreUnavailable("The relay is not ready to store webhooks")
+        if len(self._tasks) >= self._max_in_flight or self._bytes + len(receipt.body) > _BODIES_IN_FLIGHT:
+            raise Overloaded("Too many webhooks are in flight")
+        loop = asyncio.get_running_loop()
+        ticket = Ticket(loop.create_future(), loop.create_future())
+        self._start(self._receive(receipt, ticket), len(receipt.body))
+        return ticket
+
+    def take_on(self, claimed: Claimed) -> asyncio.Task[Outcome | None]:
+        """Carry a delivery that this relay has claimed in the store: one abandoned, or one to replay."""
+        return self._start(self._carry(claimed), len(claimed.delivery.body))
+
+    async def drain(self, patience_s: float) -> None:
+        """Accept no more, wait up to `patience_s` for what is in flight, and let go of the rest."""
+        self._open = False
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience_s)
+        left = list(self._tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    def _start(self, work: Coroutine[Any, Any, Any], weight: int) -> asyncio.Task[Any]:
+        self._bytes += weight
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            self._tasks.discard(task)
+            self._bytes -= weight
+            if not task.cancelled() and task.exception() is not None:
+                self._narration.failed(task.exception())
+
+        task.add_done_callback(ended)
+        return task
+
+    async def _receive(self, receipt: Receipt, ticket: Ticket) -> None:
+        try:
+            stored = await self._store(receipt)
+        except BaseException as error:
+            reason = error if isinstance(error, RelayError) else StoreUnavailable("The relay is stopping")
+            ticket.stored.set_exception(reason)
+            ticket.stored.exception()  # a sender that hung up does not ask for it
+            if isinstance(error, RelayError):
+                return
+            raise
+        ticket.stored.set_result(stored)
+        if isinstance(stored, Duplicate):
+            self._counters.duplicates += 1
+            self._narration.duplicate(stored.delivery_id, stored.state)
+            return
+        outcome = None
+        try:
+            outcome = await self._carry(stored)
+        finally:
+            ticket.finished.set_result(outcome)
+
+    async def _store(self, receipt: Receipt) -> Claimed | Duplicate:
+        """Commit the receipt, trying again for as long as its sender can wait.
+
+        The claim stays the same: if a commit went through whose end was not seen, the next one finds its own.
+
+        Raises:
+            StoreUnavailable: Postgres did not take it in time.
+        """
+        incoming = Incoming(uuid4(), receipt)
+        deadline = time.monotonic() + STORE_PATIENCE_S
+        while True:
+            try:
+                return await self._receipts.submit(incoming)
+            except StoreUnavailable:
+                if time.monotonic() + _RETRY_STORE_S > deadline:
+                    raise
+                await asyncio.sleep(_RETRY_STORE_S)
+            except psycopg.Error as error:
+                raise StoreUnavailable(f"Postgres refuses this webhook: {type(error).__name__}") from error
+
+    async def _carry(self, claimed: Claimed) -> Outcome | None:
+        """Forward a claimed delivery and record the outcome; None if it is another relay's by now."""
+        delivery = claimed.delivery
+        self._held.add(delivery.id)
+        try:
+            outcome = await self._forwarder.run(delivery, self._lease.check)
+            recorded = await self._finish(Finish(claimed.claim, delivery, outcome, ()))
+        except LeaseLost:
+            recorded = False
+        finally:
+            self._held.discard(delivery.id)
+        if not recorded:
+            self._narration.given_up(delivery)
+            return None
+        self._tell(delivery, outcome)
+        return outcome
+
+    async def _finish(self, finish: Finish) -> bool:
+        """Record an outcome, waiting for Postgres as long as that takes.
+
+        False if the claim no longer stands. A value that Postgres refuses after all must not cost the
+        outcome: the payload's copy then goes as text, and the agent's answers stay away.
+        """
+        facts = facts_of_run(finish.delivery, finish.outcome, self._endpoint)
+        finish = replace(finish, facts=facts)
+        pause_s, plain = 0.05, False
+        while True:
+            try:
+                return await self._finishes.submit(finish)
+            except StoreUnavailable:
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, _RETRY_FINISH_S)
+            except psycopg.Error:
+                if plain:
+                    raise
+                plain = True
+                finish = _plainer(finish)
+
+    def _tell(self, delivery: Delivery, outcome: Outcome) -> None:
+        self._counters.finished(outcome)
+        if outcome.success:
+            self._narration.delivered(delivery, outcome)
+        else:
+            self._narration.dead_lettered(delivery, outcome)
+
+
+def _plainer(finish: Finish) -> Finish:
+    """`finish` without anything that came from outside and that Postgres may refuse."""
+    attempts = tuple(replace(attempt, answer="", agent_status=None) for attempt in finish.outcome.attempts)
+    text = as_json_text(finish.delivery.body)
+    facts = [
+        fact
+        if fact.payload is None
+        else replace(fact, payload=text, metadata=fact.metadata | {"payload_altered": True})
+        for fact in finish.facts
+    ]
+    return replace(finish, outcome=replace(finish.outcome, attempts=attempts), facts=facts)
