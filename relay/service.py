@@ -1,0 +1,227 @@
+"""The HTTP surface: Quart's routes over the pipeline (DESIGN, 2). Decides answers; knows no SQL.
+
+Refusals come in the order of what they cost: the size while it streams in, the signature, then the JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from quart import Quart, Request, Response, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
+
+from relay import __version__
+from relay.errors import Overloaded, StoreUnavailable
+from relay.metrics import exposition
+from relay.receive import BadBody, first_header, read_receipt
+from relay.settings import WEBHOOK_PATH
+from relay.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, signature_fault
+from relay.store import facts, instances, overview
+from relay.store.deliveries import Duplicate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from relay.delivery import Headers, Outcome, Receipt
+    from relay.pipeline import Ticket
+    from relay.runtime import Runtime
+    from relay.store.deliveries import Claimed
+
+BODY_TIMEOUT_S = 20
+"""How long a body may take to stream in. Chatwoot itself gives up after five seconds."""
+
+_HEALTH_TIMEOUT_S = 2
+
+
+def create_app(runtime: Runtime) -> Quart:
+    """The relay's ASGI application, over a `runtime` that its caller starts and stops."""
+    app = Quart("relay", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = runtime.settings.chatwoot_webhook_max_body_bytes
+    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
+    app.config["RESPONSE_TIMEOUT"] = 30
+
+    @app.post(WEBHOOK_PATH)
+    async def webhook() -> Response:
+        return await _webhook(runtime, request)
+
+    @app.get("/health")
+    async def health() -> Response:
+        return await _health(runtime)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return await _metrics(runtime)
+
+    @app.errorhandler(HTTPException)
+    async def refused(error: HTTPException) -> Response:
+        allowed = getattr(error, "valid_methods", None)
+        headers = {"Allow": ", ".join(sorted(allowed))} if allowed else {}
+        return _answer(error.code or 500, {"error": error.name}, headers)
+
+    @app.errorhandler(Exception)
+    async def failed(error: Exception) -> Response:
+        app.logger.error("A request failed by a defect: %s", type(error).__name__, exc_info=error)
+        return _answer(500, {"error": "Internal error"})
+
+    return app
+
+
+async def _webhook(runtime: Runtime, http: Request) -> Response:
+    began = time.monotonic()
+    headers: Headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in _raw_headers(http))
+    try:
+        body = await http.get_data(cache=False, as_text=False, parse_form_data=False)
+    except RequestEntityTooLarge:
+        limit = runtime.settings.chatwoot_webhook_max_body_bytes
+        return _refuse(runtime, 413, "body_too_large", f"The body is larger than {limit} bytes")
+    except RequestTimeout:
+        return _refuse(runtime, 408, "body_too_slow", f"The body did not arrive within {BODY_TIMEOUT_S} s")
+    secrets = runtime.settings.secrets
+    if secrets:
+        fault = signature_fault(
+            secrets,
+            first_header(headers, TIMESTAMP_HEADER),
+            first_header(headers, SIGNATURE_HEADER),
+            body,
+            now=time.time(),
+        )
+        if fault is not None:
+            return _refuse(runtime, 401, fault, "Invalid signature")
+    try:
+        receipt = read_receipt(headers, body)
+    except BadBody as error:
+        return _refuse(runtime, 400, error.fault, str(error))
+    return await _carry(runtime, receipt, began)
+
+
+def _raw_headers(http: Request) -> Iterable[tuple[bytes, bytes]]:
+    """The headers as they came, names in lower case (ASGI)."""
+    headers: Iterable[tuple[bytes, bytes]] = http.scope["headers"]
+    return headers
+
+
+async def _carry(runtime: Runtime, receipt: Receipt, began: float) -> Response:
+    """Put a good webhook on its way and answer as far as it has got when the sender must be answered."""
+    settings = runtime.settings
+    deadline = began + settings.chatwoot_webhook_response_deadline_ms / 1000
+    try:
+        ticket = runtime.pipeline.accept(receipt)
+        stored = await _stored(ticket, deadline)
+    except Overloaded as error:
+        runtime.counters.overloaded += 1
+        return _answer(503, {"error": str(error)}, {"Retry-After": "1"})
+    except StoreUnavailable as error:
+        runtime.counters.unavailable += 1
+        return _answer(503, {"error": str(error)}, {"Retry-After": "5"})
+    if isinstance(stored, Duplicate):
+        known = {"success": True, "duplicate": True, "delivery_id": stored.delivery_id, "state": stored.state}
+        return _answer(200, known)
+    runtime.counters.received += 1
+    if settings.relay_respond == "forwarded":
+        await _wait(ticket.finished, deadline)
+        if ticket.finished.done() and (outcome := ticket.finished.result()) is not None:
+            return _outcome(stored, outcome)
+    return _answer(202, {"accepted": True, "delivery_id": stored.delivery.delivery_id})
+
+
+async def _stored(ticket: Ticket, deadline: float) -> Claimed | Duplicate:
+    """What the store said, in time to tell the sender.
+
+    Raises:
+        StoreUnavailable: it could not, or has not by the deadline.
+    """
+    await _wait(ticket.stored, deadline)
+    if not ticket.stored.done():
+        raise StoreUnavailable("Postgres did not answer in time")
+    return ticket.stored.result()
+
+
+async def _wait(future: asyncio.Future[Any], deadline: float) -> None:
+    """Until `future` is done or `deadline` (`time.monotonic()`) has come. Never cancels it."""
+    if not future.done():
+        await asyncio.wait((future,), timeout=max(0.0, deadline - time.monotonic()))
+
+
+def _outcome(stored: Claimed, outcome: Outcome) -> Response:
+    common = {
+        "delivery_id": stored.delivery.delivery_id,
+        "attempts": len(outcome.attempts),
+        "duration_ms": outcome.duration_ms,
+    }
+    last = outcome.last
+    if outcome.success:
+        processed = {"success": True, "processed": True, **common, "agent_status": last.agent_status}
+        return _answer(200, processed)
+    failed = {
+        "error": "Webhook processing failed",
+        "message": last.error,
+        **common,
+        "retryable": last.retryable,
+    }
+    return _answer(500, failed)
+
+
+def _refuse(runtime: Runtime, status: int, reason: str, message: str) -> Response:
+    runtime.rejections.add(reason, status)
+    return _answer(status, {"error": message})
+
+
+def _answer(status: int, body: Mapping[str, Any], headers: dict[str, str] | None = None) -> Response:
+    return Response(json.dumps(body), status=status, headers=headers, content_type="application/json")
+
+
+async def _health(runtime: Runtime) -> Response:
+    """200 while webhooks can be taken and stored; agent and Chatwoot as they were last probed."""
+    database: dict[str, Any] = {"ok": False}
+    probed: dict[str, Any] = {}
+    began = time.perf_counter()
+    try:
+        async with asyncio.timeout(_HEALTH_TIMEOUT_S), runtime.database.connection() as connection:
+            writable = await instances.can_write(connection)
+            database = {"ok": writable, "latency_ms": round((time.perf_counter() - began) * 1000, 1)}
+            if not writable:
+                database["error"] = "Postgres is read-only"
+            probed = {
+                health.target: {
+                    "ok": health.ok,
+                    "status": health.status,
+                    "error": health.error,
+                    "latency_ms": health.latency_ms,
+                    "checked_at": health.at.isoformat(),
+                }
+                for health in await facts.last_health(connection)
+            }
+    except (StoreUnavailable, TimeoutError):
+        database["error"] = "Postgres is away"
+    ok = database["ok"] and runtime.pipeline.capacity > 0
+    body = {
+        "status": "ok" if ok else "unavailable",
+        "version": __version__,
+        "database": database,
+        "agent": probed.get("agent"),
+        "chatwoot": probed.get("chatwoot"),
+        "chatwoot_api": probed.get("chatwoot_api"),
+        "in_flight": runtime.pipeline.in_flight,
+        "signed": runtime.instance.signed,
+    }
+    return _answer(200 if ok else 503, body, {} if ok else {"Retry-After": "5"})
+
+
+async def _metrics(runtime: Runtime) -> Response:
+    """Prometheus text: this relay's workers' counts, and the gauges that all relays share."""
+    workers: dict[int, Mapping[str, Any]] = {runtime.instance.slot: runtime.counters.as_dict()}
+    gauges: dict[str, float] = {
+        "relay_in_flight": runtime.pipeline.in_flight,
+        "relay_in_flight_limit": runtime.settings.relay_max_in_flight,
+    }
+    try:
+        async with asyncio.timeout(_HEALTH_TIMEOUT_S), runtime.database.connection() as connection:
+            workers |= await instances.siblings_counters(connection, runtime.instance)
+            gauges |= await overview.gauges(connection)
+        gauges["relay_database_up"] = 1
+    except (StoreUnavailable, TimeoutError):
+        gauges["relay_database_up"] = 0
+    return Response(exposition(workers, gauges), content_type="text/plain; version=0.0.4; charset=utf-8")
