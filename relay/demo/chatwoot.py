@@ -1,0 +1,127 @@
+"""A stand-in Chatwoot: answers the health check and the API, and posts webhooks as Chatwoot does.
+
+As Chatwoot does means: serialised once as Rails does, signed over timestamp and body, five seconds, one
+attempt, gone (chatwoot/CONTRACT).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+from uuid import uuid4
+
+import httpx
+from aiohttp import web
+
+from relay.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+
+EVENTS = ("message_created", "message_updated", "conversation_status_changed", "webwidget_triggered")
+TIMEOUT_S = 5
+_RAILS_ESCAPES = str.maketrans(
+    {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+)
+
+
+def documented_payload(event: str) -> dict[str, Any]:
+    """Chatwoot's own documented sample of `event`, one of `EVENTS`."""
+    text = (resources.files("relay.demo") / "payloads" / f"{event}.json").read_text(encoding="utf-8")
+    payload: dict[str, Any] = json.loads(text)
+    return payload
+
+
+def rails_json(payload: object) -> bytes:
+    """`payload` as Rails' `to_json` writes it: compact, UTF-8, with `<`, `>`, `&`, U+2028 and U+2029 escaped."""
+    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+    return text.translate(_RAILS_ESCAPES).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One webhook that was posted. `status` is the answer's, None for a failure or none in time."""
+
+    delivery_id: str
+    status: int | None
+    body: bytes
+    answer: dict[str, Any] | None
+
+
+@dataclass(slots=True)
+class ChatwootStandIn:
+    """The stand-in, bound to `host:port` by `start`; port 0 is any free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    account_id: int = 1
+    api_key: str = "demo-api-key"
+    secret: bytes = b"demo-webhook-secret"
+    webhook_url: str = ""
+    healthy: bool = True
+    subscriptions: tuple[str, ...] = ("message_created", "conversation_status_changed")
+    _runner: web.AppRunner | None = None
+    _client: httpx.AsyncClient | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """What `CHATWOOT_BASE_URL` must be to reach it."""
+        return f"http://{self.host}:{self.port}"
+
+    async def start(self) -> None:
+        """Listen, and be ready to post."""
+        app = web.Application()
+        app.router.add_get("/rails/health", self._health)
+        app.router.add_get("/api/v1/accounts/{account}", self._account)
+        app.router.add_get("/api/v1/accounts/{account}/webhooks", self._webhooks)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handle_signals=False)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self.host, self.port, reuse_address=True).start()
+        self.port = self._runner.addresses[0][1]
+        self._client = httpx.AsyncClient(timeout=TIMEOUT_S)
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._client is not None:
+            await self._client.aclose()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def post(self, payload: dict[str, Any], *, delivery_id: str | None = None) -> Sent:
+        """Post a webhook to `webhook_url`: signed, one attempt, five seconds."""
+        assert self._client is not None
+        body = rails_json(payload)
+        delivery_id = delivery_id or str(uuid4())
+        timestamp = str(int(time.time()))
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            DELIVERY_HEADER: delivery_id,
+            TIMESTAMP_HEADER: timestamp,
+            SIGNATURE_HEADER: sign(self.secret, timestamp, body),
+        }
+        try:
+            response = await self._client.post(self.webhook_url, content=body, headers=headers)
+        except httpx.HTTPError:
+            return Sent(delivery_id, None, body, None)
+        try:
+            return Sent(delivery_id, response.status_code, body, response.json())
+        except ValueError:
+            return Sent(delivery_id, response.status_code, body, None)
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "woot"}, status=200 if self.healthy else 503)
+
+    async def _account(self, request: web.Request) -> web.Response:
+        return self._for_account(request, {"id": self.account_id, "name": "Acme Inc"})
+
+    async def _webhooks(self, request: web.Request) -> web.Response:
+        webhook = {"id": 1, "url": self.webhook_url, "subscriptions": list(self.subscriptions)}
+        return self._for_account(request, {"payload": {"webhooks": [webhook]}})
+
+    def _for_account(self, request: web.Request, answer: dict[str, Any]) -> web.Response:
+        if request.headers.get("api_access_token") != self.api_key:
+            return web.json_response({"error": "Invalid Access Token"}, status=401)
+        if request.match_info["account"] != str(self.account_id):
+            return web.json_response({"error": "Resource could not be found"}, status=404)
+        return web.json_response(answer)

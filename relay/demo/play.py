@@ -1,0 +1,117 @@
+"""The demo: stand-ins, relay and traffic in one process, over the embedded Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import sys
+from typing import TYPE_CHECKING, TextIO
+from uuid import uuid4
+
+from relay.demo.agent import AgentStandIn
+from relay.demo.chatwoot import ChatwootStandIn
+from relay.demo.script import Traffic
+from relay.logs import LogSink
+from relay.runtime import Identity
+from relay.serve import bound_url, listen, relay_name, serve_worker, stop_on_signals
+from relay.settings import WEBHOOK_PATH, Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from relay.demo.script import Traffic as TrafficType
+
+ATTEMPT_TIMEOUT_MS = 2_000
+_REPORT_EVERY_S = 5
+
+
+class _Nowhere(io.TextIOBase):
+    """Where the forwarding log goes in the demo: it is in Postgres, for the console's tail."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def demo_settings(agent: AgentStandIn, chatwoot: ChatwootStandIn) -> Settings:
+    """The environment's settings, with the stand-ins in the place of Chatwoot and the Agent SDK.
+
+    Raises:
+        ConfigurationError: a value in the environment is bad.
+    """
+    return load_settings(
+        agent_sdk_url=agent.url,
+        agent_sdk_timeout_ms=ATTEMPT_TIMEOUT_MS,
+        chatwoot_base_url=chatwoot.url,
+        chatwoot_api_key=chatwoot.api_key,
+        chatwoot_account_id=chatwoot.account_id,
+        relay_probe_seconds=5,
+        relay_workers=1,
+    )
+
+
+async def play(
+    dsn: str,
+    *,
+    seconds: float | None,
+    watch: Callable[[Settings], Awaitable[None]] | None,
+    out: TextIO = sys.stdout,
+) -> None:
+    """Run the demo for `seconds` (None: until stopped).
+
+    `watch`, given the settings, is run beside it, and the demo ends when it returns: the console. Without it,
+    what happens is printed.
+
+    Raises:
+        ConfigurationError: `RELAY_BIND` cannot be bound.
+    """
+    agent, chatwoot = AgentStandIn(keep_bodies=False, latency_ms=40), ChatwootStandIn()
+    stop = stop_on_signals()
+
+    def say(text: str) -> None:
+        if watch is None:
+            print(f"[demo] {text}", file=out, flush=True)
+
+    async with contextlib.AsyncExitStack() as stack:
+        for stand_in in (agent, chatwoot):
+            await stand_in.start()
+            stack.push_async_callback(stand_in.stop)
+        settings = demo_settings(agent, chatwoot)
+        if settings.secrets:
+            chatwoot.secret = settings.secrets[0]
+        bound = listen(settings)[0]
+        chatwoot.webhook_url = bound_url(bound) + WEBHOOK_PATH
+        say(f"relay on {bound_url(bound)}, Agent SDK stand-in on {agent.url}, Chatwoot stand-in on {chatwoot.url}")
+        sink = LogSink(stream=_Nowhere())
+        relay = asyncio.create_task(
+            serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), bound, sink, stop)
+        )
+        traffic = Traffic(chatwoot, agent, say)
+        playing = [asyncio.create_task(traffic.play()), asyncio.create_task(_report(traffic, say))]
+        ends: list[asyncio.Task[object]] = [relay, asyncio.create_task(stop.wait())]
+        if watch is not None:
+            ends.append(asyncio.create_task(_until_watched(watch, settings)))
+        await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in playing:
+            task.cancel()
+        await asyncio.gather(*playing, return_exceptions=True)
+        agent.behave()
+        stop.set()
+        await asyncio.gather(*ends)
+        sink.close()
+    say("stopped. " + _told(traffic))
+
+
+async def _until_watched(watch: Callable[[Settings], Awaitable[None]], settings: Settings) -> None:
+    await watch(settings)
+
+
+async def _report(traffic: TrafficType, say: Callable[[str], None]) -> None:
+    while True:
+        await asyncio.sleep(_REPORT_EVERY_S)
+        say(_told(traffic))
+
+
+def _told(traffic: TrafficType) -> str:
+    told = ", ".join(f"{count} × {answer}" for answer, count in sorted(traffic.answers.items()))
+    return f"Chatwoot was answered {told or 'nothing yet'}"

@@ -1,0 +1,112 @@
+"""What happens in the demo: a day at the support desk in a minute, with an outage in the middle.
+
+Healthy traffic, then an Agent SDK that fails for three different reasons, then a recovered one. The outage
+concerns the conversations of the demo's own customers only: a webhook that the reader sends himself, with the
+runbook's curl, say, gets through at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from relay.demo.agent import Behaviour
+from relay.demo.chatwoot import documented_payload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.demo.agent import AgentStandIn
+    from relay.demo.chatwoot import ChatwootStandIn
+
+WEBHOOKS_A_SECOND = 6
+_CUSTOMERS = (
+    ("Maria Silva", "Hi! My order says delivered, but nothing is here."),
+    ("Jonas Weber", "Can I change the address of order 10482?"),
+    ("Aiko Tanaka", "The discount code does not work at checkout."),
+    ("Priya Nair", "I was charged twice, could somebody look?"),
+    ("Tom O'Brien", "Where do I find the invoice for October?"),
+    ("Zofia Kowalska", "The left headphone is silent since yesterday."),
+)
+_FIRST_CONVERSATION = 700
+_CONVERSATIONS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of the demo: when it begins (seconds), what is said, what the agent does, and its health."""
+
+    at_s: float
+    text: str
+    behaviours: tuple[Behaviour, ...] = ()
+    healthy: bool = True
+
+
+def phases() -> list[Phase]:
+    """The demo's outage: 503, 429 and refused payloads, each for a share of the conversations."""
+    every = range(_FIRST_CONVERSATION, _FIRST_CONVERSATION + _CONVERSATIONS)
+    overloaded = frozenset(number for number in every if number % 10 < 6)
+    limited = frozenset(number for number in every if 6 <= number % 10 < 9)
+    poisoned = frozenset(number for number in every if number % 10 == 9)
+    outage = (
+        Behaviour(status=503, conversations=overloaded),
+        Behaviour(status=429, retry_after="1", conversations=limited),
+        Behaviour(status=422, conversations=poisoned),
+    )
+    return [
+        Phase(0, "traffic starts, the Agent SDK is well"),
+        Phase(10, "outage: the Agent SDK answers 503, 429 and 422", outage, healthy=False),
+        Phase(30, "the Agent SDK is well again; what failed waits among the dead letters"),
+    ]
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Chatwoot's webhooks, sent at a steady pace, and what their sender was told."""
+
+    chatwoot: ChatwootStandIn
+    agent: AgentStandIn
+    tell: Callable[[str], None]
+    answers: Counter[str] = field(default_factory=Counter)
+    _rng: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311 - chooses customers
+
+    async def play(self) -> None:
+        """Send webhooks and go through the phases, until cancelled."""
+        began = asyncio.get_running_loop().time()
+        pending = phases()
+        number = 0
+        async with asyncio.TaskGroup() as group:
+            while True:
+                elapsed = asyncio.get_running_loop().time() - began
+                while pending and pending[0].at_s <= elapsed:
+                    phase = pending.pop(0)
+                    self.agent.behave(*phase.behaviours)
+                    self.agent.healthy = phase.healthy
+                    self.tell(phase.text)
+                number += 1
+                group.create_task(self._send(self._payload(number)))
+                await asyncio.sleep(1 / WEBHOOKS_A_SECOND)
+
+    async def _send(self, payload: dict[str, Any]) -> None:
+        sent = await self.chatwoot.post(payload)
+        self.answers["no answer" if sent.status is None else str(sent.status)] += 1
+
+    def _payload(self, number: int) -> dict[str, Any]:
+        """A webhook as Chatwoot documents it, of one of the demo's conversations."""
+        event = self._rng.choices(
+            ("message_created", "message_updated", "conversation_status_changed"), weights=(6, 1, 2)
+        )[0]
+        payload = documented_payload(event)
+        conversation = _FIRST_CONVERSATION + self._rng.randrange(_CONVERSATIONS)
+        if "conversation" not in payload:
+            return payload | {"id": conversation}
+        name, text = self._rng.choice(_CUSTOMERS)
+        return payload | {
+            "id": 100_000 + number,
+            "content": text,
+            "sender": payload["sender"] | {"name": name},
+            "conversation": payload["conversation"] | {"id": conversation},
+        }
