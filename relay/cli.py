@@ -1,0 +1,73 @@
+"""The `relay` command. Exit status: 0 fine, 1 a check failed, 2 used or configured wrongly (DESIGN, 5)."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NoReturn
+
+import click
+
+from relay import __version__
+from relay.errors import ConfigurationError, FilterError, RelayError
+
+_COMMANDS = {
+    "serve": "Receive webhooks and forward them.",
+    "demo": "Everything on this machine: Postgres, relay, Chatwoot and Agent SDK stand-ins, an outage.",
+    "status": "What the overview shows, as text or JSON.",
+    "check-health": "The runbook's health check of Chatwoot and the Agent SDK.",
+    "send-test": "Post a signed test webhook and follow it to its end.",
+    "replay": "Send dead letters again.",
+    "dsn": "Print the database's DSN, starting the embedded server if need be.",
+    "migrate": "Bring the database's schema up to this version.",
+}
+
+
+class _Commands(click.Group):
+    """Finds a command by name and imports its module only then: `relay dsn` does not load a web server."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        name = cmd_name.replace("-", "_")
+        module = importlib.import_module(f"relay.commands.{name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Settings come from the environment and from .env in the working directory. "
+    "Exit status: 0 fine, 1 a check failed, 2 used or configured wrongly.",
+)
+@click.version_option(__version__, prog_name="relay")
+def cli() -> None:
+    """A webhook relay that loses nothing: Chatwoot's webhooks reach the Agent SDK, or wait in sight."""
+
+
+def main() -> NoReturn:
+    """Run the command; every error that the relay raises on purpose is one line on stderr."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Aborted.", err=True)
+        sys.exit(130)
+    except RelayError as error:
+        click.echo(f"relay: {error}", err=True)
+        sys.exit(2 if isinstance(error, (ConfigurationError, FilterError)) else 1)
+    except BrokenPipeError:
+        sys.exit(1)
+    sys.exit(0)

@@ -1,0 +1,174 @@
+"""`relay status`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from relay.commands.common import as_json, connected, database, print_json, run
+from relay.settings import load_settings
+from relay.store import overview
+
+if TYPE_CHECKING:
+    from relay.alerts import Rate, Verdict
+    from relay.figures import Figures
+    from relay.store.overview import Overview
+
+
+@click.command("status")
+@as_json
+def command(*, as_json: bool) -> None:
+    """Show what the console's overview shows. Exit 1 if an alert fires or no relay is alive."""
+    settings = load_settings()
+
+    async def show(dsn: str) -> int:
+        async with connected(dsn) as connection:
+            state = await overview.read(connection)
+        if as_json:
+            print_json(document(state))
+        else:
+            click.echo("\n".join(lines(state)))
+        return 1 if state.firing or not state.alive else 0
+
+    with database(settings) as dsn:
+        run(show(dsn))
+
+
+def document(state: Overview) -> dict[str, Any]:
+    """The overview as one JSON document; rates in percent, durations in the unit that their name ends in."""
+    return {
+        "at": state.at.isoformat(),
+        "alerts": [
+            {
+                "rule": verdict.rule.name,
+                "severity": verdict.rule.severity,
+                "condition": verdict.rule.condition,
+                "firing": verdict.firing,
+                "value": verdict.value,
+                "threshold": verdict.rule.threshold,
+            }
+            for verdict in state.verdicts
+        ],
+        "windows": {
+            "10m": _figures(state.last_10min),
+            "15m": _figures(state.last_15min),
+            "30m": _figures(state.last_30min),
+            "1h": _figures(state.last_1h),
+            "24h": _figures(state.last_24h),
+        },
+        "dead_letters": {
+            "open": state.open_dead_letters,
+            "1h": state.last_1h.dead_letters,
+            "24h": state.last_24h.dead_letters,
+        },
+        "in_flight": state.in_flight,
+        "oldest_in_flight_s": state.oldest_in_flight_s,
+        "last_webhook_age_s": state.last_webhook_age_s,
+        "health": [asdict(health) for health in state.health],
+        "relays": [asdict(relay) for relay in state.relays],
+    }
+
+
+def _figures(figures: Figures) -> dict[str, Any]:
+    return {
+        "delivered": figures.rate.delivered,
+        "failed": figures.rate.failed,
+        "success_rate_percent": figures.rate.percent,
+        "average_attempts": figures.average_attempts,
+        "average_ms": figures.average_ms,
+        "p95_ms": figures.p95_ms,
+        "dead_letters": figures.dead_letters,
+        "by_attempts": {
+            str(attempts): {"delivered": delivered, "dead": dead}
+            for attempts, (delivered, dead) in figures.histogram.items()
+        },
+        "failures_by_status": figures.failures,
+        "rejected_by_reason": figures.rejected,
+        "replays": {"delivered": figures.replayed.delivered, "failed": figures.replayed.failed},
+    }
+
+
+def lines(state: Overview) -> list[str]:
+    """The overview as text, eighty columns wide."""
+    hour, day = state.last_1h, state.last_24h
+    rates = [(state.last_15min, "15 min"), (hour, "1 h"), (day, "24 h")]
+    rows = [("alerts", alert) for alert in _alerts(state)]
+    rows += [
+        ("success", ", ".join(f"{_percent(figures.rate)} in {window}" for figures, window in rates)),
+        ("deliveries", f"{hour.rate.delivered} delivered, {hour.rate.failed} failed in 1 h; {_in_flight(state)}"),
+        ("attempts", _attempts(hour)),
+        ("forwarding", f"average {_ms(hour.average_ms)}, p95 {_ms(hour.p95_ms)} in 1 h"),
+        ("failures", ", ".join(f"{count} × {status}" for status, count in hour.failures.items()) or "none in 1 h"),
+        ("dead letters", f"{state.open_dead_letters} open; {hour.dead_letters} in 1 h, {day.dead_letters} in 24 h"),
+    ]  # fmt: skip
+    if hour.rejected:
+        rows.append(("rejected", ", ".join(f"{count} × {reason}" for reason, count in hour.rejected.items())))
+    rows += [("health", health) for health in _health(state)]
+    rows += [("relays", relay) for relay in _relays(state)]
+    shown, last = [], ""
+    for name, text in rows:
+        shown.append(f"{'' if name == last else name:13} {text}")
+        last = name
+    return shown
+
+
+def _alerts(state: Overview) -> list[str]:
+    return [f"{v.rule.severity:8} {v.rule.name}: {v.rule.condition} (now {_value(v)})" for v in state.firing] or [
+        "none"
+    ]
+
+
+def _value(verdict: Verdict) -> str:
+    if verdict.value is None:
+        return "no data"
+    figure = f"{verdict.value:.2f}".rstrip("0").rstrip(".")
+    return f"{figure} {verdict.rule.unit}".strip()
+
+
+def _percent(rate: Rate) -> str:
+    return "no data" if rate.percent is None else f"{rate.percent:.2f} %"
+
+
+def _ms(value: float | None) -> str:
+    return "no data" if value is None else f"{value:.0f} ms"
+
+
+def _in_flight(state: Overview) -> str:
+    oldest = "" if state.oldest_in_flight_s is None else f", the oldest for {state.oldest_in_flight_s:.1f} s"
+    return f"{state.in_flight} in flight{oldest}"
+
+
+def _attempts(figures: Figures) -> str:
+    if figures.average_attempts is None:
+        return "no data in 1 h"
+    spread = ", ".join(
+        f"{attempts}: {delivered} ok" + (f" {dead} dead" if dead else "")
+        for attempts, (delivered, dead) in figures.histogram.items()
+    )
+    return f"average {figures.average_attempts:.2f} in 1 h ({spread})"
+
+
+_TARGETS = {"agent": "Agent SDK", "chatwoot": "Chatwoot", "chatwoot_api": "Chatwoot API"}
+
+
+def _health(state: Overview) -> list[str]:
+    shown = []
+    for health in state.health:
+        verdict = "ok" if health.ok else f"FAILED: {health.error}"
+        name = _TARGETS.get(health.target, health.target)
+        shown.append(f"{name}: {verdict}, {_ms(health.latency_ms)}, probed {health.age_s:.0f} s ago")
+    return shown or ["not probed in the last hour"]
+
+
+def _relays(state: Overview) -> list[str]:
+    if not state.relays:
+        return ["none has run in the last day; start one with: relay serve"]
+    if not state.alive:
+        return [f"NONE ALIVE; the last heartbeat was {state.relays[0].age_s:.0f} s ago"]
+    return [
+        f"{relay.name.rpartition('/')[2]} worker {relay.slot}, v{relay.version}, beat {relay.age_s:.0f} s ago, "
+        + ("signed webhooks only" if relay.signed else "UNSIGNED webhooks accepted")
+        for relay in state.alive
+    ]
