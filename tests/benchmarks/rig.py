@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +14,12 @@ import psutil
 import psycopg
 
 from relay.embedded import EmbeddedPostgres
+from tests.servers import ROOT, free_port, program, wait_until_healthy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[2]
 WEBHOOKS = "/api/webhooks/chatwoot"
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager
@@ -43,23 +31,6 @@ def postgres() -> Iterator[str]:
             yield server.dsn
         finally:
             server.close()
-
-
-@contextlib.contextmanager
-def program(*arguments: str, env: dict[str, str] | None = None, out: Any = subprocess.DEVNULL) -> Iterator[Any]:
-    """A Python program as a process for the length of the block; ended by SIGTERM, if it has not ended."""
-    process = subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, env=os.environ | (env or {}), stdout=out, stderr=subprocess.STDOUT
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @contextlib.contextmanager
@@ -82,20 +53,6 @@ def relay(dsn: str, agent_port: int, *, workers: int, **env: str) -> Iterator[tu
     with program("-m", "relay", "serve", env=settings) as process:
         wait_until_healthy(port)
         yield port, psutil.Process(process.pid)
-
-
-def wait_until_healthy(port: int, seconds: float = 30) -> None:
-    """Until the relay on `port` answers its health check."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.05)
 
 
 def send(port: int, connections: int, requests: int, path: str = WEBHOOKS) -> dict[str, Any]:

@@ -1,0 +1,131 @@
+"""Fixtures that start real things: one Postgres a session, a database a test, agents, relays, a command line."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from relay.demo.agent import AgentStandIn
+from relay.demo.chatwoot import ChatwootStandIn
+from relay.embedded import EmbeddedPostgres
+from relay.store.migrate import migrate
+from tests.servers import ROOT, Rows, RunningRelay, database_like, relay_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+_OURS = ("CHATWOOT_", "AGENT_", "RELAY_", "DATABASE_URL", "CONSOLE_", "PG", "NO_COLOR")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> None:
+    """What happens to be in the environment of whoever runs the tests decides nothing."""
+    for name in [name for name in os.environ if name.startswith(_OURS)]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The DSN of the session's embedded Postgres, whose database `migrated` is the template of every test's."""
+    with tempfile.TemporaryDirectory(prefix="relay-tests-", ignore_cleanup_errors=True) as folder:
+        server = EmbeddedPostgres(Path(folder))
+        rows = Rows(server.dsn)
+        rows("CREATE DATABASE migrated")
+        asyncio.run(migrate(server.dsn.replace("/postgres?", "/migrated?"), roles=True))
+        try:
+            yield server.dsn
+        finally:
+            server.close()
+
+
+@pytest.fixture
+def dsn(postgres: str) -> Iterator[str]:
+    """The DSN of a fresh database with the relay's schema."""
+    with database_like("migrated", postgres) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def empty_dsn(postgres: str) -> Iterator[str]:
+    """The DSN of a fresh database with nothing in it."""
+    with database_like("template1", postgres) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def rows(dsn: str) -> Rows:
+    """Plain SQL against the test's database."""
+    return Rows(dsn)
+
+
+@pytest_asyncio.fixture
+async def agent() -> AsyncIterator[AgentStandIn]:
+    """A stand-in Agent SDK; tell it how to behave."""
+    stand_in = AgentStandIn()
+    await stand_in.start()
+    yield stand_in
+    await stand_in.stop()
+
+
+@pytest_asyncio.fixture
+async def chatwoot() -> AsyncIterator[ChatwootStandIn]:
+    """A stand-in Chatwoot."""
+    stand_in = ChatwootStandIn()
+    await stand_in.start()
+    yield stand_in
+    await stand_in.stop()
+
+
+@pytest_asyncio.fixture
+async def start_relay(agent: AgentStandIn, dsn: str) -> AsyncIterator[Callable[..., Awaitable[RunningRelay]]]:
+    """Starts relays on the test's database, forwarding to `agent`; settings as keyword arguments."""
+    relays: list[RunningRelay] = []
+
+    async def start(**settings: Any) -> RunningRelay:
+        relays.append(RunningRelay(relay_settings(settings.pop("agent", agent), **settings), dsn))
+        return await relays[-1].ready()
+
+    yield start
+    await asyncio.gather(*(relay.stop() for relay in relays if not relay._stop.is_set()))
+
+
+@pytest_asyncio.fixture
+async def relay(start_relay: Callable[..., Awaitable[RunningRelay]]) -> RunningRelay:
+    """One relay with a test's ordinary settings."""
+    return await start_relay()
+
+
+class CommandLine:
+    """The `relay` command as a process, in a directory and with a HOME of its own."""
+
+    def __init__(self, folder: Path, dsn: str) -> None:
+        self.folder = folder
+        self.env = {"DATABASE_URL": dsn, "HOME": str(folder), "PYTHONPATH": str(ROOT)}
+
+    def __call__(
+        self, *arguments: str, stdin: str | None = None, timeout_s: float = 60, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `relay ARGUMENTS` to its end. `env` adds to the environment; an empty value is an unset one."""
+        return subprocess.run(
+            [sys.executable, "-m", "relay", *arguments],
+            cwd=self.folder, env=os.environ | self.env | env, capture_output=True, text=True, check=False,
+            input=stdin if stdin is not None else "", timeout=timeout_s,
+        )  # fmt: skip
+
+    async def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """The same, beside the test's loop."""
+        return await asyncio.to_thread(self, *arguments, **env)
+
+
+@pytest.fixture
+def relay_command(tmp_path: Path, dsn: str) -> CommandLine:
+    """The command line on the test's database."""
+    return CommandLine(tmp_path, dsn)
