@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
+import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 ANSWER_BYTES = 64 * 1024
+_KEEP_ALIVE_S = 4  # shorter than any server keeps an idle connection, so that none is cut under a request
 SENDER = "hotdash-relay"
 _PASSED_ON = ("content-type",)
 _PASSED_ON_PREFIX = "x-chatwoot-"
@@ -47,6 +49,29 @@ class ForwardEvents(Protocol):
         """An attempt failed and another one follows after `pause_ms`."""
 
 
+class _Client(httpx.AsyncClient):
+    """A client that keeps no cookies: no delivery depends on what the answer to another one set."""
+
+    @property  # type: ignore[misc] # it cannot be set, on purpose
+    def cookies(self) -> httpx.Cookies:
+        """No cookies, ever."""
+        return _NO_COOKIES
+
+
+def _session() -> aiohttp.ClientSession:
+    """What carries the requests: as many connections as there are deliveries in flight, and no cookies."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
+class _NoCookies(httpx.Cookies):
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Leave the answer's cookies where they are."""
+
+
+_NO_COOKIES = _NoCookies()
+
+
 class Forwarder:
     """Posts deliveries to `{AGENT_SDK_URL}/webhooks/chatwoot` through one shared client.
 
@@ -56,14 +81,14 @@ class Forwarder:
 
     def __init__(self, settings: Settings, events: ForwardEvents) -> None:
         self._endpoint = httpx.URL(settings.agent_endpoint)
+        self._host = self._endpoint.netloc.decode()
         self._policy = settings.retry_policy
         self._timeout_ms = settings.agent_sdk_timeout_ms
         self._resign_with = settings.secrets[0] if settings.secrets else None
         self._events = events
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=4)
-        self._client = httpx.AsyncClient(
-            transport=AiohttpTransport(limits=limits),
-            timeout=None,  # noqa: S113 - see _attempt
+        self._client = _Client(
+            transport=AiohttpTransport(client=_session),
+            timeout=None,  # see _attempt
             follow_redirects=False,
         )
 
@@ -109,7 +134,7 @@ class Forwarder:
         """One POST. The time-out spans all of it: connecting, sending, and reading the answer."""
         started_at = datetime.now(UTC)
         started = time.perf_counter()
-        request = httpx.Request("POST", self._endpoint, headers=self._headers(delivery, number), content=delivery.body)
+        request = self._request(delivery, number)
         raw, asked_ms = b"", None
         try:
             async with asyncio.timeout(self._timeout_ms / 1000):
@@ -136,6 +161,13 @@ class Forwarder:
             retry_after_ms=asked_ms,
         )
 
+    def _request(self, delivery: Delivery, number: int) -> httpx.Request:
+        """The request of one attempt, complete, so that httpx need not work out what is missing."""
+        headers = self._headers(delivery, number)
+        request = httpx.Request("POST", self._endpoint, headers=headers, stream=httpx.ByteStream(delivery.body))
+        request.read()
+        return request
+
     def _headers(self, delivery: Delivery, number: int) -> list[tuple[str, str]]:
         """The headers of one attempt (DESIGN, 1). Chatwoot's own pass through, its signature included.
 
@@ -158,7 +190,9 @@ class Forwarder:
         if not any(name == "content-type" for name, _ in passed):
             passed.append(("content-type", "application/json"))
         return [
+            ("host", self._host),
             *passed,
+            ("content-length", str(len(delivery.body))),
             ("accept", "application/json"),
             ("accept-encoding", "identity"),
             ("user-agent", SENDER),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import queue
@@ -169,9 +170,14 @@ def json_form(line: LogLine) -> str:
 def _inspect(value: Any) -> str:
     """`value` as a JavaScript console shows it inside an object: strings in single quotes."""
     if isinstance(value, str):
-        escaped = json.dumps(value, ensure_ascii=False)[1:-1].replace('\\"', '"').replace("'", "\\'")
-        return f"'{escaped}'"
+        return _quote(value)
     return json.dumps(value, default=str)
+
+
+@functools.lru_cache(maxsize=512)  # the same few endpoints, states and errors again and again
+def _quote(text: str) -> str:
+    escaped = json.dumps(text, ensure_ascii=False)[1:-1].replace('\\"', '"').replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 class _Forward(logging.Handler):

@@ -60,9 +60,10 @@ class Lease:
 
 @dataclass(slots=True)
 class Ticket:
-    """What a sender can wait for. `stored` first: a claim, a duplicate, or `StoreUnavailable`.
+    """What a sender can wait for. `stored` comes first: a claim, a duplicate, or `StoreUnavailable`.
 
-    `finished` follows a claim: the outcome, or None if the delivery was left to another relay.
+    `finished` comes last: the outcome, or None if there is none to wait for, because the webhook was not
+    stored, was a duplicate, or was left to another relay.
     """
 
     stored: asyncio.Future[Claimed | Duplicate]
@@ -167,6 +168,7 @@ class Pipeline:
             reason = error if isinstance(error, RelayError) else StoreUnavailable("The relay is stopping")
             ticket.stored.set_exception(reason)
             ticket.stored.exception()  # a sender that hung up does not ask for it
+            ticket.finished.set_result(None)
             if isinstance(error, RelayError):
                 return
             raise
@@ -174,6 +176,7 @@ class Pipeline:
         if isinstance(stored, Duplicate):
             self._counters.duplicates += 1
             self._narration.duplicate(stored.delivery_id, stored.state)
+            ticket.finished.set_result(None)
             return
         outcome = None
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import multiprocessing
 import os
@@ -115,11 +116,23 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def settle_garbage_collection() -> None:
+    """Leave what the start made out of every later collection, and collect less often.
+
+    A delivery makes a few hundred short-lived objects, almost none of them in cycles; looking for cycles after
+    every 700 of them cost an eighth of the relay's CPU time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
 async def serve_worker(
     settings: Settings, dsn: str, identity: Identity, bound: socket.socket, sink: LogSink, stop: asyncio.Event
 ) -> None:
     """Serve on `bound` until `stop` is set, then drain. Takes `STOP_WITHIN_S` from there at most."""
     runtime = Runtime(settings, dsn, identity, sink)
+    settle_garbage_collection()
     await runtime.start()
     try:
         await _serve_http(runtime, bound, stop)

@@ -11,7 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from quart import Quart, Request, Response, request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
+from quart.sessions import NullSession, SessionInterface
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from relay import __version__
 from relay.errors import Overloaded, StoreUnavailable
@@ -25,6 +26,8 @@ from relay.store.deliveries import Duplicate
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from quart.wrappers import BaseRequestWebsocket
+
     from relay.delivery import Headers, Outcome, Receipt
     from relay.pipeline import Ticket
     from relay.runtime import Runtime
@@ -36,12 +39,23 @@ BODY_TIMEOUT_S = 20
 _HEALTH_TIMEOUT_S = 2
 
 
+class _NoSessions(SessionInterface):
+    """Webhooks come without sessions; Quart's own would look for a cookie in every one."""
+
+    async def open_session(self, _app: Quart, _request: BaseRequestWebsocket) -> NullSession:
+        return NullSession()
+
+    async def save_session(self, *_: object) -> None:
+        """There is nothing to save."""
+
+
 def create_app(runtime: Runtime) -> Quart:
     """The relay's ASGI application, over a `runtime` that its caller starts and stops."""
     app = Quart("relay", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = runtime.settings.chatwoot_webhook_max_body_bytes
-    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
-    app.config["RESPONSE_TIMEOUT"] = 30
+    app.config["BODY_TIMEOUT"] = None  # watched where the body is read, without a task of its own
+    app.config["RESPONSE_TIMEOUT"] = None  # answers fit into a socket's buffer
+    app.session_interface = _NoSessions()  # type: ignore[assignment] # typed narrower than documented
 
     @app.post(WEBHOOK_PATH)
     async def webhook() -> Response:
@@ -73,11 +87,12 @@ async def _webhook(runtime: Runtime, http: Request) -> Response:
     began = time.monotonic()
     headers: Headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in _raw_headers(http))
     try:
-        body = await http.get_data(cache=False, as_text=False, parse_form_data=False)
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            body = await http.get_data(cache=False, as_text=False, parse_form_data=False)
     except RequestEntityTooLarge:
         limit = runtime.settings.chatwoot_webhook_max_body_bytes
         return _refuse(runtime, 413, "body_too_large", f"The body is larger than {limit} bytes")
-    except RequestTimeout:
+    except TimeoutError:
         return _refuse(runtime, 408, "body_too_slow", f"The body did not arrive within {BODY_TIMEOUT_S} s")
     secrets = runtime.settings.secrets
     if secrets:
@@ -109,7 +124,9 @@ async def _carry(runtime: Runtime, receipt: Receipt, began: float) -> Response:
     deadline = began + settings.chatwoot_webhook_response_deadline_ms / 1000
     try:
         ticket = runtime.pipeline.accept(receipt)
-        stored = await _stored(ticket, deadline)
+        respond_when = ticket.finished if settings.relay_respond == "forwarded" else ticket.stored
+        await _wait(respond_when, deadline)
+        stored = _stored(ticket)
     except Overloaded as error:
         runtime.counters.overloaded += 1
         return _answer(503, {"error": str(error)}, {"Retry-After": "1"})
@@ -120,20 +137,19 @@ async def _carry(runtime: Runtime, receipt: Receipt, began: float) -> Response:
         known = {"success": True, "duplicate": True, "delivery_id": stored.delivery_id, "state": stored.state}
         return _answer(200, known)
     runtime.counters.received += 1
-    if settings.relay_respond == "forwarded":
-        await _wait(ticket.finished, deadline)
-        if ticket.finished.done() and (outcome := ticket.finished.result()) is not None:
+    if respond_when is ticket.finished and ticket.finished.done():
+        outcome = ticket.finished.result()
+        if outcome is not None:
             return _outcome(stored, outcome)
     return _answer(202, {"accepted": True, "delivery_id": stored.delivery.delivery_id})
 
 
-async def _stored(ticket: Ticket, deadline: float) -> Claimed | Duplicate:
-    """What the store said, in time to tell the sender.
+def _stored(ticket: Ticket) -> Claimed | Duplicate:
+    """What the store said.
 
     Raises:
-        StoreUnavailable: it could not, or has not by the deadline.
+        StoreUnavailable: it could not take the webhook, or has not said so in time.
     """
-    await _wait(ticket.stored, deadline)
     if not ticket.stored.done():
         raise StoreUnavailable("Postgres did not answer in time")
     return ticket.stored.result()

@@ -7,7 +7,7 @@ that his claim no longer stands, and can finish nothing.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -226,16 +226,22 @@ def _finish_row(item: Finish) -> dict[str, Any]:
 
 def fact_row(fact: Fact) -> dict[str, Any]:
     """`fact` as the JSON object that the store's statements unfold into a row of `dashboard_facts`."""
-    return asdict(fact)
+    return {
+        "fact_type": fact.fact_type,
+        "value": fact.value,
+        "metadata": fact.metadata,
+        "payload": fact.payload,
+    }
 
 
+# The lease is looked up, not joined: Postgres checks a row again that another relay took meanwhile, and it
+# would check it against the old owner's lease, joined before.
 _CLAIM_ABANDONED = """
     UPDATE relay.deliveries d
        SET state = 'forwarding', owner = %(owner)s, claim = gen_random_uuid(), claimed_at = now(), run = d.run + 1
       FROM (SELECT o.id FROM relay.deliveries o
-              LEFT JOIN relay.instances i ON i.id = o.owner
              WHERE o.state IN ('received', 'forwarding')
-               AND (o.owner IS NULL OR i.lease_until IS NULL OR i.lease_until < now()
+               AND (coalesce((SELECT i.lease_until FROM relay.instances i WHERE i.id = o.owner), '-infinity') < now()
                     OR (o.owner = %(owner)s AND o.claimed_at < now() - make_interval(secs => %(orphan_s)s)
                         AND o.id <> ALL(%(held)s)))
              ORDER BY o.id LIMIT %(most)s

@@ -59,15 +59,3 @@ async def append(connection: Connection, instance: UUID, lines: Sequence[LogLine
     async with connection.transaction():
         await connection.execute("SET LOCAL synchronous_commit = off")
         await connection.execute(_APPEND, {"instance": instance, "lines": json.dumps(rows), "channel": CHANNEL})
-
-
-_OF_DELIVERY = """
-    SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log
-    WHERE delivery_id = %(delivery_id)s AND id > %(after)s ORDER BY id LIMIT 500
-"""
-
-
-async def lines_of(connection: Connection, delivery_id: str, *, after: int = 0) -> list[tuple[int, LogLine]]:
-    """The lines about one delivery that come after the line `after`, with their ids."""
-    cursor = await connection.execute(_OF_DELIVERY, {"delivery_id": delivery_id, "after": after})
-    return [(row[0], LogLine(*row[1:])) for row in await cursor.fetchall()]

@@ -231,10 +231,9 @@ _CLAIM = f"""
            total = (SELECT count(*) FROM relay.replay_items i WHERE i.plan_id = p.id)
      WHERE p.id = (
         SELECT p.id FROM relay.replay_plans p
-          LEFT JOIN relay.instances o ON o.id = p.owner
           {_LAST_CONTROL}
          WHERE p.state IN ('queued', 'running', 'paused')
-           AND (p.owner IS NULL OR o.lease_until IS NULL OR o.lease_until < now()
+           AND (coalesce((SELECT o.lease_until FROM relay.instances o WHERE o.id = p.owner), '-infinity') < now()
                 OR (p.owner = %(owner)s AND p.id <> ALL(%(working)s)))
            AND (p.state <> 'paused' OR c.action IS DISTINCT FROM 'replay.pause')
          ORDER BY p.id LIMIT 1 FOR UPDATE OF p SKIP LOCKED)

@@ -131,7 +131,6 @@ CREATE TABLE relay.log (
     delivery_id text,
     instance    uuid NOT NULL
 );
-CREATE INDEX log_delivery ON relay.log (delivery_id, id) WHERE delivery_id IS NOT NULL;
 
 -- Work that one relay at a time does for all: probing, cleaning up. Held until `until`, then anybody's.
 CREATE TABLE relay.duties (
