@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
 
 SUSTAINED_PERCENT = 70
@@ -95,6 +96,7 @@ class Verdict:
     rule: Rule
     firing: bool
     value: float | None
+    since: datetime | None = None
 
 
 def _sustained_success(measures: Measures) -> float | None:

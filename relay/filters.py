@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from relay.delivery import State
@@ -30,6 +30,7 @@ _TERM = re.compile(
 )
 _AGE = re.compile(r"([<>]?)(\d+(?:\.\d+)?)(ms|[smhdw])")
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_LONGEST_AGE_S = 1e10  # some centuries; Postgres's calendar begins in 4713 BC
 _STATUS_CLASS = re.compile(r"[1-5]xx")
 _NAME_OF_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -59,6 +60,8 @@ def parse(text: str) -> list[Term]:
     """
     if "\0" in text:
         raise FilterError("a filter cannot hold a NUL character")
+    if not _is_text(text):
+        raise FilterError("a filter cannot hold bytes that are not text")
     terms: list[Term] = []
     position = 0
     while position < len(text):
@@ -76,6 +79,15 @@ def parse(text: str) -> list[Term]:
         terms.append(Term(key if key.startswith("payload.") else key.lower(), value, bool(match["no"])))
         position = match.end()
     return terms
+
+
+def _is_text(text: str) -> bool:
+    """False if it holds lone surrogates, as a command line's bytes do that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def compile_filter(text: str, *, now: datetime | None = None) -> Condition:
@@ -159,11 +171,10 @@ def _age(term: Term, name: str, _: datetime) -> _Built:
     if match is None:
         raise FilterError(f"age:{term.value}: say age:<1h or age:>30m (units: ms s m h d w)")
     sign = "<" if match[1] == ">" else ">"
-    try:
-        age = timedelta(seconds=float(match[2]) * _UNITS_S[match[3]])
-    except OverflowError:
-        raise FilterError(f"age:{term.value}: is too long ago") from None
-    return f"d.received_at {sign} now() - %({name})s", {name: age}
+    age_s = float(match[2]) * _UNITS_S[match[3]]
+    if age_s > _LONGEST_AGE_S:
+        raise FilterError(f"age:{term.value}: is too long ago")
+    return f"d.received_at {sign} now() - %({name})s", {name: timedelta(seconds=age_s)}
 
 
 def _since(term: Term, name: str, now: datetime) -> _Built:
@@ -180,11 +191,12 @@ def _moment(term: Term, now: datetime) -> datetime:
         if _NAME_OF_DAY.match(text):
             moment = datetime.fromisoformat(text)
             return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        clock = time.fromisoformat(text.removesuffix("Z"))
+        clock = datetime.fromisoformat(f"2000-01-01T{text}")
     except ValueError:
         raise FilterError(
             f"{term.key}:{term.value}: say {term.key}:14:02 or {term.key}:2026-11-23T14:02 (UTC)"
         ) from None
+    clock = clock.astimezone(UTC) if clock.tzinfo else clock
     moment = now.astimezone(UTC).replace(hour=clock.hour, minute=clock.minute, second=clock.second, microsecond=0)
     return moment if moment <= now else moment - timedelta(days=1)
 

@@ -10,6 +10,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from quart import Quart, Request, Response, request
 from quart.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
@@ -212,6 +213,8 @@ async def _health(runtime: Runtime) -> Response:
             }
     except (StoreUnavailable, TimeoutError):
         database["error"] = "Postgres is away"
+    except psycopg.ProgrammingError:
+        database = {"ok": False, "error": "Postgres has no tables that this relay may use, or not yet"}
     ok = database["ok"] and runtime.pipeline.capacity > 0
     body = {
         "status": "ok" if ok else "unavailable",
@@ -238,6 +241,6 @@ async def _metrics(runtime: Runtime) -> Response:
             workers |= await instances.siblings_counters(connection, runtime.instance)
             gauges |= await overview.gauges(connection)
         gauges["relay_database_up"] = 1
-    except (StoreUnavailable, TimeoutError):
+    except (StoreUnavailable, TimeoutError, psycopg.ProgrammingError):
         gauges["relay_database_up"] = 0
     return Response(exposition(workers, gauges), content_type="text/plain; version=0.0.4; charset=utf-8")

@@ -9,6 +9,8 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 from uuid import uuid4
 
+import httpx
+
 from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn
 from relay.demo.script import Traffic
@@ -80,13 +82,15 @@ async def play(
         if settings.secrets:
             chatwoot.secret = settings.secrets[0]
         bound = listen(settings)[0]
-        chatwoot.webhook_url = bound_url(bound) + WEBHOOK_PATH
-        say(f"relay on {bound_url(bound)}, Agent SDK stand-in on {agent.url}, Chatwoot stand-in on {chatwoot.url}")
+        bound_at = bound_url(bound)
+        chatwoot.webhook_url = bound_at + WEBHOOK_PATH
+        say(f"relay on {bound_at}, Agent SDK stand-in on {agent.url}, Chatwoot stand-in on {chatwoot.url}")
         sink = LogSink(stream=_Nowhere())
         relay = asyncio.create_task(
             serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), bound, sink, stop)
         )
         traffic = Traffic(chatwoot, agent, say)
+        await _until_healthy(bound_at, relay)
         playing = [asyncio.create_task(traffic.play()), asyncio.create_task(_report(traffic, say))]
         ends: list[asyncio.Task[object]] = [relay, asyncio.create_task(stop.wait())]
         if watch is not None:
@@ -100,6 +104,16 @@ async def play(
         await asyncio.gather(*ends)
         sink.close()
     say("stopped. " + _told(traffic))
+
+
+async def _until_healthy(url: str, relay: asyncio.Task[None]) -> None:
+    """Until the relay takes webhooks, or has ended."""
+    async with httpx.AsyncClient(timeout=2) as client:
+        while not relay.done():
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(f"{url}/health")).status_code == 200:
+                    return
+            await asyncio.sleep(0.02)
 
 
 async def _until_watched(watch: Callable[[Settings], Awaitable[None]], settings: Settings) -> None:

@@ -95,12 +95,15 @@ async def per_minute(connection: Connection, window: timedelta) -> list[tuple[da
     return [(row[0], row[1] or 0, row[2] or 0) for row in await cursor.fetchall()]
 
 
+_TARGETS = ["agent", "chatwoot", "chatwoot_api"]
+# No value is taken on trust: others may write to this table as well.
 _HEALTH = """
     SELECT DISTINCT ON (value ->> 'target')
-           value ->> 'target', (value ->> 'ok')::boolean, value ->> 'status', (value ->> 'latencyMs')::float8,
+           value ->> 'target', coalesce(value ->> 'ok', '') = 'true', value ->> 'status',
+           CASE WHEN value ->> 'latencyMs' ~ '^[0-9]{1,12}(\\.[0-9]{1,20})?$' THEN (value ->> 'latencyMs')::float8 END,
            value ->> 'error', recorded_at, extract(epoch FROM now() - recorded_at)::float8
       FROM dashboard_facts
-     WHERE fact_type = %(health)s AND recorded_at > now() - interval '1 hour'
+     WHERE fact_type = %(health)s AND recorded_at > now() - interval '1 hour' AND value ->> 'target' = ANY(%(targets)s)
      ORDER BY value ->> 'target', recorded_at DESC
 """
 
@@ -120,5 +123,5 @@ class Health:
 
 async def last_health(connection: Connection) -> list[Health]:
     """The last probe of each target within the hour."""
-    cursor = await connection.execute(_HEALTH, {"health": FactType.HEALTH})
+    cursor = await connection.execute(_HEALTH, {"health": FactType.HEALTH, "targets": _TARGETS})
     return [Health(*row) for row in await cursor.fetchall()]

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 OLDEST_SERVER = 130_000
 _LOCK = 0x686F74646173  # "hotdas": one migration at a time on a database
 _NO_TRANSACTION = "-- relay: no transaction"
+_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
+_LOCK_PAUSE_S = 0.5
+_RECORD = "INSERT INTO relay.schema_migrations (version, name) VALUES (%s, %s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,23 +130,38 @@ async def _has_history(connection: Connection) -> bool:
 
 async def _apply(connection: Connection, step: Migration, tell: Callable[[Migration], None]) -> bool:
     tell(step)
-    record = "INSERT INTO relay.schema_migrations (version, name) VALUES (%s, %s)"
-    if step.in_transaction:
-        async with connection.transaction():
-            await connection.execute(step.sql.encode())
-            await connection.execute(record, (step.version, step.name))
-    else:
-        await _drop_invalid_indexes(connection)
+    if not step.in_transaction:
+        await _drop_invalid_index(connection)
         await connection.execute(step.sql.encode())
-        await connection.execute(record, (step.version, step.name))
+        await connection.execute(_RECORD, (step.version, step.name))
+        return True
+    while True:
+        if await _commits(connection, step):
+            return True
+        await asyncio.sleep(_LOCK_PAUSE_S)
+
+
+async def _commits(connection: Connection, step: Migration) -> bool:
+    """Apply one step in a transaction; False if a table's lock was not to be had at once.
+
+    Whoever waits for a table's lock makes everybody wait who comes after: so it waits a moment only, and
+    then lets them all pass before it tries again.
+    """
+    try:
+        async with connection.transaction():
+            await connection.execute(_LOCK_TIMEOUT)
+            await connection.execute(step.sql.encode())
+            await connection.execute(_RECORD, (step.version, step.name))
+    except psycopg.errors.LockNotAvailable:
+        return False
     return True
 
 
-async def _drop_invalid_indexes(connection: Connection) -> None:
+async def _drop_invalid_index(connection: Connection) -> None:
     """Remove what an interrupted concurrent build left behind: an index that costs and serves nothing."""
     cursor = await connection.execute(
-        "SELECT indexrelid::regclass::text FROM pg_index "
-        "WHERE NOT indisvalid AND indrelid = 'dashboard_facts'::regclass"
+        "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class c ON c.oid = indexrelid "
+        "WHERE NOT indisvalid AND indrelid = 'dashboard_facts'::regclass AND c.relname = 'dashboard_facts_type_time'"
     )
     for (name,) in await cursor.fetchall():
         await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}".encode())

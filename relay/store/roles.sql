@@ -36,3 +36,21 @@ GRANT INSERT (operator, action, plan_id, deliveries, reason, details) ON relay.o
 GRANT USAGE ON SCHEMA relay TO console_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA relay TO console_reader;
 GRANT SELECT ON dashboard_facts TO console_reader;
+
+-- dashboard_facts may be somebody else's: in a schema of its own, its ids from a sequence.
+DO $$
+DECLARE
+    own regclass;
+BEGIN
+    EXECUTE format('GRANT USAGE ON SCHEMA %s TO relay_service, console_operator, console_reader',
+                   (SELECT relnamespace::regnamespace FROM pg_class WHERE oid = 'dashboard_facts'::regclass));
+    FOR own IN
+        SELECT s.oid FROM pg_attrdef a
+          JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = a.oid
+          JOIN pg_class s ON d.refclassid = 'pg_class'::regclass AND s.oid = d.refobjid AND s.relkind = 'S'
+         WHERE a.adrelid = 'dashboard_facts'::regclass
+    LOOP
+        EXECUTE format('GRANT USAGE ON SEQUENCE %s TO relay_service', own);
+    END LOOP;
+END
+$$;
