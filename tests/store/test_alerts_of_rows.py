@@ -1,0 +1,143 @@
+"""The alert rules from the rows up: each fires beyond its threshold and its window, and not a step before."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from relay.alerts import RULES
+from relay.store import overview
+from relay.store.database import connection_parameters
+from tests.servers import Rows, database_like
+from tests.store.plant import REPLAY, Plant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from relay.alerts import Verdict
+
+_ALL_TABLES = "TRUNCATE dashboard_facts, relay.deliveries, relay.instances"
+
+
+@pytest.fixture(scope="module")
+def shared_rows(postgres: str) -> Iterator[Rows]:
+    with database_like("migrated", postgres) as dsn:
+        yield Rows(dsn)
+
+
+@pytest.fixture
+def plant(shared_rows: Rows) -> Plant:
+    shared_rows(_ALL_TABLES)
+    return Plant(shared_rows)
+
+
+def verdicts(plant: Plant) -> dict[str, Verdict]:
+    """What each rule says of what was planted."""
+
+    async def read() -> overview.Overview:
+        parameters = connection_parameters(plant.rows.dsn, "tests")
+        async with await psycopg.AsyncConnection.connect(autocommit=True, **parameters) as connection:
+            return await overview.read(connection)
+
+    return {verdict.rule.name: verdict for verdict in asyncio.run(read()).verdicts}
+
+
+def _outage(plant: Plant, minutes: range, *, delivered: int, failed: int) -> None:
+    for minute in minutes:
+        plant.runs(delivered=delivered, failed=failed, age_s=60 * minute)
+
+
+def _busy_day(plant: Plant, webhooks: int, *, last_age_s: float) -> None:
+    plant.runs(delivered=webhooks, age_s=40_000)
+    plant.delivery("delivered", age_s=last_age_s)
+
+
+CASES: list[tuple[str, bool, str, Callable[[Plant], object]]] = [
+    ("success-rate-p0", True, "49 %", lambda p: p.runs(delivered=49, failed=51, age_s=560)),
+    ("success-rate-p0", False, "50 %", lambda p: p.runs(delivered=50, failed=50, age_s=560)),
+    ("success-rate-p0", False, "before the window", lambda p: p.runs(failed=9, age_s=601)),
+    ("success-rate-p0", False, "tests", lambda p: p.runs(failed=9, test=True)),
+    ("success-rate-p0", True, "replays do not mask an outage",
+     lambda p: (p.runs(failed=2), p.runs(delivered=50, fact_type=REPLAY))),
+    ("success-rate-p0", False, "replays make no outage",
+     lambda p: (p.runs(delivered=2), p.runs(failed=50, fact_type=REPLAY))),
+    ("success-rate-critical", True, "79 %", lambda p: p.runs(delivered=79, failed=21, age_s=860)),
+    ("success-rate-critical", False, "80 %", lambda p: p.runs(delivered=80, failed=20, age_s=860)),
+    ("success-rate-critical", False, "before the window", lambda p: p.runs(failed=9, age_s=901)),
+    ("dlq-warning", True, "6", lambda p: p.dead_letters(6, age_s=3_540)),
+    ("dlq-warning", False, "5", lambda p: p.dead_letters(5, age_s=3_540)),
+    ("dlq-warning", False, "before the window", lambda p: p.dead_letters(6, age_s=3_601)),
+    ("dlq-warning", False, "tests", lambda p: p.dead_letters(6, test=True)),
+    ("dlq-p2", True, "11", lambda p: p.dead_letters(11, age_s=3_540)),
+    ("dlq-p2", False, "10", lambda p: p.dead_letters(10, age_s=3_540)),
+    ("escalate-dlq", True, "21", lambda p: p.dead_letters(21, age_s=3_540)),
+    ("escalate-dlq", False, "20", lambda p: p.dead_letters(20, age_s=3_540)),
+    ("attempts-info", True, "1.51", lambda p: (p.runs(delivered=49), p.runs(failed=51, attempts=2, age_s=3_540))),
+    ("attempts-info", False, "1.5", lambda p: (p.runs(delivered=50), p.runs(failed=50, attempts=2, age_s=3_540))),
+    ("attempts-info", False, "before the window", lambda p: p.runs(delivered=9, attempts=3, age_s=3_601)),
+    ("agent-slow-info", True, "2001 ms", lambda p: p.runs(delivered=3, duration_ms=2_001, age_s=860)),
+    ("agent-slow-info", False, "2000 ms", lambda p: p.runs(delivered=3, duration_ms=2_000, age_s=860)),
+    ("agent-slow-info", False, "before the window", lambda p: p.runs(delivered=3, duration_ms=9_000, age_s=901)),
+    ("escalate-success", True, "69 % for 33 min", lambda p: _outage(p, range(1, 34), delivered=69, failed=31)),
+    ("escalate-success", False, "70 % for 33 min", lambda p: _outage(p, range(1, 34), delivered=70, failed=30)),
+    ("escalate-success", False, "for 27 min", lambda p: _outage(p, range(1, 28), delivered=0, failed=2)),
+    ("escalate-success", True, "with quiet minutes", lambda p: _outage(p, range(1, 40, 6), delivered=1, failed=3)),
+    ("escalate-success", False, "with a good minute between",
+     lambda p: (_outage(p, range(20, 40), delivered=0, failed=2), p.runs(delivered=1, age_s=1_000),
+                _outage(p, range(1, 10), delivered=0, failed=2))),
+    ("escalate-success", False, "long over", lambda p: _outage(p, range(35, 70), delivered=0, failed=2)),
+    ("escalate-agent-down", True, "for 301 s",
+     lambda p: (p.probe(ok=True, age_s=331), p.probe(ok=False, age_s=301), p.probe(ok=False, age_s=1))),
+    ("escalate-agent-down", False, "for 4 min", lambda p: (p.probe(ok=True, age_s=270), p.probe(ok=False, age_s=240))),
+    ("escalate-agent-down", False, "well between",
+     lambda p: (p.probe(ok=False, age_s=400), p.probe(ok=True, age_s=100), p.probe(ok=False, age_s=10))),
+    ("escalate-agent-down", False, "Chatwoot down instead", lambda p: p.probe(ok=False, age_s=600, target="chatwoot")),
+    ("escalate-replies-stalled", True, "dead for 1801 s", lambda p: p.delivery("dead", customer=True, age_s=1_801)),
+    ("escalate-replies-stalled", True, "on its way", lambda p: p.delivery("received", customer=True, age_s=1_801)),
+    ("escalate-replies-stalled", False, "for 29 min", lambda p: p.delivery("dead", customer=True, age_s=1_740)),
+    ("escalate-replies-stalled", False, "no customer", lambda p: p.delivery("dead", age_s=9_000)),
+    ("escalate-replies-stalled", False, "a test", lambda p: p.delivery("dead", customer=True, test=True, age_s=9_000)),
+    ("escalate-replies-stalled", False, "delivered", lambda p: p.delivery("delivered", customer=True, age_s=9_000)),
+    ("escalate-replies-stalled", False, "discarded", lambda p: p.delivery("discarded", customer=True, age_s=9_000)),
+    ("relay-down", True, "for 61 s", lambda p: p.relay(heartbeat_age_s=61)),
+    ("relay-down", False, "30 s ago", lambda p: p.relay(heartbeat_age_s=30)),
+    ("relay-down", False, "one of two", lambda p: (p.relay(heartbeat_age_s=600), p.relay(heartbeat_age_s=1))),
+    ("no-webhooks-info", True, "241 a day", lambda p: _busy_day(p, 241, last_age_s=1_801)),
+    ("no-webhooks-info", False, "240 a day", lambda p: _busy_day(p, 240, last_age_s=1_801)),
+    ("no-webhooks-info", False, "29 min ago", lambda p: _busy_day(p, 241, last_age_s=1_740)),
+    ("no-webhooks-info", True, "only a test since",
+     lambda p: (_busy_day(p, 241, last_age_s=1_801), p.delivery("delivered", test=True, age_s=5))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "fires", "planting"), [(rule, fires, plant) for rule, fires, _, plant in CASES],
+    ids=[f"{rule}: {'fires' if fires else 'silent'}, {why}" for rule, fires, why, _ in CASES],
+)  # fmt: skip
+def test_a_rule_fires_exactly_when_its_condition_holds(
+    plant: Plant, rule: str, fires: bool, planting: Callable[[Plant], object]
+) -> None:
+    planting(plant)
+    verdict = verdicts(plant)[rule]
+    assert verdict.firing is fires, verdict
+
+
+def test_every_rule_is_tried_both_ways() -> None:
+    assert {(rule, fires) for rule, fires, *_ in CASES} == {
+        (rule.name, fires) for rule in RULES for fires in (True, False)
+    }
+
+
+def test_no_data_is_no_alert(plant: Plant) -> None:
+    assert not any(verdict.firing for verdict in verdicts(plant).values())
+
+
+def test_a_verdict_says_what_was_measured(plant: Plant) -> None:
+    plant.runs(delivered=1, failed=3, attempts=3)
+    plant.dead_letters(3)
+    measured = {name: verdict.value for name, verdict in verdicts(plant).items()}
+    assert (measured["success-rate-p0"], measured["success-rate-critical"]) == (25, 25)
+    assert (measured["dlq-p2"], measured["attempts-info"], measured["relay-down"]) == (3, 3, None)

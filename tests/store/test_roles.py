@@ -1,0 +1,210 @@
+"""The roles: a relay runs with the rights of `relay_service`, a console with fewer, and a reader's reads alone."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from relay.filters import compile_filter
+from relay.store import overview, replays
+from relay.store.database import connection_parameters
+from relay.store.migrate import migrate
+from relay.store.replays import Control, PlanRequest
+from relay.store.retention import retire
+from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay, until
+from tests.store.test_adoption import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from relay.store.database import Connection
+    from tests.store.plant import Plant
+
+
+@pytest.fixture
+def login(postgres: str) -> Iterator[Callable[[str, str], str]]:
+    """Makes a login that is granted a role, and nothing besides; gives the DSN to use it with."""
+    admin, made = Rows(postgres), []
+
+    def make(role: str, dsn: str) -> str:
+        made.append(f"login_{uuid4().hex}")
+        admin(f"CREATE ROLE {made[-1]} LOGIN IN ROLE {role}")
+        return psycopg.conninfo.make_conninfo(dsn, user=made[-1])
+
+    yield make
+    for name in made:
+        admin(f"DROP ROLE {name}")
+
+
+async def deliver_fail_replay_and_discard(
+    relay: RunningRelay, agent: AgentStandIn, rows: Rows, operator_dsn: str
+) -> None:
+    """Everything that a relay does for its webhooks, with an operator who asks for the last two."""
+    assert (await relay.post({"event": "message_created", "id": 1})).status_code == 200
+    agent.behave(Behaviour(status=400, times=2))
+    for number in (2, 3):
+        assert (await relay.post({"event": "message_created", "id": number})).status_code == 500
+    async with connected(operator_dsn) as connection:
+        first, second = await replays.matching(connection, compile_filter("state:dead"))
+        plan = await replays.ask(connection, PlanRequest(uuid4(), "maria", canary=1, rate=50), [first])
+        await until(lambda: rows("SELECT 1 FROM relay.replay_plans WHERE id = %s AND state = 'done'", (plan,)))
+        await connection.execute(
+            "INSERT INTO relay.operator_actions (operator, action, deliveries) VALUES ('maria', 'discard', %s)",
+            ([second.id],),
+        )
+        await until(lambda: rows("SELECT 1 FROM relay.operator_actions WHERE applied_at IS NOT NULL"))
+    assert rows("SELECT state FROM relay.deliveries ORDER BY id") == ["delivered", "delivered", "discarded"]
+    await until(lambda: rows("SELECT 1 FROM relay.log"))
+
+
+@asynccontextmanager
+async def connected(dsn: str) -> AsyncIterator[Connection]:
+    """A connection, as the store's functions take it."""
+    async with await psycopg.AsyncConnection.connect(autocommit=True, **connection_parameters(dsn, "tests")) as opened:
+        yield opened
+
+
+async def test_a_login_with_relay_service_can_run_a_whole_relay(
+    dsn: str,
+    login: Callable[[str, str], str],
+    serve: Callable[..., RunningRelay],
+    agent: AgentStandIn,
+    rows: Rows,
+) -> None:
+    relay = await serve(login("relay_service", dsn)).ready()
+    await deliver_fail_replay_and_discard(relay, agent, rows, login("console_operator", dsn))
+    assert "A service failed" not in relay.output
+    assert (await relay.client.get("/metrics")).status_code == 200
+
+
+@pytest.mark.parametrize("table", ["serial id", "integer id that somebody supplies", "uuid id", "no id"])
+async def test_it_can_beside_a_table_that_somebody_else_made(
+    empty_dsn: str,
+    login: Callable[[str, str], str],
+    serve: Callable[..., RunningRelay],
+    agent: AgentStandIn,
+    table: str,
+) -> None:
+    rows = Rows(empty_dsn)
+    rows(f"CREATE TABLE dashboard_facts ({TABLES[table][0]})")
+    await migrate(empty_dsn, roles=True)
+    relay = await serve(login("relay_service", empty_dsn)).ready()
+    await deliver_fail_replay_and_discard(relay, agent, rows, login("console_operator", empty_dsn))
+
+
+async def test_it_can_in_a_schema_that_others_may_not_use(
+    empty_dsn: str,
+    login: Callable[[str, str], str],
+    serve: Callable[..., RunningRelay],
+    agent: AgentStandIn,
+) -> None:
+    dsn = psycopg.conninfo.make_conninfo(empty_dsn, options="-c search_path=hotdash")
+    Rows(dsn)("CREATE SCHEMA hotdash")
+    await migrate(dsn, roles=True)
+    relay = await serve(login("relay_service", dsn)).ready()
+    await deliver_fail_replay_and_discard(relay, agent, Rows(dsn), login("console_operator", dsn))
+
+
+async def test_relay_service_may_retire_what_is_old(
+    login: Callable[[str, str], str], dsn: str, plant: Plant, rows: Rows
+) -> None:
+    plant.delivery("delivered", age_s=9_000)
+    plant.runs(delivered=2, age_s=9_000)
+    async with connected(login("relay_service", dsn)) as connection:
+        assert await retire(connection, timedelta(hours=1)) == 3
+    assert rows("SELECT count(*) FROM relay.deliveries") == [0]
+
+
+async def test_an_operator_asks_for_replays_and_controls_them(
+    login: Callable[[str, str], str], dsn: str, plant: Plant, rows: Rows
+) -> None:
+    plant.delivery("dead")
+    async with connected(login("console_operator", dsn)) as connection:
+        await overview.read(connection)
+        letters = await replays.matching(connection, compile_filter("status:503 !payload.event:nothing"))
+        request = PlanRequest(uuid4(), "maria", reason="fixed", filter="status:503", edited_body=b"{}", stop_after=3)
+        plan = await replays.ask(connection, request, letters)
+        assert await replays.ask(connection, request, letters) == plan
+        await replays.control(connection, plan, Control.PAUSE, operator="maria")
+    assert rows("SELECT operator, action, plan_id FROM relay.operator_actions ORDER BY id") == [
+        ("maria", "replay", plan), ("maria", "replay.pause", plan),
+    ]  # fmt: skip
+
+
+_TAMPERING = [
+    "UPDATE relay.deliveries SET state = 'delivered'",
+    "UPDATE relay.deliveries SET body = '{}'",
+    "DELETE FROM relay.deliveries",
+    """INSERT INTO relay.deliveries (delivery_id, state, claim, test, customer, headers, body)
+       VALUES ('x', 'dead', gen_random_uuid(), false, false, '[]', '')""",
+    "INSERT INTO dashboard_facts (fact_type, scope, value) VALUES ('support.webhook.retry', 's', '{}')",
+    "UPDATE dashboard_facts SET value = '{}'",
+    "DELETE FROM dashboard_facts",
+    "TRUNCATE dashboard_facts",
+    "DELETE FROM relay.minutes",
+    "UPDATE relay.replay_plans SET state = 'done'",
+    "INSERT INTO relay.replay_plans (request_id, requested_by, state) VALUES (gen_random_uuid(), 'm', 'done')",
+    "UPDATE relay.replay_items SET state = 'delivered'",
+    "DELETE FROM relay.operator_actions",
+    "UPDATE relay.operator_actions SET operator = 'somebody else'",
+    "INSERT INTO relay.operator_actions (operator, action, applied_at) VALUES ('m', 'discard', now())",
+    "INSERT INTO relay.operator_actions (operator, action, at) VALUES ('m', 'note', '2000-01-01')",
+    "UPDATE relay.instances SET lease_until = '-infinity'",
+    "DELETE FROM relay.attempts",
+    "DELETE FROM relay.log",
+    "INSERT INTO relay.duties VALUES ('probes', gen_random_uuid(), 'infinity')",
+    "CREATE TABLE relay.own (n int)",
+    "DROP TABLE relay.attempts",
+]
+_ASKING = [
+    "INSERT INTO relay.replay_plans (request_id, requested_by) VALUES (gen_random_uuid(), 'maria')",
+    "INSERT INTO relay.operator_actions (operator, action) VALUES ('maria', 'discard')",
+]
+
+
+def test_an_operator_can_tamper_with_nothing(login: Callable[[str, str], str], dsn: str, plant: Plant) -> None:
+    plant.delivery("dead")
+    with psycopg.connect(login("console_operator", dsn), autocommit=True) as connection:
+        for statement in _TAMPERING:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+        for statement in _ASKING:
+            connection.execute(statement.encode())
+
+
+async def test_a_reader_reads_and_can_write_nothing_at_all(
+    login: Callable[[str, str], str], dsn: str, plant: Plant
+) -> None:
+    plant.delivery("dead")
+    async with connected(login("console_reader", dsn)) as connection:
+        assert (await overview.read(connection)).open_dead_letters == 1
+        assert len(await replays.matching(connection, compile_filter("payload.event:message*"))) == 1
+        for statement in [*_TAMPERING, *_ASKING]:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                await connection.execute(statement.encode())
+
+
+def test_a_relay_cannot_change_the_schema_or_rewrite_its_history(login: Callable[[str, str], str], dsn: str) -> None:
+    with psycopg.connect(login("relay_service", dsn), autocommit=True) as connection:
+        for statement in (
+            "DROP TABLE relay.attempts",
+            "ALTER TABLE dashboard_facts ADD COLUMN more text",
+            "UPDATE dashboard_facts SET value = '{}'",
+            "DELETE FROM relay.schema_migrations",
+            "CREATE TABLE relay.own (n int)",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+
+
+def test_the_roles_themselves_cannot_log_in(postgres: str) -> None:
+    found = Rows(postgres)(
+        "SELECT rolname, rolcanlogin OR rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles "
+        "WHERE rolname IN ('relay_service', 'console_operator', 'console_reader')"
+    )
+    assert dict(found) == {"relay_service": False, "console_operator": False, "console_reader": False}

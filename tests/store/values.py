@@ -1,0 +1,52 @@
+"""Receipts and outcomes as values, for the tests that hand them to the store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from relay.delivery import Attempt, Outcome, Receipt
+from relay.facts import facts_of_run
+from relay.store.deliveries import Claimed, Finish, Incoming
+
+ENDPOINT = "http://agent/webhooks/chatwoot"
+
+
+def incoming(
+    delivery_id: str = "", *, body: bytes = b'{"event": "message_created"}', claim: UUID | None = None
+) -> Incoming:
+    """A webhook on its way into the store; without an id, with one of its own."""
+    receipt = Receipt(
+        delivery_id=delivery_id or str(uuid4()),
+        headers=(("content-type", "application/json"), ("x-chatwoot-event", "é")),
+        body=body,
+        event="message_created",
+        conversation_id="77",
+        customer=True,
+        test=False,
+    )
+    return Incoming(claim or uuid4(), receipt)
+
+
+def outcome(*statuses: str, answer: str = "") -> Outcome:
+    """A run whose attempts ended like this, for example `outcome("503", "200")`."""
+    attempts = tuple(
+        Attempt(
+            number=number,
+            started_at=datetime.now(UTC),
+            wait_ms=0 if number == 1 else 200,
+            duration_ms=5,
+            status=status,
+            success=status == "200",
+            retryable=status != "200",
+            error=None if status == "200" else f"Agent SDK answered {status}",
+            answer=answer,
+        )
+        for number, status in enumerate(statuses, 1)
+    )
+    return Outcome(attempts, duration_ms=205 * len(attempts))
+
+
+def finish_of(claimed: Claimed, ended: Outcome) -> Finish:
+    """What the relay records when a claimed delivery's run has ended."""
+    return Finish(claimed.claim, claimed.delivery, ended, facts_of_run(claimed.delivery, ended, ENDPOINT))
