@@ -116,6 +116,7 @@ class Settings(BaseSettings):
     relay_bind: str = "127.0.0.1:8788"
     relay_workers: int = Field(default=1, ge=1, le=64)
     relay_url: HttpUrl | None = None
+    console_operator: str | None = None
 
     # Keeping
     database_url: SecretStr | None = None

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import click
-import httpx
 
 from relay.commands.common import as_json, connected, database, print_json, run
-from relay.errors import RelayError
-from relay.outcome import failure_of
-from relay.receive import FORWARDED_FROM_HEADER, TEST_SENDER
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
-from relay.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from relay.store import deliveries
+from relay.trial import EVENTS, post_test
 
 if TYPE_CHECKING:
     from relay.store.database import Connection
     from relay.store.deliveries import Progress
-
-EVENTS = ("message_created", "message_updated", "conversation_status_changed", "webwidget_triggered")
 
 
 @click.command("send-test")
@@ -70,37 +62,6 @@ async def _follow(connection: Connection, settings: Settings, event: str, wait_s
             }
         )
     return 0 if progress is not None and progress.state == "delivered" else 1
-
-
-async def post_test(settings: Settings, event: str, delivery_id: str) -> tuple[int, Any, int]:
-    """Post one of Chatwoot's documented payloads as a test; returns status, JSON answer and duration in ms.
-
-    Raises:
-        RelayError: no relay answers there.
-    """
-    body = (resources.files("relay.demo") / "payloads" / f"{event}.json").read_bytes()
-    headers = {
-        "content-type": "application/json",
-        FORWARDED_FROM_HEADER: TEST_SENDER,
-        DELIVERY_HEADER: delivery_id,
-    }
-    if settings.secrets:
-        timestamp = str(int(time.time()))
-        headers |= {TIMESTAMP_HEADER: timestamp, SIGNATURE_HEADER: sign(settings.secrets[0], timestamp, body)}
-    target = settings.own_url + WEBHOOK_PATH
-    began = time.perf_counter()
-    try:
-        async with httpx.AsyncClient(timeout=settings.chatwoot_webhook_response_deadline_ms / 1000 + 30) as client:
-            response = await client.post(target, content=body, headers=headers)
-    except httpx.HTTPError as error:
-        raise RelayError(
-            f"No relay answers at {target} ({failure_of(error)}); start one with `relay serve`, or set RELAY_URL"
-        ) from error
-    took_ms = round((time.perf_counter() - began) * 1000)
-    try:
-        return response.status_code, response.json(), took_ms
-    except json.JSONDecodeError:
-        return response.status_code, response.text[:500], took_ms
 
 
 async def _watch(connection: Connection, delivery_id: str, wait_s: float, say: Any) -> Progress | None:

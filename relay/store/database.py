@@ -132,6 +132,14 @@ class Lane:
             await self._pool.putconn(connection)
 
 
+@asynccontextmanager
+async def one_moment(connection: Connection) -> AsyncIterator[None]:
+    """A read-only transaction whose every statement sees the database at the same moment."""
+    async with connection.transaction():
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield
+
+
 async def _configure(connection: Connection) -> None:
     await connection.execute("SET timezone = 'UTC'")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from relay.alerts import Measures, Severity, Verdict, evaluate
 from relay.figures import Figures, failing_since_s, figures
 from relay.store import facts, instances
+from relay.store.database import one_moment
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from relay.store.facts import Health
     from relay.store.instances import Liveness
 
-_WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (10, 15, 30, 60, 24 * 60))
+_WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (10, 15, 30, 60, 6 * 60, 24 * 60))
+_SUSTAINED = timedelta(hours=2)
 
 _NOW = """
     SELECT now(),
@@ -43,13 +45,16 @@ _AGENT_FAILING = """
        AND f.recorded_at > coalesce((
            SELECT max(o.recorded_at) FROM dashboard_facts o
             WHERE o.fact_type = 'support.health' AND o.recorded_at > now() - interval '2 hours'
-              AND o.value ->> 'target' = 'agent' AND (o.value ->> 'ok')::boolean), '-infinity')
+              AND o.value ->> 'target' = 'agent' AND o.value ->> 'ok' = 'true'), '-infinity')
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Everything at one moment. `last_*` are figures of that window; ages in seconds."""
+    """Everything at one moment. `last_*` are figures of that window; ages in seconds.
+
+    `minutes` are `(minute, delivered, failed)` of each minute in which something was, oldest first.
+    """
 
     at: datetime
     verdicts: list[Verdict]
@@ -57,7 +62,9 @@ class Overview:
     last_15min: Figures
     last_30min: Figures
     last_1h: Figures
+    last_6h: Figures
     last_24h: Figures
+    minutes: list[tuple[datetime, int, int]]
     open_dead_letters: int
     in_flight: int
     oldest_in_flight_s: float | None
@@ -78,24 +85,28 @@ class Overview:
 
 async def read(connection: Connection) -> Overview:
     """Read the overview, in one transaction that sees one moment."""
-    async with connection.transaction():
-        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        cursor = await connection.execute(_NOW)
-        row = await cursor.fetchone()
-        assert row is not None
-        now, dead, in_flight, oldest_s, webhook_s, waiting_s, heartbeat_s = row
-        windows = [figures(tallies) for tallies in await facts.tallies(connection, _WINDOWS)]
-        minutes = await facts.per_minute(connection, timedelta(hours=2))
-        cursor = await connection.execute(_AGENT_FAILING)
-        failing = await cursor.fetchone()
-        health = await facts.last_health(connection)
-        relays = await instances.liveness(connection)
-    last_10min, last_15min, last_30min, last_1h, last_24h = windows
+    async with one_moment(connection):
+        return await read_within(connection)
+
+
+async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAINED) -> Overview:
+    """Read the overview inside the caller's `one_moment`; `minutes` reach back `minutes_of`, two hours at least."""
+    cursor = await connection.execute(_NOW)
+    row = await cursor.fetchone()
+    assert row is not None
+    now, dead, in_flight, oldest_s, webhook_s, waiting_s, heartbeat_s = row
+    windows = [figures(tallies) for tallies in await facts.tallies(connection, _WINDOWS)]
+    minutes = await facts.per_minute(connection, max(minutes_of, _SUSTAINED))
+    cursor = await connection.execute(_AGENT_FAILING)
+    failing = await cursor.fetchone()
+    health = await facts.last_health(connection)
+    relays = await instances.liveness(connection)
+    last_10min, last_15min, last_30min, last_1h, last_6h, last_24h = windows
     measures = Measures(
         rate_10min=last_10min.rate,
         rate_15min=last_15min.rate,
         rate_30min=last_30min.rate,
-        failing_s=failing_since_s(minutes, now),
+        failing_s=failing_since_s([m for m in minutes if now - m[0] <= _SUSTAINED], now),
         dead_letters_1h=last_1h.dead_letters,
         average_attempts_1h=last_1h.average_attempts,
         average_ms_15min=last_15min.average_ms,
@@ -112,7 +123,9 @@ async def read(connection: Connection) -> Overview:
         last_15min=last_15min,
         last_30min=last_30min,
         last_1h=last_1h,
+        last_6h=last_6h,
         last_24h=last_24h,
+        minutes=minutes,
         open_dead_letters=dead,
         in_flight=in_flight,
         oldest_in_flight_s=oldest_s,

@@ -93,14 +93,14 @@ class Plan:
         return self.state in {PlanState.STOPPED, PlanState.DONE}
 
 
-_COLUMNS = """
+plan_columns = """
     p.id, p.request_id, p.state, p.requested_by, p.reason, p.filter, p.rate, p.canary, p.stop_after,
     p.edited_body IS NOT NULL, p.total, p.delivered, p.dead, p.skipped, p.stopped_why, p.created_at,
     p.started_at, p.finished_at
 """
 
 
-def _plan(row: tuple[object, ...]) -> Plan:
+def plan_of_row(row: tuple[object, ...]) -> Plan:
     values = list(row)
     values[2] = PlanState(str(values[2]))
     return Plan(*values)  # type: ignore[arg-type] # the columns stand in the fields' order
@@ -209,14 +209,14 @@ async def control(connection: Connection, plan_id: int, action: Control, *, oper
     await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, str(plan_id)))
 
 
-_PLAN = f"SELECT {_COLUMNS} FROM relay.replay_plans p WHERE p.id = %s"  # noqa: S608
+_PLAN = f"SELECT {plan_columns} FROM relay.replay_plans p WHERE p.id = %s"  # noqa: S608
 
 
 async def plan(connection: Connection, plan_id: int) -> Plan | None:
     """The plan as it stands now, or None."""
     cursor = await connection.execute(_PLAN.encode(), (plan_id,))
     row = await cursor.fetchone()
-    return None if row is None else _plan(row)
+    return None if row is None else plan_of_row(row)
 
 
 _LAST_CONTROL = """
@@ -237,7 +237,7 @@ _CLAIM = f"""
                 OR (p.owner = %(owner)s AND p.id <> ALL(%(working)s)))
            AND (p.state <> 'paused' OR c.action IS DISTINCT FROM 'replay.pause')
          ORDER BY p.id LIMIT 1 FOR UPDATE OF p SKIP LOCKED)
-    RETURNING {_COLUMNS}
+    RETURNING {plan_columns}
 """  # noqa: S608
 
 
@@ -247,11 +247,11 @@ async def claim(connection: Connection, owner: UUID, *, working: Sequence[int]) 
     """
     cursor = await connection.execute(_CLAIM.encode(), {"owner": owner, "working": list(working)})
     row = await cursor.fetchone()
-    return None if row is None else _plan(row)
+    return None if row is None else plan_of_row(row)
 
 
 _CHECK = f"""
-    SELECT p.owner = %(owner)s, c.action, {_COLUMNS}
+    SELECT p.owner = %(owner)s, c.action, {plan_columns}
       FROM relay.replay_plans p {_LAST_CONTROL} WHERE p.id = %(plan)s
 """  # noqa: S608
 
@@ -262,7 +262,7 @@ async def check(connection: Connection, plan_id: int, owner: UUID) -> tuple[Plan
     row = await cursor.fetchone()
     if row is None or not row[0]:
         return None
-    return _plan(row[2:]), None if row[1] is None else Control(row[1])
+    return plan_of_row(row[2:]), None if row[1] is None else Control(row[1])
 
 
 _NEXT = """

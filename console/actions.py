@@ -1,0 +1,133 @@
+"""Every key of the console, once: this table feeds bindings, footer, help, palette and README.
+
+Only keys that every terminal and tmux passes on. A `write` is hidden and refused with --read-only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual.binding import Binding, BindingType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL = (
+    "overview",
+    "dead",
+    "deliveries",
+    "log",
+    "health",
+    "activity",
+    "detail",
+)
+VIEWS = {
+    OVERVIEW: "Overview",
+    DEAD: "Dead letters",
+    DELIVERIES: "Deliveries",
+    LOG: "Log",
+    HEALTH: "Health",
+    ACTIVITY: "Activity",
+}
+_TABLES = frozenset({DEAD, DELIVERIES, OVERVIEW, ACTIVITY})
+_ROWS = frozenset({DEAD, DELIVERIES})
+_LETTERS = frozenset({DEAD, DETAIL})
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do. `name` is Textual's action string, `where` the views it belongs to (None: all).
+
+    `label` stands in the footer when `shown`; `text` in help and palette.
+    """
+
+    keys: tuple[str, ...]
+    name: str
+    label: str
+    text: str
+    where: frozenset[str] | None = None
+    write: bool = False
+    shown: bool = False
+
+    def belongs_to(self, view: str) -> bool:
+        """True if it can be done in `view`."""
+        return self.where is None or view in self.where
+
+
+ACTIONS: tuple[Action, ...] = (
+    *(
+        Action((str(number),), f"view('{view}')", title, f"Go to {title.lower()}")
+        for number, (view, title) in enumerate(VIEWS.items(), start=1)
+    ),
+    Action(("enter",), "open", "open", "Open what the cursor is on", shown=True),
+    Action(("escape", "left", "q"), "back", "back", "Go back; at the root, q quits"),
+    Action(("slash",), "filter", "filter", "Filter, or find in text", where=_ROWS | {LOG}, shown=True),
+    Action(("r",), "replay", "replay", "Replay: marked, else current, else all of the group",
+           where=_LETTERS | {OVERVIEW}, write=True, shown=True),
+    Action(("R",), "replay_all", "replay all", "Replay all that match the filter",
+           where=frozenset({DEAD}), write=True, shown=True),
+    Action(("e",), "edit", "edit", "Edit the payload, then replay it", where=_LETTERS, write=True, shown=True),
+    Action(("d",), "discard", "discard", "Discard, with a reason", where=_LETTERS, write=True, shown=True),
+    Action(("space",), "mark", "mark", "Mark or unmark the row", where=frozenset({DEAD}), shown=True),
+    Action(("v",), "mark_range", "range", "Mark from the last mark to here", where=frozenset({DEAD})),
+    Action(("asterisk",), "mark_all", "all", "Mark all that match the filter", where=frozenset({DEAD})),
+    Action(("u",), "unmark", "none", "Unmark all", where=frozenset({DEAD})),
+    Action(("y",), "copy", "copy", "Copy payload or id to the clipboard", where=_ROWS | {DETAIL, LOG}),
+    Action(("Y",), "copy_curl", "curl", "Copy as an equivalent curl command", where=_ROWS | {DETAIL}),
+    Action(("t",), "test", "test", "Post a test webhook and watch it go through", write=True, shown=True),
+    Action(("h",), "check_health", "health", "Run the health check", shown=True),
+    Action(("w",), "window", "window", "Switch the window: 15 min, 1 h, 6 h, 24 h",
+           where=frozenset({OVERVIEW}), shown=True),
+    Action(("o",), "sort", "sort", "Sort the groups by another column", where=frozenset({OVERVIEW})),
+    Action(("z",), "zoom", "zoom", "Give the pane under the cursor all of the room",
+           where=frozenset({OVERVIEW, DEAD, DETAIL})),
+    Action(("p",), "pause", "pause", "Pause painting; p again goes on"),
+    Action(("f",), "follow", "follow", "Follow the log's end", where=frozenset({LOG}), shown=True),
+    Action(("m",), "mark_line", "mark", "Mark the line", where=frozenset({LOG})),
+    Action(("l",), "level", "level", "Least level shown: info, warning, error", where=frozenset({LOG}), shown=True),
+    Action(("n",), "find_next", "next", "Next match", where=frozenset({LOG, DETAIL})),
+    Action(("N",), "find_previous", "previous", "Previous match", where=frozenset({LOG, DETAIL})),
+    Action(("right_square_bracket",), "next_failure", "next failure", "Next failure", where=frozenset({LOG})),
+    Action(("left_square_bracket",), "previous_failure", "previous failure", "Previous failure",
+           where=frozenset({LOG})),
+    Action(("j",), "cursor('down')", "down", "Down"),
+    Action(("k",), "cursor('up')", "up", "Up"),
+    Action(("g",), "cursor('top')", "top", "To the top"),
+    Action(("G",), "cursor('bottom')", "bottom", "To the bottom"),
+    Action(("ctrl+d",), "cursor('page_down')", "page down", "A page down"),
+    Action(("ctrl+u",), "cursor('page_up')", "page up", "A page up"),
+    Action(("ctrl+r",), "refresh_now", "refresh", "Read anew; never changes anything"),
+    Action(("T",), "next_theme", "theme", "Next theme"),
+    Action(("question_mark", "f1"), "keys", "help", "The keys of this screen", shown=True),
+)  # fmt: skip
+
+_SHOWN_KEYS = {
+    "slash": "/",
+    "asterisk": "*",
+    "question_mark": "?",
+    "right_square_bracket": "]",
+    "left_square_bracket": "[",
+    "escape": "esc",
+    "left": "←",
+    "f1": "F1",
+}
+
+
+def shown_key(key: str) -> str:
+    """How a key is written on the screen: `/` for `slash`."""
+    return _SHOWN_KEYS.get(key, key)
+
+
+def actions_of(view: str, *, read_only: bool) -> Iterator[Action]:
+    """The actions of a view, in the table's order; without the writes when `read_only`."""
+    return (action for action in ACTIONS if action.belongs_to(view) and not (read_only and action.write))
+
+
+def bindings_of(view: str) -> list[BindingType]:
+    """Textual's bindings of a view, writes included: with --read-only those say why they are refused."""
+    return [
+        Binding(",".join(action.keys), action.name, action.label, show=action.shown)
+        for action in ACTIONS
+        if action.belongs_to(view)
+    ]

@@ -1,0 +1,105 @@
+"""The health check and the test webhook, run from the console; what happens is shown as it happens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from textual.content import Content
+
+from console.actions import HEALTH
+from console.clean import clean
+from console.panels import log_line
+from console.widgets.question import Kind, Prompt
+from relay.errors import RelayError
+from relay.probes import ARTIFACTS, check_health, write_artifact
+from relay.trial import EVENTS, post_test
+
+if TYPE_CHECKING:
+    from console.app import ConsoleApp
+    from console.view import View
+    from relay.store.log import LogLine
+
+_LOOK_EVERY_S = 0.15
+_FOLLOW_S = 120
+_SETTLED = ("Webhook forwarded successfully", "Webhook failed, dead-lettered")
+
+
+async def run_health_check(app: ConsoleApp) -> None:
+    """Run the runbook's health check on the health screen; the artifact is written as `relay check-health` does."""
+    from console.screens.health import HealthView  # noqa: PLC0415 - views open one another
+
+    view = app.go(HEALTH)
+    assert isinstance(view, HealthView)
+    view.show_check(["Health check under way …"], ok=None)
+    try:
+        check = await check_health(app.settings)
+        path = await asyncio.to_thread(write_artifact, check, ARTIFACTS)
+    except (RelayError, OSError) as error:
+        view.show_check([f"The health check could not be run: {error}"], ok=False)
+        return
+    view.show_check(check.lines(path), ok=check.all_ok)
+    try:
+        await app.desk.record("check-health", {"allOk": check.all_ok, "artifact": str(path)})
+    except RelayError as error:
+        app.say(str(error), bad=True)
+
+
+def ask_test_webhook(view: View) -> None:
+    """Ask which event, then post it and follow it."""
+    app = view.console
+    lines = [
+        Content.assemble("Post a signed test webhook to ", (app.settings.own_url, "bold"), " as ",
+                         (app.operator, "bold"), ". It counts for no rate and no alert."),
+        *(Content(f"  {number}  {event}") for number, event in enumerate(EVENTS, start=1)),
+    ]  # fmt: skip
+
+    def chosen(event: str) -> None:
+        view.run_worker(_follow(view, event), group="test", exclusive=True)
+
+    view.question.ask(Prompt(title="test webhook", lines=lines, kind=Kind.CHOICE, then=chosen, choices=EVENTS))
+
+
+async def _follow(view: View, event: str) -> None:
+    """Post the event and show every step of it until it is settled."""
+    app, delivery_id = view.console, str(uuid4())
+    steps = [Content(f"posting {event} to {app.settings.own_url} as {delivery_id}")]
+
+    def show() -> None:
+        view.question.ask(Prompt(title="test webhook", lines=steps, kind=Kind.NOTICE))
+
+    show()
+    try:
+        seen = await app.desk.newest_line()
+        posting = asyncio.create_task(post_test(app.settings, event, delivery_id))
+        deadline = time.monotonic() + _FOLLOW_S
+        told = settled = False
+        while not (told and settled) and time.monotonic() < deadline:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            seen, lines = await app.desk.lines_about(delivery_id, after=seen)
+            steps += [log_line(line) for line in lines]
+            settled = settled or any(_settles(line) for line in lines)
+            if posting.done() and not told:
+                told = True
+                steps.append(_answer(posting.result()))
+                settled = settled or posting.result()[0] not in {200, 202, 500}
+            if lines or told:
+                show()
+        await app.desk.record("test-webhook", {"event": event, "deliveryId": delivery_id})
+    except RelayError as error:
+        steps.append(Content.styled(str(error), "$text-error"))
+    show()
+
+
+def _settles(line: LogLine) -> bool:
+    return line.message in _SETTLED
+
+
+def _answer(answered: tuple[int, Any, int]) -> Content:
+    status, body, took_ms = answered
+    style = "$text-success bold" if status < 300 else "$text-error bold"
+    return Content.assemble(
+        ("the relay answered ", ""), (str(status), style), f" after {took_ms} ms: {clean(str(body), limit=200)}"
+    )

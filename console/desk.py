@@ -1,0 +1,189 @@
+"""What operators do, and what they look at closely: a second connection, opened when it is first needed.
+
+Every write goes through here, with the operator's name; with --read-only there is none. Text from outside is
+cleaned on its way out, as in `snapshot`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+
+from console.snapshot import clean_line
+from relay.errors import RelayError
+from relay.store import actions, browse, facts, instances, replays
+from relay.store.database import unavailable
+from relay.store.replays import PlanRequest
+from relay.store.sessions import open_session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from relay.store.browse import Detail
+
+    from relay.filters import Condition
+    from relay.settings import Settings
+    from relay.store.database import Connection
+    from relay.store.facts import Health
+    from relay.store.log import LogLine
+    from relay.store.replays import Control, DeadLetter, Plan
+
+RATE = 20.0
+CANARY = 1
+STOP_AFTER = 3
+_LINES_A_LOOK = 2_000
+
+
+class ReadOnlyError(RelayError):
+    """The console was opened with --read-only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A replay that is ready to be asked for: the deliveries are frozen, nothing is sent yet.
+
+    `agent` is the endpoint that the relay sends to, None while no relay is alive; `health` the agent's last
+    probe. `edited_body` replaces the body of the only delivery.
+    """
+
+    letters: list[DeadLetter]
+    frozen_at: datetime
+    agent: str | None
+    health: Health | None
+    filter: str
+    edited_body: bytes | None = None
+
+    @property
+    def canary(self) -> int:
+        """How many go alone first: one, if there is more than one."""
+        return CANARY if len(self.letters) > 1 else 0
+
+    @property
+    def seconds(self) -> float:
+        """About how long sending will take, at its rate."""
+        return max(1.0, len(self.letters) / RATE)
+
+
+class Desk:
+    """Reads on demand and writes, for `operator`. One thing at a time."""
+
+    def __init__(self, settings: Settings, dsn: str, operator: str, *, read_only: bool) -> None:
+        self.settings = settings
+        self.operator = operator
+        self._dsn = dsn
+        self._read_only = read_only
+        self._connection: Connection | None = None
+        self._turn = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close the connection, if one is open."""
+        if self._connection is not None:
+            await self._connection.close()
+
+    @asynccontextmanager
+    async def _session(self, *, write: bool = False) -> AsyncIterator[Connection]:
+        """The connection, opened anew after a failure.
+
+        Raises:
+            StoreUnavailable: Postgres is away.
+            ReadOnlyError: `write`, and the console is read-only.
+        """
+        if write and self._read_only:
+            raise ReadOnlyError("The console is read-only: it changes nothing")
+        async with self._turn:
+            try:
+                if self._connection is None or self._connection.closed:
+                    self._connection = await open_session(
+                        self._dsn, read_only=self._read_only, application="hotdash console desk", timeout_ms=10_000
+                    )
+                yield self._connection
+            except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
+                if self._connection is not None:
+                    await self._connection.close()
+                raise unavailable(error) from error
+
+    async def propose(self, condition: Condition, text: str = "", edited_body: bytes | None = None) -> Proposal:
+        """Freeze the dead letters that `condition` holds for, oldest first. `text` is its filter."""
+        async with self._session() as connection:
+            letters = await replays.matching(connection, condition)
+            alive = [relay for relay in await instances.liveness(connection) if relay.alive]
+            health = await facts.last_health(connection)
+        return Proposal(
+            letters=letters,
+            frozen_at=datetime.now(UTC),
+            agent=alive[0].agent if alive else None,
+            health=next((probe for probe in health if probe.target == "agent"), None),
+            filter=text,
+            edited_body=edited_body,
+        )
+
+    async def send(self, proposal: Proposal, reason: str = "") -> int:
+        """Enqueue a proposal as a plan; returns the plan's id."""
+        request = PlanRequest(
+            request_id=uuid4(),
+            requested_by=self.operator,
+            reason=reason,
+            filter=proposal.filter,
+            rate=RATE,
+            canary=proposal.canary,
+            stop_after=STOP_AFTER,
+            edited_body=proposal.edited_body,
+        )
+        async with self._session(write=True) as connection:
+            return await replays.ask(connection, request, proposal.letters)
+
+    async def control(self, plan_id: int, control: Control) -> None:
+        """Pause, resume or stop a plan."""
+        async with self._session(write=True) as connection:
+            await replays.control(connection, plan_id, control, operator=self.operator)
+
+    async def plan(self, plan_id: int) -> Plan | None:
+        """A plan as it stands."""
+        async with self._session() as connection:
+            return await replays.plan(connection, plan_id)
+
+    async def discard(self, row_ids: Sequence[int], reason: str) -> None:
+        """Ask the relay to discard dead letters."""
+        async with self._session(write=True) as connection:
+            await actions.discard(connection, row_ids, self.operator, reason)
+
+    async def record(self, action: str, details: dict[str, object]) -> None:
+        """Leave a trace of something done, if the console may write."""
+        if self._read_only:
+            return
+        async with self._session(write=True) as connection:
+            await actions.record(connection, self.operator, action, "", details)
+
+    async def detail(self, row_id: int) -> Detail | None:
+        """Everything about one delivery; None if it is gone."""
+        async with self._session() as connection:
+            return await browse.detail(connection, row_id)
+
+    async def body(self, row_id: int) -> bytes:
+        """The whole body of one delivery, as it came."""
+        async with self._session() as connection:
+            return await browse.body_of(connection, row_id)
+
+    async def find(self, delivery_id: str) -> int | None:
+        """The row of a delivery by its id; None if it is not known."""
+        async with self._session() as connection:
+            return await browse.row_of(connection, delivery_id)
+
+    async def newest_line(self) -> int:
+        """The id of the forwarding log's newest line, 0 if there is none."""
+        async with self._session() as connection:
+            lines = await browse.log_before(connection, None, 1)
+        return lines[-1][0] if lines else 0
+
+    async def lines_about(self, delivery_id: str, *, after: int) -> tuple[int, list[LogLine]]:
+        """The log lines about one delivery that come after the line `after`; and the newest line looked at."""
+        async with self._session() as connection:
+            lines = await browse.log_after(connection, after, _LINES_A_LOOK)
+        newest = lines[-1][0] if lines else after
+        return newest, [clean_line(line) for _, line in lines if line.delivery_id == delivery_id]

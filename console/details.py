@@ -1,0 +1,130 @@
+"""One delivery close up, as `Content`: its attempts, payload, headers, replays. Pure.
+
+Whatever came from outside goes through `clean` here, for a `Detail` carries it as it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+from textual.highlight import highlight
+
+from console import words
+from console.clean import clean, clean_json
+from relay.delivery import State
+
+if TYPE_CHECKING:
+    from relay.store.browse import Detail
+
+PEEK_CHARS = 2_000
+PAYLOAD_CHARS = 60_000
+_MUTED = "$text-muted"
+
+
+def attempt_lines(detail: Detail, width: int) -> list[Content]:
+    """The attempts of the last run, a line each: when, after which wait, what came of it."""
+    if not detail.attempts:
+        return [Content.styled("no attempt is recorded yet", _MUTED)]
+    last = max(attempt.run for attempt in detail.attempts)
+    return [_attempt(a, width) for a in detail.attempts if a.run == last]
+
+
+def timeline(detail: Detail, width: int) -> list[Content]:
+    """Every attempt of every run, with what the agent answered."""
+    lines: list[Content] = []
+    run = 0
+    for attempt in detail.attempts:
+        if attempt.run != run:
+            run = attempt.run
+            plan = "" if run == 1 else "  (replay or take-over)"
+            lines.append(Content.styled(f"run {run}{plan}", "bold"))
+        lines.append(_attempt(attempt, width))
+        if attempt.error:
+            lines.append(Content.styled(f"      {clean(attempt.error, limit=width)}", "$text-error"))
+        if attempt.answer:
+            lines.append(Content.styled(f"      answered: {clean(attempt.answer, limit=max(20, width - 20))}", _MUTED))
+    if not lines:
+        lines.append(Content.styled("no attempt is recorded yet", _MUTED))
+    return lines
+
+
+def _attempt(attempt: object, width: int) -> Content:
+    del width
+    a = attempt
+    return Content.assemble(
+        (f" {a.number}  ", "bold"),  # type: ignore[attr-defined]
+        f"{a.started_at:%H:%M:%S}.{a.started_at.microsecond // 1000:03d}  ",  # type: ignore[attr-defined]
+        (f"+{a.wait_ms} ms  " if a.wait_ms else "", _MUTED),  # type: ignore[attr-defined]
+        (f"{a.status}  ", "$text-error" if a.error else "$text-success"),  # type: ignore[attr-defined]
+        words.milliseconds(a.duration_ms),  # type: ignore[attr-defined]
+    )
+
+
+def peek(detail: Detail) -> Content:
+    """The beginning of the payload."""
+    return highlight(clean_json(detail.body, limit=PEEK_CHARS), language="json")
+
+
+def payload(detail: Detail) -> Content:
+    """The payload, highlighted; very long ones cut, with what is missing said."""
+    return highlight(clean_json(detail.body, limit=PAYLOAD_CHARS), language="json")
+
+
+def facts(detail: Detail, link: str | None) -> list[Content]:
+    """What it is, where it stands, and the link to its conversation."""
+    row = detail.row
+    state = Content.styled(row.state.value.upper(), f"bold {words.STATE_STYLES[row.state]}")
+    error = f"  {clean(row.last_error, limit=200)}" if row.last_error and row.state is State.DEAD else ""
+    lines = [
+        Content.assemble(state, error, ("  TEST" if row.test else "", "$text-warning bold")),
+        _field("delivery id", clean(row.delivery_id, limit=200)),
+        _field("event", clean(row.event or "–", limit=80)),
+        _field("conversation", clean(row.conversation_id or "–", limit=40)),
+        _field("received", f"{row.received_at:%Y-%m-%d %H:%M:%S}Z"),
+        _field("finished", f"{row.finished_at:%Y-%m-%d %H:%M:%S}Z" if row.finished_at else "–"),
+        _field("last run", f"run {row.run}, {row.attempts or 0} attempts, {words.milliseconds(row.duration_ms)}"),
+        _field("payload", f"{detail.body_length:,} bytes"),
+    ]
+    if detail.agent_status:
+        lines.append(_field("agent said", clean(detail.agent_status, limit=100)))
+    if link is not None:
+        lines.append(_field("in Chatwoot", link))
+    return lines
+
+
+def _field(name: str, value: str) -> Content:
+    return Content.assemble((f"{name:<13} ", _MUTED), value)
+
+
+def header_lines(detail: Detail) -> list[Content]:
+    """The headers as they came; a signature is a secret's print and is not shown."""
+    return [
+        Content.assemble(
+            (f"{clean(name, limit=60)}: ", _MUTED),
+            "(not shown)" if "signature" in name or name in {"authorization", "cookie"} else clean(value, limit=200),
+        )
+        for name, value in detail.headers
+    ]
+
+
+def history(detail: Detail) -> list[Content]:
+    """Earlier replays and discards, newest last."""
+    lines = [
+        Content.assemble(
+            (f"replay #{item.plan_id} ", "bold"),
+            f"by {clean(item.requested_by, limit=60)}: {item.state}",
+            (f" at {words.clock(item.settled_at)}" if item.settled_at else "", _MUTED),
+            (" with an edited body" if item.edited else "", "$text-warning"),
+            (f"  {clean(item.reason, limit=100)}" if item.reason else "", _MUTED),
+        )
+        for item in detail.replays
+    ]
+    lines += [
+        Content.assemble(
+            ("discarded ", "bold"),
+            f"by {clean(discard.operator, limit=60)} at {words.clock(discard.at)}: {clean(discard.reason, limit=100)}",
+        )
+        for discard in detail.discards
+    ]
+    return lines or [Content.styled("never replayed", _MUTED)]

@@ -1,0 +1,310 @@
+"""The overview's panels as `Content`: pure functions of a snapshot and a width. They know no widget."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from rich.bar import Bar
+from rich.console import Console
+from textual.content import Content
+
+from console import words
+from relay.alerts import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime, timedelta
+
+    from relay.store.browse import Group
+
+    from console.snapshot import Snapshot
+    from relay.figures import Figures
+    from relay.store.facts import Health
+    from relay.store.log import LogLine
+    from relay.store.overview import Overview
+    from relay.store.replays import Plan
+
+_TARGETS = {"agent": "Agent SDK /health", "chatwoot": "Chatwoot /rails/health", "chatwoot_api": "Chatwoot API"}
+_STALE_RELAY_S = 20
+_MUTED = "$text-muted"
+
+
+def bar(value: float, top: float, width: int) -> str:
+    """A bar of `value` on a scale of `top`, `width` cells at most."""
+    console = Console(file=StringIO(), width=max(1, width), color_system=None, legacy_windows=False)
+    lines = console.render_lines(Bar(size=top or 1, begin=0, end=value, width=max(1, width)), pad=False)
+    drawn = "".join(segment.text for segment in lines[0]).rstrip()
+    return drawn or ("▏" if value else "")
+
+
+def status_line(
+    snapshot: Snapshot, *, age_s: float, operator: str, read_only: bool, paused: bool, width: int, name: str = "hotdash"
+) -> Content:
+    """The line on top of every screen: how fresh, how bad, how much waits, who I am."""
+    state = snapshot.overview
+    if paused:
+        link = (f"PAUSED {words.span(age_s)}", "$text-warning bold")
+    elif age_s > 5:
+        link = (f"STALE {words.span(age_s)}", "$text-error bold")
+    else:
+        link = (f"LIVE {words.span(age_s)}", "$text-success")
+    counts = [(severity, sum(v.rule.severity is severity for v in state.firing)) for severity in Severity]
+    alerts: list[Content | tuple[str, str] | str] = []
+    for severity, number in counts:
+        if number:
+            alerts += [(f"{words.badge(severity)} {number}", words.STYLES[severity]), " "]
+    parts: list[list[Content | tuple[str, str] | str]] = [
+        [(f" {name} ", "bold reverse"), " ", ("◉ ", link[1]), link, (f" · db {snapshot.took_ms:.0f} ms", _MUTED)],
+        alerts[:-1] or [("✓ no alerts", "$text-success")],
+        [_dead_letters(state, snapshot.groups)],
+        [(operator, "bold"), " · ", ("RO", "$text-warning") if read_only else ("RW", _MUTED)],
+        [(f"{state.at:%H:%M:%S}Z", _MUTED)],
+    ]
+    separator = Content.styled(" │ ", _MUTED)
+    for keep in range(len(parts), 0, -1):
+        chosen = [*parts[: keep - 1], parts[-1]] if keep > 1 else parts[:1]
+        line = separator.join([Content.assemble(*part) for part in chosen])
+        if line.cell_length <= width:
+            return line
+    return line
+
+
+def _dead_letters(state: Overview, groups: Sequence[Group]) -> Content:
+    rate = sum(group.per_minute for group in groups)
+    growing = f" +{rate:.0f}/min" if rate >= 1 else ""
+    style = "$text-error bold" if growing else ("$text-warning" if state.open_dead_letters else _MUTED)
+    return Content.styled(f"dead letters {state.open_dead_letters:,} open{growing}", style)
+
+
+def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Content]:
+    """Rates, times and traffic, a line each; the sparkline stands between the first and the rest."""
+    state = snapshot.overview
+    last_minutes = [m for m in state.minutes if (state.at - m[0]).total_seconds() < 120]
+    delivered, failed = sum(m[1] for m in last_minutes), sum(m[2] for m in last_minutes)
+    now = 100 * delivered / (delivered + failed) if delivered + failed else None
+    rates = [(window.rate.percent, window_name), (state.last_15min.rate.percent, "15 min"), (now, "now")]
+    if window_name == "15 min":
+        rates[0] = (state.last_1h.rate.percent, "1 h")
+    shown = [
+        Content.assemble((words.percent(value), _rate_style(value)), (f" {name}", _MUTED)) for value, name in rates
+    ]
+    per_second = (delivered + failed) / max(1.0, 60.0 + state.at.second) if last_minutes else 0.0
+    oldest = "" if state.oldest_in_flight_s is None else f"   oldest {state.oldest_in_flight_s:.1f} s"
+    return [
+        Content("   ").join(shown),
+        _pairs(
+            ("forwarding", ""),
+            ("avg", words.milliseconds(window.average_ms)),
+            ("p95", words.milliseconds(window.p95_ms)),
+            ("  avg attempts", "–" if window.average_attempts is None else f"{window.average_attempts:.2f}"),
+        ),
+        _pairs(
+            ("in", f"{per_second:.1f}/s"),
+            ("  delivered", words.count(window.rate.delivered)),
+            ("  failed", words.count(window.rate.failed)),
+            ("  in flight", f"{state.in_flight}{oldest}"),
+        ),
+        _pairs(
+            ("dead letters", f"{state.last_1h.dead_letters:,} in 1 h"),
+            ("", f"{state.last_24h.dead_letters:,} in 24 h"),
+            ("", f"{state.open_dead_letters:,} open"),
+        ),
+    ]
+
+
+def _rate_style(value: float | None) -> str:
+    if value is None:
+        return _MUTED
+    if value < 50:
+        return "$text-error bold"
+    return "$text-error bold" if value < 80 else "$text-success bold"
+
+
+def _pairs(*pairs: tuple[str, str]) -> Content:
+    parts: list[Content] = []
+    for label, value in pairs:
+        bits: list[tuple[str, str]] = []
+        if label:
+            bits.append((f"{label} " if value else label, _MUTED))
+        if value:
+            bits.append((value, "bold"))
+        parts.append(Content.assemble(*bits))
+    return Content(" ").join(parts)
+
+
+def attempts(figures: Figures, width: int, rows: int) -> list[Content]:
+    """The retry histogram, delivered and dead apart, then failures by final status; `rows` lines at most."""
+    bars = [
+        (number, kind, value)
+        for number, (delivered, dead) in figures.histogram.items()
+        for kind, value in (("ok", delivered), ("dead", dead))
+        if value
+    ]
+    if not bars:
+        return [Content.styled("no delivery in this window", _MUTED)]
+    top = max(value for _, _, value in bars)
+    room = max(4, width - 18)
+    lines = [
+        Content.assemble(
+            (f"{number:>2} ", "bold"),
+            (f"{bar(value, top, room):<{room}}", "$text-success" if kind == "ok" else "$text-error"),
+            (f"{value:>8,} ", "bold"),
+            (kind, "$text-success" if kind == "ok" else "$text-error"),
+        )
+        for number, kind, value in bars[: max(1, rows - 1)]
+    ]
+    return [*lines, failures(figures)]
+
+
+def failures(figures: Figures) -> Content:
+    """Failures by final status, most frequent first."""
+    if not figures.failures:
+        return Content.styled("no failure in this window", _MUTED)
+    parts = [
+        Content.assemble((status, "$text-error bold"), (f" × {number:,}", ""))
+        for status, number in figures.failures.items()
+    ]
+    return Content.assemble(("failures  ", _MUTED), Content("  ").join(parts))
+
+
+def alerts(state: Overview, width: int, rows: int) -> list[Content]:
+    """The alerts that fire, worst first, then how many rules are quiet."""
+    lines = []
+    for verdict in state.firing[: rows if len(state.firing) <= rows else rows - 1]:
+        rule = verdict.rule
+        value = words.measured(rule, verdict.value)
+        since = _firing_since(verdict.since, state.at)
+        room = max(8, width - 11 - len(value) - len(since) - 3)
+        condition = rule.condition if len(rule.condition) <= room else rule.condition[: room - 1] + "…"
+        lines.append(
+            Content.assemble(
+                (f"{words.badge(rule.severity):<10} ", words.STYLES[rule.severity]),
+                f"{condition:<{room}} ",
+                (value, "bold"),
+                (f" {since}", _MUTED),
+            )
+        )
+    more = len(state.firing) - len(lines)
+    if more:
+        lines.append(Content.styled(f"… and {more} more", _MUTED))
+    if not lines:
+        quiet = len(state.verdicts)
+        lines = [Content.assemble(("✓ ", "$text-success"), (f"none fires; {quiet} rules watched", _MUTED))]
+    return lines
+
+
+def _firing_since(since: datetime | None, now: datetime) -> str:
+    return "" if since is None else f"since {words.clock(since)} ({words.span((now - since).total_seconds())})"
+
+
+def health(state: Overview, width: int) -> list[Content]:
+    """Agent and Chatwoot as last probed, then the relays, then whether webhooks are signed."""
+    lines = [_probe(health, width) for health in state.health] or [
+        Content.styled("? nothing probed yet", _MUTED),
+    ]
+    alive = state.alive
+    if alive:
+        newest = min(relay.age_s for relay in alive)
+        versions = ", ".join(sorted({f"v{relay.version}" for relay in alive}))
+        style = "$text-warning" if newest > _STALE_RELAY_S else "$text-success"
+        running = words.plural(len(alive), "relay worker")
+        lines.append(Content.assemble(("✓ ", style), f"{running}  {versions}  beat {words.span(newest)} ago"))
+    else:
+        lines.append(Content.styled("✗ no relay is alive", "$text-error bold"))
+    if any(not relay.signed for relay in alive):
+        lines.append(Content.styled("! unsigned webhooks are accepted", "$text-warning"))
+    elif alive:
+        lines.append(Content.assemble(("✓ ", "$text-success"), "signed webhooks only"))
+    return lines
+
+
+def _probe(health: Health, width: int) -> Content:
+    name = _TARGETS.get(health.target, health.target)
+    glyph, style = ("✓ ", "$text-success") if health.ok else ("✗ ", "$text-error bold")
+    said = health.status or health.error or "–"
+    latency = words.milliseconds(health.latency_ms)
+    tail = f"{latency:>7}  {words.span(health.age_s)} ago"
+    name = f"{name:<23}" if width >= 50 else name
+    return Content.assemble((glyph, style), name, " ", (f"{said:<4}", style), (f" {tail}", _MUTED))
+
+
+GROUP_HEADER = "   COUNT   /MIN  FIRST     LAST      STATUS     "
+
+
+def group_header(width: int) -> Content:
+    """The header over the failure groups."""
+    events = "EVENTS" if width >= 100 else ""
+    cause = max(10, width - len(GROUP_HEADER) - (34 if events else 0) - 2)
+    return Content(f"{GROUP_HEADER}{'CAUSE':<{cause}} {events}")
+
+
+def group_line(group: Group, now: datetime, width: int) -> Content:
+    """One failure group: how many, how fast, since when, and why."""
+    events = ", ".join(group.events) if width >= 100 else ""
+    room = max(10, width - len(GROUP_HEADER) - (34 if events else 0) - 2)
+    error = group.last_error if len(group.last_error) <= room else group.last_error[: room - 1] + "…"
+    rate = f"+{group.per_minute:.0f}" if group.per_minute >= 1 else ("+<1" if group.per_minute else "0")
+    hot = "$text-error bold" if group.per_minute else ""
+    return Content.assemble(
+        (f"{group.count:>8,}", "bold"),
+        (f"{rate:>7}", hot or _MUTED),
+        f"  {_short(group.first, now)}  {_short(group.last, now)}  ",
+        (f"{group.final_status[:10]:<10}", "$text-error"),
+        f" {error:<{room}} ",
+        (events[:33], _MUTED),
+    )
+
+
+def _short(moment: datetime, now: datetime) -> str:
+    return f"{moment:%H:%M:%S}" if moment.date() == now.date() else f"{moment:%b %d}  "
+
+
+def log_line(line: LogLine, *, width: int = 0) -> Content:
+    """A line of the forwarding log in the runbook's form, with its time; cut to `width` if given."""
+    style = {"warning": "$text-warning", "error": "$text-error"}.get(line.level, "")
+    fields = ", ".join(f"{key}: {value}" for key, value in line.fields.items() if key != "agentEndpoint")
+    reference = "" if line.delivery_id is None else f"{line.delivery_id[:8]}  "
+    content = Content.assemble(
+        (f"{line.at:%H:%M:%S}.{line.at.microsecond // 1000:03d}  ", _MUTED),
+        (reference, "$text-accent"),
+        (line.message, style),
+        (f"  {fields}" if fields else "", _MUTED),
+    )
+    return content.truncate(width, ellipsis=True) if width else content
+
+
+def plan_line(plan: Plan, width: int) -> Content:
+    """A replay plan under way: bar, counts, who."""
+    settled = plan.delivered + plan.dead + plan.skipped
+    room = max(6, min(24, width - 70))
+    return Content.assemble(
+        (f"#{plan.id} {plan.state.value:<8}", "bold"),
+        (f"{bar(settled, plan.total, room):<{room}} ", "$text-accent"),
+        (f"{plan.delivered} delivered", "$text-success"),
+        (f"  {plan.dead} dead again", "$text-error" if plan.dead else _MUTED),
+        (f"  {plan.left} left of {plan.total}", ""),
+        (f"  by {plan.requested_by}", _MUTED),
+    )
+
+
+def resample(minutes: Sequence[tuple[datetime, int, int]], now: datetime, window: timedelta, cells: int) -> list[float]:
+    """Success rates in percent of `cells` equal stretches of the last `window`.
+
+    A stretch without data holds the rate of the one before it: no data is not 0 %.
+    """
+    totals = [[0, 0] for _ in range(cells)]
+    for minute, delivered, failed in minutes:
+        place = cells - 1 - int((now - minute).total_seconds() / window.total_seconds() * cells)
+        if 0 <= place < cells:
+            totals[place][0] += delivered
+            totals[place][1] += failed
+    rates = [100 * good / (good + bad) if good + bad else None for good, bad in totals]
+    held = next((rate for rate in rates if rate is not None), None)
+    if held is None:
+        return []
+    filled = []
+    for rate in rates:
+        held = held if rate is None else rate
+        filled.append(held)
+    return filled

@@ -1,0 +1,132 @@
+"""Deliveries as rows on a screen: what to read, and how a row looks. Pure but for `RowsReading.read`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from console import words
+from console.clean import clean
+from relay.delivery import State
+from relay.filters import compile_filter
+from relay.store import browse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from relay.store.browse import Key, Row
+
+    from relay.store.database import Connection
+
+WINDOW = 200
+_MUTED = "$text-muted"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A window of rows, how many match in all (`None`: more than are counted), and whether it begins at the top."""
+
+    rows: list[Row]
+    matching: int | None
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RowsReading:
+    """Read a window of the deliveries that `filter` matches, in one of `states` (None: any).
+
+    It begins at `anchor`, that row included, or at the newest; with `up` it ends there.
+    """
+
+    filter: str
+    states: tuple[State, ...] | None
+    anchor: Key | None = None
+    up: bool = False
+
+    async def read(self, connection: Connection) -> Page:
+        """Read it. The filter is one that parses."""
+        condition = compile_filter(self.filter)
+        rows = await browse.window(
+            connection, condition, states=self.states, anchor=self.anchor, newer=self.up, limit=WINDOW
+        )
+        matching = await browse.count(connection, condition, self.states)
+        return Page(
+            rows=[clean_row(row) for row in rows],
+            matching=matching if matching <= browse.COUNT_CAP else None,
+            live=self.anchor is None or (self.up and len(rows) < WINDOW),
+        )
+
+
+def clean_row(row: Row) -> Row:
+    """A row as it may be shown."""
+    return replace(
+        row,
+        delivery_id=clean(row.delivery_id, limit=200),
+        event=None if row.event is None else clean(row.event, limit=80),
+        conversation_id=None if row.conversation_id is None else clean(row.conversation_id, limit=40),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its head, its width (0: the rest of the line), its text and style."""
+
+    head: str
+    width: int
+    text: Callable[[Row, datetime], str]
+    style: Callable[[Row], str] = lambda _: ""
+    right: bool = False
+
+
+def _age(row: Row, now: datetime) -> str:
+    return words.span((now - (row.finished_at or row.received_at)).total_seconds())
+
+
+def _cause(row: Row, _: datetime) -> str:
+    if row.last_error:
+        return row.last_error
+    return "" if row.duration_ms is None else f"in {words.milliseconds(row.duration_ms)}"
+
+
+_ID = Column("ID", 14, lambda row, _: row.delivery_id)
+_AGE = Column("AGE", 6, _age, right=True)
+_STATE = Column("STATE", 11, lambda row, _: row.state.value, lambda row: words.STATE_STYLES[row.state])
+_EVENT = Column("EVENT", 20, lambda row, _: row.event or "–")
+_CONVERSATION = Column("CONV", 7, lambda row, _: row.conversation_id or "–", right=True)
+_TRIES = Column("TRIES", 5, lambda row, _: "–" if row.attempts is None else str(row.attempts), right=True)
+_STATUS = Column(
+    "STATUS", 8, lambda row, _: row.final_status or "–",
+    lambda row: "$text-error" if row.state is State.DEAD else "",
+)  # fmt: skip
+_CAUSE = Column("CAUSE", 0, _cause)
+
+DEAD_COLUMNS = (_ID, _AGE, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
+ALL_COLUMNS = (_ID, _AGE, _STATE, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
+
+
+def header(columns: tuple[Column, ...], width: int) -> Content:
+    """The line over the rows."""
+    return Content("   " + " ".join(_fit(column, column.head, width, columns) for column in columns))
+
+
+def line(row: Row, columns: tuple[Column, ...], width: int, now: datetime, *, marked: bool) -> Content:
+    """One row, cut to `width`."""
+    cells: list[Content] = [Content.styled(" ■ ", "$text-warning") if marked else Content("   ")]
+    for index, column in enumerate(columns):
+        text = _fit(column, column.text(row, now), width, columns)
+        style = column.style(row) or (_MUTED if row.test else "")
+        cells.append(Content.styled(text + (" " if index < len(columns) - 1 else ""), style))
+    return Content("").join(cells)
+
+
+def _fit(column: Column, text: str, width: int, columns: tuple[Column, ...]) -> str:
+    """`text` cut or filled to the column's width in cells."""
+    room = column.width or max(8, width - 3 - sum(c.width for c in columns) - len(columns) + 1)
+    content = Content(text)
+    if content.cell_length > room:
+        return content.truncate(room, ellipsis=True).plain
+    fill = " " * (room - content.cell_length)
+    return fill + text if column.right else text + fill

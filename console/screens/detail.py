@@ -1,0 +1,152 @@
+"""One delivery: what it is, every attempt, the payload, the headers, what was done with it before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from console import details
+from console.actions import DETAIL, bindings_of
+from console.curl import copy_curl
+from console.replaying import Replaying
+from relay.delivery import State
+from relay.store import browse
+
+if TYPE_CHECKING:
+    from relay.store.browse import Detail
+    from textual.app import ComposeResult
+
+    from console.snapshot import Snapshot
+    from relay.store.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class DetailReading:
+    """Read one delivery."""
+
+    row_id: int
+
+    async def read(self, connection: Connection) -> Detail | None:
+        """Read it; None if it is gone."""
+        return await browse.detail(connection, self.row_id)
+
+
+class DetailView(Replaying):
+    """A screen on top of the list it was opened from."""
+
+    VIEW = DETAIL
+    BINDINGS = bindings_of(DETAIL)
+    AUTO_FOCUS = "#detail"
+
+    def __init__(self, row_id: int) -> None:
+        super().__init__()
+        self._row_id = row_id
+        self._detail: Detail | None = None
+
+    def compose_body(self) -> ComposeResult:
+        """One scroll, section after section."""
+        with VerticalScroll(id="detail"):
+            for section in ("facts", "timeline", "payload", "headers", "history"):
+                yield Static("", id=f"detail-{section}", classes="pane", markup=False)
+
+    def on_mount(self) -> None:
+        """Name the sections."""
+        titles = {"timeline": "Attempts", "payload": "Payload", "headers": "Headers", "history": "Replays"}
+        for section, title in titles.items():
+            self.query_one(f"#detail-{section}").border_title = title
+
+    def reading(self) -> DetailReading:
+        """This delivery."""
+        return DetailReading(self._row_id)
+
+    def paint(self, snapshot: Snapshot) -> None:
+        """Show the delivery as it stands now; what did not change is not painted again."""
+        if snapshot.reading != self.reading():
+            return
+        detail = snapshot.view
+        if detail is None:
+            self.query_one("#detail-facts", Static).update("This delivery is gone: its retention is over.")
+            return
+        assert isinstance(detail, browse.Detail)
+        if detail == self._detail:
+            return
+        fresh = self._detail is None
+        self._detail = detail
+        width = self.app.size.width - 4
+        self._update("facts", details.facts(detail, self._link(detail)))
+        self.query_one("#detail-facts").border_title = f"Delivery {detail.row.delivery_id[:36]}"
+        self._update("timeline", details.timeline(detail, width))
+        if fresh:
+            self.query_one("#detail-payload", Static).update(details.payload(detail))
+            self._update("headers", details.header_lines(detail))
+        self._update("history", details.history(detail))
+
+    def _update(self, section: str, lines: list[Content]) -> None:
+        self.query_one(f"#detail-{section}", Static).update(Content("\n").join(lines))
+
+    def _link(self, detail: Detail) -> str | None:
+        settings, conversation = self.console.settings, detail.row.conversation_id
+        if settings.chatwoot_base_url is None or not conversation or not conversation.isdigit():
+            return None
+        account = settings.chatwoot_account_id or 1
+        return f"{settings.chatwoot_base_url}/app/accounts/{account}/conversations/{conversation}"
+
+    def action_cursor(self, where: str) -> None:
+        """Scroll."""
+        scroll = self.query_one("#detail", VerticalScroll)
+        moves = {
+            "up": scroll.scroll_up, "down": scroll.scroll_down, "page_up": scroll.scroll_page_up,
+            "page_down": scroll.scroll_page_down, "top": scroll.scroll_home, "bottom": scroll.scroll_end,
+        }  # fmt: skip
+        moves[where](animate=False)
+
+    def action_back(self) -> None:
+        """Back to the list."""
+        self.app.pop_screen()
+        self.console.read_now()
+
+    def action_view(self, name: str) -> None:
+        """Leave, and go to a view."""
+        self.app.pop_screen()
+        self.console.go(name)
+
+    def action_open(self) -> None:
+        """There is nothing below a delivery."""
+
+    def _is_dead(self) -> bool:
+        if self._detail is not None and self._detail.row.state is State.DEAD:
+            return True
+        self.console.say("Only a dead letter can be replayed, edited or discarded", bad=True)
+        return False
+
+    def action_replay(self) -> None:
+        """Replay this one."""
+        if self._is_dead():
+            self.replay_rows([self._row_id])
+
+    def action_edit(self) -> None:
+        """Edit the payload, then replay it."""
+        if self._is_dead():
+            self.edit(self._row_id)
+
+    def action_discard(self) -> None:
+        """Discard this one, with a reason."""
+        if self._is_dead():
+            self.ask_discard([self._row_id])
+
+    def action_copy(self) -> None:
+        """Copy the payload."""
+        self.work(self._copy())
+
+    async def _copy(self) -> None:
+        body = await self.console.desk.body(self._row_id)
+        self.app.copy_to_clipboard(body.decode("utf-8", "replace"))
+        self.console.say(f"Copied the payload, {len(body):,} bytes")
+
+    def action_copy_curl(self) -> None:
+        """Copy a curl command."""
+        self.work(copy_curl(self.console, self._row_id))

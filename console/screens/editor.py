@@ -1,0 +1,156 @@
+"""The payload editor: JSON checked as it is typed, a diff against the original before it goes anywhere."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static, TextArea
+
+from console.clean import clean, pretty_json
+from relay.receive import BadBody, parse_object
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+MOST_CHARS = 256 * 1024
+"""Bigger payloads are edited in `$EDITOR`: Textual's editor takes seconds to load them."""
+
+_UNSHOWABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]"
+)
+
+
+def editable(body: bytes) -> str:
+    """The payload as text to edit: indented, and what a terminal must not get as JSON escapes, which mean the same."""
+    text = pretty_json(body.decode("utf-8", "replace"))
+    return _UNSHOWABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+class EditorScreen(ModalScreen[bytes | None]):
+    """Gives the edited body, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "back", priority=True),
+        Binding("ctrl+s,f2", "review", "review", priority=True),
+        Binding("ctrl+e", "external", "$EDITOR", priority=True),
+        Binding("y", "accept", "replay it"),
+    ]
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self._original = editable(body)
+        self._reviewing = False
+
+    def compose(self) -> ComposeResult:
+        """The editor, or the diff; what is wrong below."""
+        with Vertical(id="editor-box") as box:
+            box.border_title = "Edit the payload, then replay it; the original is kept"
+            fits = len(self._original) <= MOST_CHARS
+            yield TextArea.code_editor(
+                self._original if fits else "", id="editor", soft_wrap=True, show_line_numbers=fits
+            )
+            with VerticalScroll(id="diff-scroll"):
+                yield Static("", id="diff", markup=False)
+            yield Static("", id="editor-state", markup=False)
+
+    def on_mount(self) -> None:
+        """Begin; a payload too long for this editor goes to `$EDITOR` at once."""
+        self._text = self._original
+        self._check()
+        if len(self._original) > MOST_CHARS:
+            self.action_external()
+
+    def on_text_area_changed(self, event: TextArea.Changed) -> None:
+        """Check as it is typed."""
+        if len(self._original) <= MOST_CHARS:
+            self._text = event.text_area.text
+        self._check()
+
+    def _fault(self) -> str | None:
+        """Why the text cannot be sent, or None."""
+        try:
+            parse_object(self._text.encode("utf-8", "surrogatepass"))
+        except BadBody as error:
+            return str(error)
+        return None
+
+    def _check(self) -> None:
+        state = self.query_one("#editor-state", Static)
+        fault = self._fault()
+        changed = self._text != self._original
+        if fault is not None:
+            state.update(Content.assemble(("✗ ", "$text-error bold"), (fault, "$text-error")))
+        elif self._reviewing:
+            state.update(
+                Content.assemble(("y", "bold $text-warning"), " goes on to the replay, esc back to the editor")
+            )
+        else:
+            what = "changed" if changed else "as it came"
+            keys = "ctrl+s reviews, ctrl+e opens $EDITOR, esc discards the edit"
+            state.update(Content.assemble(("✓ ", "$text-success"), f"a JSON object, {what}. {keys}"))
+
+    def action_review(self) -> None:
+        """Show the diff."""
+        if self._fault() is not None:
+            return
+        if self._text == self._original:
+            self.query_one("#editor-state", Static).update(Content("Nothing is changed; r replays it as it is."))
+            return
+        self._reviewing = True
+        self.add_class("reviewing")
+        self.query_one("#diff", Static).update(_diff(self._original, self._text))
+        self.query_one("#diff-scroll").focus()
+        self._check()
+
+    def action_leave(self) -> None:
+        """Back from the diff to the editor, or out."""
+        if self._reviewing:
+            self._reviewing = False
+            self.remove_class("reviewing")
+            self.query_one("#editor").focus()
+            self._check()
+        else:
+            self.dismiss(None)
+
+    def action_accept(self) -> None:
+        """Hand the edited body on."""
+        if self._reviewing:
+            self.dismiss(self._text.encode())
+
+    def action_external(self) -> None:
+        """Edit in `$EDITOR`."""
+        command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+        with tempfile.TemporaryDirectory(prefix="payload-") as folder:
+            path = Path(folder) / "payload.json"
+            path.write_text(self._text, encoding="utf-8")
+            path.chmod(0o600)
+            try:
+                with self.app.suspend():
+                    subprocess.run([*command, str(path)], check=False)  # noqa: S603 - the operator's own editor
+            except OSError as error:
+                self.app.notify(f"{command[0]}: {error.strerror}; set EDITOR", severity="error", markup=False)
+                return
+            self._text = path.read_text(encoding="utf-8", errors="replace")
+        if len(self._text) <= MOST_CHARS and len(self._original) <= MOST_CHARS:
+            self.query_one("#editor", TextArea).text = self._text
+        self._check()
+        self.action_review()
+
+
+def _diff(before: str, after: str) -> Content:
+    """What was changed, as a unified diff."""
+    styles = {"+": "$text-success", "-": "$text-error", "@": "$text-accent"}
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "original", "edited", lineterm="", n=2)
+    shown = [Content.styled(clean(line, limit=400), styles.get(line[:1], "$text-muted")) for line in list(lines)[2:500]]
+    return Content("\n").join(shown)

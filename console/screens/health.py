@@ -1,0 +1,110 @@
+"""Health: the probes, the relays, the alert rules, and the runbook's health check, run from here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from console import panels, words
+from console.actions import HEALTH, bindings_of
+from console.replaying import Replaying
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from console.snapshot import Snapshot
+    from relay.store.overview import Overview
+
+
+class HealthView(Replaying):
+    """One scroll of four sections."""
+
+    VIEW = HEALTH
+    BINDINGS = bindings_of(HEALTH)
+    AUTO_FOCUS = "#health-scroll"
+
+    def compose_body(self) -> ComposeResult:
+        """The sections."""
+        with VerticalScroll(id="health-scroll"):
+            yield Static("", id="probes", classes="pane", markup=False)
+            yield Static("", id="check", classes="pane", markup=False)
+            yield Static("", id="relays", classes="pane", markup=False)
+            yield Static("", id="rules", classes="pane", markup=False)
+
+    def on_mount(self) -> None:
+        """Name them."""
+        titles = {"probes": "Probes", "check": "Health check ─ h runs it", "relays": "Relays", "rules": "Alert rules"}
+        for section, title in titles.items():
+            self.query_one(f"#{section}").border_title = title
+        self.query_one("#check", Static).update(Content.styled("not run from here yet", "$text-muted"))
+
+    def paint(self, snapshot: Snapshot) -> None:
+        """Show a snapshot."""
+        state, width = snapshot.overview, self.app.size.width - 4
+        self.query_one("#probes", Static).update(Content("\n").join(panels.health(state, width)))
+        self.query_one("#relays", Static).update(Content("\n").join(_relays(state)))
+        self.query_one("#rules", Static).update(Content("\n").join(_rules(state, width)))
+
+    def show_check(self, lines: list[str], *, ok: bool | None) -> None:
+        """Show the health check's lines as they come; `ok` once it is over."""
+        style = {True: "$text-success", False: "$text-error", None: "$text-muted"}[ok]
+        head, *rest = lines
+        self.query_one("#check", Static).update(
+            Content("\n").join([Content.styled(head, f"{style} bold"), *(Content(line) for line in rest)])
+        )
+
+    def action_cursor(self, where: str) -> None:
+        """Scroll."""
+        scroll = self.query_one("#health-scroll", VerticalScroll)
+        moves = {
+            "up": scroll.scroll_up, "down": scroll.scroll_down, "page_up": scroll.scroll_page_up,
+            "page_down": scroll.scroll_page_down, "top": scroll.scroll_home, "bottom": scroll.scroll_end,
+        }  # fmt: skip
+        moves[where](animate=False)
+
+    def action_open(self) -> None:
+        """There is nothing to open here."""
+
+
+def _relays(state: Overview) -> list[Content]:
+    if not state.relays:
+        return [Content.styled("no relay was heard of in the last day", "$text-error bold")]
+    return [
+        Content.assemble(
+            ("✓ " if relay.alive else "✗ ", "$text-success" if relay.alive else "$text-muted"),
+            f"{relay.name.rpartition('/')[2]} worker {relay.slot}  v{relay.version}  ",
+            (f"beat {words.span(relay.age_s)} ago  ", "$text-muted"),
+            f"{relay.in_flight} in flight  " if relay.alive else "gone  ",
+            (
+                "signed only" if relay.signed else "unsigned accepted",
+                "$text-muted" if relay.signed else "$text-warning",
+            ),
+            (f"  → {relay.agent}", "$text-muted"),
+        )
+        for relay in state.relays[:16]
+    ]
+
+
+def _rules(state: Overview, width: int) -> list[Content]:
+    lines = []
+    for verdict in state.verdicts:
+        rule = verdict.rule
+        style = words.STYLES[rule.severity] if verdict.firing else "$text-muted"
+        mark = Content.styled("FIRING " if verdict.firing else "quiet  ", style)
+        value = words.measured(rule, verdict.value)
+        lines.append(
+            Content.assemble(
+                (
+                    f"{words.badge(rule.severity):<10} ",
+                    words.STYLES[rule.severity] if verdict.firing else "$text-muted",
+                ),
+                mark,
+                (f"{rule.condition:<52} ", "" if verdict.firing else "$text-muted"),
+                (f"{value:>10}", "bold" if verdict.firing else "$text-muted"),
+                (f"  {rule.name}" if width > 110 else "", "$text-muted"),
+            )
+        )
+    return lines

@@ -1,0 +1,47 @@
+"""The keys of a screen, from the table of actions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from console.actions import VIEWS, actions_of, shown_key
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+_FILTER = (
+    "Filters: error:503  status:5xx  event:message_created  conv:77  id:0192f  age:<1h  since:14:02  until:15:00  "
+    'test:yes  payload.sender.name:jane*  word  !word  "two words"'
+)
+
+
+class KeysScreen(ModalScreen[None]):
+    """Every key of one view. Any of its closing keys goes back."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,f1,enter,left", "dismiss", "close")]
+
+    def __init__(self, view: str, *, read_only: bool) -> None:
+        super().__init__()
+        self._view = view
+        self._read_only = read_only
+
+    def compose(self) -> ComposeResult:
+        """The table, in two columns where there is room."""
+        with VerticalScroll(id="keys-box") as box:
+            box.border_title = f"Keys: {VIEWS.get(self._view, 'Delivery')}"
+            box.border_subtitle = "esc closes"
+            yield Static(self._table(), markup=False)
+
+    def _table(self) -> Content:
+        lines = []
+        for action in actions_of(self._view, read_only=self._read_only):
+            keys = " ".join(shown_key(key) for key in action.keys)
+            lines.append(Content.assemble((f"{keys:>12}  ", "bold $accent"), action.text))
+        lines.append(Content.assemble((f"{'ctrl+p':>12}  ", "bold $accent"), "Command palette: every action by name"))
+        return Content("\n").join([*lines, Content(""), Content.styled(_FILTER, "$text-muted")])

@@ -1,0 +1,179 @@
+"""The overview: health at a glance, the failure groups in the middle, the end of the log below."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from relay.store.browse import group_filter
+from textual.containers import Container, Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from console import panels
+from console.actions import OVERVIEW, bindings_of
+from console.app import WINDOWS
+from console.cause import cause_of
+from console.replaying import Replaying
+from console.view import WIDE, View
+from console.widgets.lines import Line, LineList
+from console.widgets.rates import RateSparkline
+from console.words import plural
+
+if TYPE_CHECKING:
+    from relay.store.browse import Group
+    from textual.app import ComposeResult
+
+    from console.snapshot import Snapshot
+    from relay.figures import Figures
+
+SORTS = ("rate", "count", "last")
+
+
+class OverviewView(Replaying, View):
+    """The first screen."""
+
+    VIEW = OVERVIEW
+    BINDINGS = bindings_of(OVERVIEW)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._groups: dict[tuple[str, str], Group] = {}
+        self._sort = 0
+        self._touched = False
+
+    def compose_body(self) -> ComposeResult:
+        """Charts and lights, groups, the end of the log."""
+        with Container(id="top"):
+            with Vertical(id="success", classes="pane"):
+                yield Static("", id="rates", markup=False)
+                yield RateSparkline(id="sparkline")
+                yield Static("", id="figures", markup=False)
+            with Vertical(id="attempts", classes="pane"):
+                yield Static("", id="histogram", markup=False)
+            with Vertical(id="alerts", classes="pane"):
+                yield Static("", id="alert-lines", markup=False)
+            with Vertical(id="health", classes="pane"):
+                yield Static("", id="health-lines", markup=False)
+        with Vertical(id="groups-pane", classes="pane"):
+            yield LineList(id="groups")
+        with Vertical(id="tail-pane", classes="pane"):
+            yield Static("", id="tail", markup=False)
+
+    def on_mount(self) -> None:
+        """Name the panes."""
+        for pane, title in (("alerts", "Alerts"), ("health", "Health"), ("tail-pane", "Log ─ 4 for all of it")):
+            self.query_one(f"#{pane}").border_title = title
+
+    def paint(self, snapshot: Snapshot) -> None:
+        """Show a snapshot."""
+        state, window_name = snapshot.overview, self.console.window_name
+        window = WINDOWS[window_name]
+        figures = self._figures(snapshot)
+        narrow = self.app.size.width < WIDE
+        self.query_one("#success").border_title = f"Success, last {window_name} ─ w window"
+        self.query_one("#attempts").border_title = f"Deliveries by attempts, last {window_name}"
+        rates, *rest = panels.success(snapshot, figures, window_name)
+        self.query_one("#rates", Static).update(rates)
+        self.query_one(RateSparkline).show(partial(panels.resample, state.minutes, state.at, window))
+        self.query_one("#figures", Static).update(Content("\n").join(rest))
+        rows = 2 if narrow else 5
+        histogram = self.query_one("#histogram", Static)
+        width = histogram.size.width or 40
+        histogram.update(Content("\n").join(panels.attempts(figures, width, rows)))
+        self._paint_lights(snapshot)
+        self._paint_groups(snapshot)
+        tail = self.query_one("#tail", Static)
+        room = max(1, tail.container_size.height or 3)
+        lines = [panels.log_line(line, width=self.app.size.width - 3) for _, line in snapshot.tail[-room:]]
+        tail.update(Content("\n").join(lines or [Content.styled("no webhook yet", "$text-muted")]))
+
+    def _paint_lights(self, snapshot: Snapshot) -> None:
+        alerts = self.query_one("#alert-lines", Static)
+        state = snapshot.overview
+        rows = 3 if self.app.size.width < WIDE else 5
+        firing = len(state.firing)
+        self.query_one("#alerts").border_title = f"Alerts ─ {firing} firing" if firing else "Alerts"
+        alerts.update(Content("\n").join(panels.alerts(state, alerts.size.width or 60, rows)))
+        health = self.query_one("#health-lines", Static)
+        health.update(Content("\n").join(panels.health(state, health.size.width or 50)))
+
+    def _paint_groups(self, snapshot: Snapshot) -> None:
+        state = snapshot.overview
+        keys = {
+            "rate": lambda group: (group.per_minute, group.count),
+            "count": lambda group: (group.count,),
+            "last": lambda group: (group.last.timestamp(),),
+        }
+        groups = sorted(snapshot.groups, key=keys[SORTS[self._sort]], reverse=True)
+        self._groups = {(group.final_status, group.last_error): group for group in groups}
+        width = self.app.size.width - 2
+        lines = self.query_one("#groups", LineList)
+        lines.show(
+            [Line(key, panels.group_line(group, state.at, width)) for key, group in self._groups.items()],
+            header=panels.group_header(width),
+            empty=Content(f"  No dead letter waits. {_last_webhook(snapshot)}"),
+        )
+        self.query_one("#groups-pane").border_title = (
+            f"Failure groups ─ {plural(state.open_dead_letters, 'dead letter')} open ─ enter opens, r replays, "
+            f"o sorts (by {SORTS[self._sort]})"
+        )
+        cause = cause_of(snapshot).group
+        if cause is not None and not self._touched:
+            lines.move_to(list(self._groups).index((cause.final_status, cause.last_error)))
+
+    def _figures(self, snapshot: Snapshot) -> Figures:
+        state = snapshot.overview
+        return {
+            "15 min": state.last_15min, "1 h": state.last_1h, "6 h": state.last_6h, "24 h": state.last_24h
+        }[self.console.window_name]  # fmt: skip
+
+    @property
+    def group(self) -> Group | None:
+        """The group under the cursor."""
+        key = self.query_one("#groups", LineList).key
+        return self._groups.get(key) if isinstance(key, tuple) else None
+
+    def action_cursor(self, where: str) -> None:
+        """From here on the cursor stays where it was put."""
+        self._touched = True
+        super().action_cursor(where)
+
+    def on_line_list_opened(self) -> None:
+        """Open the group as a filtered list of dead letters."""
+        from console.screens.deliveries import DeadLettersView  # noqa: PLC0415 - views open one another
+
+        if self.group is not None:
+            view = self.console.go("dead")
+            assert isinstance(view, DeadLettersView)
+            view.set_filter(group_filter(self.group))
+
+    def action_window(self) -> None:
+        """The next window."""
+        self.console.next_window()
+        if self.console.snapshot is not None:
+            self.take(self.console.snapshot)
+
+    def action_sort(self) -> None:
+        """Sort the groups by the next column."""
+        self._sort = (self._sort + 1) % len(SORTS)
+        if self.console.snapshot is not None:
+            self._paint_groups(self.console.snapshot)
+
+    def action_zoom(self) -> None:
+        """Give the groups all of the room, or take it back."""
+        self.toggle_class("zoomed")
+
+    def action_replay(self) -> None:
+        """Replay the group under the cursor."""
+        if self.group is None:
+            self.console.say("There is no dead letter to replay")
+        else:
+            self.replay_matching(group_filter(self.group))
+
+
+def _last_webhook(snapshot: Snapshot) -> str:
+    age_s = snapshot.overview.last_webhook_age_s
+    from console.words import span  # noqa: PLC0415
+
+    return "No webhook has come yet." if age_s is None else f"The last webhook came {span(age_s)} ago."

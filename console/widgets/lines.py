@@ -1,0 +1,223 @@
+"""A list of one-line rows with a cursor: the table, the groups and the log are all made of it.
+
+It paints only the rows in sight, whatever the list holds, and keeps its cursor on the same row, known by key,
+when the rows around it change. It takes `Content` and never parses markup. Knows nothing of what a row is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.content import Content
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from textual import events
+
+
+_MOVES = {"up": "up", "down": "down", "pageup": "page_up", "pagedown": "page_down", "home": "top", "end": "bottom"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row: what it is known by, and what it looks like."""
+
+    key: Hashable
+    content: Content
+
+
+class LineList(ScrollView, can_focus=True):
+    """Rows with a cursor. `show` replaces them."""
+
+    DEFAULT_CSS = """
+    LineList {
+        height: 1fr;
+        overflow-x: hidden;
+        overflow-y: auto;
+        scrollbar-size-vertical: 1;
+        & > .lines--header { color: $text-muted; text-style: bold; }
+        & > .lines--cursor { background: $surface-lighten-2; }
+        &:focus > .lines--cursor { background: $block-cursor-blurred-background; text-style: bold; }
+    }
+    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"lines--header", "lines--cursor"}
+
+    class Opened(Message):
+        """Enter or a click on the row under the cursor."""
+
+        def __init__(self, lines: LineList, key: Hashable) -> None:
+            super().__init__()
+            self.lines = lines
+            self.key = key
+
+        @property
+        def control(self) -> LineList:
+            """The list it happened in."""
+            return self.lines
+
+    class Moved(Message):
+        """The cursor is on another row."""
+
+        def __init__(self, lines: LineList, key: Hashable) -> None:
+            super().__init__()
+            self.lines = lines
+            self.key = key
+
+        @property
+        def control(self) -> LineList:
+            """The list it happened in."""
+            return self.lines
+
+    class Edge(Message):
+        """The cursor was moved beyond the first row (`up`) or the last one."""
+
+        def __init__(self, lines: LineList, *, up: bool) -> None:
+            super().__init__()
+            self.lines = lines
+            self.up = up
+
+        @property
+        def control(self) -> LineList:
+            """The list it happened in."""
+            return self.lines
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None, empty: str = "") -> None:  # noqa: A002
+        super().__init__(id=id, classes=classes)
+        self._lines: Sequence[Line] = ()
+        self._header: Content | None = None
+        self._empty = Content(empty)
+        self._cursor = 0
+
+    @property
+    def cursor(self) -> int:
+        """The index of the row that the cursor is on."""
+        return self._cursor
+
+    @property
+    def key(self) -> Hashable | None:
+        """What the row under the cursor is known by; None if there are no rows."""
+        return self._lines[self._cursor].key if self._lines else None
+
+    @property
+    def keys(self) -> list[Hashable]:
+        """What the rows are known by, in order."""
+        return [line.key for line in self._lines]
+
+    def show(self, lines: Sequence[Line], *, header: Content | None = None, empty: Content | None = None) -> None:
+        """Replace the rows. The cursor stays on its row if that is still there, else at its place."""
+        before = self.key
+        from_top = self._cursor - self.scroll_offset.y
+        self._lines = lines
+        self._header = header
+        if empty is not None:
+            self._empty = empty
+        self.virtual_size = Size(self.size.width, len(lines) + self._header_height)
+        if self._cursor and before is not None:
+            found = next((index for index, line in enumerate(lines) if line.key == before), None)
+            if found is not None and found != self._cursor:
+                self._cursor = found
+                self.scroll_to(y=found - from_top, animate=False, immediate=True, force=True)
+        self._cursor = max(0, min(self._cursor, len(lines) - 1))
+        if self.key != before and self.key is not None:
+            self.post_message(self.Moved(self, self.key))
+        self.refresh()
+
+    def move_to(self, index: int) -> None:
+        """Put the cursor on a row, as near as there is one, and bring it into sight."""
+        if not self._lines:
+            return
+        old, self._cursor = self._cursor, max(0, min(index, len(self._lines) - 1))
+        self._bring_into_sight()
+        if self._cursor != old:
+            self.post_message(self.Moved(self, self.key))
+            self.refresh()
+
+    def move(self, where: str) -> None:
+        """Move the cursor: `up`, `down`, `page_up`, `page_down`, `top` or `bottom`."""
+        page = max(1, self.size.height - self._header_height - 1)
+        steps = {"up": -1, "down": 1, "page_up": -page, "page_down": page}
+        if where in steps:
+            target = self._cursor + steps[where]
+            beyond = target < 0 or target >= len(self._lines)
+            self.move_to(target)
+            if beyond:
+                self.post_message(self.Edge(self, up=steps[where] < 0))
+        elif where == "top":
+            self.move_to(0)
+        else:
+            self.move_to(len(self._lines) - 1)
+
+    @property
+    def _header_height(self) -> int:
+        return 0 if self._header is None else 1
+
+    def _bring_into_sight(self) -> None:
+        height = max(1, self.size.height - self._header_height)
+        top = self.scroll_offset.y
+        if self._cursor < top:
+            top = self._cursor
+        elif self._cursor >= top + height:
+            top = self._cursor - height + 1
+        self.scroll_to(y=top, animate=False, immediate=True, force=True)
+
+    def render_line(self, y: int) -> Strip:
+        """The strip of one line of the widget."""
+        width = self.size.width
+        if self._header is not None and y == 0:
+            return self._strip(self._header, width, "lines--header")
+        index = y - self._header_height + self.scroll_offset.y
+        if not self._lines and y == self._header_height:
+            return self._strip(self._empty, width, "lines--header")
+        if not 0 <= index < len(self._lines):
+            return Strip.blank(width, self.rich_style)
+        return self._strip(self._lines[index].content, width, "lines--cursor" if index == self._cursor else None)
+
+    def _strip(self, content: Content, width: int, component: str | None) -> Strip:
+        style = self.get_visual_style(component) if component else self.visual_style
+        strip = Strip(content.render_segments(style))
+        return strip.adjust_cell_length(width, style.rich_style).simplify()
+
+    def on_resize(self) -> None:
+        """Keep the cursor in sight."""
+        self.virtual_size = Size(self.size.width, len(self._lines) + self._header_height)
+        if self._lines:
+            self._bring_into_sight()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Repaint: every line shows another row."""
+        super().watch_scroll_y(old_value, new_value)
+        self.refresh(Region(0, 0, self.size.width, self.size.height))
+
+    def on_click(self, event: events.Click) -> None:
+        """Put the cursor where the click was; a second click there opens the row."""
+        index = event.y - self._header_height + self.scroll_offset.y
+        if not 0 <= index < len(self._lines):
+            return
+        if index == self._cursor and event.chain > 1:
+            self.post_message(self.Opened(self, self.key))
+        self.move_to(index)
+
+    def open(self) -> None:
+        """Open the row under the cursor."""
+        if self._lines:
+            self.post_message(self.Opened(self, self.key))
+
+    async def _on_key(self, event: events.Key) -> None:
+        moves = {
+            "up": "up",
+            "down": "down",
+            "pageup": "page_up",
+            "pagedown": "page_down",
+            "home": "top",
+            "end": "bottom",
+        }
+        if event.key in moves:
+            event.stop()
+            event.prevent_default()
+            self.move(moves[event.key])

@@ -1,0 +1,118 @@
+"""How figures are written: percentages, durations, ages, counts, glyphs. Pure text, no widget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.alerts import Severity
+from relay.delivery import State
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from relay.alerts import Rule, Verdict
+
+GLYPHS = {
+    Severity.P0: "▲",
+    Severity.P1: "◆",
+    Severity.ESCALATE: "‼",
+    Severity.P2: "●",
+    Severity.WARNING: "▪",
+    Severity.INFO: "·",
+}
+"""A severity's glyph: it says what it is before any colour does."""
+
+STYLES = {
+    Severity.P0: "$text-error bold",
+    Severity.P1: "$text-error",
+    Severity.ESCALATE: "$text-error bold",
+    Severity.P2: "$text-warning",
+    Severity.WARNING: "$text-warning",
+    Severity.INFO: "$text-accent",
+}
+
+STATE_STYLES = {
+    State.RECEIVED: "$text-accent",
+    State.FORWARDING: "$text-accent",
+    State.DELIVERED: "$text-success",
+    State.DEAD: "$text-error",
+    State.DISCARDED: "$text-muted",
+}
+
+
+def percent(value: float | None) -> str:
+    """`71.4 %`, or `–` without data."""
+    return "–" if value is None else f"{value:.1f} %"
+
+
+def milliseconds(value: float | None) -> str:
+    """`145 ms`, `2.4 s`, or `–` without data."""
+    if value is None:
+        return "–"
+    return f"{value:.0f} ms" if value < 10_000 else f"{value / 1000:.1f} s"
+
+
+def span(seconds: float | None) -> str:
+    """A duration in its two largest units at most: `4s`, `29m`, `3h10m`, `2d4h`."""
+    if seconds is None:
+        return "–"
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86_400
+    if hours < 1:
+        return f"{minutes}m"
+    if days < 1:
+        return f"{hours}h{minutes % 60:02d}m"
+    return f"{days}d{hours % 24}h"
+
+
+def clock(moment: datetime | None) -> str:
+    """`14:02:11`, in UTC; `–` for no moment."""
+    return "–" if moment is None else f"{moment:%H:%M:%S}"
+
+
+def day_clock(moment: datetime | None, now: datetime) -> str:
+    """`14:02:11`, or `Nov 22 14:02` of another day."""
+    if moment is None or moment.date() == now.date():
+        return clock(moment)
+    return f"{moment:%b %d %H:%M}"
+
+
+def count(number: int) -> str:
+    """`8,204`."""
+    return f"{number:,}"
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 dead letter`, `204 dead letters`; nouns that end in `y` as well."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{number:,} {noun}s"
+
+
+def measured(rule: Rule, value: float | None) -> str:
+    """A rule's value in its unit."""
+    if value is None:
+        return "–"
+    if rule.unit == "%":
+        return percent(value)
+    if rule.unit == "min":
+        return span(value * 60)
+    if rule.unit == "s":
+        return span(value)
+    if rule.unit == "ms":
+        return milliseconds(value)
+    return f"{value:,.0f}" if value == int(value) else f"{value:.2f}"
+
+
+def badge(severity: Severity) -> str:
+    """`▲P0`: glyph and word."""
+    return f"{GLYPHS[severity]}{severity.value}"
+
+
+def worst(verdicts: list[Verdict]) -> Severity | None:
+    """The worst severity among those that fire."""
+    order = list(Severity)
+    firing = [verdict.rule.severity for verdict in verdicts if verdict.firing]
+    return min(firing, key=order.index) if firing else None
