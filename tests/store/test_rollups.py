@@ -131,7 +131,8 @@ ODD: list[Any] = [
 _WRITE_ODD = """
     INSERT INTO dashboard_facts (fact_type, scope, value, metadata)
     SELECT fact_type, 's', value, metadata
-      FROM unnest(%s::text[]) AS fact_type, jsonb_array_elements(%s) AS value, jsonb_array_elements(%s) AS metadata
+      FROM unnest(%s::text[]) AS t(fact_type), jsonb_array_elements(%s) AS v(value),
+           jsonb_array_elements(%s) AS m(metadata)
 """
 
 
