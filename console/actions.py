@@ -98,6 +98,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(("ctrl+d",), "cursor('page_down')", "page down", "A page down"),
     Action(("ctrl+u",), "cursor('page_up')", "page up", "A page up"),
     Action(("ctrl+r",), "refresh_now", "refresh", "Read anew; never changes anything"),
+    Action(("colon", "ctrl+p"), "app.command_palette", "palette", "Command palette: every action by name"),
     Action(("T",), "next_theme", "theme", "Next theme"),
     Action(("question_mark", "f1"), "keys", "help", "The keys of this screen", shown=True),
 )  # fmt: skip
@@ -111,6 +112,7 @@ _SHOWN_KEYS = {
     "escape": "esc",
     "left": "←",
     "f1": "F1",
+    "colon": ":",
 }
 
 

@@ -73,6 +73,7 @@ class ConsoleApp(App[None]):
         self.snapshot: Snapshot | None = None
         self.trouble: str | None = None
         self.paused = False
+        self.check: tuple[list[str], bool | None] = (["not run from here yet"], None)
         self.desk = Desk(settings, dsn, self.operator, read_only=read_only)
         self.timing: dict[str, float] | None = {} if timing else None
         self._poller = Poller(dsn, self, read_only=read_only)
@@ -149,6 +150,12 @@ class ConsoleApp(App[None]):
         if self.snapshot is not None:
             front.take(self.snapshot)
         return front
+
+    def show_check(self, lines: list[str], *, ok: bool | None) -> None:
+        """Keep the health check's lines, and show them where they are to be seen; `ok` once it is over."""
+        self.check = (lines, ok)
+        if self.view is not None:
+            self.view.freshen()
 
     def next_window(self) -> None:
         """Switch the overview's window to the next one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -29,18 +30,15 @@ _SETTLED = ("Webhook forwarded successfully", "Webhook failed, dead-lettered")
 
 async def run_health_check(app: ConsoleApp) -> None:
     """Run the runbook's health check on the health screen; the artifact is written as `relay check-health` does."""
-    from console.screens.health import HealthView  # noqa: PLC0415 - views open one another
-
-    view = app.go(HEALTH)
-    assert isinstance(view, HealthView)
-    view.show_check(["Health check under way …"], ok=None)
+    app.go(HEALTH)
+    app.show_check(["Health check under way …"], ok=None)
     try:
         check = await check_health(app.settings)
         path = await asyncio.to_thread(write_artifact, check, ARTIFACTS)
     except (RelayError, OSError) as error:
-        view.show_check([f"The health check could not be run: {error}"], ok=False)
+        app.show_check([f"The health check could not be run: {error}"], ok=False)
         return
-    view.show_check(check.lines(path), ok=check.all_ok)
+    app.show_check(check.lines(path), ok=check.all_ok)
     try:
         await app.desk.record("check-health", {"allOk": check.all_ok, "artifact": str(path)})
     except RelayError as error:
@@ -100,6 +98,7 @@ def _settles(line: LogLine) -> bool:
 def _answer(answered: tuple[int, Any, int]) -> Content:
     status, body, took_ms = answered
     style = "$text-success bold" if status < 300 else "$text-error bold"
+    said = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
     return Content.assemble(
-        ("the relay answered ", ""), (str(status), style), f" after {took_ms} ms: {clean(str(body), limit=200)}"
+        ("the relay answered ", ""), (str(status), style), f" after {took_ms} ms: {clean(said, limit=200)}"
     )

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime, timedelta
 
-    from relay.store.browse import Group
-
     from console.snapshot import Snapshot
     from relay.figures import Figures
+    from relay.store.browse import Group
     from relay.store.facts import Health
     from relay.store.log import LogLine
     from relay.store.overview import Overview
@@ -49,32 +48,46 @@ def status_line(
         link = (f"STALE {words.span(age_s)}", "$text-error bold")
     else:
         link = (f"LIVE {words.span(age_s)}", "$text-success")
-    counts = [(severity, sum(v.rule.severity is severity for v in state.firing)) for severity in Severity]
-    alerts: list[Content | tuple[str, str] | str] = []
-    for severity, number in counts:
-        if number:
-            alerts += [(f"{words.badge(severity)} {number}", words.STYLES[severity]), " "]
-    parts: list[list[Content | tuple[str, str] | str]] = [
-        [(f" {name} ", "bold reverse"), " ", ("◉ ", link[1]), link, (f" · db {snapshot.took_ms:.0f} ms", _MUTED)],
-        alerts[:-1] or [("✓ no alerts", "$text-success")],
-        [_dead_letters(state, snapshot.groups)],
-        [(operator, "bold"), " · ", ("RO", "$text-warning") if read_only else ("RW", _MUTED)],
-        [(f"{state.at:%H:%M:%S}Z", _MUTED)],
-    ]
+    here = Content.assemble((f" {name} ", "bold reverse"), " ", ("◉ ", link[1]), link)
+    took = Content.styled(f" · db {snapshot.took_ms:.0f} ms", _MUTED)
+    who = Content.assemble((operator, "bold"), " · ", ("RO", "$text-warning bold") if read_only else ("RW", _MUTED))
+    clock = Content.styled(f"{state.at:%H:%M:%S}Z", _MUTED)
+    every, worst = _alert_counts(state, len(Severity)), _alert_counts(state, 2)
+    dead, dead_short = _dead_letters(state, snapshot.groups)
     separator = Content.styled(" │ ", _MUTED)
-    for keep in range(len(parts), 0, -1):
-        chosen = [*parts[: keep - 1], parts[-1]] if keep > 1 else parts[:1]
-        line = separator.join([Content.assemble(*part) for part in chosen])
-        if line.cell_length <= width:
-            return line
-    return line
+    layouts = (
+        [here + took, every, dead, who, clock],
+        [here + took, worst, dead, who, clock],
+        [here, worst, dead, who, clock],
+        [here, worst, dead_short, who, clock],
+        [here, worst, dead_short, who],
+        [here, worst, dead_short],
+    )
+    lines = (separator.join(layout) for layout in layouts)
+    return next((line for line in lines if line.cell_length <= width), here)
 
 
-def _dead_letters(state: Overview, groups: Sequence[Group]) -> Content:
+def _alert_counts(state: Overview, most: int) -> Content:
+    """How many alerts fire of each severity: the worst `most` of them by name, the rest as a number."""
+    counts = [(severity, sum(v.rule.severity is severity for v in state.firing)) for severity in Severity]
+    firing = [(severity, number) for severity, number in counts if number]
+    if not firing:
+        return Content.styled("✓ no alerts", "$text-success")
+    parts = [Content.styled(f"{words.badge(severity)} {number}", words.STYLES[severity]) for severity, number in firing]
+    more = sum(number for _, number in firing[most:])
+    return Content(" ").join([*parts[:most], *([Content.styled(f"+{more}", _MUTED)] if more else [])])
+
+
+def _dead_letters(state: Overview, groups: Sequence[Group]) -> tuple[Content, Content]:
+    """How many wait and how fast they become more, in words and in fewer."""
     rate = sum(group.per_minute for group in groups)
     growing = f" +{rate:.0f}/min" if rate >= 1 else ""
     style = "$text-error bold" if growing else ("$text-warning" if state.open_dead_letters else _MUTED)
-    return Content.styled(f"dead letters {state.open_dead_letters:,} open{growing}", style)
+    number = f"{state.open_dead_letters:,}"
+    return (
+        Content.styled(f"dead letters {number} open{growing}", style),
+        Content.styled(f"{number} dead{growing}", style),
+    )
 
 
 def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Content]:
@@ -134,27 +147,37 @@ def _pairs(*pairs: tuple[str, str]) -> Content:
 
 
 def attempts(figures: Figures, width: int, rows: int) -> list[Content]:
-    """The retry histogram, delivered and dead apart, then failures by final status; `rows` lines at most."""
-    bars = [
-        (number, kind, value)
-        for number, (delivered, dead) in figures.histogram.items()
-        for kind, value in (("ok", delivered), ("dead", dead))
-        if value
-    ]
-    if not bars:
+    """The retry histogram, then failures by final status; `rows` lines at most.
+
+    A line a number of attempts: how many were delivered with so many, and how many died. Numbers that find no
+    room of their own share the last line.
+    """
+    counts = sorted(figures.histogram.items())
+    if not counts:
         return [Content.styled("no delivery in this window", _MUTED)]
-    top = max(value for _, _, value in bars)
-    room = max(4, width - 18)
-    lines = [
-        Content.assemble(
-            (f"{number:>2} ", "bold"),
-            (f"{bar(value, top, room):<{room}}", "$text-success" if kind == "ok" else "$text-error"),
-            (f"{value:>8,} ", "bold"),
-            (kind, "$text-success" if kind == "ok" else "$text-error"),
-        )
-        for number, kind, value in bars[: max(1, rows - 1)]
+    most = max(1, rows - 1)
+    named = [(f"{number}", *both) for number, both in counts[:most]]
+    if len(counts) > most:
+        rest = [both for _, both in counts[most - 1 :]]
+        named[-1] = (f"{counts[most - 1][0]}+", sum(good for good, _ in rest), sum(dead for _, dead in rest))
+    top = max(max(good, dead) for _, good, dead in named)
+    tail = [f"{good:>7,} ok {dead:>6,} dead" for _, good, dead in named]
+    half = max(2, (width - 4 - max(map(len, tail))) // 2)
+    return [
+        *(
+            Content.assemble(
+                (f"{number:>2} ", "bold"),
+                (f"{bar(good, top, half):<{half}}", "$text-success"),
+                (f"{good:>7,} ", "bold"),
+                ("ok ", "$text-success"),
+                (f"{bar(dead, top, half):<{half}}", "$text-error"),
+                (f"{dead:>6,} ", "bold" if dead else _MUTED),
+                ("dead", "$text-error" if dead else _MUTED),
+            )
+            for number, good, dead in named
+        ),
+        failures(figures),
     ]
-    return [*lines, failures(figures)]
 
 
 def failures(figures: Figures) -> Content:
@@ -203,25 +226,50 @@ def health(state: Overview, width: int) -> list[Content]:
     lines = [_probe(health, width) for health in state.health] or [
         Content.styled("? nothing probed yet", _MUTED),
     ]
+    return [*lines, _relays(state)]
+
+
+_SHORT_TARGETS = {"agent": "Agent SDK", "chatwoot": "Chatwoot", "chatwoot_api": "API"}
+
+
+def health_in_short(state: Overview) -> list[Content]:
+    """The same in two lines, for narrow screens."""
+    probes = [
+        Content.assemble(
+            _light(ok=probe.ok),
+            f"{_SHORT_TARGETS.get(probe.target, probe.target)} ",
+            (probe.status or probe.error or "–", "$text-success" if probe.ok else "$text-error bold"),
+            (f" {words.milliseconds(probe.latency_ms)} {words.span(probe.age_s)} ago", _MUTED)
+            if probe.target == "agent" or not probe.ok
+            else "",
+        )
+        for probe in state.health
+    ]
+    return [Content("  ").join(probes or [Content.styled("? nothing probed yet", _MUTED)]), _relays(state)]
+
+
+def _relays(state: Overview) -> Content:
+    """How many relays there are, and whether they take unsigned webhooks."""
     alive = state.alive
-    if alive:
-        newest = min(relay.age_s for relay in alive)
-        versions = ", ".join(sorted({f"v{relay.version}" for relay in alive}))
-        style = "$text-warning" if newest > _STALE_RELAY_S else "$text-success"
-        running = words.plural(len(alive), "relay worker")
-        lines.append(Content.assemble(("✓ ", style), f"{running}  {versions}  beat {words.span(newest)} ago"))
-    else:
-        lines.append(Content.styled("✗ no relay is alive", "$text-error bold"))
-    if any(not relay.signed for relay in alive):
-        lines.append(Content.styled("! unsigned webhooks are accepted", "$text-warning"))
-    elif alive:
-        lines.append(Content.assemble(("✓ ", "$text-success"), "signed webhooks only"))
-    return lines
+    if not alive:
+        return Content.styled("✗ no relay is alive", "$text-error bold")
+    newest = min(relay.age_s for relay in alive)
+    versions = ", ".join(sorted({f"v{relay.version}" for relay in alive}))
+    signed = all(relay.signed for relay in alive)
+    return Content.assemble(
+        ("✓ ", "$text-warning" if newest > _STALE_RELAY_S else "$text-success"),
+        f"{words.plural(len(alive), 'relay worker')}  {versions}  beat {words.span(newest)} ago  ",
+        ("signed webhooks only", _MUTED) if signed else ("! unsigned accepted", "$text-warning"),
+    )
+
+
+def _light(*, ok: bool) -> tuple[str, str]:
+    return ("✓ ", "$text-success") if ok else ("✗ ", "$text-error bold")
 
 
 def _probe(health: Health, width: int) -> Content:
     name = _TARGETS.get(health.target, health.target)
-    glyph, style = ("✓ ", "$text-success") if health.ok else ("✗ ", "$text-error bold")
+    glyph, style = _light(ok=health.ok)
     said = health.status or health.error or "–"
     latency = words.milliseconds(health.latency_ms)
     tail = f"{latency:>7}  {words.span(health.age_s)} ago"
@@ -235,14 +283,14 @@ GROUP_HEADER = "   COUNT   /MIN  FIRST     LAST      STATUS     "
 def group_header(width: int) -> Content:
     """The header over the failure groups."""
     events = "EVENTS" if width >= 100 else ""
-    cause = max(10, width - len(GROUP_HEADER) - (34 if events else 0) - 2)
+    cause = max(10, width - len(GROUP_HEADER) - (26 if width >= 100 else 0) - 2)
     return Content(f"{GROUP_HEADER}{'CAUSE':<{cause}} {events}")
 
 
 def group_line(group: Group, now: datetime, width: int) -> Content:
     """One failure group: how many, how fast, since when, and why."""
-    events = ", ".join(group.events) if width >= 100 else ""
-    room = max(10, width - len(GROUP_HEADER) - (34 if events else 0) - 2)
+    events = f"{group.events[0]}{_and_more(group.events)}" if width >= 100 and group.events else ""
+    room = max(10, width - len(GROUP_HEADER) - (26 if width >= 100 else 0) - 2)
     error = group.last_error if len(group.last_error) <= room else group.last_error[: room - 1] + "…"
     rate = f"+{group.per_minute:.0f}" if group.per_minute >= 1 else ("+<1" if group.per_minute else "0")
     hot = "$text-error bold" if group.per_minute else ""
@@ -252,21 +300,29 @@ def group_line(group: Group, now: datetime, width: int) -> Content:
         f"  {_short(group.first, now)}  {_short(group.last, now)}  ",
         (f"{group.final_status[:10]:<10}", "$text-error"),
         f" {error:<{room}} ",
-        (events[:33], _MUTED),
+        (events[:26], _MUTED),
     )
+
+
+def _and_more(names: Sequence[str]) -> str:
+    return f" +{len(names) - 1}" if len(names) > 1 else ""
 
 
 def _short(moment: datetime, now: datetime) -> str:
     return f"{moment:%H:%M:%S}" if moment.date() == now.date() else f"{moment:%b %d}  "
 
 
+_LEVELS = {"warning": ("! ", "$text-warning"), "error": ("✗ ", "$text-error")}
+
+
 def log_line(line: LogLine, *, width: int = 0) -> Content:
     """A line of the forwarding log in the runbook's form, with its time; cut to `width` if given."""
-    style = {"warning": "$text-warning", "error": "$text-error"}.get(line.level, "")
+    glyph, style = _LEVELS.get(line.level, ("  ", ""))
     fields = ", ".join(f"{key}: {value}" for key, value in line.fields.items() if key != "agentEndpoint")
     reference = "" if line.delivery_id is None else f"{line.delivery_id[:8]}  "
     content = Content.assemble(
-        (f"{line.at:%H:%M:%S}.{line.at.microsecond // 1000:03d}  ", _MUTED),
+        (f"{line.at:%H:%M:%S}.{line.at.microsecond // 1000:03d} ", _MUTED),
+        (glyph, style),
         (reference, "$text-accent"),
         (line.message, style),
         (f"  {fields}" if fields else "", _MUTED),
@@ -289,7 +345,7 @@ def plan_line(plan: Plan, width: int) -> Content:
 
 
 def resample(minutes: Sequence[tuple[datetime, int, int]], now: datetime, window: timedelta, cells: int) -> list[float]:
-    """Success rates in percent of `cells` equal stretches of the last `window`.
+    """Success rates in percent of the last `window` in `cells` equal stretches, from the first with data on.
 
     A stretch without data holds the rate of the one before it: no data is not 0 %.
     """
@@ -300,11 +356,10 @@ def resample(minutes: Sequence[tuple[datetime, int, int]], now: datetime, window
             totals[place][0] += delivered
             totals[place][1] += failed
     rates = [100 * good / (good + bad) if good + bad else None for good, bad in totals]
-    held = next((rate for rate in rates if rate is not None), None)
-    if held is None:
-        return []
-    filled = []
+    filled: list[float] = []
     for rate in rates:
-        held = held if rate is None else rate
-        filled.append(held)
+        if rate is not None:
+            filled.append(rate)
+        elif filled:
+            filled.append(filled[-1])
     return filled

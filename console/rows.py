@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from relay.store.browse import Key, Row
-
     from relay.store.database import Connection
 
 WINDOW = 200
@@ -91,14 +90,14 @@ def _cause(row: Row, _: datetime) -> str:
     return "" if row.duration_ms is None else f"in {words.milliseconds(row.duration_ms)}"
 
 
-_ID = Column("ID", 14, lambda row, _: row.delivery_id)
-_AGE = Column("AGE", 6, _age, right=True)
-_STATE = Column("STATE", 11, lambda row, _: row.state.value, lambda row: words.STATE_STYLES[row.state])
-_EVENT = Column("EVENT", 20, lambda row, _: row.event or "–")
-_CONVERSATION = Column("CONV", 7, lambda row, _: row.conversation_id or "–", right=True)
-_TRIES = Column("TRIES", 5, lambda row, _: "–" if row.attempts is None else str(row.attempts), right=True)
+_ID = Column("ID", 8, lambda row, _: row.delivery_id[:8])
+_AGE = Column("AGE", 5, _age, right=True)
+_STATE = Column("STATE", 10, lambda row, _: row.state.value, lambda row: words.STATE_STYLES[row.state])
+_EVENT = Column("EVENT", 19, lambda row, _: row.event or "–")
+_CONVERSATION = Column("CONV", 6, lambda row, _: row.conversation_id or "–", right=True)
+_TRIES = Column("TRY", 3, lambda row, _: "–" if row.attempts is None else str(row.attempts), right=True)
 _STATUS = Column(
-    "STATUS", 8, lambda row, _: row.final_status or "–",
+    "STATUS", 7, lambda row, _: row.final_status or "–",
     lambda row: "$text-error" if row.state is State.DEAD else "",
 )  # fmt: skip
 _CAUSE = Column("CAUSE", 0, _cause)

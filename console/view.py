@@ -126,17 +126,15 @@ class View(Screen[None]):
             for action in actions_of(self.VIEW, read_only=self.console.read_only)
             if action.shown
         ]
-        separator = Content.styled(" │ ", "$text-muted")
-        full = Content(" ") + separator.join([Content(" ").join(views), Content("  ").join(shown)])
-        if full.cell_length <= width:
-            return full
-        digits = Content.assemble(("1-6", "bold $accent"), (" views", "$text-muted"))
+        ways = Content(" ").join(views) + Content.styled(" │", "$text-muted")
+        if width < WIDE:
+            ways = Content.assemble(("1-6", "bold $accent"), (" views", "$text-muted"))
         while shown:
-            line = Content(" ") + Content("  ").join([digits, *shown])
+            line = Content(" ") + Content("  ").join([ways, *shown])
             if line.cell_length <= width:
                 return line
             shown.pop(-2 if len(shown) > 1 else 0)
-        return digits
+        return ways
 
     # Actions that every view has
 

@@ -39,7 +39,6 @@ class HealthView(Replaying):
         titles = {"probes": "Probes", "check": "Health check ─ h runs it", "relays": "Relays", "rules": "Alert rules"}
         for section, title in titles.items():
             self.query_one(f"#{section}").border_title = title
-        self.query_one("#check", Static).update(Content.styled("not run from here yet", "$text-muted"))
 
     def paint(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""
@@ -48,12 +47,15 @@ class HealthView(Replaying):
         self.query_one("#relays", Static).update(Content("\n").join(_relays(state)))
         self.query_one("#rules", Static).update(Content("\n").join(_rules(state, width)))
 
-    def show_check(self, lines: list[str], *, ok: bool | None) -> None:
-        """Show the health check's lines as they come; `ok` once it is over."""
-        style = {True: "$text-success", False: "$text-error", None: "$text-muted"}[ok]
-        head, *rest = lines
+    def freshen(self) -> None:
+        """Show the health check's lines as they come as well."""
+        super().freshen()
+        if not self.is_mounted:
+            return
+        (head, *rest), ok = self.console.check
+        style = {True: "$text-success bold", False: "$text-error bold", None: "$text-muted"}[ok]
         self.query_one("#check", Static).update(
-            Content("\n").join([Content.styled(head, f"{style} bold"), *(Content(line) for line in rest)])
+            Content("\n").join([Content.styled(head, style), *(Content(line) for line in rest)])
         )
 
     def action_cursor(self, where: str) -> None:
@@ -102,7 +104,7 @@ def _rules(state: Overview, width: int) -> list[Content]:
                     words.STYLES[rule.severity] if verdict.firing else "$text-muted",
                 ),
                 mark,
-                (f"{rule.condition:<52} ", "" if verdict.firing else "$text-muted"),
+                (f"{rule.condition:<60} ", "" if verdict.firing else "$text-muted"),
                 (f"{value:>10}", "bold" if verdict.firing else "$text-muted"),
                 (f"  {rule.name}" if width > 110 else "", "$text-muted"),
             )

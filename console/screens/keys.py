@@ -39,9 +39,14 @@ class KeysScreen(ModalScreen[None]):
             yield Static(self._table(), markup=False)
 
     def _table(self) -> Content:
-        lines = []
-        for action in actions_of(self._view, read_only=self._read_only):
-            keys = " ".join(shown_key(key) for key in action.keys)
-            lines.append(Content.assemble((f"{keys:>12}  ", "bold $accent"), action.text))
-        lines.append(Content.assemble((f"{'ctrl+p':>12}  ", "bold $accent"), "Command palette: every action by name"))
+        lines = [
+            _line(" ".join(shown_key(key) for key in action.keys), action.text)
+            for action in actions_of(self._view, read_only=self._read_only)
+            if not action.name.startswith("view(")
+        ]
+        lines.append(_line(f"1–{len(VIEWS)}", ", ".join(VIEWS.values())))
         return Content("\n").join([*lines, Content(""), Content.styled(_FILTER, "$text-muted")])
+
+
+def _line(keys: str, text: str) -> Content:
+    return Content.assemble((f"{keys:>12}  ", "bold $accent"), text)

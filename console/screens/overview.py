@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from relay.store.browse import group_filter
 from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widgets import Static
@@ -18,14 +17,15 @@ from console.replaying import Replaying
 from console.view import WIDE, View
 from console.widgets.lines import Line, LineList
 from console.widgets.rates import RateSparkline
-from console.words import plural
+from console.words import plural, span
+from relay.store.browse import group_filter
 
 if TYPE_CHECKING:
-    from relay.store.browse import Group
     from textual.app import ComposeResult
 
     from console.snapshot import Snapshot
     from relay.figures import Figures
+    from relay.store.browse import Group
 
 SORTS = ("rate", "count", "last")
 
@@ -84,7 +84,7 @@ class OverviewView(Replaying, View):
         self._paint_lights(snapshot)
         self._paint_groups(snapshot)
         tail = self.query_one("#tail", Static)
-        room = max(1, tail.container_size.height or 3)
+        room = max(1, self.query_one("#tail-pane").content_size.height)
         lines = [panels.log_line(line, width=self.app.size.width - 3) for _, line in snapshot.tail[-room:]]
         tail.update(Content("\n").join(lines or [Content.styled("no webhook yet", "$text-muted")]))
 
@@ -96,7 +96,9 @@ class OverviewView(Replaying, View):
         self.query_one("#alerts").border_title = f"Alerts ─ {firing} firing" if firing else "Alerts"
         alerts.update(Content("\n").join(panels.alerts(state, alerts.size.width or 60, rows)))
         health = self.query_one("#health-lines", Static)
-        health.update(Content("\n").join(panels.health(state, health.size.width or 50)))
+        narrow = self.app.size.width < WIDE
+        lights = panels.health_in_short(state) if narrow else panels.health(state, health.size.width or 50)
+        health.update(Content("\n").join(lights))
 
     def _paint_groups(self, snapshot: Snapshot) -> None:
         state = snapshot.overview
@@ -114,9 +116,10 @@ class OverviewView(Replaying, View):
             header=panels.group_header(width),
             empty=Content(f"  No dead letter waits. {_last_webhook(snapshot)}"),
         )
+        self.query_one("#groups-pane").styles.height = None if self.has_class("-short") else len(groups) + 3
         self.query_one("#groups-pane").border_title = (
-            f"Failure groups ─ {plural(state.open_dead_letters, 'dead letter')} open ─ enter opens, r replays, "
-            f"o sorts (by {SORTS[self._sort]})"
+            f"Failure groups by {SORTS[self._sort]} ─ {plural(state.open_dead_letters, 'dead letter')} open ─ "
+            "enter opens, r replays, o sorts"
         )
         cause = cause_of(snapshot).group
         if cause is not None and not self._touched:
@@ -174,6 +177,4 @@ class OverviewView(Replaying, View):
 
 def _last_webhook(snapshot: Snapshot) -> str:
     age_s = snapshot.overview.last_webhook_age_s
-    from console.words import span  # noqa: PLC0415
-
     return "No webhook has come yet." if age_s is None else f"The last webhook came {span(age_s)} ago."

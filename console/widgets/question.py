@@ -110,6 +110,7 @@ class Question(Widget, can_focus=True):
         """Close; the focus goes back to where it was."""
         self._prompt = self._plan = self._plan_id = None
         self.remove_class("open", "progress")
+        self.screen.remove_class("asking")
         if self._came_from is not None and self._came_from.is_mounted:
             self._came_from.focus()
         self._came_from = None
@@ -119,6 +120,7 @@ class Question(Widget, can_focus=True):
             self._came_from = self.screen.focused
         self.border_title = title.upper()
         self.add_class("open")
+        self.screen.add_class("asking")
         self.set_class(progress, "progress")
         self.focus()
         self.refresh(layout=True)

@@ -27,8 +27,13 @@ class RateSparkline(Sparkline):
         self._fit()
 
     def _fit(self) -> None:
-        """Each cell's bucket holds its rate three times; the first one 0 and 100 as well, which set the scale."""
-        rates = self._rates(max(1, self.size.width))
+        """Each cell's bucket holds its rate three times; the first one 0 and 100 as well, which set the scale.
+
+        The time before the first rate stays empty.
+        """
+        cells = max(1, self.size.width + self.styles.margin.left)
+        rates = self._rates(cells)
+        self.styles.margin = (0, 0, 0, max(0, cells - len(rates)))
         anchored = [value for rate in rates for value in (rate, rate, rate)]
         self.data = [0.0, 100.0, *anchored[2:]] if anchored else []
 
