@@ -6,17 +6,20 @@ webhooks count for nothing. Console, `relay status` and `/metrics` show the verd
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
 
 SUSTAINED_PERCENT = 70
 """Below this success rate for half an hour, the runbook escalates."""
+
+CLEAR_AFTER_S = 60
+"""An alert ends once its condition has not held for so long: at the edge of its threshold it does not flap."""
 
 
 class Severity(StrEnum):
@@ -90,12 +93,25 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """An alert as it was recorded: since when it fires, and when its condition last held."""
+
+    since: datetime
+    held_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one rule says of the measures at hand."""
+    """What one rule says of the measures at hand.
+
+    It fires while its condition `holds`, and for `CLEAR_AFTER_S` longer if it stood before. `since` is when it
+    was raised; None if it does not fire, or if no relay has recorded it yet.
+    """
 
     rule: Rule
     firing: bool
     value: float | None
+    holds: bool = False
     since: datetime | None = None
 
 
@@ -144,9 +160,53 @@ RULES: tuple[Rule, ...] = (
 
 
 def evaluate(measures: Measures) -> list[Verdict]:
-    """What every rule says, in the table's order: worst first."""
+    """What every rule says of `measures` alone, in the table's order: worst first."""
     verdicts = []
     for rule in RULES:
         value = rule.value(measures)
-        verdicts.append(Verdict(rule, rule.fires(value), value))
+        holds = rule.fires(value)
+        verdicts.append(Verdict(rule, firing=holds, value=value, holds=holds))
     return verdicts
+
+
+def sustain(verdicts: Sequence[Verdict], standing: Mapping[str, Standing], now: datetime) -> list[Verdict]:
+    """`verdicts` in the light of the alerts that were recorded, by rule: since when, and what still lingers."""
+    return [_sustained(verdict, standing.get(verdict.rule.name), now) for verdict in verdicts]
+
+
+def _sustained(verdict: Verdict, stands: Standing | None, now: datetime) -> Verdict:
+    if stands is None:
+        return verdict
+    lingers = (now - stands.held_at).total_seconds() < CLEAR_AFTER_S
+    firing = verdict.holds or lingers
+    return replace(verdict, firing=firing, since=stands.since if firing else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """An alert that was raised, or cleared. `since` is when it was raised."""
+
+    verdict: Verdict
+    raised: bool
+    at: datetime
+    since: datetime
+
+    @property
+    def state(self) -> str:
+        """`raised` or `cleared`."""
+        return "raised" if self.raised else "cleared"
+
+    @property
+    def text(self) -> str:
+        """The sentence that people are sent."""
+        rule = self.verdict.rule
+        now = f"now {figure(rule, self.verdict.value)}"
+        if self.raised:
+            return f"{rule.severity} raised: {rule.condition} ({now}; rule {rule.name})"
+        minutes = (self.at - self.since).total_seconds() / 60
+        return f"{rule.severity} cleared after {minutes:.0f} min: {rule.condition} ({now}; rule {rule.name})"
+
+
+def figure(rule: Rule, value: float | None) -> str:
+    """A rule's value with its unit: `38.02 %`."""
+    return "no data" if value is None else f"{f'{value:.2f}'.rstrip('0').rstrip('.')} {rule.unit}".strip()

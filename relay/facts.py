@@ -16,6 +16,8 @@ from relay.delivery import Delivery, FactType, Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from relay.alerts import Transition
+
 SCOPE = "support"
 """The `scope` of every fact that the relay writes."""
 
@@ -36,6 +38,24 @@ class Fact:
     value: dict[str, Any]
     metadata: dict[str, Any]
     payload: str | None = None
+
+
+def alert_fact(change: Transition) -> Fact:
+    """The `support.alert` fact of an alert that was raised or cleared (DESIGN, 6)."""
+    rule = change.verdict.rule
+    value = {
+        "rule": rule.name,
+        "severity": rule.severity,
+        "state": change.state,
+        "value": change.verdict.value,
+        "threshold": rule.threshold,
+    }
+    metadata = {"timestamp": _iso(change.at), "condition": rule.condition, "since": _iso(change.since)}
+    return Fact(FactType.ALERT, value, metadata)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def facts_of_run(delivery: Delivery, outcome: Outcome, endpoint: str) -> list[Fact]:
@@ -77,7 +97,7 @@ def _metadata(delivery: Delivery) -> dict[str, Any]:
     conversation = delivery.conversation_id
     numeric = conversation is not None and conversation.isascii() and conversation.isdigit()
     metadata = {
-        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "timestamp": _iso(datetime.now(UTC)),
         "deliveryId": delivery.delivery_id,
         "event": delivery.event,
         "conversationId": int(conversation) if conversation is not None and numeric else conversation,
@@ -102,11 +122,17 @@ def storable_json(body: bytes) -> tuple[str, bool]:
 
     if not _ESCAPED_TROUBLE.search(body) and not _has_long_number(body):
         return body.decode(), False
-    parsed = json.loads(body.decode(), parse_int=number, parse_float=number)
+    parsed = json.loads(body.decode(), parse_int=number, parse_float=number, object_pairs_hook=_Pairs)
     cleaned, touched = _clean(parsed)
     if not (touched or altered):
         return body.decode(), False
     return _dump(cleaned), True
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The members of an object, those of one name as well: `jsonb` reads all of them, and keeps the last."""
+
+    __slots__ = ()
 
 
 class _Verbatim(str):
@@ -141,12 +167,12 @@ def _clean(value: Any) -> tuple[Any, bool]:
         text = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
         return text, text != value
+    if isinstance(value, _Pairs):
+        pairs = [(_clean(key), _clean(item)) for key, item in value]
+        return _Pairs((key, item) for (key, _), (item, _) in pairs), any(k[1] or v[1] for k, v in pairs)
     if isinstance(value, list):
         items = [_clean(item) for item in value]
         return [item for item, _ in items], any(touched for _, touched in items)
-    if isinstance(value, dict):
-        pairs = [(_clean(key), _clean(item)) for key, item in value.items()]
-        return {key: item for (key, _), (item, _) in pairs}, any(k[1] or v[1] for k, v in pairs)
     return value, False
 
 
@@ -154,10 +180,10 @@ def _dump(value: Any) -> str:
     """JSON text of a cleaned value, its numbers as they were written."""
     if isinstance(value, _Verbatim):
         return str(value)
+    if isinstance(value, _Pairs):
+        return "{" + ", ".join(f"{_text(key)}: {_dump(item)}" for key, item in value) + "}"
     if isinstance(value, list):
         return f"[{', '.join(map(_dump, value))}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_text(key)}: {_dump(item)}" for key, item in value.items()) + "}"
     return _text(value)
 
 

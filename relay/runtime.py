@@ -29,6 +29,7 @@ from relay.store.batch import GroupCommit
 from relay.store.database import Database, Lane
 from relay.store.instances import Instance
 from relay.store.migrate import migrate
+from relay.watch import WATCH_EVERY_S, AlertWatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -97,6 +98,7 @@ class Runtime:
             max_in_flight=settings.relay_max_in_flight,
         )
         self._replayer = Replayer(self.database, self.pipeline, self.instance.id, narration)
+        self._watch = AlertWatch(settings, self.database, self.instance.id, self._log)
         self._main: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._unavailable = False
@@ -149,6 +151,7 @@ class Runtime:
                 ("log tail", 0.1, self._append_tail),
                 ("replays", 0.25, self._replayer.look),
                 ("probes", self.settings.relay_probe_seconds, self._probe),
+                ("alerts", WATCH_EVERY_S, self._watch.look),
                 ("retention", 600, self._retire),
             ]
             for name, interval_s, step in services:

@@ -7,15 +7,19 @@ remedy (`ConfigurationError`), never a traceback.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
 from platformdirs.unix import Unix
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from relay.alerts import Severity
 from relay.errors import ConfigurationError
 
 WEBHOOK_PATH = "/api/webhooks/chatwoot"
@@ -27,6 +31,8 @@ def _http_url(value: str) -> str:
 
     Raises ValueError otherwise.
     """
+    import httpx  # noqa: PLC0415 - only who sets a URL pays for it
+
     parts = urlsplit(value.strip())
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must be a URL such as https://host or http://host:port")
@@ -40,6 +46,10 @@ def _http_url(value: str) -> str:
         raise ValueError("must not have a query or a fragment")
     if any(ord(c) <= 32 for c in parts.netloc + parts.path):
         raise ValueError("must not contain spaces or control characters")
+    try:
+        httpx.URL(value.strip())
+    except httpx.InvalidURL as error:
+        raise ValueError(f"is not a URL that can be called ({error})") from None
     return value.strip().rstrip("/")
 
 
@@ -118,6 +128,10 @@ class Settings(BaseSettings):
     relay_url: HttpUrl | None = None
     console_operator: str | None = None
 
+    # Telling
+    relay_alert_webhook_url: SecretStr | None = None
+    relay_alert_severities: str = "P0,P1,escalate"
+
     # Keeping
     database_url: SecretStr | None = None
     relay_data_dir: Path = Field(default_factory=lambda: Path(Unix("hotdash-relay").user_data_dir))
@@ -138,12 +152,44 @@ class Settings(BaseSettings):
             raise ValueError("holds only commas; leave it unset to accept unsigned webhooks")
         return value
 
+    @field_validator("chatwoot_api_key")
+    @classmethod
+    def _key_fits_into_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
+            raise ValueError("holds characters that no API key has; copy it from Chatwoot again")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _dsn_can_be_read(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _is_dsn(value.get_secret_value()):
+            raise ValueError("must be a connection string such as postgresql://user@host:5432/database")
+        return value
+
     @field_validator("relay_data_dir")
     @classmethod
     def _data_dir_is_absolute(cls, value: Path) -> Path:
         if " " in str(value):  # pg_ctl splits its options at spaces
             raise ValueError("must not contain a space")
         return value.expanduser().absolute()
+
+    @field_validator("relay_alert_webhook_url")
+    @classmethod
+    def _alerts_go_to_a_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _http_url(value.get_secret_value().partition("?")[0])
+        return value
+
+    @field_validator("relay_alert_severities")
+    @classmethod
+    def _severities_are_known(cls, value: str) -> str:
+        _split_severities(value)
+        return value
+
+    @property
+    def alert_severities(self) -> frozenset[Severity]:
+        """The severities whose alerts are told to `RELAY_ALERT_WEBHOOK_URL`."""
+        return _split_severities(self.relay_alert_severities)
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
@@ -187,7 +233,25 @@ def _split_secrets(value: SecretStr | None) -> tuple[bytes, ...]:
     return tuple(part.strip().encode() for part in value.get_secret_value().split(",") if part.strip())
 
 
+def _split_severities(value: str) -> frozenset[Severity]:
+    known = {severity.value.lower(): severity for severity in Severity}
+    names = [name.strip().lower() for name in value.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"{unknown[0]} is none of {', '.join(Severity)}")
+    return frozenset(known[name] for name in names)
+
+
+def _is_dsn(text: str) -> bool:
+    """True if it is a connection string that Postgres's client library reads, with ports that are numbers."""
+    try:
+        ports = conninfo_to_dict(text).get("port")
+    except psycopg.ProgrammingError:
+        return False
+    return all(port.isascii() and port.isdigit() for port in str(ports or 5432).split(",") if port)
+
+
 _SECRET_FIELDS = {"chatwoot_api_key", "chatwoot_webhook_secret", "database_url"}
+_CREDENTIALS = re.compile(r"//[^/]*@")
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -210,4 +274,6 @@ def _explain(item: Any, given: dict[str, Any]) -> str:
     reason = reason.replace("Input should be", "must be", 1)
     if field in _SECRET_FIELDS:
         return f"{field.upper()}: {reason}"
-    return f"{field.upper()}={given.get(field, item.get('input', ''))}: {reason}"
+    value = _CREDENTIALS.sub("//", str(given.get(field, item.get("input", ""))))
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
+    return f"{field.upper()}={shown}: {reason}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from relay.alerts import figure
 from relay.commands.common import as_json, connected, database, print_json, run
 from relay.settings import load_settings
 from relay.store import overview
@@ -48,6 +49,7 @@ def document(state: Overview) -> dict[str, Any]:
                 "firing": verdict.firing,
                 "value": verdict.value,
                 "threshold": verdict.rule.threshold,
+                "since": None if verdict.since is None else verdict.since.isoformat(),
             }
             for verdict in state.verdicts
         ],
@@ -115,16 +117,14 @@ def lines(state: Overview) -> list[str]:
 
 
 def _alerts(state: Overview) -> list[str]:
-    return [f"{v.rule.severity:8} {v.rule.name}: {v.rule.condition} (now {_value(v)})" for v in state.firing] or [
-        "none"
-    ]
+    return [
+        f"{v.rule.severity:8} {v.rule.name}: {v.rule.condition} (now {figure(v.rule, v.value)}{_since(v)})"
+        for v in state.firing
+    ] or ["none"]
 
 
-def _value(verdict: Verdict) -> str:
-    if verdict.value is None:
-        return "no data"
-    figure = f"{verdict.value:.2f}".rstrip("0").rstrip(".")
-    return f"{figure} {verdict.rule.unit}".strip()
+def _since(verdict: Verdict) -> str:
+    return "" if verdict.since is None else f", since {verdict.since:%H:%M:%S}Z"
 
 
 def _percent(rate: Rate) -> str:

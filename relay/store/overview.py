@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from relay.alerts import Measures, Severity, Verdict, evaluate
+from relay.alerts import Measures, Severity, Verdict, evaluate, sustain
 from relay.figures import Figures, failing_since_s, figures
-from relay.store import facts, instances
+from relay.store import alerts, facts, instances
 from relay.store.database import one_moment
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     )
     return Overview(
         at=now,
-        verdicts=evaluate(measures),
+        verdicts=sustain(evaluate(measures), await alerts.standing(connection), now),
         last_10min=last_10min,
         last_15min=last_15min,
         last_30min=last_30min,
@@ -152,4 +152,6 @@ async def gauges(connection: Connection) -> dict[str, float]:
     for severity in Severity:
         name = severity.value.lower()
         values[f"relay_alerts_firing_{name}"] = sum(v.rule.severity is severity for v in state.firing)
+    for verdict in state.verdicts:
+        values[f"relay_alert_firing_{verdict.rule.name.replace('-', '_')}"] = float(verdict.firing)
     return {name: float(value) for name, value in values.items() if value is not None}

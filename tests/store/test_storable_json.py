@@ -98,6 +98,7 @@ def test_jsonb_takes_the_copy_of_any_valid_json(jsonb: Jsonb, body: bytes) -> No
         (rb'{"a": "x\u0000y"}', '{"a": "x\ufffdy"}'),
         (rb'{"a": "\ud800!"}', '{"a": "\ufffd!"}'),
         (rb'{"\u0000": 1.10}', '{"\ufffd": 1.10}'),
+        (rb'{"a": "\u0000", "a": 1}', '{"a": "\ufffd", "a": 1}'),
         (rb'{"a": 1e131072, "b": 1.50}', '{"a": "1e131072", "b": 1.50}'),
         (rb'{"a": [1e-99999, -0.0, "\ud83d\ude00"]}', '{"a": ["1e-99999", -0.0, "\U0001f600"]}'),
     ],

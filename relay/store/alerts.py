@@ -1,0 +1,99 @@
+"""Recorded alerts: which stand and since when, their transitions as facts, and the notices that wait to be sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from relay.alerts import Severity, Standing, Transition, Verdict
+from relay.facts import alert_fact
+from relay.store import facts
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
+
+    from relay.store.database import Connection
+
+CHANNEL = "relay_alerts"
+
+_STANDING = "SELECT rule, since, held_at FROM relay.alerts"
+
+
+async def standing(connection: Connection) -> dict[str, Standing]:
+    """The alerts that stand, by rule."""
+    cursor = await connection.execute(_STANDING)
+    return {row[0]: Standing(row[1], row[2]) for row in await cursor.fetchall()}
+
+
+_HOLD = """
+    INSERT INTO relay.alerts AS a (rule) SELECT unnest(%s::text[])
+    ON CONFLICT (rule) DO UPDATE SET held_at = now()
+    RETURNING rule, since, xmax = 0
+"""
+_END = "DELETE FROM relay.alerts WHERE rule = ANY(%s) RETURNING rule, since"
+_NOTICE = "INSERT INTO relay.notices (text) SELECT unnest(%s::text[])"
+
+
+async def record(
+    connection: Connection, verdicts: Sequence[Verdict], at: datetime, *, told: Collection[Severity] = ()
+) -> list[Transition]:
+    """Raise and clear alerts as `verdicts` say; returns what has changed.
+
+    Each transition leaves a `support.alert` fact and, for a severity in `told`, a notice, in one transaction.
+    """
+    by_rule = {verdict.rule.name: verdict for verdict in verdicts}
+    async with connection.transaction():
+        cursor = await connection.execute(_HOLD, ([v.rule.name for v in verdicts if v.holds],))
+        raised = [
+            Transition(by_rule[rule], raised=True, at=at, since=since)
+            for rule, since, is_new in await cursor.fetchall()
+            if is_new
+        ]
+        cursor = await connection.execute(_END, ([v.rule.name for v in verdicts if not v.firing],))
+        cleared = [
+            Transition(by_rule[rule], raised=False, at=at, since=since) for rule, since in await cursor.fetchall()
+        ]
+        changes = raised + cleared
+        if changes:
+            await facts.record(connection, [alert_fact(change) for change in changes])
+            texts = [change.text for change in changes if change.verdict.rule.severity in told]
+            await connection.execute(_NOTICE, (texts,))
+            await connection.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
+    return changes
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One text that waits to be sent. `tries` is how often that failed."""
+
+    id: int
+    text: str
+    tries: int
+
+
+_DUE = "SELECT id, text, tries FROM relay.notices WHERE sent_at IS NULL AND due_at <= now() ORDER BY id LIMIT 10"
+_SENT = "UPDATE relay.notices SET sent_at = now() WHERE id = %s"
+_AGAIN = "UPDATE relay.notices SET tries = tries + 1, due_at = now() + make_interval(secs => %s) WHERE id = %s"
+_DROP = "DELETE FROM relay.notices WHERE id = %s"
+
+
+async def due(connection: Connection) -> list[Notice]:
+    """The notices to be sent now, oldest first."""
+    cursor = await connection.execute(_DUE)
+    return [Notice(*row) for row in await cursor.fetchall()]
+
+
+async def sent(connection: Connection, notice: Notice) -> None:
+    """It arrived."""
+    await connection.execute(_SENT, (notice.id,))
+
+
+async def try_again(connection: Connection, notice: Notice, in_s: float) -> None:
+    """It did not; it is due again in `in_s` seconds."""
+    await connection.execute(_AGAIN, (in_s, notice.id))
+
+
+async def drop(connection: Connection, notice: Notice) -> None:
+    """It was tried often enough."""
+    await connection.execute(_DROP, (notice.id,))

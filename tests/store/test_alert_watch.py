@@ -1,0 +1,209 @@
+"""The alert watch on a real Postgres: what it raises, holds, clears, and tells to a real HTTP server (DESIGN, 7)."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest_asyncio
+
+from relay.logs import RELAY_SCOPE, LogSink
+from relay.settings import AGENT_PATH
+from relay.store import overview
+from relay.store.database import Database
+from relay.watch import AlertWatch
+from tests.servers import Behaviour, relay_settings, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from relay.store.overview import Overview
+    from tests.servers import AgentStandIn, Rows
+    from tests.store.plant import Plant
+
+ALERT = "support.alert"
+_LET_A_MINUTE_PASS = "UPDATE relay.alerts SET held_at = held_at - interval '61 s', since = since - interval '61 s'"
+_DUE_NOW = "UPDATE relay.notices SET due_at = now() WHERE sent_at IS NULL"
+
+
+@pytest_asyncio.fixture
+async def database(dsn: str) -> AsyncIterator[Database]:
+    opened = Database(dsn)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest_asyncio.fixture
+async def log() -> AsyncIterator[io.StringIO]:
+    yield io.StringIO()
+
+
+@pytest_asyncio.fixture
+async def watch(database: Database, agent: AgentStandIn, log: io.StringIO) -> AsyncIterator[Callable[..., AlertWatch]]:
+    """Makes alert watches that tell `agent`, which takes the place of the chat room."""
+    sink = LogSink(stream=log, level="debug")
+
+    def make(**settings: Any) -> AlertWatch:
+        given = {"relay_alert_webhook_url": agent.url + AGENT_PATH} | settings
+        return AlertWatch(relay_settings(agent, **given), database, uuid4(), sink.logger(RELAY_SCOPE))
+
+    yield make
+    sink.close()
+
+
+async def state_of(database: Database) -> Overview:
+    async with database.connection() as connection:
+        return await overview.read(connection)
+
+
+def told(agent: AgentStandIn) -> list[str]:
+    return [json.loads(request.body)["text"] for request in agent.seen if request.status == 200]
+
+
+def transitions(rows: Rows) -> list[tuple[str, str]]:
+    return [(value["rule"], value["state"]) for value, _ in rows.facts(ALERT)]
+
+
+async def test_an_alert_is_raised_once_and_recorded_with_value_and_threshold(
+    watch: Callable[..., AlertWatch], plant: Plant, rows: Rows
+) -> None:
+    plant.dead_letters(6)
+    one = watch()
+    await one.look()
+    await one.look()
+    ((value, metadata),) = rows.facts(ALERT)
+    assert value == {
+        "rule": "dlq-warning", "severity": "Warning", "state": "raised", "value": 6, "threshold": 5
+    }  # fmt: skip
+    assert metadata["since"].endswith("Z")
+
+
+async def test_the_overview_says_since_when_an_alert_stands(
+    watch: Callable[..., AlertWatch], plant: Plant, rows: Rows, database: Database
+) -> None:
+    plant.dead_letters(6)
+    await watch().look()
+    (firing,) = (await state_of(database)).firing
+    assert firing.since == rows.one("SELECT since FROM relay.alerts")
+
+
+async def test_an_alert_at_the_edge_does_not_flap(
+    watch: Callable[..., AlertWatch], plant: Plant, rows: Rows, database: Database
+) -> None:
+    plant.dead_letters(6)
+    one = watch()
+    await one.look()
+    rows("DELETE FROM dashboard_facts WHERE fact_type = 'support.webhook.dead_letter'")
+    await one.look()
+    assert [verdict.rule.name for verdict in (await state_of(database)).firing] == ["dlq-warning"]
+    plant.dead_letters(6)
+    await one.look()
+    assert transitions(rows) == [("dlq-warning", "raised")]
+
+
+async def test_an_alert_whose_condition_has_not_held_for_a_minute_is_cleared(
+    watch: Callable[..., AlertWatch], plant: Plant, rows: Rows, database: Database
+) -> None:
+    plant.dead_letters(6)
+    one = watch()
+    await one.look()
+    rows("DELETE FROM dashboard_facts WHERE fact_type = 'support.webhook.dead_letter'")
+    rows(_LET_A_MINUTE_PASS)
+    await one.look()
+    assert transitions(rows) == [("dlq-warning", "raised"), ("dlq-warning", "cleared")]
+    assert (await state_of(database)).firing == []
+
+
+async def test_one_relay_at_a_time_watches(watch: Callable[..., AlertWatch], plant: Plant, rows: Rows) -> None:
+    first, second = watch(), watch()
+    await first.look()
+    plant.dead_letters(6)
+    await second.look()
+    assert transitions(rows) == []
+    await first.look()
+    assert transitions(rows) == [("dlq-warning", "raised")]
+
+
+async def test_watches_that_take_turns_at_the_same_moment_raise_an_alert_once(
+    watch: Callable[..., AlertWatch], plant: Plant, rows: Rows
+) -> None:
+    plant.dead_letters(6)
+    for _ in range(3):
+        rows("DELETE FROM relay.duties")
+        await asyncio.gather(*(watch().look() for _ in range(4)))
+    assert transitions(rows) == [("dlq-warning", "raised")]
+
+
+async def test_the_worst_are_told_and_the_others_are_not(
+    watch: Callable[..., AlertWatch], plant: Plant, agent: AgentStandIn, rows: Rows
+) -> None:
+    plant.runs(delivered=1, failed=9)
+    plant.dead_letters(9)
+    await watch().look()
+    assert {rule for rule, _ in transitions(rows)} == {"success-rate-p0", "success-rate-critical", "dlq-warning"}
+    one = watch()
+    rows("DELETE FROM relay.duties")
+    await one.look()
+    assert sorted(text.split(" raised")[0] for text in told(agent)) == ["P0", "P1"]
+    assert "success rate < 50 % over 10 min (now 10 %" in told(agent)[0]
+
+
+async def test_other_severities_can_be_asked_for(
+    watch: Callable[..., AlertWatch], plant: Plant, agent: AgentStandIn
+) -> None:
+    plant.dead_letters(6)
+    await watch(relay_alert_severities="warning, P2").look()
+    assert [text.split(":")[0] for text in told(agent)] == ["Warning raised"]
+
+
+async def test_nobody_is_told_without_an_address(
+    watch: Callable[..., AlertWatch], plant: Plant, agent: AgentStandIn, rows: Rows
+) -> None:
+    plant.dead_letters(30)
+    await watch(relay_alert_webhook_url=None).look()
+    assert ("escalate-dlq", "raised") in transitions(rows)
+    assert rows("SELECT text FROM relay.notices") == []
+    assert not agent.seen
+
+
+async def test_a_notice_that_does_not_arrive_is_posted_again_later(
+    watch: Callable[..., AlertWatch], plant: Plant, agent: AgentStandIn, rows: Rows
+) -> None:
+    agent.behave(Behaviour(status=503, times=1))
+    plant.dead_letters(30)
+    one = watch()
+    await one.look()
+    await one.look()
+    assert [request.status for request in agent.seen] == [503]
+    rows(_DUE_NOW)
+    await one.look()
+    await one.look()
+    assert [text.split(":")[0] for text in told(agent)] == ["escalate raised"]
+    assert rows("SELECT text FROM relay.notices WHERE sent_at IS NULL") == []
+
+
+async def test_a_notice_outlives_the_relay_that_could_not_send_it(
+    watch: Callable[..., AlertWatch], plant: Plant, agent: AgentStandIn, rows: Rows
+) -> None:
+    await agent.refuse()
+    plant.dead_letters(30)
+    await watch().look()
+    await agent.start()
+    rows(_DUE_NOW)
+    rows("DELETE FROM relay.duties")
+    await watch().look()
+    assert [text.split(":")[0] for text in told(agent)] == ["escalate raised"]
+
+
+async def test_the_address_is_in_no_log(
+    watch: Callable[..., AlertWatch], plant: Plant, agent: AgentStandIn, log: io.StringIO
+) -> None:
+    agent.behave(Behaviour(status=500))
+    plant.dead_letters(30)
+    await watch().look()
+    await until(lambda: "RELAY_ALERT_WEBHOOK_URL yet" in log.getvalue())
+    assert agent.url.removeprefix("http://") not in log.getvalue()
