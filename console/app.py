@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import signal
 import time
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from textual.app import App, SystemCommand
+from textual.filter import NoColor
 from textual.theme import Theme
 
 from console import look
@@ -82,11 +84,16 @@ class ConsoleApp(App[None]):
         for theme in look.THEMES:
             self.register_theme(Theme(**theme))
         self.theme = look.DEFAULT
+        if self.no_color:  # Textual would only turn the colours into greys
+            self._filters = [NoColor()]
+            self.add_class("no-color")
         if ascii_only:
             self._filters.append(look.AsciiFilter())
 
     def on_mount(self) -> None:
         """Open the overview and begin to read."""
+        for sign in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(sign, self.exit)
         self.switch_mode(OVERVIEW)
         self.run_worker(self._poller.run(), name="poller", exit_on_error=True)
         self.set_interval(1.0, self._tick)

@@ -218,7 +218,7 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
 
 
 def _firing_since(since: datetime | None, now: datetime) -> str:
-    return "" if since is None else f"since {words.clock(since)} ({words.span((now - since).total_seconds())})"
+    return "" if since is None else f"for {words.span((now - since).total_seconds())}"
 
 
 def health(state: Overview, width: int) -> list[Content]:

@@ -227,6 +227,22 @@ class Settings(BaseSettings):
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+_HANDED_ON = (
+    "agent_sdk_url", "chatwoot_base_url", "chatwoot_api_key", "chatwoot_account_id", "chatwoot_webhook_secret",
+    "relay_url", "relay_data_dir",
+)  # fmt: skip
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """The variables that give another program the same agent, Chatwoot and relay as `settings`."""
+    values = {name: getattr(settings, name) for name in _HANDED_ON}
+    return {
+        name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in values.items()
+        if value is not None
+    }
+
+
 def _split_secrets(value: SecretStr | None) -> tuple[bytes, ...]:
     if value is None:
         return ()

@@ -23,11 +23,11 @@ from relay.errors import FilterError, RelayError
 from relay.filters import compile_filter
 
 if TYPE_CHECKING:
-    from relay.store.browse import Detail, Key, Row
     from textual.app import ComposeResult
 
     from console.rows import Column
     from console.snapshot import Snapshot
+    from relay.store.browse import Detail, Key, Row
 
 _PEEK_AFTER_S = 0.15
 
@@ -52,7 +52,7 @@ class RowsView(Replaying, View):
 
     def compose_body(self) -> ComposeResult:
         """Filter, list, and a look at one row."""
-        yield Input(id="filter", placeholder="error:503 since:14:02 conv:77 word !word", compact=True)
+        yield Input(self.filter_text, id="filter", placeholder="error:503 since:14:02 conv:77 word !word", compact=True)
         yield Static("", id="filter-line", markup=False)
         with Container(id="columns"):
             with Vertical(id="rows-pane"):
@@ -132,8 +132,9 @@ class RowsView(Replaying, View):
         self._anchor, self._up = None, False
         self._marks.clear()
         self._all_marked = False
-        self.query_one("#filter", Input).value = text
-        self.query_one("#rows", LineList).move_to(0)
+        if self.is_mounted:
+            self.query_one("#filter", Input).value = text
+            self.query_one("#rows", LineList).move_to(0)
         self.console.read_now()
 
     def action_filter(self) -> None:

@@ -94,14 +94,16 @@ async def play(
         playing = [asyncio.create_task(traffic.play()), asyncio.create_task(_report(traffic, say))]
         ends: list[asyncio.Task[object]] = [relay, asyncio.create_task(stop.wait())]
         if watch is not None:
-            ends.append(asyncio.create_task(_until_watched(watch, settings)))
+            watching = asyncio.create_task(_until_watched(watch, settings.model_copy(update={"relay_url": bound_at})))
+            ends.append(watching)
+            playing.append(watching)
         await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in playing:
             task.cancel()
         await asyncio.gather(*playing, return_exceptions=True)
         agent.behave()
         stop.set()
-        await asyncio.gather(*ends)
+        await asyncio.gather(*ends[:2])
         sink.close()
     say("stopped. " + _told(traffic))
 

@@ -1,0 +1,136 @@
+"""The whole program in a real terminal, over a real incident: from opening it to the proof, at both sizes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.console.conftest import LIMITED, OVERLOADED, REFUSED
+from tests.servers import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.console.screens import Terminal
+    from tests.servers import Rows, RunningRelay
+
+SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 36)], ids=["80x24", "120x36"])
+ALL = OVERLOADED + LIMITED + REFUSED
+
+
+@SIZES
+async def test_the_drill_takes_at_most_twelve_keystrokes(
+    incident: RunningRelay, terminal: Callable[..., Terminal], rows: Rows, size: tuple[int, int]
+) -> None:
+    """Open, find the alert, look at one payload, go to the dead letters of the cause, replay them, see the proof."""
+    keystrokes = ["Enter", "Enter", "Escape", "R", *str(OVERLOADED), "Enter"]
+    screen = await asyncio.to_thread(terminal, size)
+    waits: list[tuple[str, ...]] = [
+        ("Agent SDK answered 503", f"{OVERLOADED} of {ALL}", "P0", "LIVE"),
+        (f"{OVERLOADED} match", "FILTERED"),
+        ("message", "Attempts", "run 1"),
+        (f"{OVERLOADED} match",),
+        ("REPLAY", f"{OVERLOADED} deliveries", "maria", "Agent SDK now: 200", f"type {OVERLOADED} and enter"),
+    ]
+    for index, key in enumerate(keystrokes):
+        if index < len(waits):
+            await asyncio.to_thread(screen.shows, *waits[index])
+        await asyncio.to_thread(screen.press, key)
+    await asyncio.to_thread(screen.shows, f"all {OVERLOADED} delivered")
+    assert len(keystrokes) <= 12
+    assert rows.one("SELECT count(*) FROM relay.deliveries WHERE state = 'dead'") == LIMITED + REFUSED
+    (plan,) = rows("SELECT requested_by, filter, canary, delivered FROM relay.replay_plans")
+    assert plan[0] == "maria"
+    assert "503" in plan[1]
+    assert plan[2:] == (1, OVERLOADED)
+
+
+@SIZES
+async def test_every_view_can_be_opened_and_fits(
+    incident: RunningRelay, terminal: Callable[..., Terminal], size: tuple[int, int]
+) -> None:
+    screen = await asyncio.to_thread(terminal, size)
+    await asyncio.to_thread(screen.shows, "Failure groups")
+    for key, text in (
+        ("2", "CAUSE"), ("3", "STATE"), ("4", "FOLLOWING"), ("5", "Alert rules"), ("6", "Who did what"), ("?", "Keys"),
+    ):  # fmt: skip
+        await asyncio.to_thread(screen.press, key)
+        shown = await asyncio.to_thread(screen.shows, text)
+        assert all(len(line) <= size[0] for line in shown.splitlines())
+    await asyncio.to_thread(screen.press, "q")
+    await until(lambda: "Keys" not in screen.text)
+    await asyncio.to_thread(screen.press, "1")
+    await asyncio.to_thread(screen.shows, "Failure groups")
+
+
+async def test_q_at_the_root_quits_and_leaves_the_terminal_as_it_was(
+    incident: RunningRelay, terminal: Callable[..., Terminal]
+) -> None:
+    screen = await asyncio.to_thread(terminal)
+    await asyncio.to_thread(screen.shows, "Failure groups")
+    await asyncio.to_thread(screen.press, "q")
+    await until(lambda: screen.has_ended)
+    assert "Failure groups" not in screen.text
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_lost_session_ends_it_and_leaves_a_running_replay_to_the_relay(
+    incident: RunningRelay, terminal: Callable[..., Terminal], rows: Rows, sign: signal.Signals
+) -> None:
+    screen = await asyncio.to_thread(terminal)
+    await asyncio.to_thread(screen.shows, "Failure groups")
+    await asyncio.to_thread(screen.press, "r")
+    await asyncio.to_thread(screen.shows, f"type {OVERLOADED} and enter")
+    await asyncio.to_thread(screen.press, *str(OVERLOADED), "Enter")
+    await until(lambda: rows("SELECT 1 FROM relay.replay_plans WHERE state = 'running'"))
+    os.kill(screen.pid, sign)
+    await until(lambda: screen.has_ended)
+    await until(lambda: rows("SELECT delivered FROM relay.replay_plans WHERE state = 'done'") == [OVERLOADED])
+
+
+async def test_the_terminal_may_change_its_size(incident: RunningRelay, terminal: Callable[..., Terminal]) -> None:
+    screen = await asyncio.to_thread(terminal, (120, 36))
+    await asyncio.to_thread(screen.shows, "Failure groups", "Deliveries by attempts")
+    await asyncio.to_thread(screen.resize, 80, 24)
+    await until(lambda: "Deliveries by attempts" not in screen.text and "Failure groups" in screen.text)
+    await asyncio.to_thread(screen.resize, 120, 36)
+    await asyncio.to_thread(screen.shows, "Deliveries by attempts")
+
+
+async def test_without_a_database_it_says_so_and_waits(terminal: Callable[..., Terminal]) -> None:
+    screen = await asyncio.to_thread(
+        terminal, (80, 24), DATABASE_URL="postgresql://nobody@127.0.0.1:9/nothing?connect_timeout=1"
+    )
+    await asyncio.to_thread(screen.shows, "Postgres")
+    assert not screen.has_ended
+    await asyncio.to_thread(screen.press, "q")
+    await until(lambda: screen.has_ended)
+
+
+async def test_without_colours_it_says_the_same(incident: RunningRelay, terminal: Callable[..., Terminal]) -> None:
+    screen = await asyncio.to_thread(terminal, (120, 36), NO_COLOR="1")
+    await asyncio.to_thread(screen.shows, "P0", "escalate", "Agent SDK answered 503")
+    assert colours_in(screen.styled_text) == set()
+
+
+async def test_with_colours_there_are_some(incident: RunningRelay, terminal: Callable[..., Terminal]) -> None:
+    screen = await asyncio.to_thread(terminal, (120, 36))
+    await asyncio.to_thread(screen.shows, "P0", "escalate", "Agent SDK answered 503")
+    assert colours_in(screen.styled_text)
+
+
+def colours_in(text: str) -> set[int]:
+    """The colours that a terminal's text asks for, as codes of SGR; the default ones left out."""
+    codes = {int(code) for codes in re.findall(r"\x1b\[([\d;]+)m", text) for code in codes.split(";")}
+    return codes & ({38, 48} | {*range(30, 38)} | {*range(40, 48)} | {*range(90, 108)})
+
+
+async def test_in_ascii_there_is_nothing_else(incident: RunningRelay, terminal: Callable[..., Terminal]) -> None:
+    screen = await asyncio.to_thread(terminal, (120, 36), "--ascii")
+    shown = await asyncio.to_thread(screen.shows, "Failure groups", "P0")
+    assert shown.isascii(), [character for character in shown if not character.isascii()]
