@@ -127,7 +127,9 @@ class ConsoleApp(App[None]):
 
     @property
     def view(self) -> View | None:
-        """The view in front, also when a dialog covers it."""
+        """The view in front, also when a dialog covers it; None once the app is about to end."""
+        if not self.is_running:
+            return None
         return next((screen for screen in reversed(self.screen_stack) if isinstance(screen, View)), None)
 
     def read_now(self) -> None:

@@ -259,7 +259,7 @@ def _relays(state: Overview) -> Content:
     return Content.assemble(
         ("✓ ", "$text-warning" if newest > _STALE_RELAY_S else "$text-success"),
         f"{words.plural(len(alive), 'relay worker')}  {versions}  beat {words.span(newest)} ago  ",
-        ("signed webhooks only", _MUTED) if signed else ("! unsigned accepted", "$text-warning"),
+        ("signed only", _MUTED) if signed else ("! unsigned accepted", "$text-warning"),
     )
 
 

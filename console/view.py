@@ -75,9 +75,14 @@ class View(Screen[None]):
             return self.focused
         return next(iter(self.query(LineList)), None)
 
+    @property
+    def is_up(self) -> bool:
+        """True while its widgets are there."""
+        return self.is_mounted and self.app.is_running
+
     def take(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""
-        if not self.is_mounted:
+        if not self.is_up:
             return
         self.freshen()
         self.question.follow(snapshot.plans)
@@ -85,7 +90,7 @@ class View(Screen[None]):
 
     def freshen(self) -> None:
         """Paint what changes without new data: the data's age, and the state of the connection."""
-        if not self.is_mounted:
+        if not self.is_up:
             return
         app, snapshot = self.console, self.console.snapshot
         width = self.app.size.width

@@ -208,11 +208,12 @@ class RowsView(Replaying, View):
         import asyncio  # noqa: PLC0415
 
         await asyncio.sleep(_PEEK_AFTER_S)
+        if not self.is_up:
+            return
         row = self.row
         text = self.query_one("#peek-text", Static)
         if row is None:
             text.update("")
-            self.query_one("#peek").border_title = None
             return
         known = self._detail
         if known is None or (known.row.id, known.row.run, known.row.state) != (row.id, row.run, row.state):
@@ -225,8 +226,8 @@ class RowsView(Replaying, View):
         if known is None or self.row is None or self.row.id != known.row.id:
             return
         width = max(20, self.query_one("#peek").size.width - 2)
-        self.query_one("#peek").border_title = f"{row.event or '–'} · conversation {row.conversation_id or '–'}"
-        text.update(Content("\n").join([*attempt_lines(known, width), Content(""), peek(known)]))
+        what = Content.styled(f"{row.event or '–'} · conversation {row.conversation_id or '–'}", "bold")
+        text.update(Content("\n").join([what, *attempt_lines(known, width), Content(""), peek(known)]))
 
     @property
     def row(self) -> Row | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import shlex
@@ -82,7 +83,7 @@ class EditorScreen(ModalScreen[bytes | None]):
         try:
             parse_object(self._text.encode("utf-8", "surrogatepass"))
         except BadBody as error:
-            return str(error)
+            return f"{error}{_place_of_fault(self._text)}"
         return None
 
     def _check(self) -> None:
@@ -146,6 +147,17 @@ class EditorScreen(ModalScreen[bytes | None]):
             self.query_one("#editor", TextArea).text = self._text
         self._check()
         self.action_review()
+
+
+def _place_of_fault(text: str) -> str:
+    """`: line 4, column 14: …`, where it is JSON's grammar that is broken."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return f": line {error.lineno}, column {error.colno}: {error.msg}"
+    except (ValueError, RecursionError):
+        return ""
+    return ""
 
 
 def _diff(before: str, after: str) -> Content:

@@ -50,7 +50,7 @@ class HealthView(Replaying):
     def freshen(self) -> None:
         """Show the health check's lines as they come as well."""
         super().freshen()
-        if not self.is_mounted:
+        if not self.is_up:
             return
         (head, *rest), ok = self.console.check
         style = {True: "$text-success bold", False: "$text-error bold", None: "$text-muted"}[ok]

@@ -62,7 +62,7 @@ class Watched:
 @asynccontextmanager
 async def opened(app: ConsoleApp, size: tuple[int, int]) -> AsyncIterator[Watched]:
     """The console, for as long as the block lasts."""
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=size, notifications=True) as pilot:
         yield Watched(app, pilot)
 
 

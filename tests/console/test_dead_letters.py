@@ -1,0 +1,326 @@
+"""The dead-letter queue in the console: find, mark, look, replay by the rules, discard; every write is a plan."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.console.conftest import LIMITED, OVERLOADED, REFUSED
+from tests.servers import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.console.screens import Watched
+    from tests.servers import AgentStandIn, Rows, RunningRelay
+
+    Console = Callable[..., object]
+
+ALL = OVERLOADED + LIMITED + REFUSED
+
+
+def plans(rows: Rows) -> list[tuple[str, int, int]]:
+    return rows("SELECT requested_by, total, delivered FROM relay.replay_plans ORDER BY id")
+
+
+def dead(rows: Rows) -> int:
+    return rows.one("SELECT count(*) FROM relay.deliveries WHERE state = 'dead'")
+
+
+async def in_queue(seen: Watched, *more: str) -> None:
+    """Go to the dead letters and wait for the rows."""
+    await seen.shows("Failure groups")
+    await seen.press("2")
+    await seen.shows(f"all {ALL}", *more)
+
+
+async def test_they_are_listed_newest_first_with_what_matters(
+    incident: RunningRelay, console: Console, rows: Rows
+) -> None:
+    async with console() as seen:
+        await in_queue(seen, "ID", "AGE", "EVENT", "CONV", "TRY", "STATUS", "CAUSE")
+        shown = [line.split()[0] for line in seen.text.splitlines() if "message_created" in line]
+        newest = rows(
+            "SELECT left(delivery_id, 8) FROM relay.deliveries WHERE state = 'dead' ORDER BY finished_at DESC"
+        )
+        assert shown[0] == newest[0]
+        assert shown == newest[: len(shown)]
+
+
+async def test_the_list_is_filtered_as_it_is_typed(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("slash")
+        await seen.type("status:429")
+        await seen.shows(f"{LIMITED} match", f"{ALL - LIMITED} hidden")
+        await seen.press("enter", "escape")
+        await seen.shows(f"all {ALL}")
+
+
+@pytest.mark.parametrize(
+    ("text", "matching"),
+    [("error:rate", LIMITED), ("event:message_created", ALL), ("conv:47", 1), ('payload.content:"message 3"', 1),
+     ("age:<1h", ALL), ("age:>1h", 0), ('"message 12"', 1), ("!429 !422", None), ("status:4xx", LIMITED + REFUSED),
+     ("test:yes", 0)],
+)  # fmt: skip
+async def test_every_key_of_the_grammar_filters(
+    incident: RunningRelay, console: Console, text: str, matching: int | None
+) -> None:
+    async with console(size=(140, 30)) as seen:
+        await in_queue(seen)
+        await seen.press("slash")
+        seen.app.screen.query_one("#filter").value = text
+        await seen.shows("FILTERED", f"{text}   " if matching is None else f"{text}   {matching} match")
+
+
+async def test_a_filter_that_does_not_parse_is_explained_and_changes_nothing(
+    incident: RunningRelay, console: Console
+) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("slash")
+        await seen.type("age:soon")
+        await seen.shows("age:soon: say age:<1h", "00000047")
+
+
+async def test_an_empty_list_says_why(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("slash")
+        await seen.type("nothing-like-it")
+        await seen.shows("Nothing matches the filter", "0 match")
+
+
+async def test_the_payload_and_the_attempts_are_beside_the_row(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("slash")
+        await seen.type("conv:7")
+        await seen.press("enter")
+        await seen.shows("1 match", '"message 7"', "message_created · conversation 7")
+        assert len([line for line in seen.text.splitlines() if " 503 " in line and "│  " in line]) == 3
+
+
+async def test_enter_opens_one_close_up_and_back_keeps_the_place(incident: RunningRelay, console: Console) -> None:
+    async with console(size=(120, 60)) as seen:
+        await in_queue(seen)
+        await seen.press("j", "j", "enter")
+        shown = await seen.shows("DEAD", "Attempts", "run 1", "Payload", "Headers", "never replayed", "answered:")
+        delivery = next(line.split()[-1] for line in shown.splitlines() if "delivery id" in line)
+        await seen.press("q")
+        await seen.shows(f"all {ALL}")
+        await seen.press("y")
+        await seen.shows(f"Copied {delivery}")
+
+
+async def test_one_is_replayed_by_y(incident: RunningRelay, console: Console, rows: Rows, agent: AgentStandIn) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("r")
+        await seen.shows("REPLAY", "1 delivery", agent.url, "as maria", "Sent ones can't be unsent")
+        await seen.press("y")
+        await seen.shows("all 1 delivered")
+    assert plans(rows) == [("maria", 1, 1)]
+    assert dead(rows) == ALL - 1
+
+
+@pytest.mark.parametrize("key", ["enter", "r", "escape", "q", "n", "x", "space"])
+async def test_no_other_key_sends_anything(incident: RunningRelay, console: Console, rows: Rows, key: str) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("r")
+        await seen.shows("y does it")
+        await seen.press(key)
+        await seen.hides("y does it")
+        assert plans(rows) == []
+
+
+async def test_marked_ones_are_listed_and_replayed_together(
+    incident: RunningRelay, console: Console, rows: Rows
+) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("space", "space", "space")
+        await seen.shows("3 marked", "■")
+        await seen.press("r")
+        await seen.shows("3 deliveries", "conv ", "y does it")
+        await seen.press("y")
+        await seen.shows("all 3 delivered")
+    assert plans(rows) == [("maria", 3, 3)]
+
+
+async def test_a_range_is_marked_by_v(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("space", "j", "j", "v")
+        await seen.shows("4 marked")
+        await seen.press("u")
+        await seen.hides("marked")
+
+
+async def test_all_that_match_need_their_count_typed(incident: RunningRelay, console: Console, rows: Rows) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("asterisk")
+        await seen.shows("all that match are marked")
+        await seen.press("r")
+        await seen.shows(f"{ALL} deliveries", f"type {ALL} and enter")
+        await seen.press("enter")
+        await seen.shows(f"type {ALL} first")
+        await seen.type("46")
+        await seen.press("enter")
+        await seen.shows(f"that is not {ALL}")
+        assert plans(rows) == []
+        await seen.type(str(ALL))
+        await seen.press("enter")
+        await seen.shows(f"all {ALL} delivered")
+    assert plans(rows) == [("maria", ALL, ALL)]
+    assert dead(rows) == 0
+
+
+async def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(
+    incident: RunningRelay, console: Console, rows: Rows
+) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("R", "n")
+        await seen.shows(
+            f"{ALL} deliveries would be sent", "nothing was sent", f"{OVERLOADED}  503  Agent SDK answered 503",
+            f"message_created {ALL}",
+        )  # fmt: skip
+    assert plans(rows) == []
+
+
+async def test_what_is_asked_for_is_frozen(
+    incident: RunningRelay, console: Console, rows: Rows, agent: AgentStandIn
+) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("R")
+        await seen.shows(f"type {ALL} and enter", "frozen")
+        rows("UPDATE relay.deliveries SET state = 'discarded' WHERE conversation_id = '1'")
+        await seen.type(str(ALL))
+        await seen.press("enter")
+        await seen.shows(f"{ALL - 1} delivered", "1 dealt with by somebody else")
+
+
+async def test_a_replay_that_fails_again_stops_and_says_so(
+    incident: RunningRelay, console: Console, rows: Rows, agent: AgentStandIn
+) -> None:
+    from relay.demo.agent import Behaviour  # noqa: PLC0415
+
+    agent.behave(Behaviour(status=503))
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("R")
+        await seen.shows("and enter")
+        await seen.type(str(ALL))
+        await seen.press("enter")
+        await seen.shows("Stopped", "1 dead again", f"{ALL - 1} deliveries not sent")
+    assert dead(rows) == ALL
+
+
+async def test_a_running_replay_is_paused_resumed_and_stopped(
+    incident: RunningRelay, console: Console, rows: Rows
+) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("R")
+        await seen.shows("and enter")
+        await seen.type(str(ALL))
+        await seen.press("enter")
+        await seen.shows("p pauses, x stops")
+        await until(lambda: dead(rows) < ALL)
+        await seen.press("p")
+        await seen.shows("paused", "p goes on")
+        await seen.press("p")
+        await seen.shows("running")
+        await seen.press("x")
+        await seen.shows("Stopped: stopped by an operator")
+        assert 0 < dead(rows) < ALL
+    actions = rows("SELECT action FROM relay.operator_actions WHERE operator = 'maria' ORDER BY id")
+    assert actions == ["replay", "replay.pause", "replay.resume", "replay.stop"]
+
+
+async def test_without_a_relay_it_says_so_at_once(incident: RunningRelay, console: Console, rows: Rows) -> None:
+    await incident.stop()
+    async with console() as seen:
+        await seen.press("2")
+        await seen.shows(f"all {ALL}")
+        await seen.press("r")
+        await seen.shows("No relay is running", "relay serve")
+    assert plans(rows) == []
+
+
+async def test_a_discard_needs_a_reason_and_is_recorded(incident: RunningRelay, console: Console, rows: Rows) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("d")
+        await seen.shows("DISCARD", "1 dead letter", "as maria")
+        await seen.press("enter")
+        await seen.shows("it needs some text")
+        await seen.type("spam from a bot")
+        await seen.press("enter")
+        await seen.shows(f"all {ALL - 1}")
+    (row,) = rows("SELECT operator, reason, result IS NOT NULL FROM relay.operator_actions WHERE action = 'discard'")
+    assert row == ("maria", "spam from a bot", True)
+    assert rows.one("SELECT count(*) FROM relay.deliveries WHERE state = 'discarded'") == 1
+
+
+async def test_many_are_discarded_only_with_their_count_typed(
+    incident: RunningRelay, console: Console, rows: Rows
+) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("space", "space", "d")
+        await seen.shows("2 dead letters")
+        await seen.type("duplicates")
+        await seen.press("enter")
+        await seen.shows("type 2 and enter")
+        await seen.press("2", "enter")
+        await until(lambda: dead(rows) == ALL - 2)
+
+
+async def test_an_edited_payload_is_checked_shown_as_a_difference_and_replayed(
+    incident: RunningRelay, console: Console, rows: Rows, agent: AgentStandIn
+) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("slash")
+        await seen.type("conv:47")
+        await seen.press("enter")
+        await seen.shows("1 match")
+        await seen.press("e")
+        await seen.shows("Edit the payload", '"message 47"', "a JSON object, as it came")
+        editor = seen.app.screen.query_one("#editor")
+        original = editor.text
+        editor.text = original.replace('"message 47"', '"message 47')
+        await seen.shows("line 4, column 14")
+        await seen.press("ctrl+s")
+        await seen.shows("Edit the payload")
+        editor.text = original.replace("message 47", "mended")
+        await seen.shows("a JSON object, changed")
+        await seen.press("ctrl+s")
+        await seen.shows('-   "content": "message 47"', '+   "content": "mended"')
+        await seen.press("y")
+        await seen.shows("1 delivery with an edited body", "type 1 and enter")
+        await seen.press("1", "enter")
+        await seen.shows("all 1 delivered")
+    assert json.loads(agent.seen[-1].body)["content"] == "mended"
+    kept = rows.one("SELECT body FROM relay.deliveries WHERE conversation_id = '47'")
+    assert json.loads(kept)["content"] == "message 47"
+
+
+async def test_rows_leave_the_screen_as_the_relay_delivers_them(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("slash")
+        await seen.type("status:429")
+        await seen.press("enter")
+        await seen.shows(f"{LIMITED} match")
+        await seen.press("R")
+        await seen.shows(f"type {LIMITED} and enter")
+        await seen.press(str(LIMITED), "enter")
+        await seen.shows(f"all {LIMITED} delivered", "Nothing matches the filter", "0 match")

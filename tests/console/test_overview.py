@@ -1,0 +1,164 @@
+"""The overview's panels, keys and sentences, on a real incident."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.console.conftest import LIMITED, OVERLOADED, REFUSED, webhook
+from tests.servers import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay
+
+    Console = Callable[..., object]
+
+ALL = OVERLOADED + LIMITED + REFUSED
+
+
+async def test_the_first_sentence_is_the_cause(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        shown = await seen.shows("Agent SDK answered 503 since", f"{OVERLOADED} of {ALL} open dead letters share")
+        assert shown.splitlines()[1].strip().startswith("Agent SDK answered 503 since")
+
+
+async def test_it_shows_everything_at_a_glance(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.shows(
+            "LIVE", "db ", f"dead letters {ALL} open", "maria · RW",  # the status line
+            "2.1 % 1 h", "2.1 % 15 min", "2.1 % now",  # one of forty-eight was delivered
+            "avg attempts", "p95", "in flight", f"{ALL} in 1 h", f"{ALL} in 24 h", f"{ALL} open",
+            "1 ok", "45 dead", "2 dead", "503 × 40", "429 × 5", "422 × 2",
+            "▲P0", "success rate < 50 % over 10 min", "‼escalate", "more than 20 dead letters in 1 h",
+            "✓ Agent SDK /health", "200", "1 relay worker", "v0.1.0", "beat", "unsigned accepted",
+        )  # fmt: skip
+
+
+async def test_groups_are_counted_by_cause(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        shown = await seen.shows("Agent SDK is rate limiting (429)", "Agent SDK refused the payload (422)")
+        groups = [line.split() for line in shown.splitlines() if "Agent SDK" in line and "message_created" in line]
+        assert [(int(group[0]), group[4]) for group in groups] == [
+            (OVERLOADED, "503"), (LIMITED, "429"), (REFUSED, "422")
+        ]  # fmt: skip
+
+
+async def test_enter_opens_the_group_as_a_filtered_list(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        await seen.press("j", "enter")
+        await seen.shows("FILTERED", f"{LIMITED} match", f"{ALL - LIMITED} hidden")
+
+
+async def test_w_switches_the_window(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        for window in ("6 h", "24 h", "15 min", "1 h"):
+            await seen.press("w")
+            await seen.shows(f"Success, last {window}", f"Deliveries by attempts, last {window}")
+
+
+async def test_o_sorts_the_groups(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        for order in ("count", "last", "rate"):
+            await seen.press("o")
+            await seen.shows(f"Failure groups by {order}")
+
+
+async def test_z_gives_the_groups_all_of_the_room(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.shows("Success, last")
+        await seen.press("z")
+        await seen.hides("Success, last")
+        await seen.press("z")
+        await seen.shows("Success, last")
+
+
+async def test_the_cursor_stays_on_its_group_when_the_order_changes(
+    incident: RunningRelay, console: Console, agent: AgentStandIn, rows: Rows
+) -> None:
+    async with console() as seen:
+        await seen.shows("Agent SDK refused the payload (422)")
+        await seen.press("G")
+        rows("UPDATE relay.deliveries SET final_status = '422', last_error = 'Agent SDK refused the payload (422)'"
+             " WHERE state = 'dead' AND final_status = '503' AND conversation_id <> '1'")  # fmt: skip
+        await until(lambda: f"{OVERLOADED + REFUSED - 1} " in seen.text)
+        await seen.press("enter")
+        await seen.shows("status:422", f"{OVERLOADED + REFUSED - 1} match")
+
+
+async def test_when_all_is_well_it_says_so(relay: RunningRelay, console: Console) -> None:
+    await relay.post(webhook(1))
+    async with console() as seen:
+        await seen.shows("Nothing is failing. No dead letter waits.", "✓ no alerts", "none fires", "100.0 %")
+
+
+async def test_before_the_first_webhook_it_says_why_it_is_empty(relay: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.shows("no delivery in this window", "No webhook has come yet", "no webhook yet")
+
+
+async def test_without_a_relay_it_says_so_first(console: Console) -> None:
+    async with console() as seen:
+        await seen.shows("No relay is running: none was ever heard of", "relay serve", "✗ no relay is alive")
+
+
+async def test_a_relay_that_has_fallen_silent_is_the_worst_of_all(
+    incident: RunningRelay, console: Console, rows: Rows
+) -> None:
+    await incident.stop()
+    rows("UPDATE relay.instances SET heartbeat_at = now() - interval '61 s'")
+    async with console() as seen:
+        await seen.shows("No relay is running: the last was heard of 1m ago", "no relay heartbeat for 60 s")
+
+
+async def test_a_signed_relay_is_shown_as_one(start_relay: Callable[..., object], console: Console) -> None:
+    await start_relay(chatwoot_webhook_secret="s3cret")  # noqa: S106 - a test's
+    async with console() as seen:
+        await seen.shows("signed only")
+        await seen.hides("unsigned")
+
+
+async def test_p_pauses_painting_and_says_how_old_the_numbers_are(relay: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.shows("no webhook yet")
+        await seen.press("p")
+        await seen.shows("PAUSED")
+        await relay.post(webhook(1))
+        await until(lambda: "PAUSED 2s" in seen.text)
+        assert "no webhook yet" in seen.text
+        await seen.press("p")
+        await seen.shows("LIVE", "Webhook forwarded successfully")
+
+
+async def test_new_deliveries_appear_by_themselves(relay: RunningRelay, console: Console, agent: AgentStandIn) -> None:
+    async with console() as seen:
+        await seen.shows("no webhook yet")
+        await relay.post(webhook(1))
+        await seen.shows("100.0 % 1 h", "Webhook forwarded successfully")
+
+
+async def test_an_alert_says_for_how_long_it_has_fired(incident: RunningRelay, console: Console, rows: Rows) -> None:
+    await until(lambda: rows("SELECT 1 FROM relay.alerts"))
+    rows("UPDATE relay.alerts SET since = since - interval '19 minutes'")
+    async with console() as seen:
+        await seen.shows("for 19m")
+
+
+async def test_the_palette_knows_every_action(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        await seen.press("colon")
+        await seen.type("switch the window")
+        await seen.shows("Switch the window: 15 min, 1 h, 6 h, 24 h")
+        await seen.press("enter")
+        await seen.shows("Success, last 6 h")
+
+
+async def test_the_theme_can_be_switched(relay: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        before = seen.app.theme
+        await seen.press("T")
+        assert seen.app.theme != before
+        await seen.shows("Failure groups")
