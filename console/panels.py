@@ -10,6 +10,7 @@ from rich.console import Console
 from textual.content import Content
 
 from console import words
+from console.clean import clean
 from relay.alerts import Severity
 
 if TYPE_CHECKING:
@@ -319,7 +320,7 @@ def log_line(line: LogLine, *, width: int = 0) -> Content:
     """A line of the forwarding log in the runbook's form, with its time; cut to `width` if given."""
     glyph, style = _LEVELS.get(line.level, ("  ", ""))
     fields = ", ".join(f"{key}: {value}" for key, value in line.fields.items() if key != "agentEndpoint")
-    reference = "" if line.delivery_id is None else f"{line.delivery_id[:8]}  "
+    reference = "" if line.delivery_id is None else f"{clean(line.delivery_id[:8])}  "
     content = Content.assemble(
         (f"{line.at:%H:%M:%S}.{line.at.microsecond // 1000:03d} ", _MUTED),
         (glyph, style),

@@ -55,7 +55,13 @@ class DetailView(Replaying):
 
     def on_mount(self) -> None:
         """Name the sections."""
-        titles = {"timeline": "Attempts", "payload": "Payload", "headers": "Headers", "history": "Replays"}
+        titles = {
+            "facts": "Delivery",
+            "timeline": "Attempts",
+            "payload": "Payload",
+            "headers": "Headers",
+            "history": "Replays",
+        }
         for section, title in titles.items():
             self.query_one(f"#detail-{section}").border_title = title
 
@@ -78,7 +84,6 @@ class DetailView(Replaying):
         self._detail = detail
         width = self.app.size.width - 4
         self._update("facts", details.facts(detail, self._link(detail)))
-        self.query_one("#detail-facts").border_title = f"Delivery {detail.row.delivery_id[:36]}"
         self._update("timeline", details.timeline(detail, width))
         if fresh:
             self.query_one("#detail-payload", Static).update(details.payload(detail))

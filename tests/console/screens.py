@@ -101,6 +101,14 @@ class Terminal:
         return self._tmux("capture-pane", "-p", "-e")
 
     @property
+    def clipboard(self) -> str:
+        """What the program last copied, by OSC 52; empty if nothing."""
+        try:
+            return self._tmux("show-buffer")
+        except subprocess.CalledProcessError:
+            return ""
+
+    @property
     def pid(self) -> int:
         """The program's process."""
         return int(self._tmux("display-message", "-p", "#{pane_pid}"))

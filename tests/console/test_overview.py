@@ -10,7 +10,7 @@ from tests.servers import until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay
+    from tests.servers import AgentStandIn, Rows, RunningRelay
 
     Console = Callable[..., object]
 
@@ -113,7 +113,7 @@ async def test_a_relay_that_has_fallen_silent_is_the_worst_of_all(
 
 
 async def test_a_signed_relay_is_shown_as_one(start_relay: Callable[..., object], console: Console) -> None:
-    await start_relay(chatwoot_webhook_secret="s3cret")  # noqa: S106 - a test's
+    await start_relay(chatwoot_webhook_secret="s3cret")
     async with console() as seen:
         await seen.shows("signed only")
         await seen.hides("unsigned")

@@ -1,0 +1,346 @@
+"""Deliveries, log, health, activity, test webhooks, copying, read-only: key by key, on a real relay."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from relay.demo.agent import Behaviour
+from tests.console.conftest import OVERLOADED, webhook
+from tests.servers import until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from relay.demo.chatwoot import ChatwootStandIn
+    from tests.console.screens import Terminal
+    from tests.servers import AgentStandIn, Rows, RunningRelay
+
+    Console = Callable[..., object]
+    Start = Callable[..., Awaitable[RunningRelay]]
+
+
+# Deliveries
+
+
+async def test_deliveries_shows_all_of_them_live(relay: RunningRelay, console: Console, agent: AgentStandIn) -> None:
+    await relay.post(webhook(1))
+    async with console() as seen:
+        await seen.press("3")
+        await seen.shows("delivered", "all 1")
+        agent.behave(Behaviour(status=422))
+        await relay.post(webhook(2))
+        await seen.shows("dead", "all 2")
+
+
+async def test_a_delivery_leads_to_its_attempts(incident: RunningRelay, console: Console) -> None:
+    async with console(size=(120, 50)) as seen:
+        await seen.press("3")
+        await seen.shows("STATE")
+        await seen.press("slash")
+        await seen.type("conv:1")
+        await seen.press("enter")
+        await seen.shows("1 match")
+        await seen.press("enter")
+        await seen.shows("run 1", " 1  ", "+1 ms", "+2 ms", "503")
+
+
+async def test_only_a_dead_letter_can_be_replayed(relay: RunningRelay, console: Console, rows: Rows) -> None:
+    await relay.post(webhook(1))
+    async with console() as seen:
+        await seen.press("3")
+        await seen.shows("all 1")
+        await seen.press("enter")
+        await seen.shows("DELIVERED")
+        await seen.press("r")
+        await seen.shows("Only a dead letter can be replayed")
+    assert rows("SELECT 1 FROM relay.replay_plans") == []
+
+
+async def test_a_delivery_links_to_its_conversation_in_chatwoot(relay: RunningRelay, console: Console) -> None:
+    await relay.post(webhook(77))
+    async with console(chatwoot_base_url="https://chat.example", chatwoot_account_id=3) as seen:
+        await seen.press("3")
+        await seen.shows("all 1")
+        await seen.press("enter")
+        await seen.shows("https://chat.example/app/accounts/3/conversations/77")
+
+
+async def test_a_signature_is_not_shown(relay: RunningRelay, console: Console) -> None:
+    await relay.post(webhook(1), x_chatwoot_signature="sha256=feedface", x_chatwoot_timestamp="1")
+    async with console(size=(120, 60)) as seen:
+        await seen.press("3")
+        await seen.shows("all 1")
+        await seen.press("enter")
+        await seen.shows("x-chatwoot-signature: (not shown)", "x-chatwoot-timestamp: 1")
+
+
+# Log
+
+
+async def test_the_log_follows_its_end(relay: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("FOLLOWING", "the log is empty")
+        await relay.post(webhook(1), x_chatwoot_delivery="abcdefgh-1")
+        await seen.shows("abcdefgh  Forwarding Chatwoot webhook  attempt: 1", "Webhook forwarded successfully")
+
+
+async def test_the_log_is_held_and_followed_again(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("FOLLOWING", "Webhook forwarded successfully")
+        await seen.press("k")
+        await seen.shows("held; f follows")
+        await seen.press("f")
+        await seen.shows("FOLLOWING")
+
+
+async def test_the_log_is_searched_both_ways(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("FOLLOWING", "Webhook forwarded successfully")
+        await seen.press("slash")
+        await seen.type("00000003")
+        await seen.press("enter")
+        await seen.shows("finding 00000003", "held")
+        lines = seen.app.screen.query_one("#log-lines")
+        last = lines.cursor
+        await seen.press("N")
+        await until(lambda: lines.cursor < last)
+        await seen.press("n")
+        await until(lambda: lines.cursor == last)
+        await seen.press("n")
+        await seen.shows("No more below")
+
+
+async def test_the_log_jumps_from_failure_to_failure(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("Webhook forwarded successfully")
+        await seen.press("left_square_bracket")
+        lines = seen.app.screen.query_one("#log-lines")
+        await until(lambda: lines.cursor < len(lines.keys) - 1)
+        first = lines.cursor
+        await seen.press("left_square_bracket")
+        await until(lambda: lines.cursor < first)
+        await seen.press("right_square_bracket")
+        await until(lambda: lines.cursor == first)
+
+
+async def test_the_log_shows_a_level_and_worse(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("Forwarding Chatwoot webhook")
+        await seen.press("l")
+        await seen.shows("level warning and worse")
+        await seen.hides("Forwarding Chatwoot webhook")
+        await seen.press("l")
+        await seen.shows("level error and worse", "dead-lettered")
+
+
+async def test_a_log_line_leads_to_its_delivery(relay: RunningRelay, console: Console) -> None:
+    await relay.post(webhook(1), x_chatwoot_delivery="the-one-and-only")
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("Webhook forwarded successfully")
+        await seen.press("enter")
+        await seen.shows("the-one-and-only", "DELIVERED")
+
+
+async def test_the_log_goes_back_fifty_thousand_lines(relay: RunningRelay, console: Console, rows: Rows) -> None:
+    rows(
+        "INSERT INTO relay.log (at, level, scope, message, fields, instance)"
+        " SELECT now(), 'info', 'support.webhook', 'line ' || n, '{}', gen_random_uuid()"
+        " FROM generate_series(1, 50000) n"
+    )
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("line 50000")
+        lines = seen.app.screen.query_one("#log-lines")
+        for _ in range(60):
+            if len(lines.keys) >= 50_000:
+                break
+            held = len(lines.keys)
+            await seen.press("g", "k")
+            await until(lambda held=held: len(lines.keys) > held)
+        await seen.press("g")
+        await seen.shows("50,000 lines")
+        await until(lambda: any(line.rstrip().endswith("line 1") for line in seen.text.splitlines()))
+
+
+# Health, health check, test webhook
+
+
+async def test_health_lists_probes_relays_and_every_rule(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.press("5")
+        shown = await seen.shows("Agent SDK /health", "worker 0", "unsigned accepted", "FIRING", "quiet")
+        for rule in ("success-rate-p0", "escalate-dlq", "relay-down", "no-webhooks-info"):
+            assert rule in shown
+
+
+async def test_h_runs_the_runbooks_health_check(
+    start_relay: Start, console: Console, chatwoot: ChatwootStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    rows: Rows,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    await start_relay()
+    async with console(
+        chatwoot_base_url=chatwoot.url, chatwoot_api_key=chatwoot.api_key, chatwoot_account_id=chatwoot.account_id
+    ) as seen:
+        await seen.shows("Failure groups")
+        await seen.press("h")
+        await seen.shows(
+            "Chatwoot health check OK → artifacts/ops/chatwoot_health_", "  /rails/health: OK (200)",
+            "  authenticated API: OK (200)", "Agent SDK /health: OK (200)",
+        )  # fmt: skip
+        await until(lambda: rows("SELECT operator FROM relay.operator_actions") == ["maria"])
+    (artifact,) = (tmp_path / "artifacts" / "ops").iterdir()
+    assert json.loads(artifact.read_text())["allOk"] is True
+
+
+async def test_h_says_what_is_missing(relay: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        await seen.press("h")
+        await seen.shows("could not be run", "CHATWOOT_BASE_URL")
+
+
+@pytest.mark.parametrize("secret", [None, "s3cret"])
+async def test_t_posts_a_test_webhook_and_follows_it(
+    start_relay: Start, console: Console, agent: AgentStandIn, rows: Rows, secret: str | None
+) -> None:
+    relay = await start_relay(chatwoot_webhook_secret=secret)
+    agent.behave(Behaviour(status=503, times=1))
+    async with console(relay=relay, chatwoot_webhook_secret=secret) as seen:
+        await seen.shows("Failure groups")
+        await seen.press("t")
+        await seen.shows("TEST WEBHOOK", relay.url, "as maria", "1  message_created", "3  conversation_status_changed")
+        await seen.press("3")
+        await seen.shows("the relay answered 200", "attempt: 2", "Webhook forwarded successfully", "any key closes")
+        await seen.press("escape")
+        await seen.hides("TEST WEBHOOK")
+        await seen.shows("– 1 h")  # outside the success rate
+    ((_, metadata),) = rows.facts("support.webhook.retry")
+    assert metadata["test"] is True
+
+
+async def test_t_says_that_no_relay_answers(relay: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        await seen.press("t")
+        await seen.shows("TEST WEBHOOK")
+        await seen.press("1")
+        await seen.shows("No relay answers at http://127.0.0.1:9", "RELAY_URL")
+
+
+# Activity
+
+
+async def test_activity_tells_who_did_what(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        await seen.press("r")
+        await seen.shows("and enter")
+        await seen.type(str(OVERLOADED))
+        await seen.press("enter")
+        await seen.shows(f"all {OVERLOADED} delivered")
+        await seen.press("escape", "6")
+        await seen.shows(
+            "#1 done", f"{OVERLOADED} delivered", "by maria", "replay", "plan #1", "Agent SDK answered 503"
+        )
+
+
+async def test_another_console_watches_and_stops_a_replay(
+    incident: RunningRelay, console: Console, rows: Rows, agent: AgentStandIn
+) -> None:
+    async with console() as first:
+        await first.shows("Failure groups")
+        await first.press("r")
+        await first.shows("and enter")
+        await first.type(str(OVERLOADED))
+        await first.press("enter")
+        await first.shows("p pauses")
+        await first.press("p")
+        await first.shows("paused")
+        async with console(console_operator="jonas") as second:
+            await second.press("6")
+            await second.shows("#1 paused", "by maria")
+            await second.press("enter")
+            await second.shows("p goes on, x stops")
+            await second.press("x")
+            await second.shows("Stopped")
+    assert rows("SELECT operator FROM relay.operator_actions WHERE action = 'replay.stop'") == ["jonas"]
+
+
+# Copying, over OSC 52
+
+
+async def test_a_payload_is_copied_through_the_terminal(
+    relay: RunningRelay, terminal: Callable[..., Terminal], agent: AgentStandIn
+) -> None:
+    agent.behave(Behaviour(status=422))
+    await relay.post(webhook(1, content="naïve ␛ text"), x_chatwoot_delivery="delivery-to-copy")
+    screen = await asyncio.to_thread(terminal)
+    await asyncio.to_thread(screen.shows, "Failure groups")
+    await asyncio.to_thread(screen.press, "2")
+    await asyncio.to_thread(screen.shows, "all 1")
+    await asyncio.to_thread(screen.press, "y")
+    await until(lambda: screen.clipboard == "delivery-to-copy")
+    await asyncio.to_thread(screen.press, "Enter")
+    await asyncio.to_thread(screen.shows, "Attempts")
+    await asyncio.to_thread(screen.press, "y")
+    await until(lambda: "naïve ␛ text" in screen.clipboard)
+
+
+async def test_the_curl_command_sends_the_very_same_bytes(
+    relay: RunningRelay, terminal: Callable[..., Terminal], agent: AgentStandIn
+) -> None:
+    nasty = 'it\'s "$(touch pwned)" `id` \\n \x7f ümlaut'
+    agent.behave(Behaviour(status=422, times=1))
+    await relay.post(webhook(1, content=nasty), x_chatwoot_delivery="curl-me")
+    screen = await asyncio.to_thread(terminal, AGENT_SDK_URL=agent.url)
+    await asyncio.to_thread(screen.shows, "Failure groups")
+    await asyncio.to_thread(screen.press, "2")
+    await asyncio.to_thread(screen.shows, "all 1")
+    await asyncio.to_thread(screen.press, "Y")
+    await until(lambda: screen.clipboard.startswith("curl "))
+    command = screen.clipboard
+    assert command.isprintable()
+    await asyncio.to_thread(subprocess.run, ["bash", "-c", command], check=True, capture_output=True)
+    first, again = agent.seen
+    assert again.body == first.body
+    assert again.headers["x-chatwoot-delivery"] == "curl-me"
+
+
+# Read-only
+
+
+async def test_read_only_hides_and_refuses_every_write(incident: RunningRelay, console: Console, rows: Rows) -> None:
+    async with console(read_only=True) as seen:
+        shown = await seen.shows("maria · RO", "Failure groups")
+        assert "r replay" not in shown.splitlines()[-1]
+        await seen.press("2")
+        await seen.shows("CAUSE")
+        for key in ("r", "R", "e", "d", "t"):
+            await seen.press(key)
+            await seen.shows("The console is read-only")
+            assert not seen.app.view.question.is_open
+        await seen.press("question_mark")
+        shown = await seen.shows("Keys: Dead letters")
+        assert "Replay" not in shown
+    assert rows("SELECT 1 FROM relay.operator_actions") == []
+
+
+async def test_read_only_connects_as_a_role_that_cannot_write(relay: RunningRelay, console: Console) -> None:
+    async with console(read_only=True) as seen:
+        await seen.shows("Failure groups")
+        async with seen.app.desk._session() as connection:
+            cursor = await connection.execute("SELECT current_user, current_setting('transaction_read_only')")
+            assert await cursor.fetchone() == ("console_reader", "on")

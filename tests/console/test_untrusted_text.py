@@ -1,0 +1,263 @@
+"""Text from outside shows as text: it steers no terminal, parses as no markup, fires no action, crashes nothing."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import os
+import pty
+import random
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+import unicodedata
+from datetime import UTC, datetime
+from fcntl import ioctl
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from textual.visual import Style
+
+from console import details, panels, rows
+from console.clean import clean, clean_json, is_safe
+from console.curl import ansi_c_quoted
+from console.screens.editor import editable
+from console.snapshot import clean_line
+from relay.delivery import State
+from relay.store.browse import Detail, Row
+from relay.store.log import LogLine
+from tests.servers import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from textual.content import Content
+
+    from tests.servers import Rows, RunningRelay
+
+PIECES = [
+    "\x1b]52;c;" + base64.b64encode(b"PWNED").decode() + "\x07", "\x1b[2J", "\x1b]0;PWNED\x07", "\x1bP+q544e\x1b\\",
+    "\x9b31m", "\x9d52;c;UFdORUQ=\x9c", "\x07", "\x08\x08", "\r", "\x7f", "\x00", "[bold red]", "[/]", "[/b]", "[/bold",
+    "[@click=app.quit]quit[/]", "[@click=app.exit()]", "[link=file:///etc/passwd]", "[$accent]", "[[", "]]",
+    "\\[", "{}",
+    "\u202e", "\u2066", "\u200f", "\u200b", "\ufeff", "\u2028", "\U000e0041", "👩‍👩‍👧‍👦", "漢字",
+    "a\u0300\u0301\u0302", "𝕏", "﷽",
+    "\ud800", "%s", "{0}", "'; DROP TABLE", "$(id)", "`id`", "\x1b[?1049l", "\x1b[6n", "\x1bc", "\x1b[200~", "\t", "\n",
+]  # fmt: skip
+TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=8), max_size=8).map("".join)
+_TURNING = {"RLO", "LRO", "RLE", "LRE", "PDF", "RLI", "LRI", "FSI", "PDI"}
+_NOW = datetime(2026, 11, 24, 3, tzinfo=UTC)
+
+
+def hostile_texts(count: int) -> Iterator[str]:
+    """`count` texts, each another mixture of what has broken terminals and toolkits."""
+    rng = random.Random(3)
+    for _ in range(count):
+        yield "".join(rng.choice(PIECES) for _ in range(rng.randint(1, 8)))
+
+
+def encoded(value: Any) -> bytes:
+    """JSON with raw controls where JSON allows none: as escapes; lone surrogates likewise."""
+    return json.dumps(value, ensure_ascii=True).encode()
+
+
+def drawn(content: Content) -> str:
+    """What reaches the terminal of `content`, styles apart."""
+    return "".join(segment.text for segment in content.render_segments(Style()))
+
+
+def assert_harmless(text: str) -> None:
+    for character in text.replace("\n", ""):
+        assert unicodedata.category(character) not in {"Cc", "Cs", "Zl", "Zp"}, repr(character)
+        assert unicodedata.bidirectional(character) not in _TURNING
+    assert is_safe(text)
+
+
+@given(TEXTS)
+@settings(max_examples=1_000, deadline=None)
+def test_cleaned_text_is_safe_and_stays_so(text: str) -> None:
+    shown = clean(text)
+    assert_harmless(shown)
+    assert clean(shown) == shown
+
+
+def test_what_was_there_is_still_to_be_seen() -> None:
+    assert clean("a\x1b[31mb\u202ec\x9d") == "a␛[31mb<U+202E>c<U+009D>"
+    assert clean("[bold]x[/]") == "[bold]x[/]"
+
+
+def test_long_text_is_cut_and_says_what_is_missing() -> None:
+    shown = clean("x" * 5_000_000, limit=100)
+    assert shown == "x" * 100 + "… 5.0 MB more"
+
+
+def test_ten_thousand_hostile_payloads_are_drawn_as_text_in_every_pane() -> None:
+    for number, text in enumerate(hostile_texts(10_000)):
+        value = text.encode("utf-8", "replace").decode()
+        row = Row(
+            id=number, delivery_id=value, state=State.DEAD, run=1, event=value, conversation_id=value, test=False,
+            attempts=3, duration_ms=1, final_status="503", last_error="Agent SDK answered 503", received_at=_NOW,
+            finished_at=_NOW,
+        )  # fmt: skip
+        detail = Detail(
+            row=row, headers=[("x-odd", value), (value, "1")], body=encoded({"content": text, text: [text]}),
+            body_length=100, agent_status=value, attempts=[], replays=[], discards=[],
+        )  # fmt: skip
+        line = LogLine(_NOW, "info", "support.webhook", value, {value: value}, value)
+        shown = [
+            rows.line(rows.clean_row(row), rows.DEAD_COLUMNS, 118, _NOW, marked=False),
+            details.peek(detail), *details.facts(detail, None), *details.header_lines(detail),
+            panels.log_line(clean_line(line), width=118),
+        ]  # fmt: skip
+        for content in shown:
+            assert_harmless(drawn(content))
+
+
+@given(st.binary(max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_at_all_are_shown_edited_and_quoted_harmlessly(body: bytes) -> None:
+    assert_harmless(clean_json(body, limit=1_000))
+    assert_harmless(editable(body).replace("\t", " "))
+    assert ansi_c_quoted(body).isprintable()
+
+
+def test_five_megabytes_are_shown_at_once() -> None:
+    body = encoded({"content": "\x1b" * 800_000})
+    began = time.perf_counter()
+    assert_harmless(clean_json(body, limit=2_000))
+    assert time.perf_counter() - began < 2
+
+
+_PARSING_SINKS = {"Static", "Label", "Button", "notify", "update", "from_markup", "OptionList", "Option"}
+
+
+def test_no_text_goes_to_a_widget_that_would_parse_it() -> None:
+    """`Static` and its like are built with `markup=False`; widgets that cannot be are not used at all."""
+    offenders = []
+    for path in sorted((ROOT / "console").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+            unparsed = isinstance(keywords.get("markup"), ast.Constant) and keywords["markup"].value is False
+            if name == "from_markup" or (name in {"Static", "Label", "notify"} and not unparsed):
+                offenders.append(f"{path.name}:{node.lineno} {name}")
+            if name in {"Button", "OptionList", "DataTable", "Tree", "RichLog", "Markdown"}:
+                offenders.append(f"{path.name}:{node.lineno} {name}")
+    assert offenders == []
+
+
+class RawTerminal:
+    """The console in a bare pseudo-terminal; `output` is every byte that it wrote there."""
+
+    def __init__(self, folder: Path, dsn: str) -> None:
+        self._master, slave = pty.openpty()
+        ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
+        env = os.environ | {"DATABASE_URL": dsn, "HOME": str(folder), "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "console"], stdin=slave, stdout=slave, stderr=slave, env=env, cwd=folder,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(slave)
+        self.output = b""
+
+    def read_until(self, wanted: bytes, patience_s: float = 20) -> None:
+        """Read on until `wanted` has come since the call."""
+        deadline, start = time.monotonic() + patience_s, len(self.output)
+        while wanted not in self.output[start:]:
+            assert time.monotonic() < deadline, f"{wanted!r} did not come: {self.output[-2000:]!r}"
+            self.rest(0.05)
+
+    def rest(self, seconds: float) -> None:
+        """Read whatever comes for so long."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([self._master], [], [], left)[0]:
+                try:
+                    self.output += os.read(self._master, 65_536)
+                except OSError:
+                    return
+
+    def press(self, keys: bytes) -> None:
+        """Send keys, then read what they bring."""
+        os.write(self._master, keys)
+        self.rest(0.15)
+
+    @property
+    def is_running(self) -> bool:
+        """False once it has ended, by whatever."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End it."""
+        if self.is_running:
+            self._process.send_signal(signal.SIGTERM)
+        self.rest(0.5)
+        self._process.wait(10)
+        os.close(self._master)
+
+
+_PLANT = """
+    INSERT INTO relay.deliveries (delivery_id, state, claim, test, event, conversation_id, customer, finished_at,
+                                  attempts, duration_ms, final_status, last_error, headers, body)
+    SELECT t ->> 0 || n, 'dead', gen_random_uuid(), false, t ->> 0, t ->> 0, true, clock_timestamp(), 3, 1, '503',
+           'Agent SDK answered 503', jsonb_build_array(jsonb_build_array('x-odd', t ->> 0)), convert_to(t ->> 1, 'UTF8')
+      FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS given(t, n)
+"""
+_PLANT_LOG = """
+    INSERT INTO relay.log (at, level, scope, message, fields, instance)
+    SELECT now(), 'warning', 'support.webhook', t ->> 0, jsonb_build_object(t ->> 0, t ->> 0), gen_random_uuid()
+      FROM jsonb_array_elements(%s::jsonb) AS given(t)
+"""
+# What Textual itself writes: styles, cursor, modes and their queries, the pointer's shape; nothing else is an OSC.
+_OWN = re.compile(rb"\x1b\[[0-9;:?<>=$]*[ -/]*[@-~]|\x1b[=>78]|\x1b\(B|\x1b\]22;default\x07")
+
+
+def test_ten_thousand_hostile_payloads_pass_through_every_screen_of_a_real_terminal(
+    relay: RunningRelay, dsn: str, rows: Rows, tmp_path: Path
+) -> None:
+    planted = []
+    for text in hostile_texts(10_000):
+        value = text.encode("utf-8", "replace").decode().replace("\0", "")
+        planted.append([value, encoded({"content": text}).decode().replace("\\u0000", "\\u001b")])
+    rows(_PLANT, (json.dumps(planted),))
+    rows(_PLANT_LOG, (json.dumps(planted),))
+    terminal = RawTerminal(tmp_path, dsn)
+    try:
+        terminal.read_until(b"Failure groups")
+        for view in b"2", b"3":
+            terminal.press(view)
+            terminal.rest(1)
+            for _ in range(8):
+                terminal.press(b"\x04" * 4)  # ctrl+d: pages down
+            for _ in range(6):
+                terminal.press(b"\r")  # into a delivery
+                terminal.rest(0.3)
+                terminal.press(b"\x04\x04")
+                terminal.press(b"qj")
+        terminal.press(b"4")
+        terminal.rest(1)
+        for _ in range(10):
+            terminal.press(b"\x15" * 4)
+        terminal.press(b"156")
+        terminal.rest(1)
+        assert terminal.is_running
+        terminal.press(b"?")
+        terminal.read_until(b"Keys")
+    finally:
+        terminal.close()
+    assert "␛[2J".encode() in terminal.output
+    left = _OWN.sub(b"", terminal.output).decode()
+    for character in left:
+        assert unicodedata.category(character) != "Cc" or character in "\r\n", repr(character)
+        assert unicodedata.bidirectional(character) not in _TURNING
+    assert b"\x1b]52;" not in terminal.output
