@@ -56,9 +56,7 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the command; every error that the relay raises on purpose is one line on stderr."""
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
+        status = cli(standalone_mode=False)  # what a command's exit asks for is returned, not raised
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -70,4 +68,4 @@ def main() -> NoReturn:
         sys.exit(2 if isinstance(error, (ConfigurationError, FilterError)) else 1)
     except BrokenPipeError:
         sys.exit(1)
-    sys.exit(0)
+    sys.exit(status)

@@ -266,7 +266,7 @@ def _is_dsn(text: str) -> bool:
     return all(port.isascii() and port.isdigit() for port in str(ports or 5432).split(",") if port)
 
 
-_SECRET_FIELDS = {"chatwoot_api_key", "chatwoot_webhook_secret", "database_url"}
+_SECRET_FIELDS = {"chatwoot_api_key", "chatwoot_webhook_secret", "database_url", "relay_alert_webhook_url"}
 _CREDENTIALS = re.compile(r"//[^/]*@")
 
 

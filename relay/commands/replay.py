@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.store.database import Connection
+    from relay.store.instances import Liveness
     from relay.store.replays import DeadLetter, Plan
 
 _SHOWN = 10
+_MOST = 1_000_000
+_UNKNOWN = "unknown"
 _LOOK_EVERY_S = 0.2
 
 
@@ -44,26 +48,47 @@ class _Wanted:
     as_json: bool
 
 
+def _text(_context: click.Context, _parameter: click.Parameter, given: Any) -> Any:
+    """What was given, unless a word of it is no text: bytes that are not UTF-8 reach us as lone surrogates."""
+    try:
+        "".join(given).encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("holds bytes that are not text") from None
+    return given
+
+
+def _finite(_context: click.Context, _parameter: click.Parameter, given: float | None) -> float | None:
+    if given is not None and not math.isfinite(given):
+        raise click.BadParameter(f"{given:g} is not a number of sends; leave it out for no limit")
+    return given
+
+
 @click.command("replay")
-@click.argument("ids", nargs=-1, metavar="[DELIVERY_ID]...")
+@click.argument("ids", nargs=-1, metavar="[DELIVERY_ID]...", callback=_text)
 @click.option("--filter", "filter_", default="", metavar="FILTER", help="For example: error:503 since:14:02 !test:yes")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Sends a second. Default: no limit.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    callback=_finite,
+    help="Sends a second. Default: no limit.",
+)
 @click.option(
     "--canary",
-    type=click.IntRange(0),
+    type=click.IntRange(0, _MOST),
     default=0,
     metavar="N",
     help="Send the first N alone; go on only if all succeed.",
 )
 @click.option(
     "--stop-after",
-    type=click.IntRange(0),
+    type=click.IntRange(0, _MOST),
     default=10,
     show_default=True,
     metavar="N",
     help="Stop at N failures in a row; 0 never stops.",
 )
-@click.option("--reason", default="", help="Why, for the audit.")
+@click.option("--reason", default="", callback=_text, help="Why, for the audit.")
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json
@@ -99,6 +124,8 @@ def command(  # noqa: PLR0913 - one parameter an option
 
 async def _replay(connection: Connection, wanted: _Wanted, condition: Condition) -> int:
     letters, not_dead = await _freeze(connection, wanted, condition)
+    if unknown := [delivery_id for delivery_id, state in not_dead.items() if state == _UNKNOWN]:
+        raise click.UsageError(f"{', '.join(unknown)}: no delivery has this id. Nothing was sent.")
     undelivered = {key: state for key, state in not_dead.items() if state != "delivered"}
     if not wanted.as_json:
         for delivery_id, state in not_dead.items():
@@ -106,7 +133,7 @@ async def _replay(connection: Connection, wanted: _Wanted, condition: Condition)
     if not letters:
         _nothing(wanted, not_dead)
         return 1 if undelivered else 0
-    alive = [relay for relay in await instances.liveness(connection) if relay.alive]
+    alive = await _alive(connection)
     if wanted.dry_run:
         _show_dry_run(wanted, letters, alive[0].agent if alive else None)
         return 0
@@ -134,6 +161,10 @@ async def _replay(connection: Connection, wanted: _Wanted, condition: Condition)
     return 0 if plan.delivered + delivered_elsewhere == plan.total and not undelivered else 1
 
 
+async def _alive(connection: Connection) -> list[Liveness]:
+    return [relay for relay in await instances.liveness(connection) if relay.alive]
+
+
 async def _freeze(
     connection: Connection, wanted: _Wanted, condition: Condition
 ) -> tuple[list[DeadLetter], dict[str, str]]:
@@ -145,7 +176,7 @@ async def _freeze(
     found = {letter.delivery_id for letter in letters}
     missing = [delivery_id for delivery_id in named if delivery_id not in found]
     states = await replays.states_of(connection, missing)
-    return letters, {delivery_id: states.get(delivery_id, "unknown") for delivery_id in missing}
+    return letters, {delivery_id: states.get(delivery_id, _UNKNOWN) for delivery_id in missing}
 
 
 def _nothing(wanted: _Wanted, not_dead: dict[str, str]) -> None:
@@ -179,7 +210,12 @@ def _list(letters: Sequence[DeadLetter]) -> list[str]:
         for letter in letters[:_SHOWN]
     ]
     more = len(letters) - _SHOWN
-    return [click.unstyle(row) for row in rows] + ([f"  … and {more} more"] if more > 0 else [])
+    return [_shown(row) for row in rows] + ([f"  … and {more} more"] if more > 0 else [])
+
+
+def _shown(text: str) -> str:
+    """`text` from outside without anything that a terminal would obey or hide."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _confirm(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str) -> None:
@@ -210,7 +246,7 @@ async def _follow(connection: Connection, plan_id: int, *, quiet: bool) -> Plan:
     )
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
         bar = progress.add_task("replay", total=None, counts="")
-        stopping = False
+        stopping = alone = False
         while True:
             try:
                 plan = await replays.plan(connection, plan_id)
@@ -223,6 +259,11 @@ async def _follow(connection: Connection, plan_id: int, *, quiet: bool) -> Plan:
                 )
                 if plan.ended:
                     return plan
+                was_alone, alone = alone, not await _alive(connection)
+                if alone and not was_alone:
+                    console.print(
+                        f"No relay is running any more; replay {plan_id} goes on when one starts", soft_wrap=True
+                    )
                 await asyncio.sleep(_LOOK_EVERY_S)
             except asyncio.CancelledError:
                 if stopping:
