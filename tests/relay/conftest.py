@@ -1,0 +1,52 @@
+"""Fixtures that one module's tests share: an agent, a database and relays, started once, for tests that only look at
+the deliveries they made themselves. Such a module runs in one loop: `pytestmark = shared_loop`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from tests.servers import AgentStandIn, Rows, RunningRelay, database_like, relay_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+
+@pytest.fixture(scope="module")
+def shared_rows(postgres: str) -> Iterator[Rows]:
+    """Plain SQL against the module's database."""
+    with database_like("migrated", postgres) as dsn:
+        yield Rows(dsn)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_agent() -> AsyncIterator[AgentStandIn]:
+    """The module's Agent SDK. A test begins by telling it how to behave."""
+    agent = AgentStandIn()
+    await agent.start()
+    yield agent
+    await agent.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def start_shared(
+    shared_rows: Rows, shared_agent: AgentStandIn
+) -> AsyncIterator[Callable[..., Awaitable[RunningRelay]]]:
+    """Starts relays that last as long as the module; settings as keyword arguments."""
+    relays: list[RunningRelay] = []
+
+    async def start(**settings: Any) -> RunningRelay:
+        relays.append(RunningRelay(relay_settings(settings.pop("agent", shared_agent), **settings), shared_rows.dsn))
+        return await relays[-1].ready()
+
+    yield start
+    for relay in relays:
+        await relay.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_relay(start_shared: Callable[..., Awaitable[RunningRelay]]) -> RunningRelay:
+    """The module's relay, with a test's ordinary settings."""
+    return await start_shared()

@@ -1,0 +1,104 @@
+"""`relay status`: the overview as text and as JSON, and an exit status that says whether somebody must look."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.servers import free_port, until
+from tests.store.plant import REJECTED, Plant
+
+if TYPE_CHECKING:
+    from tests.conftest import CommandLine
+    from tests.servers import Rows, RunningRelay
+
+
+@pytest.fixture
+def plant(rows: Rows) -> Plant:
+    return Plant(rows)
+
+
+def line(text: str, name: str) -> str:
+    """The first line of the overview called `name`, without its name."""
+    return next(found.removeprefix(name).strip() for found in text.splitlines() if found.startswith(f"{name} "))
+
+
+async def test_a_relay_that_is_well_is_exit_status_0(
+    relay: RunningRelay, relay_command: CommandLine, rows: Rows
+) -> None:
+    await until(lambda: rows.facts("support.health"))
+    await relay.post({"event": "message_created"})
+    ended = await relay_command.run("status")
+    assert ended.returncode == 0, ended.stdout
+    assert line(ended.stdout, "alerts") == "none"
+    assert line(ended.stdout, "success").startswith("100.00 % in 15 min")
+    assert line(ended.stdout, "deliveries") == "1 delivered, 0 failed in 1 h; 0 in flight"
+    assert line(ended.stdout, "dead letters") == "0 open; 0 in 1 h, 0 in 24 h"
+    assert line(ended.stdout, "health").startswith("Agent SDK: ok, ")
+    assert "UNSIGNED webhooks accepted" in line(ended.stdout, "relays")
+
+
+def test_without_any_relay_it_fails_and_says_how_to_start_one(relay_command: CommandLine) -> None:
+    ended = relay_command("status")
+    assert ended.returncode == 1
+    assert line(ended.stdout, "relays") == "none has run in the last day; start one with: relay serve"
+    assert line(ended.stdout, "success") == "no data in 15 min, no data in 1 h, no data in 24 h"
+
+
+def test_a_relay_that_was_not_heard_of_for_long_is_an_alert(relay_command: CommandLine, plant: Plant) -> None:
+    plant.relay(heartbeat_age_s=300)
+    ended = relay_command("status")
+    assert ended.returncode == 1
+    assert line(ended.stdout, "relays").startswith("NONE ALIVE")
+    assert "relay-down" in line(ended.stdout, "alerts")
+
+
+def test_an_alert_is_named_with_its_condition_and_its_value(relay_command: CommandLine, plant: Plant) -> None:
+    plant.relay()
+    plant.dead_letters(7)
+    ended = relay_command("status")
+    assert ended.returncode == 1
+    shown = line(ended.stdout, "alerts")
+    assert shown.startswith("Warning  dlq-warning: more than 5 dead letters in 1 h (")
+    assert "7" in shown
+
+
+def test_json_holds_the_same_figures(relay_command: CommandLine, plant: Plant) -> None:
+    plant.relay(name="host/1/127.0.0.1:8788")
+    plant.runs(delivered=3, failed=1, attempts=2, duration_ms=100)
+    plant.dead_letters(7)
+    plant.delivery("dead")
+    plant.facts(REJECTED, {"reason": "invalid_signature", "status": 401, "count": 4})
+    ended = relay_command("status", "--json")
+    assert ended.returncode == 1
+    document = json.loads(ended.stdout)
+    hour = document["windows"]["1h"]
+    assert (hour["delivered"], hour["failed"], hour["success_rate_percent"]) == (3, 1, 75)
+    assert hour["average_attempts"] == 2
+    assert hour["failures_by_status"] == {"503": 1}
+    assert hour["rejected_by_reason"] == {"invalid_signature": 4}
+    assert document["dead_letters"] == {"open": 1, "1h": 7, "24h": 7}
+    assert [relay["name"] for relay in document["relays"]] == ["host/1/127.0.0.1:8788"]
+    firing = {alert["rule"]: alert for alert in document["alerts"] if alert["firing"]}
+    assert {"dlq-warning", "success-rate-critical"} <= set(firing)
+    assert firing["dlq-warning"]["severity"] == "Warning"
+    assert (firing["dlq-warning"]["value"], firing["dlq-warning"]["threshold"]) == (7, 5)
+
+
+def test_what_is_under_way_is_shown_with_the_age_of_the_oldest(relay_command: CommandLine, plant: Plant) -> None:
+    relay = plant.relay()
+    plant.delivery("forwarding", owner=relay, age_s=90)
+    plant.delivery("forwarding", owner=relay, age_s=5)
+    ended = relay_command("status")
+    assert re.search(r"; 2 in flight, the oldest for 9\d\.\d s$", line(ended.stdout, "deliveries"))
+
+
+def test_a_postgres_that_is_away_is_one_line(relay_command: CommandLine) -> None:
+    ended = relay_command("status", DATABASE_URL=f"postgresql://127.0.0.1:{free_port()}/none")
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("relay: Postgres cannot be used now:")
+    assert ended.stderr.count("\n") == 1

@@ -1,0 +1,251 @@
+"""When a replay sends, waits and ends: its rate, its canary, the rule that stops it, and what operators ask of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from relay.store import replays
+from relay.store.replays import Control, PlanState
+from tests.relay.operators import Operator
+from tests.servers import ROOT, Behaviour, free_port, program, until
+from tests.store.plant import REPLAY, Plant
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from tests.servers import AgentStandIn, Rows, RunningRelay
+
+ONE_BY_ONE = {"relay_max_in_flight": 2}  # a replay takes half of what is free
+
+
+@pytest_asyncio.fixture
+async def operator(dsn: str) -> AsyncIterator[Operator]:
+    async with Operator(dsn) as opened:
+        yield opened
+
+
+@pytest.fixture
+def letters(rows: Rows) -> list[str]:
+    """Thirty dead letters."""
+    Plant(rows).delivery("dead", delivery_id="letter-00")
+    rows(
+        "INSERT INTO relay.deliveries (delivery_id, state, claim, test, customer, headers, body) "
+        "SELECT 'letter-' || lpad(n::text, 2, '0'), state, gen_random_uuid(), test, customer, headers, body "
+        "FROM relay.deliveries, generate_series(1, 29) AS n"
+    )
+    found: list[str] = rows("SELECT delivery_id FROM relay.deliveries ORDER BY 1")
+    return found
+
+
+def sent(agent: AgentStandIn) -> list[str]:
+    return [seen.delivery_id for seen in agent.seen]
+
+
+async def test_a_plan_sends_no_faster_than_its_rate(
+    relay: RunningRelay, operator: Operator, letters: list[str]
+) -> None:
+    plan = await operator.reaches(await operator.ask(*letters[:6], rate=8), PlanState.DONE)
+    assert plan.delivered == 6
+    assert plan.started_at is not None
+    assert plan.finished_at is not None
+    assert (plan.finished_at - plan.started_at).total_seconds() >= 5 / 8
+
+
+async def test_a_canary_that_fails_stops_the_plan_before_the_rest(
+    relay: RunningRelay, operator: Operator, agent: AgentStandIn, rows: Rows, letters: list[str]
+) -> None:
+    agent.behave(Behaviour(status=422, times=1))
+    plan = await operator.reaches(await operator.ask(*letters, canary=1), PlanState.STOPPED)
+    assert sent(agent) == letters[:1]
+    assert plan.stopped_why == "the canary failed"
+    assert (plan.delivered, plan.dead, plan.left) == (0, 1, 29)
+    assert plan.finished_at is not None
+    assert rows("SELECT count(*) FROM relay.deliveries WHERE state = 'dead'") == [30]
+
+
+async def test_the_last_of_a_canary_must_succeed_too(
+    relay: RunningRelay, operator: Operator, agent: AgentStandIn, letters: list[str]
+) -> None:
+    agent.behave(Behaviour(times=2), Behaviour(status=422))
+    plan = await operator.reaches(await operator.ask(*letters, canary=3), PlanState.STOPPED)
+    assert sent(agent) == letters[:3]
+    assert (plan.delivered, plan.dead, plan.left) == (2, 1, 27)
+
+
+async def test_a_canary_goes_alone_and_the_rest_after_it(
+    relay: RunningRelay, operator: Operator, agent: AgentStandIn, letters: list[str]
+) -> None:
+    agent.behave(Behaviour(delay_ms=150, times=2))
+    plan = await operator.reaches(await operator.ask(*letters[:5], canary=2), PlanState.DONE)
+    assert plan.delivered == 5
+    first, second, third, *_ = agent.seen
+    assert (second.at - first.at).total_seconds() >= 0.15
+    assert (third.at - second.at).total_seconds() >= 0.15
+
+
+async def test_so_many_failures_in_a_row_stop_a_plan(
+    relay: RunningRelay, operator: Operator, agent: AgentStandIn, letters: list[str]
+) -> None:
+    agent.behave(Behaviour(status=422))
+    plan = await operator.reaches(await operator.ask(*letters, stop_after=3), PlanState.STOPPED)
+    assert plan.stopped_why == "3 failures in a row"
+    assert (plan.dead, plan.left) == (3, 27)
+    assert len(agent.seen) == 3
+
+
+async def test_a_success_between_failures_begins_the_row_anew(
+    start_relay: Callable[..., Awaitable[RunningRelay]], operator: Operator, agent: AgentStandIn, letters: list[str]
+) -> None:
+    await start_relay(**ONE_BY_ONE)
+    agent.behave(*(Behaviour(status=200 if number % 3 == 2 else 422, times=1) for number in range(9)))
+    plan = await operator.reaches(await operator.ask(*letters[:9], stop_after=3), PlanState.DONE)
+    assert (plan.delivered, plan.dead) == (3, 6)
+
+
+async def test_without_a_stop_rule_a_plan_goes_through_all_failures(
+    relay: RunningRelay, operator: Operator, agent: AgentStandIn, letters: list[str]
+) -> None:
+    agent.behave(Behaviour(status=422))
+    plan = await operator.reaches(await operator.ask(*letters, stop_after=0), PlanState.DONE)
+    assert plan.dead == 30
+
+
+async def test_failures_before_a_pause_count_after_it(
+    start_relay: Callable[..., Awaitable[RunningRelay]], operator: Operator, agent: AgentStandIn, letters: list[str]
+) -> None:
+    await start_relay(**ONE_BY_ONE)
+    agent.behave(Behaviour(status=422))
+    plan_id = await operator.ask(*letters, stop_after=3, rate=2)
+    await operator.settles(plan_id, 1)
+    await operator.steer(plan_id, Control.PAUSE)
+    await operator.reaches(plan_id, PlanState.PAUSED)
+    await operator.steer(plan_id, Control.RESUME)
+    plan = await operator.reaches(plan_id, PlanState.STOPPED)
+    assert plan.dead == 3
+
+
+async def test_a_paused_plan_sends_nothing_until_it_is_resumed(
+    relay: RunningRelay, operator: Operator, agent: AgentStandIn, rows: Rows, letters: list[str]
+) -> None:
+    plan_id = await operator.ask(*letters[:20], rate=20)
+    await operator.settles(plan_id, 2)
+    await operator.steer(plan_id, Control.PAUSE)
+    await operator.reaches(plan_id, PlanState.PAUSED)
+    await until(lambda: not rows("SELECT 1 FROM relay.replay_items WHERE state = 'sending'"))
+    paused_at = await operator.plan(plan_id)
+    await operator.reaches(await operator.ask(*letters[20:], rate=20), PlanState.DONE)
+    assert await operator.plan(plan_id) == paused_at
+    assert len(agent.seen) == paused_at.delivered + 10 < 30
+    await operator.steer(plan_id, Control.RESUME)
+    assert (await operator.reaches(plan_id, PlanState.DONE)).delivered == 20
+    assert sorted(sent(agent)) == letters
+
+
+async def test_a_stopped_plan_leaves_the_rest_dead_for_another_one(
+    relay: RunningRelay, operator: Operator, agent: AgentStandIn, rows: Rows, letters: list[str]
+) -> None:
+    plan_id = await operator.ask(*letters, rate=20)
+    await operator.settles(plan_id, 2)
+    await operator.steer(plan_id, Control.STOP)
+    plan = await operator.reaches(plan_id, PlanState.STOPPED)
+    assert plan.stopped_why == "stopped by an operator"
+    assert plan.left > 0
+    dead = rows("SELECT delivery_id FROM relay.deliveries WHERE state = 'dead' ORDER BY id")
+    assert (await operator.reaches(await operator.ask(*dead), PlanState.DONE)).delivered == len(dead)
+    assert sorted(sent(agent)) == letters
+
+
+async def test_what_was_under_way_when_a_plan_was_stopped_is_still_counted(
+    relay: RunningRelay, operator: Operator, agent: AgentStandIn, letters: list[str]
+) -> None:
+    agent.behave(Behaviour(delay_ms=1_000))
+    plan_id = await operator.ask(*letters[:2])
+    await until(lambda: len(agent.seen) == 2)
+    await operator.steer(plan_id, Control.STOP)
+    await operator.reaches(plan_id, PlanState.STOPPED)
+    plan = await operator.settles(plan_id, 2)
+    assert (plan.state, plan.delivered, plan.left) == (PlanState.STOPPED, 2, 0)
+
+
+async def test_a_plan_that_is_stopped_before_a_relay_takes_it_sends_nothing(
+    operator: Operator, agent: AgentStandIn, letters: list[str], start_relay: Callable[..., Awaitable[RunningRelay]]
+) -> None:
+    plan_id = await operator.ask(*letters)
+    await operator.steer(plan_id, Control.STOP)
+    await start_relay()
+    assert (await operator.reaches(plan_id, PlanState.STOPPED)).left == len(letters)
+    assert not agent.seen
+
+
+async def test_a_paused_plan_can_be_stopped(
+    operator: Operator, agent: AgentStandIn, letters: list[str], start_relay: Callable[..., Awaitable[RunningRelay]]
+) -> None:
+    plan_id = await operator.ask(*letters)
+    await operator.steer(plan_id, Control.PAUSE)
+    await start_relay()
+    await operator.reaches(plan_id, PlanState.PAUSED)
+    await operator.steer(plan_id, Control.STOP)
+    assert (await operator.reaches(plan_id, PlanState.STOPPED)).left == len(letters)
+    assert not agent.seen
+
+
+async def test_progress_is_told_while_a_plan_is_running(
+    relay: RunningRelay, dsn: str, operator: Operator, letters: list[str]
+) -> None:
+    async with Operator(dsn) as watcher:
+        await watcher.connection.execute(f"LISTEN {replays.CHANNEL}")
+        plan_id = await operator.ask(*letters[:4], rate=2)
+        seen = []
+        async for notification in watcher.connection.notifies(timeout=20):
+            assert notification.payload == str(plan_id)
+            seen.append(await operator.plan(plan_id))
+            if seen[-1].ended:
+                break
+    assert seen[-1].state is PlanState.DONE
+    assert any(plan.state is PlanState.RUNNING and plan.delivered for plan in seen)
+
+
+async def test_another_relay_goes_on_with_the_plan_of_one_that_stopped(
+    start_relay: Callable[..., Awaitable[RunningRelay]],
+    operator: Operator,
+    agent: AgentStandIn,
+    rows: Rows,
+    letters: list[str],
+) -> None:
+    first = await start_relay()
+    plan_id = await operator.ask(*letters[:12], rate=10)
+    await operator.settles(plan_id, 2)
+    await first.stop()
+    assert not (await operator.plan(plan_id)).ended
+    await start_relay()
+    plan = await operator.reaches(plan_id, PlanState.DONE)
+    assert plan.delivered == 12
+    assert sorted(sent(agent)) == letters[:12]
+    assert len(rows.facts(REPLAY)) == 12
+
+
+async def test_another_relay_goes_on_with_the_plan_of_one_that_was_killed(
+    start_relay: Callable[..., Awaitable[RunningRelay]],
+    operator: Operator,
+    agent: AgentStandIn,
+    dsn: str,
+    rows: Rows,
+    letters: list[str],
+) -> None:
+    env = {
+        "DATABASE_URL": dsn, "AGENT_SDK_URL": agent.url, "RELAY_BIND": f"127.0.0.1:{free_port()}",
+        "RELAY_LEASE_SECONDS": "1", "RELAY_PROBE_SECONDS": "3600", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    with program("-m", "relay", "serve", env=env) as killed:
+        plan_id = await operator.ask(*letters[:12], rate=10)
+        await operator.settles(plan_id, 2)
+        killed.kill()
+        killed.wait()
+    await start_relay()
+    plan = await operator.reaches(plan_id, PlanState.DONE)
+    assert (plan.delivered, plan.skipped) == (12, 0)
+    assert set(sent(agent)) == set(letters[:12])
+    assert len(rows.facts(REPLAY)) == 12
