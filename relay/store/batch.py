@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -45,19 +47,20 @@ class GroupCommit(Generic[Item, Result]):
         self._size = size
         self._max_items = max_items
         self._max_bytes = max_bytes
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[tuple[Item, asyncio.Future[Result], float]] = deque()
         self._wake = asyncio.Event()
 
-    async def submit(self, item: Item) -> Result:
+    async def submit(self, item: Item, *, by: float = math.inf) -> Result:
         """Commit `item` with whatever else is waiting and return its result.
 
-        Cancelling the caller does not take the item out: it may still be committed.
+        Cancelling the caller does not take the item out: it may still be committed. But no commit of it begins
+        after `by` (`time.monotonic()`).
 
         Raises:
             StoreUnavailable: it was not committed, or whether it was is in doubt.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        self._waiting.append((item, future, by))
         self._wake.set()
         return await future
 
@@ -68,19 +71,26 @@ class GroupCommit(Generic[Item, Result]):
                 await self._wake.wait()
                 self._wake.clear()
                 while self._waiting:
-                    await self._commit_one(self._take())
+                    if batch := self._take():
+                        await self._commit_one(batch)
         finally:
             while self._waiting:
                 _fail(self._waiting.popleft()[1], StoreUnavailable("The relay is stopping"))
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
-        weight = 0
+        weight, now = 0, time.monotonic()
         while self._waiting and len(batch) < self._max_items:
-            weight += self._size(self._waiting[0][0])
+            item, future, by = self._waiting[0]
+            if by < now:
+                _fail(future, StoreUnavailable("Postgres did not answer in time"))
+                self._waiting.popleft()
+                continue
+            weight += self._size(item)
             if batch and weight > self._max_bytes:
                 break
-            batch.append(self._waiting.popleft())
+            self._waiting.popleft()
+            batch.append((item, future))
         return batch
 
     async def _commit_one(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:

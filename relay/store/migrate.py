@@ -7,6 +7,7 @@ A file whose first line is `-- relay: no transaction` holds one statement that P
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -131,7 +132,7 @@ async def _has_history(connection: Connection) -> bool:
 async def _apply(connection: Connection, step: Migration, tell: Callable[[Migration], None]) -> bool:
     tell(step)
     if not step.in_transaction:
-        await _drop_invalid_index(connection)
+        await _drop_invalid_index(connection, step)
         await connection.execute(step.sql.encode())
         await connection.execute(_RECORD, (step.version, step.name))
         return True
@@ -157,12 +158,18 @@ async def _commits(connection: Connection, step: Migration) -> bool:
     return True
 
 
-async def _drop_invalid_index(connection: Connection) -> None:
-    """Remove what an interrupted concurrent build left behind: an index that costs and serves nothing."""
-    cursor = await connection.execute(
-        "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class c ON c.oid = indexrelid "
-        "WHERE NOT indisvalid AND indrelid = 'dashboard_facts'::regclass AND c.relname = 'dashboard_facts_type_time'"
-    )
+_BUILT = re.compile(r"CREATE INDEX CONCURRENTLY IF NOT EXISTS (\w+) ON ([\w.]+)")
+_INVALID = """
+    SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class c ON c.oid = indexrelid
+     WHERE NOT indisvalid AND c.relname = %s AND indrelid = to_regclass(%s)
+"""
+
+
+async def _drop_invalid_index(connection: Connection, step: Migration) -> None:
+    """Remove what an interrupted build of `step` left behind: an index that costs and serves nothing."""
+    built = _BUILT.search(step.sql)
+    assert built is not None, f"{step.name} builds no index: let it run in a transaction"
+    cursor = await connection.execute(_INVALID, built.groups())
     for (name,) in await cursor.fetchall():
         await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}".encode())
 
