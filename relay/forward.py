@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import aiohttp
 import httpx
+from aiohttp.http import HttpProcessingError
 from httpx_aiohttp import AiohttpTransport
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
@@ -37,6 +38,8 @@ _KEEP_ALIVE_S = 4  # shorter than any server keeps an idle connection, so that n
 SENDER = "hotdash-relay"
 _PASSED_ON = ("content-type",)
 _PASSED_ON_PREFIX = "x-chatwoot-"
+# what an attempt may fail with: httpx's errors, and those of aiohttp that its transport lets through
+_FAILURES = (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 
 
 class ForwardEvents(Protocol):
@@ -80,13 +83,15 @@ class Forwarder:
     """
 
     def __init__(self, settings: Settings, events: ForwardEvents) -> None:
-        self._endpoint = httpx.URL(settings.agent_endpoint)
+        endpoint = httpx.URL(settings.agent_endpoint)
+        self._endpoint = endpoint.copy_with(userinfo=b"")  # aiohttp refuses credentials in a URL beside httpx's header
         self._host = self._endpoint.netloc.decode()
         self._policy = settings.retry_policy
         self._timeout_ms = settings.agent_sdk_timeout_ms
         self._resign_with = settings.secrets[0] if settings.secrets else None
         self._events = events
         self._client = _Client(
+            auth=(endpoint.username, endpoint.password) if endpoint.userinfo else None,
             transport=AiohttpTransport(client=_session),
             timeout=None,  # see _attempt
             follow_redirects=False,
@@ -145,7 +150,7 @@ class Forwarder:
                     await response.aclose()
             verdict = verdict_of_status(response.status_code)
             asked_ms = retry_after_ms(response.headers.get("retry-after"), now=started_at)
-        except (httpx.HTTPError, httpx.StreamError, OSError, ValueError) as error:
+        except _FAILURES as error:
             verdict = verdict_of_failure(failure_of(error), timeout_ms=self._timeout_ms)
         return Attempt(
             number=number,

@@ -116,9 +116,9 @@ def failure_of(error: BaseException) -> Failure:
         return Failure.DNS_FAILURE
     if names & {"ClientSSLError", "ServerFingerprintMismatch"}:
         return Failure.TLS_ERROR
-    if names & {"ServerDisconnectedError", "ConnectionError"}:
+    if names & {"ServerDisconnectedError", "ConnectionError", "ClientPayloadError"}:
         return Failure.CONNECTION_RESET
-    if names & {"ClientResponseError", "HttpProcessingError", "ClientPayloadError", "RemoteProtocolError"}:
+    if names & {"ClientResponseError", "HttpProcessingError", "RemoteProtocolError"}:
         return Failure.PROTOCOL_ERROR
     if any(isinstance(link, (TimeoutError, httpx.TimeoutException)) for link in chain):
         return Failure.TIMEOUT

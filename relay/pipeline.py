@@ -196,7 +196,7 @@ class Pipeline:
         deadline = time.monotonic() + STORE_PATIENCE_S
         while True:
             try:
-                return await self._receipts.submit(incoming)
+                return await self._receipts.submit(incoming, by=deadline)
             except StoreUnavailable:
                 if time.monotonic() + _RETRY_STORE_S > deadline:
                     raise

@@ -56,6 +56,7 @@ def create_app(runtime: Runtime) -> Quart:
     app.config["MAX_CONTENT_LENGTH"] = runtime.settings.chatwoot_webhook_max_body_bytes
     app.config["BODY_TIMEOUT"] = None  # watched where the body is read, without a task of its own
     app.config["RESPONSE_TIMEOUT"] = None  # answers fit into a socket's buffer
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # a wrong method like any other (DESIGN, 2)
     app.session_interface = _NoSessions()  # type: ignore[assignment] # typed narrower than documented
 
     @app.post(WEBHOOK_PATH)
