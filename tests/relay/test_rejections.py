@@ -1,0 +1,68 @@
+"""What refused webhooks leave behind: a count and a reason (DESIGN 6), nothing of their payload, no flood of facts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from relay.signature import sign
+from tests.servers import Rows, RunningRelay, until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import httpx
+
+SECRET = "a-webhook-secret"
+CONTENT = b'{"content": "a customer wrote this"'
+
+
+def rejected(rows: Rows) -> Counter[tuple[str, int]]:
+    """How many rejections the facts count, by reason and status."""
+    counts: Counter[tuple[str, int]] = Counter()
+    for value, _ in rows.facts("support.webhook.rejected"):
+        counts[value["reason"], value["status"]] += value["count"]
+    return counts
+
+
+async def post_signed(relay: RunningRelay, body: bytes, *, off_s: int = 0, secret: str = SECRET) -> httpx.Response:
+    """Post a body, signed with `secret` at a time so many seconds ahead."""
+    timestamp = str(int(time.time()) + off_s)
+    signature = sign(secret.encode(), timestamp, body)
+    return await relay.post(body, X_Chatwoot_Timestamp=timestamp, X_Chatwoot_Signature=signature)
+
+
+async def test_each_refused_webhook_leaves_a_fact_with_its_reason_and_nothing_of_its_payload(
+    start_relay: Callable[..., Awaitable[RunningRelay]], rows: Rows
+) -> None:
+    relay = await start_relay(chatwoot_webhook_secret=SECRET, chatwoot_webhook_max_body_bytes=1_000)
+    await post_signed(relay, CONTENT + b"}", secret="a guess")
+    await relay.post(CONTENT + b"}")
+    await post_signed(relay, CONTENT + b"}", off_s=-1_000)
+    for body in (CONTENT, b"[" + CONTENT + b"}]", b"", CONTENT + b"\xff", b"[" * 300, CONTENT.ljust(1_001)):
+        await post_signed(relay, body)
+    reasons = {
+        ("invalid_signature", 401): 1, ("missing_signature", 401): 1, ("stale_timestamp", 401): 1,
+        ("invalid_json", 400): 1, ("not_an_object", 400): 1, ("empty_body", 400): 1, ("invalid_utf8", 400): 1,
+        ("nested_too_deep", 400): 1, ("body_too_large", 413): 1,
+    }  # fmt: skip
+    await until(lambda: rejected(rows).total() >= len(reasons))
+    assert rejected(rows) == reasons
+    assert "a customer wrote this" not in json.dumps(rows.facts("support.webhook.rejected")) + relay.output
+    assert all(metadata["timestamp"] for _, metadata in rows.facts("support.webhook.rejected"))
+    assert rows("SELECT 1 FROM relay.deliveries") == []
+
+
+async def test_a_flood_of_refused_webhooks_is_counted_whole_and_leaves_few_facts_and_lines(
+    relay: RunningRelay, rows: Rows
+) -> None:
+    flood = 200
+    answers = await asyncio.gather(*(relay.post(b"") for _ in range(flood)))
+    assert {answer.status_code for answer in answers} == {400}
+    await until(lambda: rejected(rows) == {("empty_body", 400): flood})
+    await until(lambda: "Webhook rejected { reason: 'empty_body', status: 400, count: " in relay.output)
+    assert len(rows.facts("support.webhook.rejected")) < flood / 2
+    assert relay.output.count("Webhook rejected") < flood / 2

@@ -1,0 +1,115 @@
+"""A relay whose Postgres is away (DESIGN 2): 503 and Retry-After, nothing stored, and all is well once it is back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.relay.traces import deliveries, seen_of, trace
+from tests.relay.wire import BluntAgent
+from tests.servers import AgentStandIn, Rows, RunningRelay, until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+PAYLOAD = {"event": "message_created", "id": 9, "conversation": {"id": 77}}
+
+
+_WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+     WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO relay.deliveries%'
+"""
+
+
+class Outage:
+    """Takes the test's database away from everybody, and gives it back."""
+
+    def __init__(self, admin_dsn: str, dsn: str) -> None:
+        self._admin = Rows(admin_dsn)
+        self._name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
+
+    def begin(self) -> None:
+        """Cut every connection and let nobody in."""
+        self._allow_connections("false")
+        self._admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (self._name,))
+
+    def end(self) -> None:
+        """Let everybody in again."""
+        self._allow_connections("true")
+
+    def _allow_connections(self, allowed: str) -> None:
+        statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(
+            sql.Identifier(self._name), sql.SQL(allowed)
+        )
+        self._admin(statement.as_string())
+
+
+@pytest.fixture
+def outage(postgres: str, dsn: str) -> Outage:
+    """An outage to begin and end."""
+    return Outage(postgres, dsn)
+
+
+async def test_webhooks_are_answered_503_while_postgres_is_away_and_taken_when_it_is_back(
+    start_relay: Callable[..., Awaitable[RunningRelay]], agent: AgentStandIn, rows: Rows, outage: Outage
+) -> None:
+    relay = await start_relay(relay_lease_seconds=60, chatwoot_webhook_response_deadline_ms=20_000)
+    assert (await relay.post(PAYLOAD)).status_code == 200
+    ids = [str(uuid4()) for _ in range(3)]
+    outage.begin()
+    health, metrics, *answers = await asyncio.gather(
+        relay.client.get("/health"),
+        relay.client.get("/metrics"),
+        *(relay.post(PAYLOAD, X_Chatwoot_Delivery=delivery_id) for delivery_id in ids),
+    )
+    for answer in answers:
+        assert (answer.status_code, list(answer.json())) == (503, ["error"])
+        assert int(answer.headers["retry-after"]) >= 1
+    assert (health.status_code, health.json()["status"], health.json()["database"]["ok"]) == (503, "unavailable", False)
+    assert (metrics.status_code, "relay_database_up 0.0" in metrics.text) == (200, True)
+    outage.end()
+    assert deliveries(rows) == 1
+    assert not any(seen_of(agent, delivery_id) for delivery_id in ids)
+    await relay.ready()
+    for delivery_id in ids:
+        assert (await relay.post(PAYLOAD, X_Chatwoot_Delivery=delivery_id)).status_code == 200
+        assert trace(rows, delivery_id).state == "delivered"
+
+
+async def test_an_outcome_that_postgres_cannot_take_is_recorded_once_it_is_back(
+    start_relay: Callable[..., Awaitable[RunningRelay]], rows: Rows, outage: Outage
+) -> None:
+    delivery_id = str(uuid4())
+    async with BluntAgent(b"HTTP/1.1 422 No\r\nContent-Length: 0\r\n\r\n", held=True) as agent:
+        relay = await start_relay(agent=agent.url, relay_lease_seconds=60)
+        answer = asyncio.create_task(relay.post(PAYLOAD, X_Chatwoot_Delivery=delivery_id))
+        await until(lambda: agent.asked)
+        outage.begin()
+        agent.may_answer.set()
+        await until(lambda: "Postgres is away" in relay.output)
+        outage.end()
+        assert (await answer).status_code in {500, 202}
+        await until(lambda: trace(rows, delivery_id).state == "dead")
+        left = trace(rows, delivery_id)
+        assert (len(left.tried), len(left.retries), len(left.dead_letters)) == (1, 1, 1)
+
+
+async def test_what_waited_behind_a_commit_that_hung_is_not_stored_after_its_sender_was_answered_503(
+    relay: RunningRelay, agent: AgentStandIn, rows: Rows
+) -> None:
+    behind = str(uuid4())
+    with psycopg.connect(rows.dsn) as blocker:
+        blocker.execute("LOCK TABLE relay.deliveries IN EXCLUSIVE MODE")
+        hanging = asyncio.create_task(relay.post(PAYLOAD))
+        await until(lambda: rows.one(_WAITING) == 1)
+        waiting = await relay.post(PAYLOAD, X_Chatwoot_Delivery=behind)
+        assert (waiting.status_code, (await hanging).status_code) == (503, 503)
+    await until(lambda: "Webhook forwarded successfully" in relay.output, what="what was being stored is not lost")
+    assert (await relay.post(PAYLOAD)).status_code == 200
+    assert not seen_of(agent, behind)
+    assert deliveries(rows) == 2

@@ -1,0 +1,63 @@
+"""Group commit's deadline: what its submitter no longer waits for is not committed behind his back."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from relay.errors import StoreUnavailable
+from relay.store.batch import GroupCommit
+from tests.servers import until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Ledger:
+    """A store that commits once it is let; `begun` and `committed` are what came to it, in order."""
+
+    def __init__(self) -> None:
+        self.let = asyncio.Event()
+        self.begun: list[str] = []
+        self.committed: list[str] = []
+
+    async def commit(self, batch: Sequence[str]) -> list[str]:
+        """Commit a batch."""
+        self.begun += batch
+        await self.let.wait()
+        self.committed += batch
+        return list(batch)
+
+
+async def test_no_commit_of_an_item_begins_after_its_deadline() -> None:
+    ledger = Ledger()
+    group: GroupCommit[str, str] = GroupCommit(ledger.commit)
+    running = asyncio.create_task(group.run())
+    first = asyncio.create_task(group.submit("first", by=math.inf))
+    await until(lambda: ledger.begun)
+    late = asyncio.create_task(group.submit("late", by=time.monotonic()))
+    patient = asyncio.create_task(group.submit("patient", by=time.monotonic() + 3600))
+    until_now = time.monotonic()
+    await until(lambda: time.monotonic() > until_now)
+    ledger.let.set()
+    with pytest.raises(StoreUnavailable):
+        await late
+    assert [await first, await patient] == ledger.committed == ["first", "patient"]
+    running.cancel()
+
+
+async def test_a_commit_that_began_in_time_counts_however_long_it_takes() -> None:
+    ledger = Ledger()
+    group: GroupCommit[str, str] = GroupCommit(ledger.commit)
+    running = asyncio.create_task(group.run())
+    deadline = time.monotonic() + 0.2
+    submitted = asyncio.create_task(group.submit("in time", by=deadline))
+    await until(lambda: ledger.begun)
+    await until(lambda: time.monotonic() > deadline)
+    ledger.let.set()
+    assert await submitted == "in time"
+    running.cancel()
