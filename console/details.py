@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from textual.content import Content
-from textual.highlight import highlight
 
 from console import words
 from console.clean import clean, clean_json
@@ -63,12 +62,18 @@ def _attempt(attempt: object, width: int) -> Content:
 
 def peek(detail: Detail) -> Content:
     """The beginning of the payload."""
-    return highlight(clean_json(detail.body, limit=PEEK_CHARS), language="json")
+    return _json(detail, PEEK_CHARS)
 
 
 def payload(detail: Detail) -> Content:
     """The payload, highlighted; very long ones cut, with what is missing said."""
-    return highlight(clean_json(detail.body, limit=PAYLOAD_CHARS), language="json")
+    return _json(detail, PAYLOAD_CHARS)
+
+
+def _json(detail: Detail, limit: int) -> Content:
+    from textual.highlight import highlight  # noqa: PLC0415 - Pygments is loaded when there is something to colour
+
+    return highlight(clean_json(detail.body, limit=limit), language="json")
 
 
 def facts(detail: Detail, link: str | None) -> list[Content]:

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+import psycopg
+
 from console.clean import clean
 from relay.store import browse, overview
 from relay.store.database import one_moment
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from relay.store.browse import Group
-
     from relay.store.database import Connection
     from relay.store.log import LogLine
     from relay.store.overview import Overview
@@ -65,7 +66,7 @@ async def read(connection: Connection, reading: Reading | None, *, minutes_of: t
         groups = await browse.groups(connection)
         plans = await browse.plans(connection, _PLANS)
         tail = await browse.log_before(connection, None, TAIL_LINES)
-        view = None if reading is None else await reading.read(connection)
+        view = None if reading is None else await _within_time(connection, reading)
     return Snapshot(
         overview=state,
         groups=[clean_group(group) for group in groups],
@@ -76,6 +77,20 @@ async def read(connection: Connection, reading: Reading | None, *, minutes_of: t
         read_at=time.monotonic(),
         took_ms=(time.perf_counter() - began) * 1000,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TooSlow:
+    """What a view gets in place of what it wanted read, when that took longer than a statement may."""
+
+
+async def _within_time(connection: Connection, reading: Reading) -> object:
+    """What `reading` gives; a search through too much spoils nothing else that is read."""
+    try:
+        async with connection.transaction():
+            return await reading.read(connection)
+    except psycopg.errors.QueryCanceled:
+        return TooSlow()
 
 
 def clean_group(group: Group) -> Group:

@@ -37,7 +37,7 @@ class View(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Status on top, keys at the bottom, the view's own body between them."""
-        yield Static("", id="status", markup=False)
+        yield Static(self._waiting(), id="status", markup=False)
         yield Static("", id="cause", markup=False)
         with Vertical(id="body"):
             yield from self.compose_body()
@@ -96,8 +96,7 @@ class View(Screen[None]):
         width = self.app.size.width
         self.query_one("#keys", Static).update(self._keys(width))
         if snapshot is None:
-            waiting = app.trouble or "connecting to Postgres"
-            self.query_one("#status", Static).update(Content.assemble((" hotdash ", "bold reverse"), f" {waiting}"))
+            self.query_one("#status", Static).update(self._waiting())
             return
         age_s = time.monotonic() - snapshot.read_at
         self.query_one("#status", Static).update(
@@ -113,6 +112,10 @@ class View(Screen[None]):
             found = cause_of(snapshot)
             cause.update(self._cause(found, width))
             cause.set_classes(found.level)
+
+    def _waiting(self) -> Content:
+        """What stands on top until something was read."""
+        return Content.assemble((" hotdash ", "bold reverse"), f" {self.console.trouble or 'connecting to Postgres'}")
 
     def _cause(self, cause: Cause, width: int) -> Content:
         hint = "  enter opens them" if cause.group is not None and self.VIEW == OVERVIEW else ""

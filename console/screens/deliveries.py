@@ -15,6 +15,7 @@ from console.actions import DEAD, DELIVERIES, bindings_of
 from console.details import attempt_lines, peek
 from console.replaying import Replaying
 from console.rows import WINDOW, Page, RowsReading
+from console.snapshot import TooSlow
 from console.view import View
 from console.widgets.lines import Line, LineList
 from console.words import span
@@ -49,6 +50,7 @@ class RowsView(Replaying, View):
         self._last_mark: int | None = None
         self._detail: Detail | None = None
         self._all_marked = False
+        self._too_slow: RowsReading | None = None
 
     def compose_body(self) -> ComposeResult:
         """Filter, list, and a look at one row."""
@@ -60,13 +62,23 @@ class RowsView(Replaying, View):
             with VerticalScroll(id="peek", can_focus=False):
                 yield Static("", id="peek-text", markup=False)
 
-    def reading(self) -> RowsReading:
-        """The window in sight."""
-        return RowsReading(self.filter_text, self.STATES, self._anchor, self._up)
+    def reading(self) -> RowsReading | None:
+        """The window in sight; None if reading it took too long: that is not tried again and again."""
+        wanted = RowsReading(self.filter_text, self.STATES, self._anchor, self._up)
+        return None if wanted == self._too_slow else wanted
 
     def paint(self, snapshot: Snapshot) -> None:
         """Show the window, if it is the one wanted by now."""
-        if snapshot.reading != self.reading() or not isinstance(snapshot.view, Page):
+        if snapshot.reading is None or snapshot.reading != self.reading():
+            return
+        if isinstance(snapshot.view, TooSlow) and isinstance(snapshot.reading, RowsReading):
+            self._too_slow = snapshot.reading
+            said = " That looks through too much to find it within a second: add since:1h, error:503 or the like."
+            self.query_one("#filter-line", Static).update(
+                Content.assemble(("FILTERED ", "$text-warning bold"), self.filter_text, (said, "$text-error"))
+            )
+            return
+        if not isinstance(snapshot.view, Page):
             return
         page = snapshot.view
         self._page = page
@@ -188,6 +200,11 @@ class RowsView(Replaying, View):
         else:
             return
         self.console.read_now()
+
+    def action_refresh_now(self) -> None:
+        """Read anew, also what took too long before."""
+        self._too_slow = None
+        super().action_refresh_now()
 
     def action_cursor(self, where: str) -> None:
         """Move the cursor; the top is the newest row, whatever window is in sight."""

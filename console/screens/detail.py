@@ -17,10 +17,10 @@ from relay.delivery import State
 from relay.store import browse
 
 if TYPE_CHECKING:
-    from relay.store.browse import Detail
     from textual.app import ComposeResult
 
     from console.snapshot import Snapshot
+    from relay.store.browse import Detail
     from relay.store.database import Connection
 
 

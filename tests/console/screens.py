@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from contextlib import asynccontextmanager
+from fcntl import ioctl
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -144,3 +150,69 @@ class Terminal:
         subprocess.run(
             ["tmux", "-S", self._socket, "kill-server"], env=self._surroundings, capture_output=True, check=False
         )
+
+
+class RawTerminal:
+    """The console in a bare pseudo-terminal; `output` is every byte that it wrote there."""
+
+    def __init__(self, folder: Path, dsn: str, *arguments: str) -> None:
+        self._master, slave = pty.openpty()
+        ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
+        env = os.environ | {"DATABASE_URL": dsn, "HOME": str(folder), "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "console", *arguments], stdin=slave, stdout=slave, stderr=slave, env=env, cwd=folder,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(slave)
+        self.output = b""
+
+    def read_until(self, wanted: bytes, patience_s: float = 20) -> None:
+        """Read on until `wanted` has come since the call."""
+        deadline, start = time.monotonic() + patience_s, len(self.output)
+        while wanted not in self.output[start:]:
+            assert time.monotonic() < deadline, f"{wanted!r} did not come: {self.output[-2000:]!r}"
+            self.rest(0.05)
+
+    def rest(self, seconds: float) -> None:
+        """Read whatever comes for so long."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([self._master], [], [], left)[0]:
+                try:
+                    self.output += os.read(self._master, 65_536)
+                except OSError:
+                    return
+
+    def press(self, keys: bytes) -> None:
+        """Send keys, then read what they bring."""
+        os.write(self._master, keys)
+        self.rest(0.15)
+
+    def answers(self, keys: bytes, *, wanted: bytes = b"", patience_s: float = 5) -> float:
+        """Send keys; the seconds until the first byte came, or until `wanted` was among what came."""
+        start, began = len(self.output), time.perf_counter()
+        os.write(self._master, keys)
+        while True:
+            ready = select.select([self._master], [], [], patience_s)[0]
+            assert ready, f"{keys!r} was not answered within {patience_s:g} s"
+            self.output += os.read(self._master, 65_536)
+            if wanted in self.output[start:]:
+                return time.perf_counter() - began
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """False once it has ended, by whatever."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End it."""
+        if self.is_running:
+            self._process.send_signal(signal.SIGTERM)
+        self.rest(0.5)
+        self._process.wait(10)
+        os.close(self._master)

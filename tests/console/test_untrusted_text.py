@@ -5,20 +5,11 @@ from __future__ import annotations
 import ast
 import base64
 import json
-import os
-import pty
 import random
 import re
-import select
-import signal
-import struct
-import subprocess
-import sys
-import termios
 import time
 import unicodedata
 from datetime import UTC, datetime
-from fcntl import ioctl
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, settings
@@ -33,6 +24,7 @@ from console.snapshot import clean_line
 from relay.delivery import State
 from relay.store.browse import Detail, Row
 from relay.store.log import LogLine
+from tests.console.screens import RawTerminal
 from tests.servers import ROOT
 
 if TYPE_CHECKING:
@@ -154,56 +146,6 @@ def test_no_text_goes_to_a_widget_that_would_parse_it() -> None:
             if name in {"Button", "OptionList", "DataTable", "Tree", "RichLog", "Markdown"}:
                 offenders.append(f"{path.name}:{node.lineno} {name}")
     assert offenders == []
-
-
-class RawTerminal:
-    """The console in a bare pseudo-terminal; `output` is every byte that it wrote there."""
-
-    def __init__(self, folder: Path, dsn: str) -> None:
-        self._master, slave = pty.openpty()
-        ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
-        env = os.environ | {"DATABASE_URL": dsn, "HOME": str(folder), "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "console"], stdin=slave, stdout=slave, stderr=slave, env=env, cwd=folder,
-            start_new_session=True,
-        )  # fmt: skip
-        os.close(slave)
-        self.output = b""
-
-    def read_until(self, wanted: bytes, patience_s: float = 20) -> None:
-        """Read on until `wanted` has come since the call."""
-        deadline, start = time.monotonic() + patience_s, len(self.output)
-        while wanted not in self.output[start:]:
-            assert time.monotonic() < deadline, f"{wanted!r} did not come: {self.output[-2000:]!r}"
-            self.rest(0.05)
-
-    def rest(self, seconds: float) -> None:
-        """Read whatever comes for so long."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            if select.select([self._master], [], [], left)[0]:
-                try:
-                    self.output += os.read(self._master, 65_536)
-                except OSError:
-                    return
-
-    def press(self, keys: bytes) -> None:
-        """Send keys, then read what they bring."""
-        os.write(self._master, keys)
-        self.rest(0.15)
-
-    @property
-    def is_running(self) -> bool:
-        """False once it has ended, by whatever."""
-        return self._process.poll() is None
-
-    def close(self) -> None:
-        """End it."""
-        if self.is_running:
-            self._process.send_signal(signal.SIGTERM)
-        self.rest(0.5)
-        self._process.wait(10)
-        os.close(self._master)
 
 
 _PLANT = """

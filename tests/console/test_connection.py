@@ -1,0 +1,99 @@
+"""The console while Postgres comes and goes: it says so, keeps what it showed, and goes on by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from console.app import ConsoleApp
+from relay.embedded import EmbeddedPostgres
+from relay.store.migrate import migrate
+from tests.console.screens import opened
+from tests.servers import Rows, relay_settings, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.servers import RunningRelay
+
+_PLANT = """
+    INSERT INTO relay.deliveries (delivery_id, state, claim, test, event, customer, finished_at, attempts, duration_ms,
+                                  final_status, last_error, headers, body)
+    SELECT to_char(n, 'FM00000000'), 'dead', gen_random_uuid(), false, 'message_created', true,
+           now() - (30 - n) * interval '1 s', 3, 600, '503', 'Agent SDK answered 503', '[]', '{"content": "hello"}'
+      FROM generate_series(1, 20) n
+"""
+
+
+async def test_a_restart_of_the_database_is_survived_in_place(tmp_path: Path) -> None:
+    server = await asyncio.to_thread(EmbeddedPostgres, tmp_path)
+    try:
+        await migrate(server.dsn, roles=True)
+        Rows(server.dsn)(_PLANT)
+        app = ConsoleApp(relay_settings("http://127.0.0.1:9", console_operator="maria"), server.dsn)
+        async with opened(app, (120, 36)) as seen:
+            await seen.shows("Failure groups")
+            await seen.press("2")
+            await seen.shows("all 20")
+            await seen.press("j", "j", "j")
+            await seen.shows("00000017")
+            await asyncio.to_thread(server.close)
+            await seen.shows("Postgres", "Trying again", "00000017")  # says so, and keeps what it showed
+            await seen.shows("STALE")
+            await seen.press("r")
+            await seen.shows("Postgres")  # a write is refused in words
+            server = await asyncio.to_thread(EmbeddedPostgres, tmp_path)
+            await seen.shows("LIVE", "all 20")
+            await seen.hides("Trying again")
+            await seen.press("y")
+            await seen.shows("Copied 00000017")  # the cursor is where it was
+    finally:
+        await asyncio.to_thread(server.close)
+
+
+_SLOW_PAYLOAD = """
+    CREATE OR REPLACE FUNCTION relay.payload(body bytea) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
+    BEGIN PERFORM pg_sleep(0.2); RETURN '{}'; END $$
+"""
+
+
+async def test_a_session_that_is_cut_is_opened_anew(
+    relay: RunningRelay, console: Callable[..., object], rows: Rows
+) -> None:
+    async with console() as seen:
+        await seen.shows("LIVE", "no webhook yet")
+        rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'hotdash console%%'")
+        await relay.post({"event": "message_created", "id": 1, "conversation": {"id": 1}})
+        await seen.shows("LIVE", "Webhook forwarded successfully")
+
+
+async def test_it_holds_at_most_three_connections_and_names_them(
+    incident: RunningRelay, console: Callable[..., object], rows: Rows
+) -> None:
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        await seen.press("2")
+        await seen.shows("Agent SDK answered 503")
+        names = rows("SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'hotdash console%%'")
+        assert 1 <= len(names) <= 3
+    await until(
+        lambda: not rows("SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'hotdash console%%'"),
+        what="the sessions are closed",
+    )
+
+
+async def test_a_search_that_takes_too_long_says_so_and_spoils_nothing(
+    relay: RunningRelay, console: Callable[..., object], rows: Rows
+) -> None:
+    rows(_PLANT)
+    rows(_SLOW_PAYLOAD)
+    async with console() as seen:
+        await seen.press("2")
+        await seen.shows("all 20")
+        await seen.press("slash")
+        await seen.type("payload.content:hello")
+        await seen.shows("looks through too much", "since:1h", "LIVE")
+        await seen.press("enter", "escape")
+        await seen.shows("all 20")
+        await seen.hides("looks through too much")
