@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import getpass
 import signal
-import time
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -64,9 +63,7 @@ class ConsoleApp(App[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - Textual's
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012 - Textual's
 
-    def __init__(
-        self, settings: Settings, dsn: str, *, read_only: bool = False, ascii_only: bool = False, timing: bool = False
-    ) -> None:
+    def __init__(self, settings: Settings, dsn: str, *, read_only: bool = False, ascii_only: bool = False) -> None:
         super().__init__()
         self.settings = settings
         self.read_only = read_only
@@ -77,7 +74,6 @@ class ConsoleApp(App[None]):
         self.paused = False
         self.check: tuple[list[str], bool | None] = (["not run from here yet"], None)
         self.desk = Desk(settings, dsn, self.operator, read_only=read_only)
-        self.timing: dict[str, float] | None = {} if timing else None
         self._poller = Poller(dsn, self, read_only=read_only)
         for name, build in _modes().items():
             self.add_mode(name, build)
@@ -115,8 +111,6 @@ class ConsoleApp(App[None]):
         if self.paused:
             return
         self.snapshot = snapshot
-        if self.timing is not None and "first data" not in self.timing:
-            self.call_after_refresh(self._measured, "first data")
         if self.view is not None:
             self.view.take(snapshot)
 
@@ -139,10 +133,6 @@ class ConsoleApp(App[None]):
     def _tick(self) -> None:
         if self.view is not None:
             self.view.freshen()
-
-    def _measured(self, what: str) -> None:
-        if self.timing is not None:
-            self.timing[what] = time.perf_counter()
 
     # What every view can ask for
 

@@ -13,7 +13,7 @@ import httpx
 
 from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn
-from relay.demo.script import Traffic
+from relay.demo.script import CALM_S, Traffic
 from relay.logs import LogSink
 from relay.runtime import Identity
 from relay.serve import bound_url, listen, relay_name, serve_worker, stop_on_signals
@@ -57,9 +57,10 @@ async def play(
     *,
     seconds: float | None,
     watch: Callable[[Settings], Awaitable[None]] | None,
+    calm_s: float = CALM_S,
     out: TextIO = sys.stdout,
 ) -> None:
-    """Run the demo for `seconds` (None: until stopped).
+    """Run the demo for `seconds` (None: until stopped); its outage begins after `calm_s`.
 
     `watch`, given the settings, is run beside it, and the demo ends when it returns: the console. Without it,
     what happens is printed.
@@ -89,7 +90,7 @@ async def play(
         relay = asyncio.create_task(
             serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), bound, sink, stop)
         )
-        traffic = Traffic(chatwoot, agent, say)
+        traffic = Traffic(chatwoot, agent, say, calm_s)
         await _until_healthy(bound_at, relay)
         playing = [asyncio.create_task(traffic.play()), asyncio.create_task(_report(traffic, say))]
         ends: list[asyncio.Task[object]] = [relay, asyncio.create_task(stop.wait())]

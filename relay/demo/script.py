@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from relay.demo.chatwoot import ChatwootStandIn
 
 WEBHOOKS_A_SECOND = 6
+CALM_S = 10.0
+OUTAGE_S = 20.0
 _CUSTOMERS = (
     ("Maria Silva", "Hi! My order says delivered, but nothing is here."),
     ("Jonas Weber", "Can I change the address of order 10482?"),
@@ -45,8 +47,8 @@ class Phase:
     healthy: bool = True
 
 
-def phases() -> list[Phase]:
-    """The demo's outage: 503, 429 and refused payloads, each for a share of the conversations."""
+def phases(calm_s: float = CALM_S) -> list[Phase]:
+    """The demo's outage, after `calm_s`: 503, 429 and refused payloads, each for a share of the conversations."""
     every = range(_FIRST_CONVERSATION, _FIRST_CONVERSATION + _CONVERSATIONS)
     overloaded = frozenset(number for number in every if number % 10 < 6)
     limited = frozenset(number for number in every if 6 <= number % 10 < 9)
@@ -58,8 +60,8 @@ def phases() -> list[Phase]:
     )
     return [
         Phase(0, "traffic starts, the Agent SDK is well"),
-        Phase(10, "outage: the Agent SDK answers 503, 429 and 422", outage, healthy=False),
-        Phase(30, "the Agent SDK is well again; what failed waits among the dead letters"),
+        Phase(calm_s, "outage: the Agent SDK answers 503, 429 and 422", outage, healthy=False),
+        Phase(calm_s + OUTAGE_S, "the Agent SDK is well again; what failed waits among the dead letters"),
     ]
 
 
@@ -70,13 +72,14 @@ class Traffic:
     chatwoot: ChatwootStandIn
     agent: AgentStandIn
     tell: Callable[[str], None]
+    calm_s: float = CALM_S
     answers: Counter[str] = field(default_factory=Counter)
     _rng: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311 - chooses customers
 
     async def play(self) -> None:
         """Send webhooks and go through the phases, until cancelled."""
         began = asyncio.get_running_loop().time()
-        pending = phases()
+        pending = phases(self.calm_s)
         number = 0
         async with asyncio.TaskGroup() as group:
             while True:
