@@ -13,15 +13,16 @@ import httpx
 
 from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn
-from relay.demo.script import CALM_S, Traffic
+from relay.demo.script import Traffic, phases
 from relay.logs import LogSink
 from relay.runtime import Identity
 from relay.serve import bound_url, listen, relay_name, serve_worker, stop_on_signals
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from relay.demo.script import Phase
     from relay.demo.script import Traffic as TrafficType
 
 ATTEMPT_TIMEOUT_MS = 2_000
@@ -57,10 +58,10 @@ async def play(
     *,
     seconds: float | None,
     watch: Callable[[Settings], Awaitable[None]] | None,
-    calm_s: float = CALM_S,
+    script: Sequence[Phase] = (),
     out: TextIO = sys.stdout,
 ) -> None:
-    """Run the demo for `seconds` (None: until stopped); its outage begins after `calm_s`.
+    """Run the demo for `seconds` (None: until stopped), by another `script` than the usual one if it is given.
 
     `watch`, given the settings, is run beside it, and the demo ends when it returns: the console. Without it,
     what happens is printed.
@@ -90,7 +91,7 @@ async def play(
         relay = asyncio.create_task(
             serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), bound, sink, stop)
         )
-        traffic = Traffic(chatwoot, agent, say, calm_s)
+        traffic = Traffic(chatwoot, agent, say, script or phases())
         await _until_healthy(bound_at, relay)
         playing = [asyncio.create_task(traffic.play()), asyncio.create_task(_report(traffic, say))]
         ends: list[asyncio.Task[object]] = [relay, asyncio.create_task(stop.wait())]
@@ -104,7 +105,7 @@ async def play(
         await asyncio.gather(*playing, return_exceptions=True)
         agent.behave()
         stop.set()
-        await asyncio.gather(*ends[:2])
+        await asyncio.gather(*(end for end in ends if not end.cancelled()))
         sink.close()
     say("stopped. " + _told(traffic))
 

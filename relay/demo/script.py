@@ -17,7 +17,7 @@ from relay.demo.agent import Behaviour
 from relay.demo.chatwoot import documented_payload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from relay.demo.agent import AgentStandIn
     from relay.demo.chatwoot import ChatwootStandIn
@@ -47,8 +47,8 @@ class Phase:
     healthy: bool = True
 
 
-def phases(calm_s: float = CALM_S) -> list[Phase]:
-    """The demo's outage, after `calm_s`: 503, 429 and refused payloads, each for a share of the conversations."""
+def phases(calm_s: float = CALM_S, outage_s: float = OUTAGE_S) -> list[Phase]:
+    """The demo's outage, after `calm_s` and for `outage_s`: 503, 429, refused payloads, each for its conversations."""
     every = range(_FIRST_CONVERSATION, _FIRST_CONVERSATION + _CONVERSATIONS)
     overloaded = frozenset(number for number in every if number % 10 < 6)
     limited = frozenset(number for number in every if 6 <= number % 10 < 9)
@@ -61,7 +61,7 @@ def phases(calm_s: float = CALM_S) -> list[Phase]:
     return [
         Phase(0, "traffic starts, the Agent SDK is well"),
         Phase(calm_s, "outage: the Agent SDK answers 503, 429 and 422", outage, healthy=False),
-        Phase(calm_s + OUTAGE_S, "the Agent SDK is well again; what failed waits among the dead letters"),
+        Phase(calm_s + outage_s, "the Agent SDK is well again; what failed waits among the dead letters"),
     ]
 
 
@@ -72,14 +72,14 @@ class Traffic:
     chatwoot: ChatwootStandIn
     agent: AgentStandIn
     tell: Callable[[str], None]
-    calm_s: float = CALM_S
+    script: Sequence[Phase] = field(default_factory=phases)
     answers: Counter[str] = field(default_factory=Counter)
     _rng: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311 - chooses customers
 
     async def play(self) -> None:
         """Send webhooks and go through the phases, until cancelled."""
         began = asyncio.get_running_loop().time()
-        pending = phases(self.calm_s)
+        pending = list(self.script)
         number = 0
         async with asyncio.TaskGroup() as group:
             while True:
