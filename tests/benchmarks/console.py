@@ -1,0 +1,160 @@
+"""What the console costs: start, keys, views, memory, idle CPU, and the database's share of a tick (CONSOLE, 6).
+
+The real program in a real terminal, on a million deliveries of which a hundred thousand are dead letters, beside a
+relay that is idle. Goals stand beside the figures; nothing here fails on a clock.
+`python -m tests.benchmarks.console [--deliveries N]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from relay.embedded import EmbeddedPostgres
+from relay.store.migrate import migrate
+from tests.benchmarks import rig
+from tests.console.screens import RawTerminal
+
+KEYS = 200
+STARTS = 5
+IDLE_S = 20
+NOBODY = "postgresql://nobody@127.0.0.1:9/nothing?connect_timeout=1"
+
+_PLANT = """
+    INSERT INTO relay.deliveries (delivery_id, state, claim, test, event, conversation_id, customer, received_at,
+           finished_at, attempts, duration_ms, final_status, last_error, headers, body)
+    SELECT gen_random_uuid(), CASE WHEN n %% 10 = 0 THEN 'dead' ELSE 'delivered' END, gen_random_uuid(), false,
+           (ARRAY['message_created', 'message_updated', 'conversation_status_changed'])[1 + n %% 3], (n %% 5000)::text,
+           true, at, at, 3, 700,
+           CASE WHEN n %% 10 = 0 THEN (ARRAY['503', '429', 'timeout'])[1 + n / 10 %% 3] ELSE '200' END,
+           CASE WHEN n %% 10 = 0 THEN (ARRAY['Agent SDK answered 503', 'Agent SDK is rate limiting (429)',
+                'Agent SDK did not answer within 30 s'])[1 + n / 10 %% 3] END, '[["content-type", "application/json"]]',
+           convert_to('{"event": "message_created", "content": "' || repeat('x', 600) || '", "id": ' || n || '}',
+                      'UTF8')
+      FROM generate_series(1, %(number)s) AS n,
+           LATERAL (SELECT now() - (%(number)s - n) * interval '80 ms' AS at) AS times
+"""
+_PLANT_FACTS = """
+    INSERT INTO dashboard_facts (fact_type, scope, value, metadata, recorded_at)
+    SELECT 'support.webhook.retry', 'support',
+           jsonb_build_object('attempts', coalesce(attempts, 1), 'success', state = 'delivered',
+                              'durationMs', duration_ms, 'finalStatus', final_status), '{}', finished_at
+      FROM relay.deliveries
+"""
+
+VIEWS = ((b"3", b"STATE"), (b"4", b"FOLLOWING"), (b"5", b"Alert rules"), (b"1", b"Failure groups"), (b"2", b"CAUSE"))
+
+
+def plant(dsn: str, number: int) -> None:
+    """`number` deliveries with their facts, the last of them now."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(_PLANT, {"number": number})
+        connection.execute(_PLANT_FACTS)
+        connection.execute("VACUUM ANALYZE")
+
+
+def start_s(folder: Path, dsn: str, wanted: bytes) -> float:
+    """From starting the program to `wanted` on the screen."""
+    began = time.perf_counter()
+    terminal = RawTerminal(folder, dsn)
+    try:
+        while wanted not in terminal.output:
+            terminal.rest(0.005)
+        return time.perf_counter() - began
+    finally:
+        terminal.close()
+
+
+def bare_start_s() -> float:
+    """What Python and Textual's import cost alone, here and now."""
+    import subprocess  # noqa: PLC0415
+    import sys  # noqa: PLC0415
+
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import textual.app, textual.widgets"], check=True)
+    return time.perf_counter() - began
+
+
+def shown(name: str, value: str, goal: str = "") -> None:
+    """One line of the table."""
+    print(f"{name:46} {value:>26}   {goal}", flush=True)
+
+
+def spread(seconds: list[float]) -> str:
+    """Median and p95 in ms."""
+    cuts = statistics.quantiles(seconds, n=20)
+    return f"p50 {statistics.median(seconds) * 1000:.1f}  p95 {cuts[-1] * 1000:.1f} ms"
+
+
+def measure(folder: Path, dsn: str) -> None:
+    """Print every figure."""
+    bare = statistics.median(bare_start_s() for _ in range(STARTS))
+    first_paint = statistics.median(start_s(folder, NOBODY, b"hotdash") for _ in range(STARTS))
+    first_data = statistics.median(start_s(folder, dsn, b"LIVE") for _ in range(STARTS))
+    shown("import of Textual alone", f"{bare * 1000:.0f} ms")
+    for what, taken, goal in (
+        ("start to first paint, database down", first_paint, 600),
+        ("start to first live figure", first_data, 900),
+    ):
+        shown(what, f"{taken * 1000:.0f} ms", f"goal {goal}; {taken / bare:.1f} × the import")
+
+    terminal = RawTerminal(folder, dsn)
+    process = psutil.Process(terminal.pid)
+    try:
+        terminal.read_until(b"Failure groups")
+        terminal.rest(2)
+        terminal.press(b"2")
+        terminal.rest(2)
+        keys = []
+        for index in range(KEYS):
+            keys.append(terminal.answers(b"j" if index % 20 < 15 else b"k"))
+            terminal.rest(0.03)
+        shown("key to first byte, 100,000 dead letters", spread(keys), "goal p95 16")
+        views = []
+        for _ in range(10):
+            for key, title in VIEWS:
+                views.append(terminal.answers(key, wanted=title))
+                terminal.rest(0.3)
+        shown("view switch", spread(views[5:]), "goal 80")
+        terminal.press(b"1")
+        terminal.rest(3)
+        start = len(terminal.output)
+        used, began = sum(process.cpu_times()[:2]), time.perf_counter()
+        terminal.rest(IDLE_S)
+        share = (sum(process.cpu_times()[:2]) - used) / (time.perf_counter() - began)
+        shown("CPU while idle", f"{100 * share:.1f} %", "goal 4")
+        shown("memory", f"{process.memory_info().rss / 2**20:.0f} MiB", "goal 90")
+        ticks = [int(found) for found in re.findall(rb"db (\d+) ms", terminal.output[start:])]
+        shown("a tick's read transaction", f"median {statistics.median(ticks or [0])} ms", "goal 10")
+    finally:
+        terminal.close()
+
+
+def main() -> None:
+    """Plant, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--deliveries", type=int, default=1_000_000)
+    number = parser.parse_args().deliveries
+    with tempfile.TemporaryDirectory(prefix="console-benchmark-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        server = EmbeddedPostgres(folder / "data")
+        try:
+            asyncio.run(migrate(server.dsn, roles=True))
+            plant(server.dsn, number)
+            print(f"{number:,} deliveries, {number // 10:,} of them dead letters; {STARTS} starts, {KEYS} keys")
+            with rig.agent() as agent_port, rig.relay(server.dsn, agent_port, workers=1):
+                measure(folder, server.dsn)
+        finally:
+            server.close()
+
+
+if __name__ == "__main__":
+    main()
