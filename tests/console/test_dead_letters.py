@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,7 +42,7 @@ async def test_they_are_listed_newest_first_with_what_matters(
 ) -> None:
     async with console() as seen:
         await in_queue(seen, "ID", "AGE", "EVENT", "CONV", "TRY", "STATUS", "CAUSE")
-        shown = [line.split()[0] for line in seen.text.splitlines() if "message_created" in line]
+        shown = re.findall(r"^\W*(\d{8})\b.*message_created", seen.text, flags=re.MULTILINE)
         newest = rows(
             "SELECT left(delivery_id, 8) FROM relay.deliveries WHERE state = 'dead' ORDER BY finished_at DESC"
         )
@@ -303,7 +304,7 @@ async def test_an_edited_payload_is_checked_shown_as_a_difference_and_replayed(
         editor.text = original.replace("message 47", "mended")
         await seen.shows("a JSON object, changed")
         await seen.press("ctrl+s")
-        await seen.shows('-   "content": "message 47"', '+   "content": "mended"')
+        await seen.shows('-  "content": "message 47"', '+  "content": "mended"')
         await seen.press("y")
         await seen.shows("1 delivery with an edited body", "type 1 and enter")
         await seen.press("1", "enter")
