@@ -260,6 +260,7 @@ async def test_activity_tells_who_did_what(incident: RunningRelay, console: Cons
 async def test_another_console_watches_and_stops_a_replay(
     incident: RunningRelay, console: Console, rows: Rows, agent: AgentStandIn
 ) -> None:
+    agent.behave(Behaviour(delay_ms=3_000))
     async with console() as first:
         await first.shows("Failure groups")
         await first.press("r")
