@@ -12,11 +12,12 @@ import unicodedata
 
 _MORE = "… {} more"
 _KEPT_FORMAT = {"\u200d"}  # joins emoji; alone it is invisible and harmless
-_HARMFUL = re.compile(
+HARMFUL = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200c\u200e\u200f\u2028-\u202e"
     "\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\ue000-\uf8ff"
     "\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
 )
+"""Every character that is not shown as it is."""
 
 
 def _picture(match: re.Match[str]) -> str:
@@ -36,9 +37,9 @@ def clean(text: str, *, limit: int = 500, newlines: bool = False) -> str:
     head = text[:limit]
     if newlines:
         head = head.replace("\r\n", "\n").replace("\t", "    ")
-        shown = "\n".join(_HARMFUL.sub(_picture, line) for line in head.split("\n"))
+        shown = "\n".join(HARMFUL.sub(_picture, line) for line in head.split("\n"))
     else:
-        shown = _HARMFUL.sub(_picture, head)
+        shown = HARMFUL.sub(_picture, head)
     missing = len(text) - len(head)
     return shown + _MORE.format(_size(missing)) if missing > 0 else shown
 
@@ -91,6 +92,6 @@ def pretty_json(text: str) -> str:
 
 def is_safe(text: str) -> bool:
     """True if `clean` would leave `text` as it is; line ends apart."""
-    return not _HARMFUL.search(text.replace("\n", "")) and all(
+    return not HARMFUL.search(text.replace("\n", "")) and all(
         unicodedata.category(c) not in {"Cc", "Cs"} or c == "\n" for c in text
     )

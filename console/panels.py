@@ -104,7 +104,6 @@ def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Conte
         Content.assemble((words.percent(value), _rate_style(value)), (f" {name}", _MUTED)) for value, name in rates
     ]
     per_second = (delivered + failed) / max(1.0, 60.0 + state.at.second) if last_minutes else 0.0
-    oldest = "" if state.oldest_in_flight_s is None else f"   oldest {state.oldest_in_flight_s:.1f} s"
     return [
         Content("   ").join(shown),
         _pairs(
@@ -117,13 +116,32 @@ def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Conte
             ("in", f"{per_second:.1f}/s"),
             ("  delivered", words.count(window.rate.delivered)),
             ("  failed", words.count(window.rate.failed)),
-            ("  in flight", f"{state.in_flight}{oldest}"),
         ),
         _pairs(
             ("dead letters", f"{state.last_1h.dead_letters:,} in 1 h"),
             ("", f"{state.last_24h.dead_letters:,} in 24 h"),
             ("", f"{state.open_dead_letters:,} open"),
         ),
+    ]
+
+
+def in_flight(state: Overview) -> Content:
+    """How many deliveries are being forwarded, and for how long the oldest of them."""
+    oldest = "" if state.oldest_in_flight_s is None else f", the oldest for {state.oldest_in_flight_s:.1f} s"
+    return Content.assemble((f"{state.in_flight}", "bold"), (f" in flight{oldest}", _MUTED))
+
+
+def figures_in_short(snapshot: Snapshot, window: Figures, window_name: str) -> list[Content]:
+    """The figures and the retry histogram in four lines, for narrow screens."""
+    _, forwarding, traffic, dead_letters = success(snapshot, window, window_name)
+    counts = sorted(window.histogram.items())
+    shown = [f"{number}: {good:,} ok {dead:,} dead" for number, (good, dead) in counts] or ["none"]
+    return [
+        forwarding,
+        traffic + Content("   ") + in_flight(snapshot.overview),
+        Content.assemble(("by attempts  ", _MUTED), "   ".join(shown)),
+        failures(window),
+        dead_letters,
     ]
 
 
@@ -209,9 +227,9 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
                 (f" {since}", _MUTED),
             )
         )
-    more = len(state.firing) - len(lines)
-    if more:
-        lines.append(Content.styled(f"… and {more} more", _MUTED))
+    if more := state.firing[len(lines) :]:
+        badges = [Content.styled(words.badge(v.rule.severity), words.STYLES[v.rule.severity]) for v in more]
+        lines.append(Content.styled(f"… and {len(more)} more:  ", _MUTED) + Content("  ").join(badges))
     if not lines:
         quiet = len(state.verdicts)
         lines = [Content.assemble(("✓ ", "$text-success"), (f"none fires; {quiet} rules watched", _MUTED))]
@@ -227,7 +245,7 @@ def health(state: Overview, width: int) -> list[Content]:
     lines = [_probe(health, width) for health in state.health] or [
         Content.styled("? nothing probed yet", _MUTED),
     ]
-    return [*lines, _relays(state)]
+    return [*lines, _relays(state), Content("  ") + in_flight(state)]
 
 
 _SHORT_TARGETS = {"agent": "Agent SDK", "chatwoot": "Chatwoot", "chatwoot_api": "API"}
@@ -336,7 +354,7 @@ def plan_line(plan: Plan, width: int) -> Content:
     settled = plan.delivered + plan.dead + plan.skipped
     room = max(6, min(24, width - 70))
     return Content.assemble(
-        (f"#{plan.id} {plan.state.value:<8}", "bold"),
+        (f" #{plan.id} {plan.state.value:<8}", "bold"),
         (f"{bar(settled, plan.total, room):<{room}} ", "$text-accent"),
         (f"{plan.delivered} delivered", "$text-success"),
         (f"  {plan.dead} dead again", "$text-error" if plan.dead else _MUTED),

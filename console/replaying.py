@@ -19,6 +19,7 @@ from console.widgets.question import Kind, Prompt
 from console.words import clock, milliseconds, plural, span
 from relay.errors import RelayError
 from relay.filters import Condition, compile_filter
+from relay.settings import AGENT_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -89,7 +90,7 @@ class Replaying(View):
             Content.assemble(
                 (plural(len(letters), "delivery"), "bold"),
                 f"{edited} (frozen {clock(proposal.frozen_at)}) → ",
-                (clean(proposal.agent or "", limit=80), "bold"),
+                (clean((proposal.agent or "").removesuffix(AGENT_PATH), limit=80), "bold"),
                 " as ",
                 (self.console.operator, "bold"),
             ),

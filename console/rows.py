@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from relay.store.database import Connection
 
 WINDOW = 200
+_LEAST_REST = 12
 _MUTED = "$text-muted"
 
 
@@ -71,13 +72,17 @@ def clean_row(row: Row) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its head, its width (0: the rest of the line), its text and style."""
+    """One column: its head, its width (0: the rest of the line), its text and style.
+
+    An `optional` one gives its room to the rest where that would be too narrow.
+    """
 
     head: str
     width: int
     text: Callable[[Row, datetime], str]
     style: Callable[[Row], str] = lambda _: ""
     right: bool = False
+    optional: bool = False
 
 
 def _age(row: Row, now: datetime) -> str:
@@ -86,15 +91,15 @@ def _age(row: Row, now: datetime) -> str:
 
 def _cause(row: Row, _: datetime) -> str:
     if row.last_error:
-        return row.last_error
+        return row.last_error.removeprefix("Agent SDK ")
     return "" if row.duration_ms is None else f"in {words.milliseconds(row.duration_ms)}"
 
 
 _ID = Column("ID", 8, lambda row, _: row.delivery_id[:8])
 _AGE = Column("AGE", 5, _age, right=True)
 _STATE = Column("STATE", 10, lambda row, _: row.state.value, lambda row: words.STATE_STYLES[row.state])
-_EVENT = Column("EVENT", 19, lambda row, _: row.event or "–")
-_CONVERSATION = Column("CONV", 6, lambda row, _: row.conversation_id or "–", right=True)
+_EVENT = Column("EVENT", 17, lambda row, _: row.event or "–")
+_CONVERSATION = Column("CONV", 6, lambda row, _: row.conversation_id or "–", right=True, optional=True)
 _TRIES = Column("TRY", 3, lambda row, _: "–" if row.attempts is None else str(row.attempts), right=True)
 _STATUS = Column(
     "STATUS", 7, lambda row, _: row.final_status or "–",
@@ -104,6 +109,11 @@ _CAUSE = Column("CAUSE", 0, _cause)
 
 DEAD_COLUMNS = (_ID, _AGE, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
 ALL_COLUMNS = (_ID, _AGE, _STATE, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
+
+
+def fitted(columns: tuple[Column, ...], width: int) -> tuple[Column, ...]:
+    """The columns that lines of `width` have room for."""
+    return columns if _rest(columns, width) >= _LEAST_REST else tuple(c for c in columns if not c.optional)
 
 
 def header(columns: tuple[Column, ...], width: int) -> Content:
@@ -123,9 +133,14 @@ def line(row: Row, columns: tuple[Column, ...], width: int, now: datetime, *, ma
 
 def _fit(column: Column, text: str, width: int, columns: tuple[Column, ...]) -> str:
     """`text` cut or filled to the column's width in cells."""
-    room = column.width or max(8, width - 3 - sum(c.width for c in columns) - len(columns) + 1)
+    room = column.width or max(8, _rest(columns, width))
     content = Content(text)
     if content.cell_length > room:
         return content.truncate(room, ellipsis=True).plain
     fill = " " * (room - content.cell_length)
     return fill + text if column.right else text + fill
+
+
+def _rest(columns: tuple[Column, ...], width: int) -> int:
+    """The room that the columns of a width of their own leave."""
+    return width - 3 - sum(column.width for column in columns) - len(columns) + 1

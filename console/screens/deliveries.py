@@ -88,13 +88,10 @@ class RowsView(Replaying, View):
             self._anchor = None if page.live else _key_of(page.rows[0], self)
         pane = self.query_one("#rows", LineList)
         width = (pane.size.width or self.app.size.width) - 1
-        now = snapshot.overview.at
+        columns, now = layout.fitted(self.COLUMNS, width), snapshot.overview.at
         pane.show(
-            [
-                Line(row.id, layout.line(row, self.COLUMNS, width, now, marked=self._is_marked(row.id)))
-                for row in page.rows
-            ],
-            header=layout.header(self.COLUMNS, width),
+            [Line(row.id, layout.line(row, columns, width, now, marked=self._is_marked(row.id))) for row in page.rows],
+            header=layout.header(columns, width),
             empty=self._why_empty(snapshot),
         )
         self._paint_filter_line(snapshot)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
 import shlex
 import subprocess
 import tempfile
@@ -18,7 +17,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
-from console.clean import clean, pretty_json
+from console.clean import HARMFUL, clean, pretty_json
 from relay.receive import BadBody, parse_object
 
 if TYPE_CHECKING:
@@ -27,15 +26,17 @@ if TYPE_CHECKING:
 MOST_CHARS = 256 * 1024
 """Bigger payloads are edited in `$EDITOR`: Textual's editor takes seconds to load them."""
 
-_UNSHOWABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]"
-)
-
 
 def editable(body: bytes) -> str:
     """The payload as text to edit: indented, and what a terminal must not get as JSON escapes, which mean the same."""
     text = pretty_json(body.decode("utf-8", "replace"))
-    return _UNSHOWABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+    return "\n".join(HARMFUL.sub(lambda found: _escaped(found.group()), line) for line in text.split("\n"))
+
+
+def _escaped(character: str) -> str:
+    """A character as JSON writes it with ASCII alone (RFC 8259 section 7)."""
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4))
 
 
 class EditorScreen(ModalScreen[bytes | None]):
@@ -59,7 +60,7 @@ class EditorScreen(ModalScreen[bytes | None]):
             box.border_title = "Edit the payload, then replay it; the original is kept"
             fits = len(self._original) <= MOST_CHARS
             yield TextArea.code_editor(
-                self._original if fits else "", id="editor", soft_wrap=True, show_line_numbers=fits
+                self._original if fits else "", id="editor", theme="css", soft_wrap=True, show_line_numbers=fits
             )
             with VerticalScroll(id="diff-scroll"):
                 yield Static("", id="diff", markup=False)

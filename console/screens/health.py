@@ -44,7 +44,7 @@ class HealthView(Replaying):
         """Show a snapshot."""
         state, width = snapshot.overview, self.app.size.width - 4
         self.query_one("#probes", Static).update(Content("\n").join(panels.health(state, width)))
-        self.query_one("#relays", Static).update(Content("\n").join(_relays(state)))
+        self.query_one("#relays", Static).update(Content("\n").join(_relays(state, width)))
         self.query_one("#rules", Static).update(Content("\n").join(_rules(state, width)))
 
     def freshen(self) -> None:
@@ -71,11 +71,13 @@ class HealthView(Replaying):
         """There is nothing to open here."""
 
 
-def _relays(state: Overview) -> list[Content]:
+def _relays(state: Overview, width: int) -> list[Content]:
+    """Each worker with the agent that it forwards to, which has a line of its own where it does not fit."""
     if not state.relays:
         return [Content.styled("no relay was heard of in the last day", "$text-error bold")]
-    return [
-        Content.assemble(
+    lines = []
+    for relay in state.relays[:16]:
+        line = Content.assemble(
             ("✓ " if relay.alive else "✗ ", "$text-success" if relay.alive else "$text-muted"),
             f"{relay.name.rpartition('/')[2]} worker {relay.slot}  v{relay.version}  ",
             (f"beat {words.span(relay.age_s)} ago  ", "$text-muted"),
@@ -84,10 +86,11 @@ def _relays(state: Overview) -> list[Content]:
                 "signed only" if relay.signed else "unsigned accepted",
                 "$text-muted" if relay.signed else "$text-warning",
             ),
-            (f"  → {relay.agent}", "$text-muted"),
         )
-        for relay in state.relays[:16]
-    ]
+        target = Content.styled(f"  → {relay.agent}", "$text-muted")
+        fits = line.cell_length + target.cell_length <= width
+        lines += [line + target] if fits else [line, target]
+    return lines
 
 
 def _rules(state: Overview, width: int) -> list[Content]:

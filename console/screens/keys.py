@@ -44,7 +44,8 @@ class KeysScreen(ModalScreen[None]):
             for action in actions_of(self._view, read_only=self._read_only)
             if not action.name.startswith("view(")
         ]
-        lines.append(_line(f"1–{len(VIEWS)}", ", ".join(VIEWS.values())))
+        views = [f"{number} {title}" for number, title in enumerate(VIEWS.values(), start=1)]
+        lines.append(_line(f"1–{len(VIEWS)}", "  ".join(views)))
         return Content("\n").join([*lines, Content(""), Content.styled(_FILTER, "$text-muted")])
 
 

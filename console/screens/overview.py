@@ -17,7 +17,7 @@ from console.replaying import Replaying
 from console.view import WIDE, View
 from console.widgets.lines import Line, LineList
 from console.widgets.rates import RateSparkline
-from console.words import plural, span
+from console.words import span
 from relay.store.browse import group_filter
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from relay.store.browse import Group
 
 SORTS = ("rate", "count", "last")
+_MOST_GROUP_ROWS = 16
+_LEAST_TAIL_ROWS = 2
 
 
 class OverviewView(Replaying, View):
@@ -46,8 +48,9 @@ class OverviewView(Replaying, View):
         """Charts and lights, groups, the end of the log."""
         with Container(id="top"):
             with Vertical(id="success", classes="pane"):
-                yield Static("", id="rates", markup=False)
-                yield RateSparkline(id="sparkline")
+                with Container(id="rate-row"):
+                    yield Static("", id="rates", markup=False)
+                    yield RateSparkline(id="sparkline")
                 yield Static("", id="figures", markup=False)
             with Vertical(id="attempts", classes="pane"):
                 yield Static("", id="histogram", markup=False)
@@ -74,13 +77,13 @@ class OverviewView(Replaying, View):
         self.query_one("#success").border_title = f"Success, last {window_name} ─ w window"
         self.query_one("#attempts").border_title = f"Deliveries by attempts, last {window_name}"
         rates, *rest = panels.success(snapshot, figures, window_name)
+        if narrow:
+            rest = panels.figures_in_short(snapshot, figures, window_name)
         self.query_one("#rates", Static).update(rates)
         self.query_one(RateSparkline).show(partial(panels.resample, state.minutes, state.at, window))
         self.query_one("#figures", Static).update(Content("\n").join(rest))
-        rows = 2 if narrow else 5
         histogram = self.query_one("#histogram", Static)
-        width = histogram.size.width or 40
-        histogram.update(Content("\n").join(panels.attempts(figures, width, rows)))
+        histogram.update(Content("\n").join(panels.attempts(figures, histogram.size.width or 40, rows=5)))
         self._paint_lights(snapshot)
         self._paint_groups(snapshot)
         tail = self.query_one("#tail", Static)
@@ -116,14 +119,23 @@ class OverviewView(Replaying, View):
             header=panels.group_header(width),
             empty=Content(f"  No dead letter waits. {_last_webhook(snapshot)}"),
         )
-        self.query_one("#groups-pane").styles.height = None if self.has_class("-short") else len(groups) + 3
+        self._share_room(len(groups))
         self.query_one("#groups-pane").border_title = (
-            f"Failure groups by {SORTS[self._sort]} ─ {plural(state.open_dead_letters, 'dead letter')} open ─ "
+            f"Failure groups by {SORTS[self._sort]} ─ {state.open_dead_letters:,} open ─ "
             "enter opens, r replays, o sorts"
         )
         cause = cause_of(snapshot).group
         if cause is not None and not self._touched:
             lines.move_to(list(self._groups).index((cause.final_status, cause.last_error)))
+
+    def _share_room(self, groups: int) -> None:
+        """The groups get the rows that they need, the log what is left of the body, if that is enough for some."""
+        top = self.query_one("#top")
+        room = self.query_one("#body").size.height - (top.size.height if top.display else 0)
+        wanted = min(max(1, groups) + 2, room, _MOST_GROUP_ROWS)
+        shared = room - wanted >= _LEAST_TAIL_ROWS and not self.has_class("zoomed")
+        self.set_class(not shared, "-no-tail")
+        self.query_one("#groups-pane").styles.height = wanted if shared else "1fr"
 
     def _figures(self, snapshot: Snapshot) -> Figures:
         state = snapshot.overview
@@ -166,6 +178,7 @@ class OverviewView(Replaying, View):
     def action_zoom(self) -> None:
         """Give the groups all of the room, or take it back."""
         self.toggle_class("zoomed")
+        self.call_after_refresh(self._repaint)
 
     def action_replay(self) -> None:
         """Replay the group under the cursor."""

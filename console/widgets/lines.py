@@ -180,6 +180,8 @@ class LineList(ScrollView, can_focus=True):
 
     def _strip(self, content: Content, width: int, component: str | None) -> Strip:
         style = self.get_visual_style(component) if component else self.visual_style
+        if content.cell_length > width:
+            content = content.truncate(width, ellipsis=True)
         strip = Strip(content.render_segments(style))
         return strip.adjust_cell_length(width, style.rich_style).simplify()
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from textual.containers import Container
 from textual.widgets import Sparkline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from textual.app import ComposeResult
 
-class RateSparkline(Sparkline):
+
+class RateSparkline(Container):
     """One cell a stretch of time. `show` takes what gives the rates (percent) for a number of cells."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
-        super().__init__([], id=id, summary_function=_last)
+        super().__init__(id=id)
         self._rates: Callable[[int], Sequence[float]] = lambda _: ()
+
+    def compose(self) -> ComposeResult:
+        """The sparkline, which begins where the rates do."""
+        yield Sparkline([], summary_function=_last)
 
     def show(self, rates: Callable[[int], Sequence[float]]) -> None:
         """Show `rates(cells)`, oldest first."""
@@ -31,11 +38,12 @@ class RateSparkline(Sparkline):
 
         The time before the first rate stays empty.
         """
-        cells = max(1, self.size.width + self.styles.margin.left)
+        cells = max(1, self.size.width)
         rates = self._rates(cells)
-        self.styles.margin = (0, 0, 0, max(0, cells - len(rates)))
+        sparkline = self.query_one(Sparkline)
+        sparkline.styles.margin = (0, 0, 0, max(0, cells - len(rates)))
         anchored = [value for rate in rates for value in (rate, rate, rate)]
-        self.data = [0.0, 100.0, *anchored[2:]] if anchored else []
+        sparkline.data = [0.0, 100.0, *anchored[2:]] if anchored else []
 
 
 def _last(bucket: Sequence[float]) -> float:

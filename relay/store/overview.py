@@ -25,8 +25,8 @@ _NOW = """
     SELECT now(),
            (SELECT count(*) FROM relay.deliveries WHERE state = 'dead'),
            (SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'forwarding')),
-           (SELECT extract(epoch FROM now() - min(received_at))::float8 FROM relay.deliveries
-             WHERE state IN ('received', 'forwarding')),
+           (SELECT extract(epoch FROM now() - min(CASE WHEN run = 1 THEN received_at ELSE claimed_at END))::float8
+              FROM relay.deliveries WHERE state IN ('received', 'forwarding')),
            (SELECT extract(epoch FROM now() - received_at)::float8 FROM relay.deliveries
              WHERE NOT test ORDER BY id DESC LIMIT 1),
            (SELECT extract(epoch FROM now() - min(received_at))::float8 FROM (
