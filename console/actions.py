@@ -86,6 +86,8 @@ ACTIONS: tuple[Action, ...] = (
     Action(("f",), "follow", "follow", "Follow the log's end", where=frozenset({LOG}), shown=True),
     Action(("m",), "mark_line", "mark", "Mark the line", where=frozenset({LOG})),
     Action(("l",), "level", "level", "Least level shown: info, warning, error", where=frozenset({LOG}), shown=True),
+    Action(("o",), "only", "only", "Only the lines that match what is searched for, or all",
+           where=frozenset({LOG}), shown=True),
     Action(("n",), "find_next", "next", "Next match", where=frozenset({LOG, DETAIL})),
     Action(("N",), "find_previous", "previous", "Previous match", where=frozenset({LOG, DETAIL})),
     Action(("right_square_bracket",), "next_failure", "next failure", "Next failure", where=frozenset({LOG})),

@@ -73,6 +73,7 @@ class LogScreen(Replaying):
         self._following = True
         self._level = 0
         self._find = ""
+        self._only = False
         self._older_wanted = False
         self._oldest_reached = False
         self._marked: set[int] = set()
@@ -120,7 +121,9 @@ class LogScreen(Replaying):
         return Line(line_id, content)
 
     def _is_shown(self, line: LogLine) -> bool:
-        return line.level not in LEVELS or LEVELS.index(line.level) >= self._level
+        if line.level in LEVELS and LEVELS.index(line.level) < self._level:
+            return False
+        return not (self._only and self._find) or self._find.lower() in panels.log_line(line).plain.lower()
 
     def _arrange(self) -> None:
         """Lay out every line anew: what is shown has changed."""
@@ -139,7 +142,8 @@ class LogScreen(Replaying):
         if self._level:
             parts += [("   level ", "$text-muted"), (f"{LEVELS[self._level]} and worse", "$text-warning")]
         if self._find:
-            parts += [("   finding ", "$text-muted"), (self._find, "reverse")]
+            parts += [("   only lines with " if self._only else "   finding ", "$text-muted"), (self._find, "reverse")]
+            parts += [("  o for all" if self._only else "  o for these alone", "$text-muted")]
         self.query_one("#filter-line", Static).update(Content.assemble(*parts))
 
     # Keys
@@ -174,6 +178,15 @@ class LogScreen(Replaying):
         self._arrange()
         self._paint_state()
 
+    def action_only(self) -> None:
+        """Hide the lines that do not match, or show them again."""
+        if not self._find:
+            self.console.say("Search for something with / first")
+            return
+        self._only = not self._only
+        self._arrange()
+        self._paint_state()
+
     def action_filter(self) -> None:
         """Open the search."""
         box = self.query_one("#filter", Input)
@@ -199,6 +212,7 @@ class LogScreen(Replaying):
             self.query_one("#log-lines", LineList).focus()
         elif self._find:
             self._find = box.value = ""
+            self._only = False
             self._arrange()
             self._paint_state()
         else:

@@ -168,7 +168,7 @@ class LineList(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """The strip of one line of the widget."""
-        width = self.size.width
+        width = self.scrollable_content_region.width
         if self._header is not None and y == 0:
             return self._strip(self._header, width, "lines--header")
         index = y - self._header_height + self.scroll_offset.y

@@ -10,44 +10,50 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.console.conftest import LIMITED, OVERLOADED, REFUSED
-from tests.servers import until
+from tests.console.conftest import LIMITED, OVERLOADED, REFUSED, webhook
+from tests.servers import Behaviour, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.console.screens import Terminal
-    from tests.servers import Rows, RunningRelay
+    from tests.servers import AgentStandIn, Rows, RunningRelay
 
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 36)], ids=["80x24", "120x36"])
 ALL = OVERLOADED + LIMITED + REFUSED
+MANY = 200
+"""How many dead letters there are in the drill."""
 
 
 @SIZES
 async def test_the_drill_takes_at_most_twelve_keystrokes(
-    incident: RunningRelay, terminal: Callable[..., Terminal], rows: Rows, size: tuple[int, int]
+    incident: RunningRelay, terminal: Callable[..., Terminal], rows: Rows, agent: AgentStandIn, size: tuple[int, int]
 ) -> None:
     """Open, find the alert, look at one payload, go to the dead letters of the cause, replay them, see the proof."""
-    keystrokes = ["Enter", "Enter", "Escape", "R", *str(OVERLOADED), "Enter"]
+    agent.behave(Behaviour(status=503))
+    await asyncio.gather(*(incident.post(webhook(number)) for number in range(1_000, 1_000 + MANY - ALL)))
+    agent.behave()
+    overloaded = MANY - LIMITED - REFUSED
+    keystrokes = ["Enter", "Enter", "Escape", "R", *str(overloaded), "Enter"]
     screen = await asyncio.to_thread(terminal, size)
     waits: list[tuple[str, ...]] = [
-        ("Agent SDK answered 503", f"{OVERLOADED} of {ALL}", "P0", "LIVE"),
-        (f"{OVERLOADED} match", "FILTERED"),
+        ("Agent SDK answered 503", f"{overloaded} of {MANY}", "P0", "LIVE"),
+        (f"{overloaded} match", "FILTERED"),
         ("message", "Attempts", "run 1"),
-        (f"{OVERLOADED} match",),
-        ("REPLAY", f"{OVERLOADED} deliveries", "maria", "Agent SDK now: 200", f"type {OVERLOADED} and enter"),
+        (f"{overloaded} match",),
+        ("REPLAY", f"{overloaded} deliveries", "maria", "Agent SDK now: 200", f"type {overloaded} and enter"),
     ]
     for index, key in enumerate(keystrokes):
         if index < len(waits):
             await asyncio.to_thread(screen.shows, *waits[index])
         await asyncio.to_thread(screen.press, key)
-    await asyncio.to_thread(screen.shows, f"all {OVERLOADED} delivered")
+    await asyncio.to_thread(screen.shows, f"all {overloaded} delivered")
     assert len(keystrokes) <= 12
     assert rows.one("SELECT count(*) FROM relay.deliveries WHERE state = 'dead'") == LIMITED + REFUSED
     (plan,) = rows("SELECT requested_by, filter, canary, delivered FROM relay.replay_plans")
     assert plan[0] == "maria"
     assert "503" in plan[1]
-    assert plan[2:] == (1, OVERLOADED)
+    assert plan[2:] == (1, overloaded)
 
 
 @SIZES

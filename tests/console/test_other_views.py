@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,22 @@ async def test_the_log_is_searched_both_ways(incident: RunningRelay, console: Co
         await until(lambda: lines.cursor == last)
         await seen.press("n")
         await seen.shows("No more below")
+
+
+async def test_the_log_shows_the_lines_that_match_alone(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("FOLLOWING", "00000045")
+        await seen.press("slash")
+        await seen.type("00000045")
+        await seen.press("enter", "o")
+        await seen.shows("only lines with 00000045")
+        lines = [line for line in seen.text.splitlines() if re.match(r" ?\d\d:\d\d:\d\d\.", line)]
+        assert lines
+        assert all("00000045" in line for line in lines)
+        await seen.press("escape")
+        await seen.hides("only lines with")
+        assert any("00000045" not in line for line in seen.text.splitlines() if "webhook" in line)
 
 
 async def test_the_log_jumps_from_failure_to_failure(incident: RunningRelay, console: Console) -> None:
