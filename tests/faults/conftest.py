@@ -1,0 +1,162 @@
+"""Relays as processes that can be killed, and senders that keep a ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from relay.settings import WEBHOOK_PATH
+from tests.servers import ROOT, free_port, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    from tests.faults.ledger import Ledger
+    from tests.servers import AgentStandIn
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The length of the long tests."""
+    parser.addoption("--faults-rounds", type=int, default=2, help="rounds of the fault tests that kill at random")
+
+
+class RelayProcess:
+    """A `relay serve` as a process. Started again after its end it has the same name, for that is its address."""
+
+    def __init__(self, port: int, env: dict[str, str], log: Path) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self._env = env | {"RELAY_BIND": f"127.0.0.1:{port}"}
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        """All that it has logged, in all of its lives."""
+        return self._log.read_text(encoding="utf-8")
+
+    @property
+    def is_running(self) -> bool:
+        """True until it has ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def spawn(self, **env: str) -> None:
+        """Start it."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "relay", "serve"],
+                cwd=ROOT, env=os.environ | self._env | env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+
+    async def start(self, **env: str) -> RelayProcess:
+        """Start it and wait until it takes webhooks."""
+        self.spawn(**env)
+        await until(self._is_healthy, patience_s=40, what="the relay is healthy")
+        return self
+
+    async def _is_healthy(self) -> bool:
+        assert self.is_running, self.output[-2000:]
+        async with httpx.AsyncClient() as client:
+            try:
+                return (await client.get(f"{self.url}/health", timeout=3)).status_code == 200
+            except httpx.TransportError:
+                return False
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    async def kill(self) -> None:
+        """`kill -9`, workers and all."""
+        os.killpg(self.pid, signal.SIGKILL)
+        await self.ended()
+
+    async def ended(self, patience_s: float = 30) -> int:
+        """Wait for its end; returns its exit status."""
+        assert self._process is not None
+        return await asyncio.wait_for(asyncio.to_thread(self._process.wait), patience_s)
+
+    def close(self) -> None:
+        """End it, whatever state it is in."""
+        if self.is_running:
+            os.killpg(self.pid, signal.SIGKILL)
+            assert self._process is not None
+            self._process.wait()
+
+
+@pytest.fixture
+def make_relay(agent: AgentStandIn, dsn: str, tmp_path: Path) -> Iterator[Callable[..., RelayProcess]]:
+    """Makes relays, not yet started, that forward to `agent`; settings by their variables' names in lower case."""
+    relays: list[RelayProcess] = []
+
+    def make(**settings: Any) -> RelayProcess:
+        env = {
+            "DATABASE_URL": dsn,
+            "AGENT_SDK_URL": agent.url,
+            "CHATWOOT_WEBHOOK_BASE_DELAY_MS": "1",
+            "RELAY_LEASE_SECONDS": "2",
+            "RELAY_PROBE_SECONDS": "3600",
+            "HOME": str(tmp_path),
+        } | {name.upper(): str(value) for name, value in settings.items()}
+        port = free_port()
+        relays.append(RelayProcess(port, env, tmp_path / f"relay-{port}.log"))
+        return relays[-1]
+
+    yield make
+    for relay in relays:
+        relay.close()
+
+
+class Senders:
+    """Clients that post webhooks and write down what they were told."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+
+    async def post(self, url: str, ledger: Ledger, delivery_id: str = "") -> int:
+        """Post one webhook; the status of the answer, 0 if there was none."""
+        delivery_id = delivery_id or str(uuid4())
+        body = {"event": "message_created", "id": len(ledger.told), "message_type": "incoming"}
+        ledger.told[delivery_id] = 0
+        try:
+            answer = await self.client.post(
+                url + WEBHOOK_PATH, json=body, headers={"X-Chatwoot-Delivery": delivery_id}, timeout=20
+            )
+        except httpx.TransportError:
+            return 0
+        ledger.told[delivery_id] = answer.status_code
+        return answer.status_code
+
+    async def keep_posting(self, urls: list[str], ledger: Ledger, clients: int, stop: asyncio.Event) -> None:
+        """`clients` clients post one after another to `urls` in turn until `stop`; who is refused waits a little."""
+
+        async def one(number: int) -> None:
+            while not stop.is_set():
+                if await self.post(urls[number % len(urls)], ledger) == 0:
+                    await asyncio.sleep(0.1)
+
+        await asyncio.gather(*(one(number) for number in range(clients)))
+
+
+@pytest_asyncio.fixture
+async def senders() -> AsyncIterator[Senders]:
+    """Clients."""
+    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=200)) as client:
+        yield Senders(client)

@@ -1,0 +1,60 @@
+"""What senders were told, what the agent saw and what the tables say, held against one another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.servers import AgentStandIn, Rows
+
+_RUNS = """
+    SELECT delivery_id, state, run, final_status,
+           (SELECT count(DISTINCT a.run) FROM relay.attempts a WHERE a.delivery = d.id)
+      FROM relay.deliveries d
+"""
+_OUTCOMES = """
+    SELECT metadata ->> 'deliveryId', count(*) FROM dashboard_facts
+     WHERE fact_type IN ('support.webhook.retry', 'support.webhook.replay') GROUP BY 1
+"""
+
+
+@dataclass
+class Ledger:
+    """`told` is the status of every answer a sender got, by delivery id; 0 for none."""
+
+    told: dict[str, int] = field(default_factory=dict)
+    kills: int = 0
+
+    @property
+    def taken(self) -> list[str]:
+        """The deliveries that the relay answered for: they must never be lost."""
+        return [delivery_id for delivery_id, status in self.told.items() if status in {200, 202, 500}]
+
+    def check(self, rows: Rows, agent: AgentStandIn, *, in_flight: int) -> Counter[str]:
+        """Every delivery that was answered for, and every one that is stored, has exactly one outcome per run
+        that came to its end; a run that a crash cut short has none.
+
+        Copies at the agent are allowed where a crash explains them: for what was in flight then, `in_flight` at
+        most each time. Returns how many were sent, lost and duplicated.
+
+        Raises:
+            AssertionError: one is missing, unfinished, or has no or several outcomes.
+        """
+        stored = {row[0]: row[1:] for row in rows(_RUNS)}
+        outcomes = dict(rows(_OUTCOMES))
+        lost = [delivery_id for delivery_id in self.taken if delivery_id not in stored]
+        assert not lost, f"{len(lost)} of {len(self.taken)} answered deliveries are gone: {lost[:3]}"
+        for delivery_id, (state, run, _, runs) in stored.items():
+            assert state in {"delivered", "dead"}, (delivery_id, state)
+            recorded = outcomes.get(delivery_id, 0)
+            assert 1 <= recorded == runs <= run, (delivery_id, state, run, recorded, runs)
+        arrived = Counter(seen.delivery_id for seen in agent.seen if seen.status == 200)
+        for delivery_id, status in self.told.items():
+            if status == 200:
+                assert stored[delivery_id][0] == "delivered"
+                assert arrived[delivery_id], f"{delivery_id} is said to be delivered, and the agent never saw it"
+        copies = sum(number - 1 for number in arrived.values())
+        assert copies <= self.kills * in_flight, f"{copies} copies are more than {self.kills} crashes explain"
+        return Counter(sent=len(self.told), lost=len(lost), copies=copies)
