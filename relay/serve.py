@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
+import hypercorn.asyncio.run
 from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 
 from relay.errors import ConfigurationError
@@ -138,6 +140,17 @@ async def serve_worker(
         await _serve_http(runtime, bound, stop)
     finally:
         await runtime.stop()
+
+
+class _Connection(TCPServer):
+    """Hypercorn's connection, which otherwise outlives its client by the keep-alive time-out, socket and all."""
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
+
+
+hypercorn.asyncio.run.TCPServer = _Connection  # type: ignore[misc,attr-defined]
 
 
 async def _serve_http(runtime: Runtime, bound: socket.socket, stop: asyncio.Event) -> None:
