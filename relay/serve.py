@@ -150,7 +150,7 @@ class _Connection(TCPServer):
         await self.idle_task.stop()
 
 
-hypercorn.asyncio.run.TCPServer = _Connection  # type: ignore[misc,attr-defined]
+hypercorn.asyncio.run.TCPServer = _Connection  # type: ignore[attr-defined]
 
 
 async def _serve_http(runtime: Runtime, bound: socket.socket, stop: asyncio.Event) -> None:

@@ -73,7 +73,7 @@ class RowsView(Replaying, View):
             return
         if isinstance(snapshot.view, TooSlow) and isinstance(snapshot.reading, RowsReading):
             self._too_slow = snapshot.reading
-            said = " That looks through too much to find it within a second: add since:1h, error:503 or the like."
+            said = " That looks through too much to find it within a second: add age:<1h, error:503 or the like."
             self.query_one("#filter-line", Static).update(
                 Content.assemble(("FILTERED ", "$text-warning bold"), self.filter_text, (said, "$text-error"))
             )

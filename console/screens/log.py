@@ -113,9 +113,8 @@ class LogScreen(Replaying):
         self._paint_state()
 
     def _line(self, line_id: int, line: LogLine) -> Line:
-        content = panels.log_line(line)
-        if line_id in self._marked:
-            content = Content.styled("▸", "$text-warning bold") + content
+        mark = Content.styled("▸", "$text-warning bold") if line_id in self._marked else Content(" ")
+        content = mark + panels.log_line(line)
         if self._find:
             content = content.highlight_regex(_literally(self._find), style="reverse")
         return Line(line_id, content)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +27,7 @@ REQUEST = (
 
 def open_files(relay: RelayProcess) -> int:
     """How many files and sockets the relay holds."""
-    return len(os.listdir(f"/proc/{relay.pid}/fd"))
+    return len(list(Path(f"/proc/{relay.pid}/fd").iterdir()))
 
 
 async def test_a_connection_ends_with_its_client_and_not_with_the_keep_alive_time_out(

@@ -1,0 +1,149 @@
+"""Takes the pictures in this directory: every screen of the real console, while an outage is under way.
+
+`python screenshots/take.py [--calm-s SECONDS] [--into DIRECTORY]`. It plays `relay demo` on an embedded Postgres
+of its own: traffic flows for `--calm-s` seconds, then the Agent SDK fails for three reasons, and after as long again
+the pictures are taken. The longer the calm, the more history the charts have; the committed ones had 400 seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import re
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from console.app import ConsoleApp
+from relay.demo.play import play
+from relay.demo.script import phases
+from relay.embedded import EmbeddedPostgres
+from relay.store.migrate import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.pilot import Pilot
+
+    from relay.settings import Settings
+
+HERE = Path(__file__).parent
+WIDE, NARROW = (120, 36), (80, 24)
+LEAST_OUTAGE_S, TAKING_S = 6, 45
+_PATIENCE_S = 20.0
+_FONT = "DejaVu Sans Mono, Menlo, Consolas, monospace"
+_CELL, _ADVANCE = 12.2, 0.602
+
+SHOTS: tuple[tuple[str, tuple[int, int], tuple[str, ...]], ...] = (
+    ("overview", WIDE, ("~Failure groups",)),
+    ("overview-80x24", NARROW, ("~Failure groups",)),
+    ("dead-letters", WIDE, ("2", "~CAUSE", "j", "space", "j", "space", "~2 marked", "~Agent SDK")),
+    ("dead-letters-80x24", NARROW, ("2", "~CAUSE", "~conversation ")),
+    ("delivery", WIDE, ("2", "~CAUSE", "j", "j", "enter", "~Attempts", "~run 1")),
+    ("deliveries", WIDE, ("3", "~STATE", "~conversation ")),
+    ("log", WIDE, ("4", "~FOLLOWING", "~retrying")),
+    ("health", WIDE, ("5", "~Alert rules", "h", "~authenticated API")),
+    ("test-webhook", WIDE, ("t", "~TEST WEBHOOK", "1", "~the relay answered")),
+    ("edit", WIDE, ("2", "~CAUSE", "e", "~as it came")),
+    ("keys", WIDE, ("2", "~CAUSE", "question_mark", "~Keys")),
+    ("replay", WIDE, ("2", "~CAUSE", "slash", "s", "t", "a", "t", "u", "s", "colon", "5", "0", "3", "enter", "~match",
+                      "R", "~and enter")),
+    ("replay-80x24", NARROW, ("r", "~and enter")),
+    ("replay-under-way", WIDE, ("=recovered", "r", "~and enter", "=count", "enter", "~p pauses")),
+    ("activity", WIDE, ("6", "~Who did what", "~running")),
+)  # fmt: skip
+"""Name, size, and the keys that lead there; `~text` waits for a text, `=` for what is said after it."""
+
+
+class Photographer:
+    """Opens a console a picture, presses its keys, and writes what it shows."""
+
+    def __init__(self, dsn: str, into: Path, calm_s: float) -> None:
+        self._dsn = dsn
+        self._into = into
+        self._begin_at = time.monotonic() + calm_s + max(calm_s, LEAST_OUTAGE_S)
+        self._outage_ends = self._begin_at + TAKING_S
+
+    async def take_all(self, settings: Settings, shots: Sequence[tuple[str, tuple[int, int], tuple[str, ...]]]) -> None:
+        """Every picture, one after another, once the outage is under way."""
+        await asyncio.sleep(max(0.0, self._begin_at - time.monotonic()))
+        for name, size, keys in shots:
+            await self._take(settings.model_copy(update={"console_operator": "maria"}), name, size, keys)
+            sys.stdout.write(f"  {name}.svg\n")
+
+    async def _take(self, settings: Settings, name: str, size: tuple[int, int], keys: Sequence[str]) -> None:
+        app = ConsoleApp(settings, self._dsn)
+        async with app.run_test(size=size) as pilot:
+            await self._until_shown(app, "LIVE")
+            for key in keys:
+                await self._do(app, pilot, key)
+            await pilot.pause(0.4)
+            self._into.mkdir(parents=True, exist_ok=True)
+            svg = app.export_screenshot(title=f"console ({size[0]}x{size[1]})")
+            (self._into / f"{name}.svg").write_text(_self_contained(svg), encoding="utf-8")
+
+    async def _do(self, app: ConsoleApp, pilot: Pilot[Any], key: str) -> None:
+        if key.startswith("~"):
+            await self._until_shown(app, key[1:])
+        elif key == "=recovered":
+            await asyncio.sleep(max(0.0, self._outage_ends + 2 - time.monotonic()))
+        elif key == "=count":
+            found = re.search(r"type (\d+) and enter", _text(app))
+            assert found is not None
+            await pilot.press(*found[1])
+        else:
+            await pilot.press(key)
+
+    async def _until_shown(self, app: ConsoleApp, text: str) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while text not in _text(app):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{text!r} does not appear; the screen shows\n{_text(app)}")
+            await asyncio.sleep(0.05)
+
+
+def _text(app: ConsoleApp) -> str:
+    strips = app.screen._compositor.render_strips()  # noqa: SLF001 - what is on the screen, as text
+    return "\n".join("".join(segment.text for segment in strip) for strip in strips)
+
+
+def _self_contained(svg: str) -> str:
+    """The picture without fonts from elsewhere, its letters as wide as its cells: the same wherever it is seen."""
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    svg = svg.replace("Fira Code", _FONT)
+    return svg.replace("font-size: 20px", f"font-size: {_CELL / _ADVANCE:.2f}px")
+
+
+async def take(into: Path, calm_s: float, only: Sequence[str] = ()) -> None:
+    """Play the demo and take the pictures (those named in `only`, or all) into a directory."""
+    with tempfile.TemporaryDirectory(prefix="screenshots-", ignore_cleanup_errors=True) as folder:
+        server = await asyncio.to_thread(EmbeddedPostgres, Path(folder))
+        try:
+            await migrate(server.dsn, roles=True)
+            photographer = Photographer(server.dsn, into, calm_s)
+            wanted = [shot for shot in SHOTS if not only or shot[0] in only]
+            watch = partial(photographer.take_all, shots=wanted)
+            script = phases(calm_s, max(calm_s, LEAST_OUTAGE_S) + TAKING_S)
+            with contextlib.chdir(folder):  # the health check leaves its artifact there
+                await play(server.dsn, seconds=None, watch=watch, script=script)
+        finally:
+            await asyncio.to_thread(server.close)
+
+
+def main() -> None:
+    """Parse, take, say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calm-s", type=float, default=20, help="seconds of ordinary traffic before the outage")
+    parser.add_argument("--into", type=Path, default=HERE, help="where the pictures go (default: beside this script)")
+    parser.add_argument("--only", nargs="*", default=(), help="names of the pictures to take (default: all)")
+    given = parser.parse_args()
+    asyncio.run(take(given.into.resolve(), given.calm_s, given.only))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE.parent))
+    main()
