@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -19,22 +21,27 @@ if TYPE_CHECKING:
 @click.option("--dsn", help="The relay's database (DATABASE_URL; default: the embedded one on this machine).")
 @click.option("--read-only", is_flag=True, help="Hide and refuse every write, and connect as a role that cannot.")
 @click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII alone.")
-def command(*, dsn: str | None, read_only: bool, ascii_only: bool) -> None:
+@click.option("--timing", is_flag=True, help="Open it, say how long first paint and first figures took, and end.")
+@click.option("--json", "as_json", is_flag=True, help="What --timing says, as JSON.")
+def command(*, dsn: str | None, read_only: bool, ascii_only: bool, timing: bool, as_json: bool) -> None:
     """The operator console: what is wrong, since when, and the keys that mend it.
 
     Who you are comes from CONSOLE_OPERATOR, or else the login name, and is recorded with everything you do.
     """
     settings = load_settings(database_url=dsn)
-    if not sys.stdin.isatty() or not sys.stdout.isatty():
+    if as_json and not timing:
+        raise click.UsageError("--json goes with --timing; `relay status --json` prints the figures.")
+    if not timing and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("The console needs a terminal; `relay status` prints the same figures anywhere.")
+    use = partial(time_console, as_json=as_json) if timing else partial(open_console, ascii_only=ascii_only)
     if settings.database_url is not None:
-        open_console(settings, settings.database_url.get_secret_value(), read_only=read_only, ascii_only=ascii_only)
+        use(settings, settings.database_url.get_secret_value(), read_only=read_only)
         return
     from relay.embedded import EmbeddedPostgres  # noqa: PLC0415 - only who has no DATABASE_URL pays for it
 
     server = EmbeddedPostgres(settings.relay_data_dir)
     try:
-        open_console(settings, server.dsn, read_only=read_only, ascii_only=ascii_only)
+        use(settings, server.dsn, read_only=read_only)
     finally:
         server.close()
 
@@ -46,12 +53,25 @@ def open_console(settings: Settings, dsn: str, *, read_only: bool, ascii_only: b
     ConsoleApp(settings, dsn, read_only=read_only, ascii_only=ascii_only).run()
 
 
+def time_console(settings: Settings, dsn: str, *, read_only: bool, as_json: bool) -> None:
+    """Measure a start of the console and print it; without a terminal it paints for nobody."""
+    from console.timing import TimedConsole  # noqa: PLC0415 - `console --help` need not load a terminal toolkit
+
+    app = TimedConsole(settings, dsn, read_only=read_only)
+    app.run(headless=not (sys.stdin.isatty() and sys.stdout.isatty()))
+    lines, measured = app.told()
+    if as_json:
+        click.echo(json.dumps({"firstPaintSeconds": app.first_paint_s, "firstDataSeconds": app.first_data_s}))
+    else:
+        click.echo("\n".join(lines))
+    if not measured:
+        raise click.exceptions.Exit(1)
+
+
 def main() -> NoReturn:
     """Run the command; every error raised on purpose is one line on stderr."""
     try:
-        command(standalone_mode=False)
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
+        status = command(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -60,4 +80,4 @@ def main() -> NoReturn:
     except RelayError as error:
         click.echo(f"console: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
-    sys.exit(os.EX_OK)
+    sys.exit(status or os.EX_OK)

@@ -1,0 +1,48 @@
+"""`console --timing`: how long a start takes, for whoever has a terminal and whoever has none."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from tests.servers import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.console.screens import Terminal
+
+
+def timing(folder: Path, dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"DATABASE_URL": dsn, "HOME": str(folder), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "console", "--timing", *arguments],
+        cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_it_says_when_it_painted_first_and_when_with_figures(tmp_path: Path, dsn: str) -> None:
+    ended = timing(tmp_path, dsn)
+    assert ended.returncode == 0, ended.stderr
+    assert [line.split()[:2] for line in ended.stdout.splitlines()] == [["first", "paint"], ["first", "data"]]
+
+
+def test_as_json_it_is_two_numbers(tmp_path: Path, dsn: str) -> None:
+    told = json.loads(timing(tmp_path, dsn, "--json").stdout)
+    assert 0 < told["firstPaintSeconds"] <= told["firstDataSeconds"]
+
+
+def test_without_a_database_it_says_why_there_are_no_figures(tmp_path: Path) -> None:
+    ended = timing(tmp_path, "postgresql://nobody@127.0.0.1:9/nothing")
+    assert ended.returncode == 1
+    assert "no figures within" in ended.stdout
+    assert "refused" in ended.stdout
+
+
+def test_in_a_terminal_it_leaves_the_figures_behind(terminal: Callable[..., Terminal]) -> None:
+    shown = terminal((80, 24), "--timing").shows("first paint", "first data")
+    assert "goal" in shown
