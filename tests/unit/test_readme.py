@@ -1,0 +1,55 @@
+"""README says what is so: every key, every variable, every command, every direct dependency."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from console.actions import ACTIONS, VIEWS, shown_key
+from relay.cli import cli
+from relay.settings import Settings
+from tests.servers import ROOT
+
+if TYPE_CHECKING:
+    from console.actions import Action
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def row(action: Action) -> str:
+    """A key's row in README's table."""
+    keys = " ".join(f"`{shown_key(key)}`" for key in action.keys)
+    where = "everywhere" if action.where is None else ", ".join(
+        VIEWS.get(view, "a delivery") for view in [*VIEWS, "detail"] if view in action.where
+    )
+    return f"| {keys} | {action.text} | {where.lower()} |"
+
+
+ROWS = [row(action) for action in ACTIONS if not action.name.startswith("view(")]
+
+
+def test_the_table_of_keys_is_the_programs() -> None:
+    table = README.partition("| key | does | where |\n| --- | --- | --- |\n")[2].partition("\n\n")[0]
+    assert table.splitlines() == ROWS
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_variable_is_explained(name: str) -> None:
+    assert re.search(rf"^\|.*`{name.upper()}`.*\|.*\|", README, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", cli.list_commands(None))
+def test_every_command_is_named(name: str) -> None:
+    assert f"relay {name}" in README
+
+
+def test_every_direct_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    table = README.partition("| dependency | why it is there |")[2].partition("\n\n")[0]
+    named = re.findall(r"[a-z0-9-]+", "".join(line.split("|")[1] for line in table.splitlines()[2:]))
+    missing = [one for one in (re.match(r"[a-z0-9-]+", want)[0] for want in wanted) if one not in named]
+    assert missing == []
