@@ -18,6 +18,8 @@ _COMMANDS = {
     "check-health": "The runbook's health check of Chatwoot and the Agent SDK.",
     "send-test": "Post a signed test webhook and follow it to its end.",
     "replay": "Send dead letters again.",
+    "diagnose": "Walk the runbook's troubleshooting on the live system; the first line is the cause.",
+    "escalate": "Gather the evidence, and append an entry to reports/manager/ESCALATION.md.",
     "dsn": "Print the database's DSN, starting the embedded server if need be.",
     "migrate": "Bring the database's schema up to this version.",
 }

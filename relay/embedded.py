@@ -30,6 +30,7 @@ from urllib.parse import quote
 from psycopg.pq import PGconn, Ping
 
 from relay.errors import ConfigurationError, StoreUnavailable
+from relay.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,8 +117,9 @@ def _open_lock(data_dir: Path, name: str) -> int:
 
 
 def _unusable(data_dir: Path, reason: str, remedy: str) -> ConfigurationError:
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(data_dir))
-    return ConfigurationError(f"RELAY_DATA_DIR={shown}: cannot be used ({reason}); {remedy}, or set DATABASE_URL")
+    return ConfigurationError(
+        f"RELAY_DATA_DIR={printable(str(data_dir))}: cannot be used ({reason}); {remedy}, or set DATABASE_URL"
+    )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relay.alerts import Severity
 from relay.errors import ConfigurationError
+from relay.printable import printable
 
 WEBHOOK_PATH = "/api/webhooks/chatwoot"
 AGENT_PATH = "/webhooks/chatwoot"
@@ -291,5 +292,4 @@ def _explain(item: Any, given: dict[str, Any]) -> str:
     if field in _SECRET_FIELDS:
         return f"{field.upper()}: {reason}"
     value = _CREDENTIALS.sub("//", str(given.get(field, item.get("input", ""))))
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
-    return f"{field.upper()}={shown}: {reason}"
+    return f"{field.upper()}={printable(value)}: {reason}"

@@ -125,3 +125,29 @@ async def last_health(connection: Connection) -> list[Health]:
     """The last probe of each target within the hour."""
     cursor = await connection.execute(_HEALTH, {"health": FactType.HEALTH, "targets": _TARGETS})
     return [Health(*row) for row in await cursor.fetchall()]
+
+
+_REFUSED = """
+    SELECT value ->> 'reason',
+           sum(CASE WHEN value ->> 'count' ~ '^[0-9]{1,9}$' THEN (value ->> 'count')::bigint ELSE 1 END)::bigint,
+           min(recorded_at), max(recorded_at)
+      FROM dashboard_facts
+     WHERE fact_type = %(rejected)s AND recorded_at > now() - interval '1 hour' AND value ->> 'reason' IS NOT NULL
+     GROUP BY 1 ORDER BY 2 DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Webhooks that were refused for one reason in the last hour."""
+
+    reason: str
+    count: int
+    first: datetime
+    last: datetime
+
+
+async def refused(connection: Connection) -> list[Refused]:
+    """What was refused in the last hour, by reason, the most frequent first."""
+    cursor = await connection.execute(_REFUSED, {"rejected": FactType.REJECTED})
+    return [Refused(*row) for row in await cursor.fetchall()]

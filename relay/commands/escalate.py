@@ -1,0 +1,56 @@
+"""`relay escalate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from relay.commands.common import as_json, connected, database, operator, print_json, run
+from relay.escalation import LEVELS, REPORT, append, entry, incident
+from relay.settings import load_settings
+from relay.store import actions
+
+
+@click.command("escalate")
+@click.option("--severity", type=click.Choice(LEVELS), help="Default: what the alerts that fire call for.")
+@click.option("--reason", default="", metavar="TEXT", help="What you want to say; stands in the entry.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), default=REPORT, show_default=True,
+    help="The file that the entry is appended to.",
+)  # fmt: skip
+@click.option("--yes", is_flag=True, help="File it without asking.")
+@as_json
+def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_json: bool) -> None:
+    """Gather the runbook's evidence, show the entry, and append it to reports/manager/ESCALATION.md.
+
+    Dead letters, error patterns, health, alerts, attempted fixes, whom to notify; no payloads. Nothing is written
+    before it was seen: answer y, or give --yes where nobody can be asked.
+    """
+    settings = load_settings()
+    name = settings.console_operator or operator()
+
+    async def file(dsn: str) -> int:
+        async with connected(dsn) as connection:
+            told = await incident(connection, settings, operator=name, reason=reason, level=severity)
+            text = entry(told)
+            if not as_json:
+                click.echo(text)
+            if not yes:
+                if not sys.stdin.isatty():
+                    raise click.UsageError(f"Nothing was written. Add --yes to append this to {report}.")
+                click.confirm(f"Append this to {report}?", abort=True)
+            written = append(text, report)
+            await actions.record(connection, name, "escalate", reason, {"level": told.level, "report": str(written)})
+        if as_json:
+            print_json(
+                {"report": str(written), "level": told.level, "notify": list(told.notify),
+                 "cause": told.diagnosis.headline, "entry": text}
+            )  # fmt: skip
+        else:
+            click.echo(f"Appended to {written}. Notify: {', '.join(told.notify) or 'nobody beyond the team'}")
+        return 0
+
+    with database(settings) as dsn:
+        run(file(dsn))
