@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL = (
+OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, DIAGNOSIS, ESCALATION = (
     "overview",
     "dead",
     "deliveries",
@@ -21,6 +21,8 @@ OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL = (
     "health",
     "activity",
     "detail",
+    "diagnosis",
+    "escalation",
 )
 VIEWS = {
     OVERVIEW: "Overview",
@@ -30,6 +32,9 @@ VIEWS = {
     HEALTH: "Health",
     ACTIVITY: "Activity",
 }
+TITLES = VIEWS | {DETAIL: "A delivery", DIAGNOSIS: "Diagnosis", ESCALATION: "Escalation"}
+"""The views, and the screens that open on top of them."""
+
 _TABLES = frozenset({DEAD, DELIVERIES, OVERVIEW, ACTIVITY})
 _ROWS = frozenset({DEAD, DELIVERIES})
 _LETTERS = frozenset({DEAD, DETAIL})
@@ -67,6 +72,11 @@ ACTIONS: tuple[Action, ...] = (
            where=_LETTERS | {OVERVIEW}, write=True, shown=True),
     Action(("R",), "replay_all", "replay all", "Replay all that match the filter",
            where=frozenset({DEAD}), write=True, shown=True),
+    Action(("r",), "replay", "replay", "Replay the dead letters whose cause is gone",
+           where=frozenset({DIAGNOSIS}), write=True, shown=True),
+    Action(("y",), "file", "file it", "Append the entry to the report", where=frozenset({ESCALATION}), write=True,
+           shown=True),
+    Action(("s",), "severity", "severity", "Another severity", where=frozenset({ESCALATION}), shown=True),
     Action(("e",), "edit", "edit", "Edit the payload, then replay it", where=_LETTERS, write=True, shown=True),
     Action(("d",), "discard", "discard", "Discard, with a reason", where=_LETTERS, write=True, shown=True),
     Action(("space",), "mark", "mark", "Mark or unmark the row", where=frozenset({DEAD}), shown=True),
@@ -75,6 +85,8 @@ ACTIONS: tuple[Action, ...] = (
     Action(("u",), "unmark", "none", "Unmark all", where=frozenset({DEAD})),
     Action(("y",), "copy", "copy", "Copy payload or id to the clipboard", where=_ROWS | {DETAIL, LOG}),
     Action(("Y",), "copy_curl", "curl", "Copy as an equivalent curl command", where=_ROWS | {DETAIL}),
+    Action(("D",), "diagnose", "diagnose", "Diagnose: walk the runbook's troubleshooting", shown=True),
+    Action(("x",), "escalate", "escalate", "Escalate: gather the evidence and file it", write=True, shown=True),
     Action(("t",), "test", "test", "Post a test webhook and watch it go through", write=True, shown=True),
     Action(("h",), "check_health", "health", "Run the health check", shown=True),
     Action(("w",), "window", "window", "Switch the window: 15 min, 1 h, 6 h, 24 h",

@@ -25,10 +25,9 @@ from relay.store.sessions import open_session
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from relay.store.browse import Detail
-
     from relay.filters import Condition
     from relay.settings import Settings
+    from relay.store.browse import Detail
     from relay.store.database import Connection
     from relay.store.facts import Health
     from relay.store.log import LogLine
@@ -159,6 +158,22 @@ class Desk:
             return
         async with self._session(write=True) as connection:
             await actions.record(connection, self.operator, action, "", details)
+
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[Connection]:
+        """A connection of its own, for reading what takes long.
+
+        Raises:
+            StoreUnavailable: Postgres is away.
+        """
+        try:
+            connection = await open_session(
+                self._dsn, read_only=True, application="hotdash console inquiry", timeout_ms=10_000
+            )
+            async with connection:
+                yield connection
+        except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
+            raise unavailable(error) from error
 
     async def detail(self, row_id: int) -> Detail | None:
         """Everything about one delivery; None if it is gone."""

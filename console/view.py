@@ -194,6 +194,20 @@ class View(Screen[None]):
 
         self.run_worker(run_health_check(self.console), group="check", exclusive=True)
 
+    def action_diagnose(self) -> None:
+        """Walk the runbook's troubleshooting."""
+        from console.screens.diagnosis import DiagnosisView  # noqa: PLC0415 - loads an HTTP client when it is first wanted
+
+        if not isinstance(self, DiagnosisView):
+            self.app.push_screen(DiagnosisView())
+
+    def action_escalate(self) -> None:
+        """Gather the evidence, and show what would be filed."""
+        from console.screens.escalation import EscalationView  # noqa: PLC0415 - loads an HTTP client when first wanted
+
+        if not isinstance(self, EscalationView):
+            self.app.push_screen(EscalationView())
+
     def action_test(self) -> None:
         """Choose an event and post it as a test webhook."""
         from console.checks import ask_test_webhook  # noqa: PLC0415 - loads an HTTP client when it is first wanted

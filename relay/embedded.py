@@ -268,7 +268,8 @@ class _Server:
         except FileNotFoundError:
             return ""
         fatal = [line.partition("FATAL:")[2].strip() for line in log.splitlines() if "FATAL:" in line]
-        return fatal[-1] if fatal else ""
+        own = [words for words in fatal if not words.startswith("terminating connection")]  # a killed one's backends
+        return own[-1] if own else ""
 
     def _pid_file_lines(self) -> list[str]:
         """Process, data directory, start time, port, socket directory, …: empty where the file has no such line."""

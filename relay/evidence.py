@@ -16,7 +16,7 @@ from relay.errors import RelayError
 from relay.outcome import failure_of
 from relay.probes import agent_probe, chatwoot_probes, run_probes
 from relay.receive import FORWARDED_FROM_HEADER, TEST_SENDER
-from relay.settings import WEBHOOK_PATH, without_credentials
+from relay.settings import AGENT_PATH, WEBHOOK_PATH, without_credentials
 from relay.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from relay.store import browse, facts, overview
 
@@ -82,6 +82,8 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
         StoreUnavailable: Postgres is away.
     """
     state = await overview.read(connection)
+    if state.alive and state.alive[0].agent != settings.agent_endpoint_shown:  # what counts is where the relay sends
+        settings = settings.model_copy(update={"agent_sdk_url": state.alive[0].agent.removesuffix(AGENT_PATH)})
     groups = await browse.groups(connection)
     refused = await facts.refused(connection)
     probes, agent, own, (webhooks, error, ahead_s), tests = await asyncio.gather(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from relay import __version__
+from relay.auto_replay import LOOK_EVERY_S, AutoReplay
 from relay.errors import StoreUnavailable
 from relay.forward import Forwarder
 from relay.logs import RELAY_SCOPE
@@ -99,6 +100,7 @@ class Runtime:
         )
         self._replayer = Replayer(self.database, self.pipeline, self.instance.id, narration)
         self._watch = AlertWatch(settings, self.database, self.instance.id, self._log)
+        self._auto_replay = AutoReplay(self.database, self.instance.id, self._log)
         self._main: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._unavailable = False
@@ -154,6 +156,9 @@ class Runtime:
                 ("alerts", WATCH_EVERY_S, self._watch.look),
                 ("retention", 600, self._retire),
             ]
+            if self.settings.relay_auto_replay:
+                every_s = min(LOOK_EVERY_S, self.settings.relay_probe_seconds)
+                services.append(("auto-replay", every_s, self._auto_replay.look))
             for name, interval_s, step in services:
                 group.create_task(self._again_and_again(name, interval_s, step), name=name)
 

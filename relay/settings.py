@@ -127,6 +127,7 @@ class Settings(BaseSettings):
     relay_bind: str = "127.0.0.1:8788"
     relay_workers: int = Field(default=1, ge=1, le=64)
     relay_url: HttpUrl | None = None
+    relay_auto_replay: bool = False
     console_operator: str | None = None
 
     # Telling

@@ -12,7 +12,7 @@ from textual.widgets import Static
 from console import details
 from console.actions import DETAIL, bindings_of
 from console.curl import copy_curl
-from console.replaying import Replaying
+from console.scrolling import OnTop
 from relay.delivery import State
 from relay.store import browse
 
@@ -35,12 +35,12 @@ class DetailReading:
         return await browse.detail(connection, self.row_id)
 
 
-class DetailView(Replaying):
+class DetailView(OnTop):
     """A screen on top of the list it was opened from."""
 
     VIEW = DETAIL
     BINDINGS = bindings_of(DETAIL)
-    AUTO_FOCUS = "#detail"
+    AUTO_FOCUS = SCROLL = "#detail"
 
     def __init__(self, row_id: int) -> None:
         super().__init__()
@@ -99,28 +99,6 @@ class DetailView(Replaying):
             return None
         account = settings.chatwoot_account_id or 1
         return f"{settings.chatwoot_base_url}/app/accounts/{account}/conversations/{conversation}"
-
-    def action_cursor(self, where: str) -> None:
-        """Scroll."""
-        scroll = self.query_one("#detail", VerticalScroll)
-        moves = {
-            "up": scroll.scroll_up, "down": scroll.scroll_down, "page_up": scroll.scroll_page_up,
-            "page_down": scroll.scroll_page_down, "top": scroll.scroll_home, "bottom": scroll.scroll_end,
-        }  # fmt: skip
-        moves[where](animate=False)
-
-    def action_back(self) -> None:
-        """Back to the list."""
-        self.app.pop_screen()
-        self.console.read_now()
-
-    def action_view(self, name: str) -> None:
-        """Leave, and go to a view."""
-        self.app.pop_screen()
-        self.console.go(name)
-
-    def action_open(self) -> None:
-        """There is nothing below a delivery."""
 
     def _is_dead(self) -> bool:
         if self._detail is not None and self._detail.row.state is State.DEAD:

@@ -10,7 +10,7 @@ from textual.widgets import Static
 
 from console import panels, words
 from console.actions import HEALTH, bindings_of
-from console.replaying import Replaying
+from console.scrolling import ScrollingView
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from relay.store.overview import Overview
 
 
-class HealthView(Replaying):
+class HealthView(ScrollingView):
     """One scroll of four sections."""
 
     VIEW = HEALTH
     BINDINGS = bindings_of(HEALTH)
-    AUTO_FOCUS = "#health-scroll"
+    AUTO_FOCUS = SCROLL = "#health-scroll"
 
     def compose_body(self) -> ComposeResult:
         """The sections."""
@@ -57,18 +57,6 @@ class HealthView(Replaying):
         self.query_one("#check", Static).update(
             Content("\n").join([Content.styled(head, style), *(Content(line) for line in rest)])
         )
-
-    def action_cursor(self, where: str) -> None:
-        """Scroll."""
-        scroll = self.query_one("#health-scroll", VerticalScroll)
-        moves = {
-            "up": scroll.scroll_up, "down": scroll.scroll_down, "page_up": scroll.scroll_page_up,
-            "page_down": scroll.scroll_page_down, "top": scroll.scroll_home, "bottom": scroll.scroll_end,
-        }  # fmt: skip
-        moves[where](animate=False)
-
-    def action_open(self) -> None:
-        """There is nothing to open here."""
 
 
 def _relays(state: Overview, width: int) -> list[Content]:

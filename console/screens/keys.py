@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from console.actions import VIEWS, actions_of, shown_key
+from console.actions import TITLES, VIEWS, actions_of, shown_key
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -34,7 +34,7 @@ class KeysScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """The table, in two columns where there is room."""
         with VerticalScroll(id="keys-box") as box:
-            box.border_title = f"Keys: {VIEWS.get(self._view, 'Delivery')}"
+            box.border_title = f"Keys: {TITLES[self._view]}"
             box.border_subtitle = "esc closes"
             yield Static(self._table(), markup=False)
 

@@ -5,40 +5,53 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from relay.commands.common import connected, database
 from relay.commands.status import lines
+from relay.demo.debrief import Observer, debrief
+from relay.demo.drills import AFTER_S, DRILLS, INCIDENT_S
 from relay.demo.play import play
 from relay.settings import as_environment, load_settings
-from relay.store import overview
+from relay.store import overview, practice
 from relay.store.migrate import migrate
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from relay.demo.drills import Drill
     from relay.settings import Settings
 
 
 @click.command("demo")
 @click.option("--seconds", type=click.FloatRange(1), metavar="N", help="End after N seconds. Default: when stopped.")
 @click.option("--no-console", is_flag=True, help="Print what happens even on a terminal.")
-def command(*, seconds: float | None, no_console: bool) -> None:
+@click.option(
+    "--drill", type=click.Choice(list(DRILLS)),
+    help="Stage this incident instead, in a database of its own, and tell at the end how it went.",
+)  # fmt: skip
+def command(*, seconds: float | None, no_console: bool, drill: str | None) -> None:
     """Everything on this machine: embedded Postgres, relay, stand-ins for Chatwoot and the Agent SDK, an outage.
 
     On a terminal it opens the console, and ends when that is quit. Serves on RELAY_BIND like `serve`; the
-    runbook's curl works beside it at any time.
+    runbook's curl works beside it at any time. With --drill it exits 1 if the alerts were not the drill's.
     """
     settings = load_settings()
     if settings.database_url is not None:
         click.echo("[demo] DATABASE_URL is set and left alone: the demo uses the embedded Postgres.", err=True)
         settings = settings.model_copy(update={"database_url": None})
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not no_console
+    if drill is not None:
+        click.get_current_context().exit(_practise(settings, DRILLS[drill], seconds, on_terminal=on_terminal))
 
     async def demo(dsn: str) -> None:
         await migrate(dsn, roles=True)
-        await play(dsn, seconds=seconds, watch=partial(_console, dsn) if on_terminal else None)
+        await play(dsn, seconds=seconds, watch=_watch(dsn, on_terminal=on_terminal))
         async with connected(dsn) as connection:
             state = await overview.read(connection)
         click.echo("\n".join(lines(state)))
@@ -47,6 +60,43 @@ def command(*, seconds: float | None, no_console: bool) -> None:
 
     with database(settings) as dsn:
         asyncio.run(demo(dsn))
+
+
+def _practise(settings: Settings, drill: Drill, seconds: float | None, *, on_terminal: bool) -> int:
+    """Run a drill in a database that is gone afterwards; 0 if it went as planned."""
+    if seconds is None and not on_terminal:
+        seconds = drill.begins_at_s + INCIDENT_S + AFTER_S
+    click.echo(f"[drill] {drill.summary}\n[drill] Your part: {drill.task}")
+    with tempfile.TemporaryDirectory(prefix="hotdash-drill-", ignore_cleanup_errors=True) as folder:
+        settings = settings.model_copy(update={"relay_data_dir": Path(folder)})
+        with database(settings) as dsn:
+            return asyncio.run(_drill(dsn, drill, seconds, on_terminal=on_terminal))
+
+
+async def _drill(dsn: str, drill: Drill, seconds: float | None, *, on_terminal: bool) -> int:
+    await migrate(dsn, roles=True)
+    if drill.history is not None:
+        async with connected(dsn) as connection:
+            history = drill.history
+            await practice.plant_history(connection, deliveries=history.deliveries, silent_for=history.silent_for)
+        click.echo(f"[drill] A history of {history.deliveries} deliveries was planted for it.")
+    observer = Observer(drill, dsn)
+    await play(
+        dsn,
+        seconds=seconds,
+        watch=_watch(dsn, on_terminal=on_terminal),
+        script=drill.phases,
+        a_second=drill.webhooks_a_second,
+        other_settings={"relay_probe_seconds": 2, **drill.settings},
+        beside=observer.watch,
+    )
+    told = await debrief(drill, observer)
+    click.echo("\n".join(told.lines()))
+    return 0 if told.went_as_planned else 1
+
+
+def _watch(dsn: str, *, on_terminal: bool) -> Callable[[Settings], Awaitable[None]] | None:
+    return partial(_console, dsn) if on_terminal else None
 
 
 async def _console(dsn: str, settings: Settings) -> None:

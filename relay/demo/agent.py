@@ -113,6 +113,11 @@ class AgentStandIn:
 
     stop = refuse
 
+    async def accept(self) -> None:
+        """Listen again, if it does not."""
+        if self._runner is None:
+            await self.start()
+
     def behave(self, *behaviours: Behaviour) -> None:
         """Do this from now on, the first that concerns a webhook and has `times` left; nothing: answer 200."""
         self._told = [_Left(behaviour, behaviour.times) for behaviour in behaviours]

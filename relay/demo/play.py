@@ -6,21 +6,21 @@ import asyncio
 import contextlib
 import io
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
 
 import httpx
 
 from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn
-from relay.demo.script import Traffic, phases
+from relay.demo.script import WEBHOOKS_A_SECOND, Traffic, phases
 from relay.logs import LogSink
 from relay.runtime import Identity
 from relay.serve import bound_url, listen, relay_name, serve_worker, stop_on_signals
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from relay.demo.script import Phase
     from relay.demo.script import Traffic as TrafficType
@@ -36,21 +36,22 @@ class _Nowhere(io.TextIOBase):
         return len(text)
 
 
-def demo_settings(agent: AgentStandIn, chatwoot: ChatwootStandIn) -> Settings:
-    """The environment's settings, with the stand-ins in the place of Chatwoot and the Agent SDK.
+def demo_settings(agent: AgentStandIn, chatwoot: ChatwootStandIn, **other: Any) -> Settings:
+    """The environment's settings, with the stand-ins in the place of Chatwoot and the Agent SDK, and `other` ones.
 
     Raises:
         ConfigurationError: a value in the environment is bad.
     """
-    return load_settings(
-        agent_sdk_url=agent.url,
-        agent_sdk_timeout_ms=ATTEMPT_TIMEOUT_MS,
-        chatwoot_base_url=chatwoot.url,
-        chatwoot_api_key=chatwoot.api_key,
-        chatwoot_account_id=chatwoot.account_id,
-        relay_probe_seconds=5,
-        relay_workers=1,
-    )
+    given: dict[str, Any] = {
+        "agent_sdk_url": agent.url,
+        "agent_sdk_timeout_ms": ATTEMPT_TIMEOUT_MS,
+        "chatwoot_base_url": chatwoot.url,
+        "chatwoot_api_key": chatwoot.api_key,
+        "chatwoot_account_id": chatwoot.account_id,
+        "relay_probe_seconds": 5,
+        "relay_workers": 1,
+    }
+    return load_settings(**(given | other))
 
 
 async def play(
@@ -59,9 +60,14 @@ async def play(
     seconds: float | None,
     watch: Callable[[Settings], Awaitable[None]] | None,
     script: Sequence[Phase] = (),
+    a_second: float = WEBHOOKS_A_SECOND,
+    other_settings: Mapping[str, Any] | None = None,
+    beside: Callable[[Settings], Awaitable[None]] | None = None,
     out: TextIO = sys.stdout,
 ) -> None:
     """Run the demo for `seconds` (None: until stopped), by another `script` than the usual one if it is given.
+
+    `beside`, given the settings too, runs along and changes nothing of that.
 
     `watch`, given the settings, is run beside it, and the demo ends when it returns: the console. Without it,
     what happens is printed.
@@ -80,7 +86,7 @@ async def play(
         for stand_in in (agent, chatwoot):
             await stand_in.start()
             stack.push_async_callback(stand_in.stop)
-        settings = demo_settings(agent, chatwoot)
+        settings = demo_settings(agent, chatwoot, **(other_settings or {}))
         if settings.secrets:
             chatwoot.secret = settings.secrets[0]
         bound = listen(settings)[0]
@@ -91,14 +97,17 @@ async def play(
         relay = asyncio.create_task(
             serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), bound, sink, stop)
         )
-        traffic = Traffic(chatwoot, agent, say, script or phases())
+        traffic = Traffic(chatwoot, agent, say, script or phases(), a_second)
         await _until_healthy(bound_at, relay)
+        reachable = settings.model_copy(update={"relay_url": bound_at})
         playing = [asyncio.create_task(traffic.play()), asyncio.create_task(_report(traffic, say))]
         ends: list[asyncio.Task[object]] = [relay, asyncio.create_task(stop.wait())]
         if watch is not None:
-            watching = asyncio.create_task(_until_watched(watch, settings.model_copy(update={"relay_url": bound_at})))
+            watching = asyncio.create_task(_until_watched(watch, reachable))
             ends.append(watching)
             playing.append(watching)
+        if beside is not None:
+            playing.append(asyncio.create_task(_until_watched(beside, reachable)))
         await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in playing:
             task.cancel()

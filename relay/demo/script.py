@@ -39,12 +39,19 @@ _CONVERSATIONS = 60
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of the demo: when it begins (seconds), what is said, what the agent does, and its health."""
+    """A stretch of the demo: when it begins (seconds), what is said, what the agent does, and its health.
+
+    `secret` is what Chatwoot signs with then, `webhook_url` where its webhook is said to point; None: as before
+    the script began.
+    """
 
     at_s: float
     text: str
     behaviours: tuple[Behaviour, ...] = ()
     healthy: bool = True
+    agent_down: bool = False
+    secret: bytes | None = None
+    webhook_url: str | None = None
 
 
 def phases(calm_s: float = CALM_S, outage_s: float = OUTAGE_S) -> list[Phase]:
@@ -73,6 +80,7 @@ class Traffic:
     agent: AgentStandIn
     tell: Callable[[str], None]
     script: Sequence[Phase] = field(default_factory=phases)
+    a_second: float = WEBHOOKS_A_SECOND
     answers: Counter[str] = field(default_factory=Counter)
     _rng: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311 - chooses customers
 
@@ -81,6 +89,7 @@ class Traffic:
         began = asyncio.get_running_loop().time()
         pending = list(self.script)
         number = 0
+        secret, webhook_url = self.chatwoot.secret, self.chatwoot.webhook_url
         async with asyncio.TaskGroup() as group:
             while True:
                 elapsed = asyncio.get_running_loop().time() - began
@@ -88,10 +97,16 @@ class Traffic:
                     phase = pending.pop(0)
                     self.agent.behave(*phase.behaviours)
                     self.agent.healthy = phase.healthy
+                    await (self.agent.refuse() if phase.agent_down else self.agent.accept())
+                    self.chatwoot.secret = phase.secret or secret
+                    self.chatwoot.webhook_url = phase.webhook_url or webhook_url
                     self.tell(phase.text)
+                if not self.a_second:
+                    await asyncio.sleep(0.2)
+                    continue
                 number += 1
                 group.create_task(self._send(self._payload(number)))
-                await asyncio.sleep(1 / WEBHOOKS_A_SECOND)
+                await asyncio.sleep(1 / self.a_second)
 
     async def _send(self, payload: dict[str, Any]) -> None:
         sent = await self.chatwoot.post(payload)

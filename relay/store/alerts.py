@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relay.alerts import Severity, Standing, Transition, Verdict
+from relay.delivery import FactType
 from relay.facts import alert_fact
 from relay.store import facts
 
@@ -61,6 +62,27 @@ async def record(
             await connection.execute(_NOTICE, (texts,))
             await connection.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
     return changes
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """One alert that was raised, and when."""
+
+    rule: str
+    severity: str
+    at: datetime
+
+
+_RAISED = """
+    SELECT value ->> 'rule', value ->> 'severity', recorded_at FROM dashboard_facts
+     WHERE fact_type = %s AND value ->> 'state' = 'raised' AND recorded_at >= %s ORDER BY recorded_at, id
+"""
+
+
+async def raised_since(connection: Connection, since: datetime) -> list[Raised]:
+    """The alerts that were raised since then, oldest first."""
+    cursor = await connection.execute(_RAISED, (FactType.ALERT, since))
+    return [Raised(*row) for row in await cursor.fetchall()]
 
 
 @dataclass(frozen=True, slots=True)

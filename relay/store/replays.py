@@ -167,6 +167,12 @@ _ASK = """
 _BY_REQUEST = "SELECT id FROM relay.replay_plans WHERE request_id = %s"
 
 
+async def is_known(connection: Connection, request_id: UUID) -> bool:
+    """True if a plan was asked for under this id."""
+    cursor = await connection.execute(_BY_REQUEST, (request_id,))
+    return await cursor.fetchone() is not None
+
+
 async def ask(connection: Connection, request: PlanRequest, frozen: Sequence[DeadLetter]) -> int:
     """Enqueue a replay of the `frozen` dead letters and record who asked; returns the plan's id.
 

@@ -112,6 +112,7 @@ BAD = {
     "RELAY_LEASE_SECONDS": ["0", "-1", "nan"],
     "RELAY_RETENTION_DAYS": ["0", "-1", "nan"],
     "RELAY_PROBE_SECONDS": ["0", "-1"],
+    "RELAY_AUTO_REPLAY": ["maybe"],
 }  # fmt: skip
 
 

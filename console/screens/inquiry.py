@@ -1,0 +1,58 @@
+"""What diagnosis and escalation share: a scroll on top of the view they were opened from, filled by work in the
+background.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from console.scrolling import OnTop
+from relay.errors import RelayError
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from console.snapshot import Snapshot
+
+
+class InquiryView(OnTop):
+    """A scroll of text. `look` fills it."""
+
+    AUTO_FOCUS = SCROLL = "#inquiry"
+    UNDER_WAY = "Looking: Postgres, Agent SDK, Chatwoot, this relay …"
+
+    def compose_body(self) -> ComposeResult:
+        """One scroll."""
+        with VerticalScroll(id="inquiry"):
+            yield Static(self.UNDER_WAY, id="inquiry-text", markup=False)
+
+    def on_mount(self) -> None:
+        """Begin to look."""
+        self.run_worker(self._look(), group="inquiry", exclusive=True)
+
+    async def _look(self) -> None:
+        try:
+            await self.look()
+        except RelayError as error:
+            self.fill([Content.styled(str(error), "$text-error")])
+
+    async def look(self) -> None:
+        """Gather what is to be shown, and `fill` the scroll."""
+        raise NotImplementedError
+
+    def fill(self, lines: list[Content]) -> None:
+        """Show `lines`."""
+        if self.is_up:
+            self.query_one("#inquiry-text", Static).update(Content("\n").join(lines))
+
+    def paint(self, snapshot: Snapshot) -> None:
+        """What was found stands as it was found."""
+
+    def action_refresh_now(self) -> None:
+        """Look anew."""
+        self.fill([Content(self.UNDER_WAY)])
+        self.on_mount()

@@ -1,0 +1,130 @@
+"""What a fire drill came to: what happened when, which alerts it raised, what was done, and how long it took."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from relay.commands.common import connected
+from relay.demo.drills import INCIDENT_S
+from relay.diagnosis import diagnose
+from relay.evidence import gather
+from relay.printable import printable
+from relay.store import actions, alerts, overview
+
+if TYPE_CHECKING:
+    from relay.demo.drills import Drill
+    from relay.settings import Settings
+    from relay.store.actions import OperatorAction
+    from relay.store.alerts import Raised
+
+_BEFORE_THE_END_S = 3.0
+_SILENT_DRILL_S = 8.0
+_ACTIONS = 200
+
+
+@dataclass(slots=True)
+class Observer:
+    """Watches a drill from beside it: notes when it began, and diagnoses while the incident is under way."""
+
+    drill: Drill
+    dsn: str
+    began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    cause: str = ""
+    diagnosed_at: datetime | None = None
+
+    @property
+    def cause_at(self) -> datetime:
+        """When the cause set in."""
+        return self.began_at + timedelta(seconds=self.drill.begins_at_s)
+
+    async def watch(self, settings: Settings) -> None:
+        """Run beside the drill."""
+        self.began_at = datetime.now(UTC)
+        lasts = INCIDENT_S - _BEFORE_THE_END_S if self.drill.webhooks_a_second else _SILENT_DRILL_S
+        await asyncio.sleep(self.drill.begins_at_s + lasts)
+        async with connected(self.dsn) as connection:
+            diagnosis = diagnose(await gather(connection, settings))
+        self.cause, self.diagnosed_at = diagnosis.headline, diagnosis.at
+
+
+@dataclass(frozen=True, slots=True)
+class Debrief:
+    """All that is told at the end. `raised` and `actions` are oldest first."""
+
+    drill: Drill
+    observer: Observer
+    raised: list[Raised]
+    done: list[OperatorAction]
+    open_dead_letters: int
+    ended_at: datetime
+
+    @property
+    def missing(self) -> set[str]:
+        """Alerts that should have been raised."""
+        return set(self.drill.alerts) - {one.rule for one in self.raised}
+
+    @property
+    def unexpected(self) -> set[str]:
+        """Alerts that should not."""
+        return {one.rule for one in self.raised} - self.drill.alerts
+
+    @property
+    def went_as_planned(self) -> bool:
+        """True if the alerts are the drill's, and the diagnosis named the cause."""
+        return not self.missing and not self.unexpected and self.observer.cause.startswith(self.drill.cause)
+
+    def lines(self) -> list[str]:
+        """The story."""
+        cause_at = self.observer.cause_at
+        events = [(self.observer.began_at + timedelta(seconds=phase.at_s), phase.text) for phase in self.drill.phases]
+        events += [
+            (one.at, f"alert raised: {one.severity} {one.rule}{_after(one.at, cause_at)}") for one in self.raised
+        ]
+        events += [(one.at, f"{one.operator}: {_told(one)}{_after(one.at, cause_at)}") for one in self.done]
+        if self.observer.diagnosed_at is not None:
+            events.append((self.observer.diagnosed_at, f"diagnosis: {self.observer.cause}"))
+        story = [f"  {at:%H:%M:%S}Z  {printable(text)}" for at, text in sorted(events) if at <= self.ended_at]
+        return [f"Drill {self.drill.name}: {self.drill.summary}", *story, *self._verdict()]
+
+    def _verdict(self) -> list[str]:
+        alerts_told = f"Alerts: {len(self.raised)} raised, as they should be"
+        if self.missing or self.unexpected:
+            parts = [f"missing {', '.join(sorted(self.missing))}"] if self.missing else []
+            parts += [f"unexpected {', '.join(sorted(self.unexpected))}"] if self.unexpected else []
+            alerts_told = f"Alerts: {'; '.join(parts)}"
+        acted = "Nobody did anything."
+        if self.done:
+            first = (self.done[0].at - self.observer.cause_at).total_seconds()
+            acted = f"The first action came {first:.0f} s after the cause, {len(self.done)} in all."
+        left = self.open_dead_letters
+        queue = f"{left} dead letters still wait." if left else "No dead letter waits."
+        return [alerts_told, f"{acted} {queue}"]
+
+
+def _after(at: datetime, cause_at: datetime) -> str:
+    return f" ({(at - cause_at).total_seconds():.0f} s after the cause)"
+
+
+def _told(action: OperatorAction) -> str:
+    total = action.details.get("total")
+    about = [f"plan {action.plan_id}"] if action.plan_id is not None else []
+    about += [f"{total} deliveries"] if total else []
+    about += [action.reason] if action.reason else []
+    return f"{action.action} ({', '.join(about)})" if about else action.action
+
+
+async def debrief(drill: Drill, observer: Observer) -> Debrief:
+    """Gather what a drill came to from its database."""
+    async with connected(observer.dsn) as connection:
+        state = await overview.read(connection)
+        return Debrief(
+            drill=drill,
+            observer=observer,
+            raised=await alerts.raised_since(connection, observer.began_at),
+            done=(await actions.newest(connection, limit=_ACTIONS))[::-1],
+            open_dead_letters=state.open_dead_letters,
+            ended_at=state.at,
+        )

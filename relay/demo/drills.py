@@ -1,0 +1,123 @@
+"""Fire drills: incidents staged against the stand-ins, so that whoever is on call can practise with the console.
+
+A drill is data: what happens when, which alerts must come of it and no others, and how the diagnosis must begin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from relay.demo.agent import Behaviour
+from relay.demo.script import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CALM_S, INCIDENT_S, AFTER_S = 6.0, 24.0, 30.0
+_OUTAGE_ALERTS = frozenset(
+    {"success-rate-p0", "success-rate-critical", "escalate-dlq", "dlq-p2", "dlq-warning", "attempts-info"}
+)
+_POISONED = 8
+_SILENT_FOR = timedelta(minutes=40)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is planted before the drill begins: deliveries over the last day, and how long it has been silent."""
+
+    deliveries: int
+    silent_for: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """`begins_at_s` is when the cause sets in. `settings` differ from the demo's. `cause` begins the diagnosis."""
+
+    name: str
+    summary: str
+    phases: tuple[Phase, ...]
+    alerts: frozenset[str]
+    cause: str
+    task: str
+    begins_at_s: float = CALM_S
+    webhooks_a_second: float = 6
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    history: History | None = None
+
+
+def _incident(text: str, over: str = "the Agent SDK is well again", **phase: Any) -> tuple[Phase, ...]:
+    return (
+        Phase(0, "traffic starts, all is well"),
+        Phase(CALM_S, text, **phase),
+        Phase(CALM_S + INCIDENT_S, over),
+    )
+
+
+DRILLS = {
+    drill.name: drill
+    for drill in (
+        Drill(
+            "agent-down",
+            "The Agent SDK refuses connections for half a minute.",
+            _incident("the Agent SDK goes down", agent_down=True),
+            _OUTAGE_ALERTS,
+            "The Agent SDK is down: it refuses connections",
+            "Find the cause, wait until it is gone, replay what died of it.",
+        ),
+        Drill(
+            "rate-limited",
+            "The Agent SDK answers 429 with Retry-After.",
+            _incident(
+                "the Agent SDK begins to rate limit", behaviours=(Behaviour(status=429, retry_after="1"),)
+            ),
+            _OUTAGE_ALERTS,
+            "The Agent SDK is rate limiting (429)",
+            "Find the cause; replay at a rate that the Agent SDK can take.",
+        ),
+        Drill(
+            "slow-agent",
+            "The Agent SDK takes four seconds for each webhook.",
+            _incident("the Agent SDK becomes slow", behaviours=(Behaviour(delay_ms=4_000),)),
+            frozenset({"agent-slow-info"}),
+            "The Agent SDK is slow",
+            "See that nothing is lost, and tell those who run the Agent SDK.",
+            webhooks_a_second=3,
+            settings={"agent_sdk_timeout_ms": 10_000},
+        ),
+        Drill(
+            "bad-signature",
+            "Chatwoot's webhook secret is changed, and the relay does not know the new one.",
+            _incident(
+                "the secret is changed in Chatwoot", "the old secret is set again", secret=b"a secret the relay lacks"
+            ),
+            frozenset(),
+            "Signatures fail",
+            "Find out why nothing comes in, though Chatwoot sends; say what must be set where.",
+            settings={"chatwoot_webhook_secret": "the-drills-secret"},
+        ),
+        Drill(
+            "poison-message",
+            "A few messages are refused by the Agent SDK, whatever is tried.",
+            _incident(
+                "some messages are refused with 422", "the rest gets through",
+                behaviours=(Behaviour(status=422, times=_POISONED),),
+            ),
+            frozenset({"dlq-warning"}),
+            "Agent SDK refused the payload (422)",
+            "Look at one payload; edit and replay it, or discard it with a reason.",
+        ),
+        Drill(
+            "chatwoot-silent",
+            "Chatwoot's webhook points elsewhere, and nothing has come for 40 minutes (a planted history).",
+            (Phase(0, "Chatwoot's webhook points to another host", webhook_url="https://elsewhere.example/hook"),),
+            frozenset({"no-webhooks-info"}),
+            "No webhook for",
+            "Find out what is wrong in Chatwoot's settings.",
+            begins_at_s=0,
+            webhooks_a_second=0,
+            history=History(600, _SILENT_FOR),
+        ),
+    )
+}  # fmt: skip
