@@ -218,7 +218,10 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
         value = words.measured(rule, verdict.value)
         since = _firing_since(verdict.since, state.at)
         room = max(8, width - 11 - len(value) - len(since) - 3)
-        condition = rule.condition if len(rule.condition) <= room else rule.condition[: room - 1] + "…"
+        condition = rule.condition
+        if len(condition) > room:
+            condition = condition.replace("for more than", ">").replace("more than", ">")
+        condition = condition if len(condition) <= room else condition[: room - 1] + "…"
         lines.append(
             Content.assemble(
                 (f"{words.badge(rule.severity):<10} ", words.STYLES[rule.severity]),

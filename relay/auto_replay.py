@@ -68,11 +68,10 @@ class AutoReplay:
             self._seen = request_id
             if not letters:
                 return
-            minutes = (outage.failed_at - outage.began_at).total_seconds() / 60
             request = PlanRequest(
                 request_id=request_id,
                 requested_by=OPERATOR,
-                reason=f"the Agent SDK is well again after {minutes:.0f} min",
+                reason=f"the Agent SDK is well again; it failed from {outage.began_at:%H:%M:%S}Z to {outage.failed_at:%H:%M:%S}Z",
                 filter=text,
                 rate=RATE,
                 canary=1,

@@ -2,7 +2,7 @@
 
 `python screenshots/take.py [--calm-s SECONDS] [--into DIRECTORY]`. It plays `relay demo` on an embedded Postgres
 of its own: traffic flows for `--calm-s` seconds, then the Agent SDK fails for three reasons, and after as long again
-the pictures are taken. The longer the calm, the more history the charts have; the committed ones had 400 seconds.
+the pictures are taken. The longer the calm, the more history the charts have; the committed ones had 240 seconds.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ SHOTS: tuple[tuple[str, tuple[int, int], tuple[str, ...]], ...] = (
     ("log", WIDE, ("4", "~FOLLOWING", "~retrying")),
     ("health", WIDE, ("5", "~Alert rules", "h", "~authenticated API")),
     ("test-webhook", WIDE, ("t", "~TEST WEBHOOK", "1", "~the relay answered")),
+    ("diagnosis", WIDE, ("D", "~PROBLEM")),
+    ("escalation", WIDE, ("x", "~appends this to")),
     ("edit", WIDE, ("2", "~CAUSE", "e", "~as it came")),
     ("keys", WIDE, ("2", "~CAUSE", "question_mark", "~Keys")),
     ("replay", WIDE, ("2", "~CAUSE", "slash", "s", "t", "a", "t", "u", "s", "colon", "5", "0", "3", "enter", "~match",
