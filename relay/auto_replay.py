@@ -71,7 +71,7 @@ class AutoReplay:
             request = PlanRequest(
                 request_id=request_id,
                 requested_by=OPERATOR,
-                reason=f"the Agent SDK is well again; it failed from {outage.began_at:%H:%M:%S}Z to {outage.failed_at:%H:%M:%S}Z",
+                reason=f"the Agent SDK is well again; down {outage.began_at:%H:%M:%S}Z to {outage.failed_at:%H:%M:%S}Z",
                 filter=text,
                 rate=RATE,
                 canary=1,
