@@ -37,6 +37,7 @@ STATE_STYLES = {
     State.DELIVERED: "$text-success",
     State.DEAD: "$text-error",
     State.DISCARDED: "$text-muted",
+    State.IGNORED: "$text-muted",
 }
 
 

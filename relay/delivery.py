@@ -20,6 +20,7 @@ class State(StrEnum):
     DELIVERED = "delivered"
     DEAD = "dead"
     DISCARDED = "discarded"
+    IGNORED = "ignored"
 
 
 class FactType(StrEnum):
@@ -39,7 +40,8 @@ class Receipt:
 
     `body` is byte for byte what came in; `headers` all of its headers, names in lower case.
     `event` and `conversation_id` are read from the body and None where it does not say; `customer` is True
-    for a message that a customer wrote, which somebody waits to have answered.
+    for a message that a customer wrote, which somebody waits to have answered. `ignored` is True for one that
+    is stored and goes no further.
     """
 
     delivery_id: str
@@ -49,6 +51,7 @@ class Receipt:
     conversation_id: str | None
     customer: bool
     test: bool
+    ignored: bool = False
 
 
 @dataclass(frozen=True, slots=True)

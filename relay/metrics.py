@@ -25,6 +25,7 @@ class Counters:
     def __init__(self) -> None:
         self.received = 0
         self.duplicates = 0
+        self.ignored = 0
         self.taken_over = 0
         self.unavailable = 0
         self.overloaded = 0
@@ -58,6 +59,7 @@ class _Collector:
         simple = {
             "received": "Webhooks accepted for storing",
             "duplicates": "Webhooks whose delivery was known already",
+            "ignored": "Webhooks stored and not forwarded",
             "taken_over": "Deliveries taken over from a relay that was gone",
             "unavailable": "Webhooks refused because Postgres could not take them",
             "overloaded": "Webhooks refused because too many were in flight",

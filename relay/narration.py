@@ -66,6 +66,10 @@ class Narration:
         """A webhook came whose delivery is known: nothing is forwarded."""
         self._log.info("Duplicate webhook, not forwarded", delivery_id=delivery_id, state=state)
 
+    def ignored(self, delivery_id: str, event: str | None) -> None:
+        """A webhook came that is stored and not forwarded."""
+        self._log.info("Webhook ignored, not forwarded", delivery_id=delivery_id, webhookEvent=event)
+
     def taken_over(self, delivery: Delivery) -> None:
         """A delivery that nobody forwards any more is taken on."""
         self._log.info("Webhook taken over", delivery_id=delivery.delivery_id, run=delivery.run)

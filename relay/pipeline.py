@@ -17,7 +17,7 @@ import psycopg
 
 from relay.errors import LeaseLost, Overloaded, RelayError, StoreUnavailable
 from relay.facts import as_json_text, facts_of_run
-from relay.store.deliveries import Claimed, Duplicate, Finish, Incoming
+from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Incoming
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -60,13 +60,13 @@ class Lease:
 
 @dataclass(slots=True)
 class Ticket:
-    """What a sender can wait for. `stored` comes first: a claim, a duplicate, or `StoreUnavailable`.
+    """What a sender can wait for. `stored` comes first: a claim, a duplicate, one ignored, or `StoreUnavailable`.
 
     `finished` comes last: the outcome, or None if there is none to wait for, because the webhook was not
     stored, was a duplicate, or was left to another relay.
     """
 
-    stored: asyncio.Future[Claimed | Duplicate]
+    stored: asyncio.Future[Claimed | Duplicate | Ignored]
     finished: asyncio.Future[Outcome | None]
 
 
@@ -77,7 +77,7 @@ class Pipeline:
         self,
         *,
         forwarder: Forwarder,
-        receipts: GroupCommit[Incoming, Claimed | Duplicate],
+        receipts: GroupCommit[Incoming, Claimed | Duplicate | Ignored],
         finishes: GroupCommit[Finish, bool],
         lease: Lease,
         narration: Narration,
@@ -178,13 +178,18 @@ class Pipeline:
             self._narration.duplicate(stored.delivery_id, stored.state)
             ticket.finished.set_result(None)
             return
+        if isinstance(stored, Ignored):
+            self._counters.ignored += 1
+            self._narration.ignored(stored.delivery_id, receipt.event)
+            ticket.finished.set_result(None)
+            return
         outcome = None
         try:
             outcome = await self._carry(stored)
         finally:
             ticket.finished.set_result(outcome)
 
-    async def _store(self, receipt: Receipt) -> Claimed | Duplicate:
+    async def _store(self, receipt: Receipt) -> Claimed | Duplicate | Ignored:
         """Commit the receipt, trying again for as long as its sender can wait.
 
         The claim stays the same: if a commit went through whose end was not seen, the next one finds its own.

@@ -10,10 +10,13 @@ import json
 import re
 import uuid
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relay.delivery import Headers, Receipt
 from relay.signature import DELIVERY_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 MAX_DEPTH = 200
 """Nesting beyond this is refused. Chatwoot's deepest payload has 6 levels; Rails itself stops at 100."""
@@ -53,8 +56,11 @@ class BadBody(ValueError):
         self.fault = fault
 
 
-def read_receipt(headers: Headers, body: bytes) -> Receipt:
+def read_receipt(headers: Headers, body: bytes, forwarded: Collection[str] = ()) -> Receipt:
     """The receipt of a webhook with these `headers` (names in lower case) and this raw `body`.
+
+    It is ignored if it is a private note that comes back (CONTRACT, "loops"), or if events are named that are
+    `forwarded`, and it is none of them.
 
     A delivery id that is missing, or is not 1 to 200 visible ASCII characters, is replaced by a fresh
     UUID: such a webhook is never a duplicate (DESIGN, 1).
@@ -71,8 +77,9 @@ def read_receipt(headers: Headers, body: bytes) -> Receipt:
         body=body,
         event=_field_text(event),
         conversation_id=_conversation_id(event, payload),
-        customer=_is_from_customer(event, payload),
+        customer=is_from_customer(event, payload),
         test=(first_header(headers, FORWARDED_FROM_HEADER) or "").strip().lower() == TEST_SENDER,
+        ignored=_is_private_note(event, payload) or bool(forwarded and event not in forwarded),
     )
 
 
@@ -134,17 +141,24 @@ def _conversation_id(event: object, payload: dict[str, Any]) -> str | None:
     return None
 
 
-def _is_from_customer(event: object, payload: dict[str, Any]) -> bool:
+def _is_private_note(event: object, payload: dict[str, Any]) -> bool:
+    """True for what an agent wrote for other agents: a message that is private and outgoing."""
+    is_message = isinstance(event, str) and event.startswith("message_")
+    return is_message and payload.get("private") is True and _is(payload.get("message_type"), "outgoing", 1)
+
+
+def _is(message_type: object, word: str, number: int) -> bool:
+    """True if Chatwoot's message type, a word or a number, is the one that both name (CONTRACT)."""
+    return message_type == word or (message_type == number and not isinstance(message_type, bool))
+
+
+def is_from_customer(event: object, payload: dict[str, Any]) -> bool:
     """True for a new message that a contact wrote: incoming (as a word or a number), and not a private note."""
     if event != "message_created" or payload.get("private") is True:
         return False
     sender = payload.get("sender")
     kind = sender.get("type") if isinstance(sender, dict) else None
-    message_type = payload.get("message_type")
-    return (message_type == "incoming" or (message_type == 0 and message_type is not False)) and kind in {
-        None,
-        "contact",
-    }
+    return _is(payload.get("message_type"), "incoming", 0) and kind in {None, "contact"}
 
 
 def _field_text(value: object) -> str | None:

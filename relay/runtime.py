@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from relay.logs import LogSink
     from relay.settings import Settings
-    from relay.store.deliveries import Claimed, Duplicate, Finish, Incoming
+    from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Incoming
 
 DRAIN_S = 15
 """How long a stopping relay waits for what is in flight, after its listeners have closed."""
@@ -82,7 +82,7 @@ class Runtime:
         self._lease = Lease(settings.relay_lease_seconds)
         self._forwarder = Forwarder(settings, narration)
         self._receipt_lane, self._finish_lane, self._tail_lane = (Lane(self.database) for _ in range(3))
-        self._receipts: GroupCommit[Incoming, Claimed | Duplicate] = GroupCommit(
+        self._receipts: GroupCommit[Incoming, Claimed | Duplicate | Ignored] = GroupCommit(
             self._commit_receipts, size=lambda item: len(item.receipt.body)
         )
         self._finishes: GroupCommit[Finish, bool] = GroupCommit(
@@ -203,7 +203,7 @@ class Runtime:
             return True
         return False
 
-    async def _commit_receipts(self, batch: Sequence[Incoming]) -> list[Claimed | Duplicate]:
+    async def _commit_receipts(self, batch: Sequence[Incoming]) -> list[Claimed | Duplicate | Ignored]:
         async with self._receipt_lane.connection() as connection:
             return await deliveries.store(connection, self.instance.id, batch)
 

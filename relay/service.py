@@ -22,7 +22,7 @@ from relay.receive import FORWARDED_FROM_HEADER, TEST_SENDER, BadBody, first_hea
 from relay.settings import WEBHOOK_PATH
 from relay.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, signature_fault
 from relay.store import facts, instances, overview
-from relay.store.deliveries import Duplicate
+from relay.store.deliveries import Duplicate, Ignored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -108,7 +108,7 @@ async def _webhook(runtime: Runtime, http: Request) -> Response:
         if fault is not None:
             return _refuse(runtime, 401, fault, "Invalid signature")
     try:
-        receipt = read_receipt(headers, body)
+        receipt = read_receipt(headers, body, runtime.settings.forwarded_events)
     except BadBody as error:
         if secrets and first_header(headers, FORWARDED_FROM_HEADER) == TEST_SENDER:
             return _answer(400, {"error": str(error)})  # who knows a secret tries it, with nothing in his hands
@@ -140,6 +140,8 @@ async def _carry(runtime: Runtime, receipt: Receipt, began: float) -> Response:
     if isinstance(stored, Duplicate):
         known = {"success": True, "duplicate": True, "delivery_id": stored.delivery_id, "state": stored.state}
         return _answer(200, known)
+    if isinstance(stored, Ignored):
+        return _answer(200, {"success": True, "ignored": True, "delivery_id": stored.delivery_id})
     runtime.counters.received += 1
     if respond_when is ticket.finished and ticket.finished.done():
         outcome = ticket.finished.result()
@@ -148,7 +150,7 @@ async def _carry(runtime: Runtime, receipt: Receipt, began: float) -> Response:
     return _answer(202, {"accepted": True, "delivery_id": stored.delivery.delivery_id})
 
 
-def _stored(ticket: Ticket) -> Claimed | Duplicate:
+def _stored(ticket: Ticket) -> Claimed | Duplicate | Ignored:
     """What the store said.
 
     Raises:

@@ -121,6 +121,7 @@ class Settings(BaseSettings):
     chatwoot_webhook_response_deadline_ms: int = Field(default=4_500, ge=1, le=3_600_000)
     chatwoot_webhook_max_body_bytes: int = Field(default=5 * 1024 * 1024, ge=1, le=256 * 1024 * 1024)
     relay_respond: Literal["forwarded", "stored"] = "forwarded"
+    relay_forward_events: str = ""
     relay_max_in_flight: int = Field(default=2_000, ge=1, le=1_000_000)
 
     # Serving
@@ -192,6 +193,11 @@ class Settings(BaseSettings):
     def alert_severities(self) -> frozenset[Severity]:
         """The severities whose alerts are told to `RELAY_ALERT_WEBHOOK_URL`."""
         return _split_severities(self.relay_alert_severities)
+
+    @property
+    def forwarded_events(self) -> frozenset[str]:
+        """The events that are forwarded; empty for all."""
+        return frozenset(name.strip() for name in self.relay_forward_events.split(",") if name.strip())
 
     @property
     def secrets(self) -> tuple[bytes, ...]:

@@ -38,6 +38,13 @@ class Duplicate:
 
 
 @dataclass(frozen=True, slots=True)
+class Ignored:
+    """A webhook that was stored and goes no further."""
+
+    delivery_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Incoming:
     """A receipt on its way into the store, with the claim it is to be stored under."""
 
@@ -57,13 +64,17 @@ class Finish:
 
 _STORE = """
     INSERT INTO relay.deliveries AS d
-           (delivery_id, claim, headers, body, event, conversation_id, customer, test, state, owner)
-    SELECT r.*, 'forwarding', %(owner)s
-    FROM unnest(%(ids)b::text[], %(claims)b::uuid[], %(headers)b::text[]::jsonb[], %(bodies)b::bytea[],
-                %(events)b::text[], %(conversations)b::text[], %(customers)b::boolean[], %(tests)b::boolean[]) AS r
+           (delivery_id, claim, headers, body, event, conversation_id, customer, test, state, owner, finished_at)
+    SELECT r.delivery_id, r.claim, r.headers, r.body, r.event, r.conversation_id, r.customer, r.test,
+           CASE WHEN r.ignored THEN 'ignored' ELSE 'forwarding' END,
+           CASE WHEN NOT r.ignored THEN %(owner)s::uuid END, CASE WHEN r.ignored THEN now() END
+      FROM unnest(%(ids)b::text[], %(claims)b::uuid[], %(headers)b::text[]::jsonb[], %(bodies)b::bytea[],
+                  %(events)b::text[], %(conversations)b::text[], %(customers)b::boolean[], %(tests)b::boolean[],
+                  %(ignored)b::boolean[])
+           AS r(delivery_id, claim, headers, body, event, conversation_id, customer, test, ignored)
     ON CONFLICT ON CONSTRAINT deliveries_delivery_id DO UPDATE
-       SET state = 'forwarding', owner = excluded.owner, claim = excluded.claim, claimed_at = now(),
-           run = d.run + (d.claim <> excluded.claim)::integer, plan_id = NULL, finished_at = NULL,
+       SET state = excluded.state, owner = excluded.owner, claim = excluded.claim, claimed_at = now(),
+           run = d.run + (d.claim <> excluded.claim)::integer, plan_id = NULL, finished_at = excluded.finished_at,
            headers = excluded.headers, body = excluded.body, test = excluded.test, event = excluded.event,
            conversation_id = excluded.conversation_id, customer = excluded.customer
      WHERE d.state = 'dead' OR d.claim = excluded.claim
@@ -72,8 +83,8 @@ _STORE = """
 _STATES = "SELECT delivery_id, state FROM relay.deliveries WHERE delivery_id = ANY(%s)"
 
 
-async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming]) -> list[Claimed | Duplicate]:
-    """Commit a batch of receipts as deliveries that `owner` is forwarding; one statement for all.
+async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming]) -> list[Claimed | Duplicate | Ignored]:
+    """Commit a batch of receipts as deliveries that `owner` is forwarding, or as ignored; one statement for all.
 
     A delivery id that is known already gives a `Duplicate`, unless that delivery is dead: then it is
     forwarded again, as what came in now. Storing the same `Incoming` again, after a commit whose end was
@@ -99,6 +110,7 @@ async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming]) 
             "conversations": [r.conversation_id for r in receipts],
             "customers": [r.customer for r in receipts],
             "tests": [r.test for r in receipts],
+            "ignored": [r.ignored for r in receipts],
         },
     )
     stored: dict[str, tuple[int, int]] = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
@@ -107,10 +119,12 @@ async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming]) 
         missing = [r.delivery_id for r in receipts if r.delivery_id not in stored]
         cursor = await connection.execute(_STATES, (missing,))
         known = {row[0]: State(row[1]) for row in await cursor.fetchall()}
-    results: list[Claimed | Duplicate] = []
+    results: list[Claimed | Duplicate | Ignored] = []
     for item in batch:
         delivery_id = item.receipt.delivery_id
-        if item is first[delivery_id] and delivery_id in stored:
+        if item is first[delivery_id] and delivery_id in stored and item.receipt.ignored:
+            results.append(Ignored(delivery_id))
+        elif item is first[delivery_id] and delivery_id in stored:
             results.append(Claimed(item.claim, _delivery(item.receipt, *stored[delivery_id])))
         else:
             results.append(Duplicate(delivery_id, known.get(delivery_id, State.FORWARDING)))

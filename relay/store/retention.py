@@ -24,7 +24,7 @@ _DELIVERIES = """
         DELETE FROM relay.deliveries WHERE id IN (
             SELECT id FROM relay.deliveries
              WHERE received_at < now() - %(keep)s AND coalesce(finished_at, now()) < now() - %(keep)s
-               AND state IN ('delivered', 'discarded') LIMIT %(batch)s)
+               AND state IN ('delivered', 'discarded', 'ignored') LIMIT %(batch)s)
         RETURNING id
     ), tries AS (
         DELETE FROM relay.attempts a USING old WHERE a.delivery = old.id
