@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 REQUESTS_A_SECOND = 10
+_KEY = "relay_idempotency_key"
 TIMEOUT_S = 10
 ATTEMPTS = 3
 _FIRST_PAUSE_S = 0.5
@@ -48,6 +49,17 @@ class Webhook:
 
     url: str
     subscriptions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation. `key` is what a note of ours was posted under, None for all others."""
+
+    id: int
+    content: str
+    incoming: bool
+    private: bool
+    key: str | None
 
 
 class Chatwoot:
@@ -96,6 +108,43 @@ class Chatwoot:
         except (KeyError, TypeError) as error:
             raise ChatwootError("Chatwoot's list of webhooks has not the form that is documented") from error
 
+    async def messages(self, conversation_id: int) -> list[Message]:
+        """A conversation's last messages, oldest first (Chatwoot gives twenty).
+
+        Raises:
+            ChatwootError: as for `webhooks`.
+        """
+        answer = await self._ask("GET", f"/conversations/{conversation_id}/messages")
+        try:
+            return [_message(one) for one in answer["payload"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ChatwootError("Chatwoot's list of messages has not the form that is documented") from error
+
+    async def find_note(self, conversation_id: int, key: str) -> int | None:
+        """The id of the private note that was posted under `key`, if there is one."""
+        found = await self.messages(conversation_id)
+        return next((message.id for message in found if message.private and message.key == key), None)
+
+    async def post_private_note(self, conversation_id: int, content: str, key: str) -> int:
+        """Post a private note, marked with `key`; returns its id. Never public, whatever is in it.
+
+        Not tried again where it may have been posted all the same.
+
+        Raises:
+            ChatwootError: it was refused, or it is not known whether it was posted.
+        """
+        note = {
+            "content": content,
+            "message_type": "outgoing",
+            "private": True,
+            "content_attributes": {_KEY: key},
+        }
+        answer = await self._ask("POST", f"/conversations/{conversation_id}/messages", note)
+        try:
+            return int(answer["id"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ChatwootError("Chatwoot's answer to a new note has not the form that is documented") from error
+
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_Passing),
@@ -110,7 +159,9 @@ class Chatwoot:
         try:
             answer = await self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
-            raise _Passing(f"Chatwoot does not answer ({failure_of(error)})") from error
+            nothing_was_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            kind = _Passing if method == "GET" or nothing_was_sent else ChatwootError
+            raise kind(f"Chatwoot does not answer ({failure_of(error)})") from error
         self._note_clock(answer)
         if answer.is_success:
             try:
@@ -118,7 +169,7 @@ class Chatwoot:
             except ValueError as error:
                 raise ChatwootError("Chatwoot's answer is not JSON; is CHATWOOT_BASE_URL right?") from error
         status = answer.status_code
-        if status in RETRIED_4XX or status >= 500:
+        if status in RETRIED_4XX or (status >= 500 and method == "GET"):
             raise _Passing(f"Chatwoot answered {status}", status)
         remedy = {401: "; check CHATWOOT_API_KEY", 404: "; check CHATWOOT_ACCOUNT_ID"}.get(status, "")
         raise ChatwootError(f"Chatwoot answered {status}{remedy}", status)
@@ -134,3 +185,15 @@ class Chatwoot:
         with contextlib.suppress(KeyError, ValueError, TypeError):
             theirs = parsedate_to_datetime(answer.headers["date"])
             self.clock_ahead_s = (theirs - datetime.now(UTC)).total_seconds() + 0.5
+
+
+def _message(one: dict[str, Any]) -> Message:
+    attributes = one.get("content_attributes")
+    key = attributes.get(_KEY) if isinstance(attributes, dict) else None
+    return Message(
+        id=int(one["id"]),
+        content=str(one.get("content") or ""),
+        incoming=one.get("message_type") in {0, "incoming"},
+        private=one.get("private") is True,
+        key=key if isinstance(key, str) else None,
+    )

@@ -20,6 +20,7 @@ _COMMANDS = {
     "replay": "Send dead letters again.",
     "diagnose": "Walk the runbook's troubleshooting on the live system; the first line is the cause.",
     "escalate": "Gather the evidence, and append an entry to reports/manager/ESCALATION.md.",
+    "agent": "The reference Agent SDK: drafts replies, posts them as private notes.",
     "dsn": "Print the database's DSN, starting the embedded server if need be.",
     "migrate": "Bring the database's schema up to this version.",
 }

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from typing import Any
 
+    from quart import Quart
+
     from relay.logs import Format
 
 STOP_WITHIN_S = 25
@@ -57,25 +59,24 @@ class LogOptions:
     level: str = "info"
 
 
-def listen(settings: Settings) -> list[socket.socket]:
-    """A bound socket for each worker, all on `RELAY_BIND`; port 0 is any free one.
+def listen(bind: str, workers: int = 1, *, variable: str = "RELAY_BIND") -> list[socket.socket]:
+    """A bound socket for each worker, all on `bind` (host:port); port 0 is any free one. `variable` set it.
 
     Raises:
         ConfigurationError: the address cannot be bound, or somebody else is bound to it.
     """
-    host, port = split_bind(settings.relay_bind)
+    host, port = split_bind(bind)
     deadline = time.monotonic() + _BIND_PATIENCE_S
     while True:
         try:
             _bind(host, port, shared=False).close()  # nobody else may be there, not even one who would share
             first = _bind(host, port, shared=True)
             port = first.getsockname()[1]
-            return [first, *(_bind(host, port, shared=True) for _ in range(settings.relay_workers - 1))]
+            return [first, *(_bind(host, port, shared=True) for _ in range(workers - 1))]
         except OSError as error:
             if time.monotonic() > deadline:
                 raise ConfigurationError(
-                    f"RELAY_BIND={settings.relay_bind}: cannot listen there ({error.strerror or error}); "
-                    "is another relay running?"
+                    f"{variable}={bind}: cannot listen there ({error.strerror or error}); is another one running?"
                 ) from error
             time.sleep(0.1)
 
@@ -137,7 +138,8 @@ async def serve_worker(
     settle_garbage_collection()
     await runtime.start()
     try:
-        await _serve_http(runtime, bound, stop)
+        deadline_s = settings.chatwoot_webhook_response_deadline_ms / 1000
+        await serve_http(create_app(runtime), bound, stop, answer_s=min(_ANSWER_S, deadline_s + 1))
     finally:
         await runtime.stop()
 
@@ -153,19 +155,20 @@ class _Connection(TCPServer):
 hypercorn.asyncio.run.TCPServer = _Connection  # type: ignore[attr-defined]
 
 
-async def _serve_http(runtime: Runtime, bound: socket.socket, stop: asyncio.Event) -> None:
+async def serve_http(app: Quart, bound: socket.socket, stop: asyncio.Event, *, answer_s: float) -> None:
+    """Serve `app` on `bound` until `stop` is set; what is being answered then has `answer_s`."""
     config = Config()
     config.bind = [f"fd://{os.dup(bound.fileno())}"]
     bound.close()  # the server's own copy is the one that stops accepting
     config.backlog = 2048
-    config.graceful_timeout = min(_ANSWER_S, runtime.settings.chatwoot_webhook_response_deadline_ms / 1000 + 1)
+    config.graceful_timeout = answer_s
     config.keep_alive_timeout = 65
     config.keep_alive_max_requests = 1_000_000
     config.include_server_header = False
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.loglevel = "WARNING"
-    server = asyncio.create_task(hypercorn_serve(create_app(runtime), config, shutdown_trigger=stop.wait, mode="asgi"))
+    server = asyncio.create_task(hypercorn_serve(app, config, shutdown_trigger=stop.wait, mode="asgi"))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((server, stopping), return_when=asyncio.FIRST_COMPLETED)
     await asyncio.wait((server,), timeout=config.graceful_timeout + 1)
@@ -218,7 +221,7 @@ def serve(settings: Settings, dsn: str, options: LogOptions, *, embedded: bool) 
         ConfigurationError: `RELAY_BIND` cannot be bound.
     """
     raise_file_limit()
-    sockets = listen(settings)
+    sockets = listen(settings.relay_bind, settings.relay_workers)
     name, boot = relay_name(sockets[0]), uuid4()
     sink = LogSink(options.form, level=options.level)
     capture_libraries(sink)

@@ -131,6 +131,14 @@ class Settings(BaseSettings):
     relay_auto_replay: bool = False
     console_operator: str | None = None
 
+    # The reference Agent SDK
+    agent_bind: str = "127.0.0.1:8787"
+    agent_prompt_file: Path | None = None
+    llm_base_url: HttpUrl | None = None
+    llm_api_key: SecretStr | None = None
+    llm_model: str | None = None
+    llm_timeout_ms: int = Field(default=20_000, ge=1, le=3_600_000)
+
     # Telling
     relay_alert_webhook_url: SecretStr | None = None
     relay_alert_severities: str = "P0,P1,escalate"
@@ -142,7 +150,7 @@ class Settings(BaseSettings):
     relay_retention_days: float = Field(default=30, gt=0, le=36_500)
     relay_probe_seconds: float = Field(default=30, ge=1, le=86_400)
 
-    @field_validator("relay_bind")
+    @field_validator("relay_bind", "agent_bind")
     @classmethod
     def _bind_is_host_and_port(cls, value: str) -> str:
         split_bind(value)
@@ -274,7 +282,13 @@ def _is_dsn(text: str) -> bool:
     return all(port.isascii() and port.isdigit() for port in str(ports or 5432).split(",") if port)
 
 
-_SECRET_FIELDS = {"chatwoot_api_key", "chatwoot_webhook_secret", "database_url", "relay_alert_webhook_url"}
+_SECRET_FIELDS = {
+    "llm_api_key",
+    "chatwoot_api_key",
+    "chatwoot_webhook_secret",
+    "database_url",
+    "relay_alert_webhook_url",
+}
 _CREDENTIALS = re.compile(r"//[^/]*@")
 
 

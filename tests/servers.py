@@ -115,7 +115,7 @@ class RunningRelay:
         self._stream = io.StringIO()
         self._sink = LogSink(stream=self._stream, level="debug")
         self._stop = asyncio.Event()
-        bound = listen(settings)[0]
+        bound = listen(settings.relay_bind)[0]
         self.url = bound_url(bound)
         self.port = bound.getsockname()[1]
         self.identity = Identity(relay_name(bound), uuid4())

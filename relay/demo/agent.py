@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+import httpx
 from aiohttp import web
 
 from relay.settings import AGENT_PATH
@@ -75,6 +76,7 @@ class _Left:
 class AgentStandIn:
     """The stand-in, bound to `host:port` by `start`; port 0 is any free one.
 
+    With `upstream`, a real agent's URL, what it is not told to treat otherwise is handed on to that one.
     `seen` is every webhook it was sent, newest last; bodies are kept only with `keep_bodies`.
     """
 
@@ -83,9 +85,11 @@ class AgentStandIn:
     keep_bodies: bool = True
     healthy: bool = True
     latency_ms: float = 0
+    upstream: str = ""
     seen: deque[Seen] = field(default_factory=lambda: deque(maxlen=KEPT_REQUESTS))
     _told: list[_Left] = field(default_factory=list)
     _runner: web.AppRunner | None = None
+    _client: httpx.AsyncClient | None = None
 
     @property
     def url(self) -> str:
@@ -149,7 +153,21 @@ class AgentStandIn:
         )
         if behaviour.delay_ms or self.latency_ms:
             await asyncio.sleep((behaviour.delay_ms or self.latency_ms) / 1000)
+        if self.upstream and behaviour.mode is Mode.ANSWER and behaviour.status == web.HTTPOk.status_code:
+            return await self._hand_on(request, body)
         return await _respond(request, behaviour, body)
+
+    async def _hand_on(self, request: web.Request, body: bytes) -> web.Response:
+        """What the real agent behind it answers."""
+        own = {"host", "content-length", "connection"}
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in own}
+        if self._client is None:
+            self._client = httpx.AsyncClient(timeout=30)
+        try:
+            answer = await self._client.post(self.upstream + AGENT_PATH, content=body, headers=headers)
+        except httpx.HTTPError:
+            return web.json_response({"error": "the agent behind the stand-in does not answer"}, status=502)
+        return web.Response(body=answer.content, status=answer.status_code, content_type="application/json")
 
     async def _health(self, _: web.Request) -> web.Response:
         down = not self.healthy

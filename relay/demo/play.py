@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import httpx
 
+from relay.agent.serve import SCOPE, serve_agent
 from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn
 from relay.demo.script import WEBHOOKS_A_SECOND, Traffic, phases
@@ -89,11 +90,14 @@ async def play(
         settings = demo_settings(agent, chatwoot, **(other_settings or {}))
         if settings.secrets:
             chatwoot.secret = settings.secrets[0]
-        bound = listen(settings)[0]
+        bound = listen(settings.relay_bind)[0]
         bound_at = bound_url(bound)
         chatwoot.webhook_url = bound_at + WEBHOOK_PATH
-        say(f"relay on {bound_at}, Agent SDK stand-in on {agent.url}, Chatwoot stand-in on {chatwoot.url}")
+        say(f"relay on {bound_at}, Agent SDK on {agent.url}, Chatwoot stand-in on {chatwoot.url}")
         sink = LogSink(stream=_Nowhere())
+        real_agent, relay_ended = listen("127.0.0.1:0")[0], asyncio.Event()
+        agent.upstream = bound_url(real_agent)
+        drafting = asyncio.create_task(serve_agent(settings, dsn, real_agent, sink.logger(SCOPE), relay_ended))
         relay = asyncio.create_task(
             serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), bound, sink, stop)
         )
@@ -115,8 +119,11 @@ async def play(
         agent.behave()
         stop.set()
         await asyncio.gather(*(end for end in ends if not end.cancelled()))
+        relay_ended.set()
+        await drafting
         sink.close()
     say("stopped. " + _told(traffic))
+    say(f"{len(chatwoot.notes)} private notes with drafts are in Chatwoot")
 
 
 async def _until_healthy(url: str, relay: asyncio.Task[None]) -> None:

@@ -58,6 +58,14 @@ _PLANS = """
     )
     SELECT count(*) FROM old
 """
+_NOTES = """
+    WITH old AS (
+        DELETE FROM relay.notes WHERE key IN (
+            SELECT key FROM relay.notes WHERE posted_at < now() - %(keep)s LIMIT %(batch)s)
+        RETURNING 1
+    )
+    SELECT 0 * count(*) FROM old
+"""
 _MINUTES = """
     WITH old AS (
         DELETE FROM relay.minutes WHERE minute < now() - least(%(keep)s, interval '2 days') RETURNING 1
@@ -84,7 +92,7 @@ async def retire(connection: Connection, keep: timedelta, stop: Callable[[], boo
     gone = 0
     steps: list[tuple[str, dict[str, Any]]] = [(_DELIVERIES, {}), (_LOG, {}), (_PLANS, {})]
     steps += [(_FACTS, {"fact_type": fact_type}) for fact_type in FactType]
-    steps += [(_MINUTES, {}), (_INSTANCES, {})]
+    steps += [(_MINUTES, {}), (_NOTES, {}), (_INSTANCES, {})]
     for sql, parameters in steps:
         while not stop():
             cursor = await connection.execute(sql.encode(), {"keep": keep, "batch": BATCH} | parameters)

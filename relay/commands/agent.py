@@ -1,0 +1,54 @@
+"""`relay agent`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from relay.agent.drafts import make_drafter
+from relay.agent.serve import SCOPE, serve_agent
+from relay.chatwoot import Chatwoot
+from relay.commands.common import database
+from relay.logs import Format, LogSink, capture_libraries
+from relay.serve import bound_url, listen, raise_file_limit, run_loop, stop_on_signals
+from relay.settings import load_settings
+from relay.store.migrate import migrate
+
+
+@click.group("agent")
+def command() -> None:
+    """The reference Agent SDK: drafts replies and posts them as private notes."""
+
+
+@command.command("serve")
+@click.option("--bind", metavar="HOST:PORT", help="Address to listen on (AGENT_BIND, default 127.0.0.1:8787).")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def serve(bind: str | None, log_format: Format) -> None:
+    """Take the relay's webhooks, draft a reply to each customer's message, post it as a private note.
+
+    Needs CHATWOOT_BASE_URL, CHATWOOT_API_KEY and CHATWOOT_ACCOUNT_ID. With LLM_BASE_URL and LLM_MODEL a language
+    model drafts; without, a template does. A webhook that comes again never posts a second note.
+    """
+    settings = load_settings(agent_bind=bind)
+    Chatwoot(settings)
+    make_drafter(settings)
+    raise_file_limit()
+    bound = listen(settings.agent_bind, variable="AGENT_BIND")[0]
+    sink = LogSink(log_format)
+    capture_libraries(sink)
+    log = sink.logger(SCOPE)
+    log.info(
+        "Agent SDK is listening", url=bound_url(bound), chatwoot=settings.chatwoot_base_url,
+        drafts=settings.llm_model if settings.llm_base_url else "template",
+    )  # fmt: skip
+    with database(settings) as dsn:
+        asyncio.run(migrate(dsn, roles=settings.database_url is None))
+
+        async def work() -> None:
+            await serve_agent(settings, dsn, bound, log, stop_on_signals())
+
+        try:
+            run_loop(work())
+        finally:
+            sink.close()
