@@ -65,7 +65,8 @@ ACTIONS: tuple[Action, ...] = (
         Action((str(number),), f"view('{view}')", title, f"Go to {title.lower()}")
         for number, (view, title) in enumerate(VIEWS.items(), start=1)
     ),
-    Action(("enter",), "open", "open", "Open what the cursor is on", shown=True),
+    Action(("enter",), "open", "open", "Open what the cursor is on; on an alert, diagnose", shown=True),
+    Action(("tab",), "app.focus_next", "alerts", "To the alerts and back", where=frozenset({OVERVIEW})),
     Action(("escape", "left", "q"), "back", "back", "Go back; at the root, q quits"),
     Action(("slash",), "filter", "filter", "Filter, or find in text", where=_ROWS | {LOG}, shown=True),
     Action(("r",), "replay", "replay", "Replay: marked, else current, else all of the group",

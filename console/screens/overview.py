@@ -37,6 +37,7 @@ class OverviewView(Replaying, View):
 
     VIEW = OVERVIEW
     BINDINGS = bindings_of(OVERVIEW)
+    AUTO_FOCUS = "#groups"
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ class OverviewView(Replaying, View):
             with Vertical(id="attempts", classes="pane"):
                 yield Static("", id="histogram", markup=False)
             with Vertical(id="alerts", classes="pane"):
-                yield Static("", id="alert-lines", markup=False)
+                yield LineList(id="alert-lines", classes="calm")
             with Vertical(id="health", classes="pane"):
                 yield Static("", id="health-lines", markup=False)
         with Vertical(id="groups-pane", classes="pane"):
@@ -92,12 +93,14 @@ class OverviewView(Replaying, View):
         tail.update(Content("\n").join(lines or [Content.styled("no webhook yet", "$text-muted")]))
 
     def _paint_lights(self, snapshot: Snapshot) -> None:
-        alerts = self.query_one("#alert-lines", Static)
+        alerts = self.query_one("#alert-lines", LineList)
         state = snapshot.overview
         rows = 3 if self.app.size.width < WIDE else 5
         firing = len(state.firing)
-        self.query_one("#alerts").border_title = f"Alerts ─ {firing} firing" if firing else "Alerts"
-        alerts.update(Content("\n").join(panels.alerts(state, alerts.size.width or 60, rows)))
+        self.query_one("#alerts").border_title = f"Alerts ─ {firing} firing ─ D diagnoses" if firing else "Alerts"
+        shown = panels.alerts(state, alerts.size.width or 60, rows)
+        alerts.show([Line(place, content) for place, content in enumerate(shown)])
+        alerts.styles.height = len(shown)
         health = self.query_one("#health-lines", Static)
         narrow = self.app.size.width < WIDE
         lights = panels.health_in_short(state) if narrow else panels.health(state, health.size.width or 50)
@@ -154,8 +157,17 @@ class OverviewView(Replaying, View):
         self._touched = True
         super().action_cursor(where)
 
-    def on_line_list_opened(self) -> None:
-        """Open the group as a filtered list of dead letters."""
+    @property
+    def lines(self) -> LineList:
+        """The groups, unless the alerts have the focus."""
+        alerts = self.query_one("#alert-lines", LineList)
+        return alerts if self.focused is alerts else self.query_one("#groups", LineList)
+
+    def on_line_list_opened(self, event: LineList.Opened) -> None:
+        """Diagnose what an alert is about, or open the group as a filtered list of dead letters."""
+        if event.lines.id == "alert-lines":
+            self.action_diagnose()
+            return
         from console.screens.deliveries import DeadLettersView  # noqa: PLC0415 - views open one another
 
         if self.group is not None:

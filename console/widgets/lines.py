@@ -43,6 +43,7 @@ class LineList(ScrollView, can_focus=True):
         scrollbar-size-vertical: 1;
         & > .lines--header { color: $text-muted; text-style: bold; }
         & > .lines--cursor { background: $surface-lighten-2; }
+        &.calm > .lines--cursor { background: transparent; }
         &:focus > .lines--cursor { background: $block-cursor-blurred-background; text-style: bold; }
     }
     """

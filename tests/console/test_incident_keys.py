@@ -48,6 +48,17 @@ async def test_the_diagnosis_names_the_cause_first(
     assert rows("SELECT operator FROM relay.operator_actions WHERE action = 'diagnose'") == ["maria"]
 
 
+async def test_enter_on_an_alert_diagnoses(incident: RunningRelay, console: Console) -> None:
+    async with console(relay=incident) as seen:
+        await seen.shows("Failure groups", "firing")
+        await seen.press("tab")
+        await until(lambda: seen.app.screen.focused.id == "alert-lines")
+        await seen.press("j", "enter")
+        await seen.shows("High Retry Rate ─ PROBLEM")
+        await seen.press("escape", "tab", "enter")
+        await seen.shows(f"{OVERLOADED} match")
+
+
 async def test_it_leads_to_a_replay_of_what_can_go_through_now(
     incident: RunningRelay, console: Console, rows: Rows
 ) -> None:
