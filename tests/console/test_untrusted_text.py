@@ -192,6 +192,11 @@ def test_ten_thousand_hostile_payloads_pass_through_every_screen_of_a_real_termi
             terminal.press(b"\x15" * 4)
         terminal.press(b"156")
         terminal.rest(1)
+        terminal.press(b"D")
+        terminal.read_until(b"PROBLEM")
+        terminal.press(b"\x04\x04qx")
+        terminal.read_until(b"ESCALATION.md")
+        terminal.press(b"\x04\x04\x04q")
         assert terminal.is_running
         terminal.press(b"?")
         terminal.read_until(b"Keys")
