@@ -17,10 +17,10 @@ from console.widgets.lines import Line, LineList
 from relay.store import actions
 
 if TYPE_CHECKING:
-    from relay.store.actions import OperatorAction
     from textual.app import ComposeResult
 
     from console.snapshot import Snapshot
+    from relay.store.actions import OperatorAction
     from relay.store.database import Connection
 
 _MOST = 200
