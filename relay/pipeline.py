@@ -46,15 +46,31 @@ class Lease:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._until = float("-inf")
+        self._since = self._until = float("-inf")
+
+    @property
+    def is_held(self) -> bool:
+        """True until it is over."""
+        return time.monotonic() <= self._until
+
+    @property
+    def is_settled(self) -> bool:
+        """True once it has been held for its own length without a break.
+
+        After an outage of Postgres every relay's lease is over. Whoever is back first must not take over from
+        those that are as alive as he is: by now they have had the time to renew theirs.
+        """
+        return self.is_held and time.monotonic() - self._since >= self.seconds
 
     def renewed(self, asked_at: float) -> None:
         """The database has renewed it, asked at `asked_at` (`time.monotonic()`)."""
+        if asked_at > self._until:
+            self._since = asked_at
         self._until = asked_at + self.seconds
 
     def check(self) -> None:
         """Raises LeaseLost once it is over."""
-        if time.monotonic() > self._until:
+        if not self.is_held:
             raise LeaseLost("The lease ran out; another relay may have taken the delivery over")
 
 

@@ -29,7 +29,7 @@ from relay.store import deliveries, facts, instances, log, replays, retention
 from relay.store.batch import GroupCommit
 from relay.store.database import Database, Lane
 from relay.store.instances import Instance
-from relay.store.migrate import migrate
+from relay.store.migrate import migrate, migrations, schema_version
 from relay.watch import WATCH_EVERY_S, AlertWatch
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ DRAIN_S = 15
 """How long a stopping relay waits for what is in flight, after its listeners have closed."""
 
 _ORPHAN_S = 2 * STORE_PATIENCE_S + 5
+_RETENTION_S = 900
 _TAIL_BATCH = 2_000
 _TAKE_OVER_BATCH = 64
 
@@ -171,6 +172,10 @@ class Runtime:
 
     async def _migrate_and_register(self) -> None:
         await migrate(self._dsn)
+        async with self.database.connection() as connection:
+            found, known = await schema_version(connection), migrations()[-1].version
+        if found > known:
+            self._log.warning("The schema is a newer relay's; this one goes on with it", schema=found, known=known)
         await self._register()
 
     async def _register(self) -> None:
@@ -230,11 +235,16 @@ class Runtime:
         """Take over what nobody forwards, as much as there is room for."""
         while True:
             most = min(_TAKE_OVER_BATCH, self.pipeline.capacity)
-            if not most:
+            if not most or not self._lease.is_held:
                 return
             async with self.database.connection() as connection:
                 claims = await deliveries.claim_abandoned(
-                    connection, self.instance.id, held=list(self.pipeline.held), most=most, orphan_s=_ORPHAN_S
+                    connection,
+                    self.instance.id,
+                    held=list(self.pipeline.held),
+                    settled=self._lease.is_settled,
+                    most=most,
+                    orphan_s=_ORPHAN_S,
                 )
             for claimed in claims:
                 self.counters.taken_over += 1
@@ -278,6 +288,6 @@ class Runtime:
 
     async def _retire(self) -> None:
         keep = timedelta(days=self.settings.relay_retention_days)
-        async with self.database.connection() as connection:
-            if await instances.take_duty(connection, "retention", self.instance.id, for_s=900):
+        async with self.database.connection(patience_s=_RETENTION_S) as connection:
+            if await instances.take_duty(connection, "retention", self.instance.id, for_s=_RETENTION_S):
                 await retention.retire(connection, keep, self._stopping.is_set)

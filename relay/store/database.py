@@ -7,7 +7,9 @@ statement, which is then one transaction and one round trip.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import os
+import socket
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -18,9 +20,15 @@ from psycopg_pool import AsyncConnectionPool
 from relay.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 Connection = psycopg.AsyncConnection[TupleRow]
+
+SILENCE_S = 15.0
+"""How long one use of a connection may take. Then it counts as half-open, and is given up."""
+
+LANE_SILENCE_S = 5.0
+"""The same for a lane. What it commits is safe to commit again, and somebody waits for it."""
 
 _UNAVAILABLE = (
     psycopg.OperationalError,  # gone, refusing, full, shutting down, timed out; PoolTimeout is one
@@ -69,15 +77,16 @@ class Database:
         await self._pool.close(timeout=2)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """A connection for the length of the block.
+    async def connection(self, patience_s: float = SILENCE_S) -> AsyncIterator[Connection]:
+        """A connection for the length of the block, which must not last longer than `patience_s`.
 
         Raises:
-            StoreUnavailable: Postgres is away, refuses, is full or is read-only.
+            StoreUnavailable: Postgres is away, refuses, is full or is read-only, or says nothing any more.
         """
         try:
             async with self._pool.connection() as connection:
-                yield connection
+                with _no_longer_than(patience_s, connection):
+                    yield connection
         except _UNAVAILABLE as error:
             raise unavailable(error) from error
 
@@ -107,12 +116,13 @@ class Lane:
         """The lane's connection. After any failure in the block it is given up, whatever its state.
 
         Raises:
-            StoreUnavailable: Postgres is away, refuses, is full or is read-only.
+            StoreUnavailable: Postgres is away, refuses, is full or is read-only, or says nothing any more.
         """
         try:
             if self._connection is None:
                 self._connection = await self._pool.getconn(timeout=1)
-            yield self._connection
+            with _no_longer_than(LANE_SILENCE_S, self._connection):
+                yield self._connection
         except BaseException as error:
             await self._give_up()
             if isinstance(error, _UNAVAILABLE):
@@ -140,8 +150,27 @@ async def one_moment(connection: Connection) -> AsyncIterator[None]:
         yield
 
 
+@contextmanager
+def _no_longer_than(seconds: float, connection: Connection) -> Iterator[None]:
+    """Hang up on a peer that is silent for so long: where packets vanish, or something between has died.
+
+    A cancelled wait would not do: psycopg then waits for Postgres to confirm the cancellation.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _hang_up, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _hang_up(connection: Connection) -> None:
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as twin:
+        twin.shutdown(socket.SHUT_RDWR)
+
+
 async def _configure(connection: Connection) -> None:
-    await connection.execute("SET timezone = 'UTC'")
+    # What a relay that was cut off leaves open must not hold its locks.
+    await connection.execute("SET timezone = 'UTC'; SET idle_in_transaction_session_timeout = '30s'")
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:

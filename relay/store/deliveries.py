@@ -255,9 +255,10 @@ _CLAIM_ABANDONED = """
        SET state = 'forwarding', owner = %(owner)s, claim = gen_random_uuid(), claimed_at = now(), run = d.run + 1
       FROM (SELECT o.id FROM relay.deliveries o
              WHERE o.state IN ('received', 'forwarding')
-               AND (coalesce((SELECT i.lease_until FROM relay.instances i WHERE i.id = o.owner), '-infinity') < now()
-                    OR (o.owner = %(owner)s AND o.claimed_at < now() - make_interval(secs => %(orphan_s)s)
-                        AND o.id <> ALL(%(held)s)))
+               AND NOT (o.owner = %(owner)s AND o.id = ANY(%(held)s))
+               AND (coalesce((SELECT i.lease_until FROM relay.instances i WHERE i.id = o.owner), '-infinity')
+                    <= CASE WHEN %(settled)s THEN now() ELSE '-infinity' END
+                    OR (o.owner = %(owner)s AND o.claimed_at < now() - make_interval(secs => %(orphan_s)s)))
              ORDER BY o.id LIMIT %(most)s
                FOR UPDATE OF o SKIP LOCKED) AS abandoned
      WHERE d.id = abandoned.id
@@ -267,16 +268,16 @@ _PLANS = "SELECT id, requested_by, edited_body FROM relay.replay_plans WHERE id 
 
 
 async def claim_abandoned(
-    connection: Connection, owner: UUID, *, held: Sequence[int], most: int, orphan_s: float
+    connection: Connection, owner: UUID, *, held: Sequence[int], settled: bool, most: int, orphan_s: float
 ) -> list[Claimed]:
     """Take over up to `most` deliveries that nobody forwards any more, oldest first.
 
-    Those handed back, those whose owner's lease ran out, and those that `owner` itself holds in the
-    database for `orphan_s` seconds without knowing of them (`held` are the rows it knows of): the commit
-    that gave them to it was one whose end it did not see.
+    Those handed back, those whose owner was replaced, if `settled` those whose owner's lease ran out, and those
+    that `owner` itself holds in the database for `orphan_s` seconds without knowing of them (`held` are the rows
+    it knows of): the commit that gave them to it was one whose end it did not see.
     """
     cursor = await connection.execute(
-        _CLAIM_ABANDONED, {"owner": owner, "held": list(held), "most": most, "orphan_s": orphan_s}
+        _CLAIM_ABANDONED, {"owner": owner, "held": list(held), "settled": settled, "most": most, "orphan_s": orphan_s}
     )
     return await read_claimed(connection, await cursor.fetchall())
 

@@ -104,7 +104,7 @@ async def beat(
     return cursor.rowcount == 1
 
 
-_END = "UPDATE relay.instances SET lease_until = now(), stopped_at = now(), in_flight = 0 WHERE id = %s"
+_END = "UPDATE relay.instances SET lease_until = '-infinity', stopped_at = now(), in_flight = 0 WHERE id = %s"
 
 
 async def end(connection: Connection, instance: UUID) -> None:

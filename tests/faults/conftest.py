@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,10 +17,11 @@ import pytest
 import pytest_asyncio
 
 from relay.settings import WEBHOOK_PATH
+from tests.faults.load import Load
 from tests.servers import ROOT, free_port, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from tests.faults.ledger import Ledger
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The length of the long tests."""
-    parser.addoption("--faults-rounds", type=int, default=2, help="rounds of the fault tests that kill at random")
+    parser.addoption("--faults-rounds", type=int, default=3, help="rounds of the fault tests that kill at random")
 
 
 class RelayProcess:
@@ -135,6 +138,7 @@ class Senders:
         delivery_id = delivery_id or str(uuid4())
         body = {"event": "message_created", "id": len(ledger.told), "message_type": "incoming"}
         ledger.told[delivery_id] = 0
+        sent_at = time.monotonic()
         try:
             answer = await self.client.post(
                 url + WEBHOOK_PATH, json=body, headers={"X-Chatwoot-Delivery": delivery_id}, timeout=20
@@ -142,6 +146,8 @@ class Senders:
         except httpx.TransportError:
             return 0
         ledger.told[delivery_id] = answer.status_code
+        if answer.status_code == 200:
+            ledger.good_since = max(ledger.good_since, sent_at)
         return answer.status_code
 
     async def keep_posting(self, urls: list[str], ledger: Ledger, clients: int, stop: asyncio.Event) -> None:
@@ -149,7 +155,7 @@ class Senders:
 
         async def one(number: int) -> None:
             while not stop.is_set():
-                if await self.post(urls[number % len(urls)], ledger) == 0:
+                if await self.post(urls[number % len(urls)], ledger) in {0, 503}:
                     await asyncio.sleep(0.1)
 
         await asyncio.gather(*(one(number) for number in range(clients)))
@@ -160,3 +166,25 @@ async def senders() -> AsyncIterator[Senders]:
     """Clients."""
     async with httpx.AsyncClient(limits=httpx.Limits(max_connections=200)) as client:
         yield Senders(client)
+
+
+@pytest_asyncio.fixture
+async def load(senders: Senders, agent: AgentStandIn) -> AsyncIterator[Load]:
+    """Clients that have not begun to post."""
+    agent.latency_ms = 10
+    made = Load(senders, agent)
+    yield made
+    await made.stop()
+
+
+Survived = Callable[[str, Mapping[str, int], float], None]
+
+
+@pytest.fixture
+def survived(record_property: Callable[[str, object], None]) -> Survived:
+    """Notes for the README's table what a fault cost: `sent`, `lost` and `copies`, and seconds to recover."""
+
+    def note(fault: str, counts: Mapping[str, int], recovery_s: float) -> None:
+        record_property("survived", {"fault": fault, **counts, "recovery_s": recovery_s})
+
+    return note

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from tests.servers import until
 
 if TYPE_CHECKING:
     from tests.servers import AgentStandIn, Rows
@@ -22,10 +25,19 @@ _OUTCOMES = """
 
 @dataclass
 class Ledger:
-    """`told` is the status of every answer a sender got, by delivery id; 0 for none."""
+    """`told` is the status of every answer a sender got, by delivery id; 0 for none.
+
+    `kills` counts the crashes, `good_since` says when the latest webhook that was answered 200 had been sent.
+    """
 
     told: dict[str, int] = field(default_factory=dict)
     kills: int = 0
+    good_since: float = float("-inf")
+
+    async def recovers(self, since: float) -> float:
+        """Wait until a webhook that was sent after `since` (`time.monotonic()`) is answered 200: seconds from then."""
+        await until(lambda: self.good_since >= since, patience_s=60, what="a webhook is answered 200 again")
+        return time.monotonic() - since
 
     @property
     def taken(self) -> list[str]:

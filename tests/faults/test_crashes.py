@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
     from relay.demo.agent import AgentStandIn
     from tests.conftest import CommandLine
-    from tests.faults.conftest import RelayProcess, Senders
+    from tests.faults.conftest import RelayProcess, Senders, Survived
+    from tests.faults.load import Load
     from tests.servers import Rows
 
 pytestmark = pytest.mark.faults
-CLIENTS = 24
 
 
 def states(rows: Rows) -> list[str]:
@@ -119,35 +120,28 @@ async def test_another_relay_takes_over_once_the_lease_of_the_dead_one_has_run_o
 @pytest.mark.parametrize("relays", [1, 3])
 async def test_relays_killed_at_random_moments_under_load_lose_nothing_that_was_answered(
     make_relay: Callable[..., RelayProcess],
-    senders: Senders,
-    agent: AgentStandIn,
+    load: Load,
     rows: Rows,
     relays: int,
     pytestconfig: pytest.Config,
-    record_property: Callable[[str, object], None],
+    survived: Survived,
 ) -> None:
-    kills = 3 if relays == 1 else pytestconfig.getoption("--faults-rounds")
-    rng, ledger, stop = random.Random(11), Ledger(), asyncio.Event()
-    agent.latency_ms = 10
+    rounds = pytestconfig.getoption("--faults-rounds")
+    rng, recovery = random.Random(11), []
     running = [make_relay() for _ in range(relays)]
     await asyncio.gather(*(relay.start() for relay in running))
-    posting = asyncio.create_task(senders.keep_posting([relay.url for relay in running], ledger, CLIENTS, stop))
-    for _ in range(kills):
-        taken = len(ledger.taken)
-        await until(lambda taken=taken: len(ledger.taken) > taken + 20, what="webhooks are taken")
+    load.start(*running)
+    for _ in range(rounds):
+        await load.goes_on()
         await asyncio.sleep(rng.uniform(0, 0.3))
         victim = rng.choice(running)
         await victim.kill()
-        ledger.kills += 1
+        load.ledger.kills += 1
+        killed_at = time.monotonic()
         await victim.start()
-    stop.set()
-    await posting
-    unfinished = "SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'forwarding')"
-    await until(lambda: rows.one(unfinished) == 0, patience_s=30, what="all is finished")
-    counts = ledger.check(rows, agent, in_flight=CLIENTS)
-    assert counts["lost"] == 0
-    for name, number in counts.items():
-        record_property(name, number)
+        recovery.append(await load.ledger.recovers(killed_at))
+    fault = f"{'The relay' if relays == 1 else f'One of {relays} relays'} killed (kill -9), {rounds} times"
+    survived(fault, await load.ends_well(rows), max(recovery))
 
 
 async def test_a_plan_goes_on_where_the_relay_that_carried_it_out_died(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import httpx
+import libfaketime
 import pytest
 
 from tests.faults.ledger import Ledger
@@ -15,13 +17,14 @@ from tests.servers import Behaviour, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from relay.demo.agent import AgentStandIn
-    from tests.faults.conftest import RelayProcess, Senders
+    from tests.faults.conftest import RelayProcess, Senders, Survived
+    from tests.faults.load import Load
     from tests.servers import Rows
 
 pytestmark = pytest.mark.faults
-CLIENTS = 24
 
 
 async def test_sigterm_lets_what_is_in_flight_be_finished_and_answered(
@@ -58,21 +61,55 @@ async def test_sigterm_hands_back_what_does_not_end_and_another_relay_finishes_i
 
 
 async def test_a_rolling_restart_under_load_loses_nothing_and_sends_nothing_twice(
-    make_relay: Callable[..., RelayProcess], senders: Senders, agent: AgentStandIn, rows: Rows
+    make_relay: Callable[..., RelayProcess], load: Load, rows: Rows, survived: Survived
 ) -> None:
     relays = [make_relay(), make_relay()]
     await asyncio.gather(*(relay.start() for relay in relays))
-    ledger, stop = Ledger(), asyncio.Event()
-    posting = asyncio.create_task(senders.keep_posting([relay.url for relay in relays], ledger, CLIENTS, stop))
+    load.start(*relays)
+    recovery = []
     for relay in relays:
-        taken = len(ledger.taken)
-        await until(lambda taken=taken: len(ledger.taken) > taken + 30)
+        await load.goes_on()
         relay.signal(signal.SIGTERM)
+        asked_at = time.monotonic()
+        recovery.append(await load.ledger.recovers(asked_at))
         assert await relay.ended() == 0
         await relay.start()
-    stop.set()
-    await posting
-    assert ledger.check(rows, agent, in_flight=0)["lost"] == 0
+    survived("Rolling restart of 2 relays (SIGTERM)", await load.ends_well(rows), max(recovery))
+
+
+async def test_under_load_a_relay_that_sleeps_beyond_its_lease_costs_no_delivery(
+    make_relay: Callable[..., RelayProcess], load: Load, rows: Rows, survived: Survived
+) -> None:
+    sleeper, other = await asyncio.gather(make_relay().start(), make_relay().start())
+    load.start(sleeper, other)
+    await load.goes_on()
+    sleeper.signal(signal.SIGSTOP)
+    slept_at = time.monotonic()
+    load.ledger.kills += 1
+    await until(lambda: "Webhook taken over" in other.output, what="the other takes over")
+    recovery = time.monotonic() - slept_at
+    sleeper.signal(signal.SIGCONT)
+    await load.goes_on()
+    survived("One of 2 relays stopped beyond its lease, then continued", await load.ends_well(rows), recovery)
+
+
+async def test_a_clock_that_jumps_changes_no_outcome(
+    make_relay: Callable[..., RelayProcess], load: Load, rows: Rows, survived: Survived, tmp_path: Path
+) -> None:
+    offset = tmp_path / "offset"
+    offset.write_text("+0", encoding="ascii")
+    _, preload = libfaketime.get_reload_information()
+    relay = await make_relay().start(**preload, FAKETIME_TIMESTAMP_FILE=str(offset))
+    load.start(relay)
+    recovery = []
+    for jump in ("+1h", "-1h", "+30d", "-1d"):
+        await load.goes_on()
+        offset.write_text(jump, encoding="ascii")
+        recovery.append(await load.ledger.recovers(time.monotonic()))
+    counts = await load.ends_well(rows)
+    assert rows.one("SELECT max(started_at) - min(started_at) > interval '30 days' FROM relay.attempts")
+    assert counts["copies"] == 0
+    survived("The relay's clock jumping by hours and days", counts, max(recovery))
 
 
 async def test_a_relay_that_slept_beyond_its_lease_finishes_nothing_that_another_took_over(

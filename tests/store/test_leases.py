@@ -26,7 +26,9 @@ _DISCARD = (
 
 async def take_over(connection: Connection, owner: UUID, **given: Any) -> list[int]:
     """The rows that `owner` takes over."""
-    claims = await claim_abandoned(connection, owner, **({"held": [], "most": 100, "orphan_s": 60} | given))
+    claims = await claim_abandoned(
+        connection, owner, **({"held": [], "settled": True, "most": 100, "orphan_s": 60} | given)
+    )
     return [claimed.delivery.id for claimed in claims]
 
 
@@ -42,10 +44,26 @@ async def test_a_delivery_whose_owners_lease_ran_out_is_taken_over_under_a_new_c
     abandoned = plant.delivery("forwarding", owner=plant.relay(lease_s=lease_s))
     before = rows.one("SELECT claim FROM relay.deliveries")
     relay = plant.relay()
-    (claimed,) = await claim_abandoned(connection, relay, held=[], most=10, orphan_s=60)
+    (claimed,) = await claim_abandoned(connection, relay, held=[], settled=True, most=10, orphan_s=60)
     assert (claimed.delivery.id, claimed.delivery.run) == (abandoned, 2)
     assert rows.one("SELECT state, owner, claim, run FROM relay.deliveries") == ("forwarding", relay, claimed.claim, 2)
     assert claimed.claim != before
+
+
+async def test_a_relay_that_is_back_only_now_leaves_to_the_others_what_they_may_still_hold(
+    connection: Connection, plant: Plant
+) -> None:
+    plant.delivery("forwarding", owner=plant.relay(lease_s=-1))
+    nobodys = plant.delivery("received")
+    assert await take_over(connection, plant.relay(), settled=False) == [nobodys]
+
+
+async def test_a_relay_does_not_take_over_from_itself_what_it_still_carries(
+    connection: Connection, plant: Plant
+) -> None:
+    relay = plant.relay(lease_s=-1)
+    carried, given_up = (plant.delivery("forwarding", owner=relay) for _ in range(2))
+    assert await take_over(connection, relay, held=[carried]) == [given_up]
 
 
 async def test_a_delivery_whose_owner_is_not_known_at_all_is_taken_over(connection: Connection, plant: Plant) -> None:

@@ -1,0 +1,62 @@
+"""Senders that post all the while something is broken."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tests.faults.ledger import Ledger
+from tests.servers import until
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from relay.demo.agent import AgentStandIn
+    from tests.faults.conftest import RelayProcess, Senders
+    from tests.servers import Rows
+
+CLIENTS = 24
+_UNFINISHED = "SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'forwarding')"
+
+
+class Load:
+    """`CLIENTS` clients that post one webhook after another, and what came of it."""
+
+    def __init__(self, senders: Senders, agent: AgentStandIn) -> None:
+        self.ledger = Ledger()
+        self._senders = senders
+        self._agent = agent
+        self._stop = asyncio.Event()
+        self._posting: asyncio.Task[None] | None = None
+
+    @property
+    def refused(self) -> int:
+        """How many webhooks were answered 503."""
+        return list(self.ledger.told.values()).count(503)
+
+    def start(self, *relays: RelayProcess) -> None:
+        """Begin to post to the relays in turn."""
+        urls = [relay.url for relay in relays]
+        self._posting = asyncio.create_task(self._senders.keep_posting(urls, self.ledger, CLIENTS, self._stop))
+
+    async def goes_on(self, webhooks: int = 50) -> None:
+        """Wait until so many more have been taken."""
+        taken = len(self.ledger.taken)
+        await until(lambda: len(self.ledger.taken) > taken + webhooks, patience_s=60, what="webhooks are taken")
+
+    async def is_refused(self) -> None:
+        """Wait until the relay answers 503."""
+        refused = self.refused
+        await until(lambda: self.refused > refused, what="webhooks are answered 503")
+
+    async def ends_well(self, rows: Rows) -> Counter[str]:
+        """Stop, wait until all is finished, and hold everything against everything: sent, lost, copies."""
+        await self.stop()
+        await until(lambda: rows.one(_UNFINISHED) == 0, patience_s=60, what="all is finished")
+        return self.ledger.check(rows, self._agent, in_flight=CLIENTS)
+
+    async def stop(self) -> None:
+        """Post no more, and wait for the answers."""
+        self._stop.set()
+        if self._posting is not None:
+            await self._posting
