@@ -18,7 +18,7 @@ import psycopg
 from console.snapshot import clean_line
 from relay.errors import RelayError
 from relay.store import actions, browse, facts, instances, replays
-from relay.store.database import unavailable
+from relay.store.database import SILENCE_S, no_longer_than, unavailable
 from relay.store.replays import PlanRequest
 from relay.store.sessions import open_session
 
@@ -101,7 +101,8 @@ class Desk:
                     self._connection = await open_session(
                         self._dsn, read_only=self._read_only, application="hotdash console desk", timeout_ms=10_000
                     )
-                yield self._connection
+                with no_longer_than(SILENCE_S, self._connection):
+                    yield self._connection
             except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
                 if self._connection is not None:
                     await self._connection.close()
@@ -171,7 +172,8 @@ class Desk:
                 self._dsn, read_only=True, application="hotdash console inquiry", timeout_ms=10_000
             )
             async with connection:
-                yield connection
+                with no_longer_than(3 * SILENCE_S, connection):
+                    yield connection
         except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
             raise unavailable(error) from error
 

@@ -13,7 +13,7 @@ import psycopg
 
 from console import snapshot
 from relay.store import log, replays
-from relay.store.database import unavailable
+from relay.store.database import no_longer_than, unavailable
 from relay.store.sessions import open_session
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ TICK_S = 1.0
 _SOONEST_S = 0.25
 _RECONNECT_S = 1.0
 _STATEMENT_TIMEOUT_MS = 1000
+_SILENCE_S = 5.0
 
 
 class Front(Protocol):
@@ -76,7 +77,9 @@ class Poller:
             self._wake.clear()
             reading, minutes_of = self._front.reading()
             began = time.monotonic()
-            self._front.show(await snapshot.read(connection, reading, minutes_of=minutes_of))
+            with no_longer_than(_SILENCE_S, connection):
+                read = await snapshot.read(connection, reading, minutes_of=minutes_of)
+            self._front.show(read)
             await self._rest(connection, began)
 
     async def _rest(self, connection: Connection, began: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn
 from relay.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
+from tests.postgres import Server, account
 from tests.servers import ROOT, Rows, RunningRelay, database_like, relay_settings
 
 if TYPE_CHECKING:
@@ -129,3 +131,22 @@ class CommandLine:
 def relay_command(tmp_path: Path, dsn: str) -> CommandLine:
     """The command line on the test's database."""
     return CommandLine(tmp_path, dsn)
+
+
+@pytest.fixture
+def server_folder() -> Iterator[Path]:
+    """A directory that a server's own account can reach."""
+    made = Path(tempfile.mkdtemp(prefix="relay-postgres-"))
+    os.chown(made, *account())
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def server(server_folder: Path) -> Iterator[Server]:
+    """A Postgres that runs."""
+    made = Server(server_folder)
+    try:
+        yield made.make()
+    finally:
+        made.close()

@@ -85,7 +85,7 @@ class Database:
         """
         try:
             async with self._pool.connection() as connection:
-                with _no_longer_than(patience_s, connection):
+                with no_longer_than(patience_s, connection):
                     yield connection
         except _UNAVAILABLE as error:
             raise unavailable(error) from error
@@ -121,7 +121,7 @@ class Lane:
         try:
             if self._connection is None:
                 self._connection = await self._pool.getconn(timeout=1)
-            with _no_longer_than(LANE_SILENCE_S, self._connection):
+            with no_longer_than(LANE_SILENCE_S, self._connection):
                 yield self._connection
         except BaseException as error:
             await self._give_up()
@@ -151,7 +151,7 @@ async def one_moment(connection: Connection) -> AsyncIterator[None]:
 
 
 @contextmanager
-def _no_longer_than(seconds: float, connection: Connection) -> Iterator[None]:
+def no_longer_than(seconds: float, connection: Connection) -> Iterator[None]:
     """Hang up on a peer that is silent for so long: where packets vanish, or something between has died.
 
     A cancelled wait would not do: psycopg then waits for Postgres to confirm the cancellation.

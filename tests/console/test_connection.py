@@ -9,12 +9,14 @@ from console.app import ConsoleApp
 from relay.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
 from tests.console.screens import opened
+from tests.postgres import Proxy
 from tests.servers import Rows, relay_settings, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.postgres import Server
     from tests.servers import RunningRelay
 
 _PLANT = """
@@ -50,6 +52,22 @@ async def test_a_restart_of_the_database_is_survived_in_place(tmp_path: Path) ->
             await seen.shows("Copied 00000017")  # the cursor is where it was
     finally:
         await asyncio.to_thread(server.close)
+
+
+async def test_a_connection_that_is_half_open_is_given_up(server: Server) -> None:
+    await migrate(server.dsn, roles=True)
+    server.rows(_PLANT)
+    proxy = await Proxy(server.port).start()
+    app = ConsoleApp(relay_settings("http://127.0.0.1:9"), server.dsn.replace(str(server.port), str(proxy.port)))
+    async with opened(app, (120, 36)) as seen:
+        await seen.press("2")
+        await seen.shows("LIVE", "all 20")
+        await seen.press("enter")
+        await seen.shows("hello")
+        assert proxy.strand() == 2  # the poller's and the desk's
+        await seen.shows("STALE")
+        await seen.shows("LIVE")
+    await proxy.close()
 
 
 _SLOW_PAYLOAD = """

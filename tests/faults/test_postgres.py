@@ -5,46 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 import pytest_asyncio
 
-from tests.faults.postgres import Proxy, Server, account, small_disk
+from tests.postgres import Proxy, Server, account, small_disk
 from tests.servers import Rows, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from tests.faults.conftest import RelayProcess, Survived
     from tests.faults.load import Load
 
 pytestmark = pytest.mark.faults
 _CUT_OFF = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'hotdash-relay'"
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A directory that a server's own account can reach."""
-    made = Path(tempfile.mkdtemp(prefix="relay-postgres-"))
-    os.chown(made, *account())
-    yield made
-    shutil.rmtree(made)
-
-
-@pytest.fixture
-def server(folder: Path) -> Iterator[Server]:
-    """A Postgres that runs."""
-    made = Server(folder)
-    try:
-        yield made.make()
-    finally:
-        made.close()
 
 
 class Proxied:
@@ -146,9 +125,9 @@ async def test_a_promoted_standby_has_every_delivery_that_was_answered(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a disk that is small")
 async def test_a_full_disk_is_503_until_there_is_space_again(
-    server: Server, folder: Path, make_relay: Callable[..., RelayProcess], load: Load, survived: Survived
+    server: Server, server_folder: Path, make_relay: Callable[..., RelayProcess], load: Load, survived: Survived
 ) -> None:
-    with small_disk(folder / "small", megabytes=64) as disk:
+    with small_disk(server_folder / "small", megabytes=64) as disk:
         os.chown(disk, *account())
         server.rows(f"CREATE TABLESPACE small LOCATION '{disk}'")
         server.rows("CREATE DATABASE on_small TABLESPACE small")
