@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import signal
+import threading
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from console.snapshot import Reading, Snapshot
     from relay.settings import Settings
+
+_GRACE_S = 3.0
 
 WINDOWS: dict[str, timedelta] = {
     "15 min": timedelta(minutes=15),
@@ -88,11 +92,22 @@ class ConsoleApp(App[None]):
 
     def on_mount(self) -> None:
         """Open the overview and begin to read."""
+        loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(sign, self.exit)
+            signal.signal(sign, lambda number, _: self._end(loop, number))
         self.switch_mode(OVERVIEW)
         self.run_worker(self._poller.run(), name="poller", exit_on_error=True)
         self.set_interval(1.0, self._tick)
+
+    def _end(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
+        """End because a signal says so, if need be without ceremony.
+
+        Textual writes through a thread that dies with the terminal; what then writes on waits for ever.
+        """
+        last_resort = threading.Timer(_GRACE_S, os._exit, [128 + number])
+        last_resort.daemon = True
+        last_resort.start()
+        loop.call_soon_threadsafe(self.exit)
 
     async def on_unmount(self) -> None:
         """Let go of the database."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -97,6 +98,17 @@ async def test_a_lost_session_ends_it_and_leaves_a_running_replay_to_the_relay(
     os.kill(screen.pid, sign)
     await until(lambda: screen.has_ended)
     await until(lambda: rows("SELECT delivered FROM relay.replay_plans WHERE state = 'done'") == [OVERLOADED])
+
+
+async def test_it_ends_with_its_terminal(incident: RunningRelay, terminal: Callable[..., Terminal]) -> None:
+    screens = [await asyncio.to_thread(terminal) for _ in range(4)]
+    for screen in screens:
+        await asyncio.to_thread(screen.shows, "Failure groups")
+    consoles = [Path(f"/proc/{screen.pid}") for screen in screens]
+    assert all(console.exists() for console in consoles)
+    for screen in screens:
+        screen.close()
+    await until(lambda: not any(console.exists() for console in consoles), what="no console is left behind")
 
 
 async def test_the_terminal_may_change_its_size(incident: RunningRelay, terminal: Callable[..., Terminal]) -> None:
