@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 STOP_WITHIN_S = 25
 """From SIGTERM to the end, whatever is in flight (DESIGN; the first seconds are the senders' answers)."""
 
+FIRST_REQUEST_S = 20
+"""How long a new connection may take until the head of its first request is there."""
+
 _ANSWER_S = 6
 _BIND_PATIENCE_S = 3
 _RESTART_PAUSE_S = 0.5
@@ -145,7 +148,21 @@ async def serve_worker(
 
 
 class _Connection(TCPServer):
-    """Hypercorn's connection, which otherwise outlives its client by the keep-alive time-out, socket and all."""
+    """Hypercorn's connection, but it ends with its client, and soon if nobody asks for anything.
+
+    Otherwise it outlives its client by the keep-alive time-out, socket and all; and whoever sends a request's
+    head byte by byte keeps it for as long.
+    """
+
+    _idle_s: float = FIRST_REQUEST_S
+
+    async def _idle_timeout(self) -> None:
+        patience_s, self._idle_s = self._idle_s, self.config.keep_alive_timeout
+        if self.reader.at_eof():
+            patience_s = 0  # the client has said that it asks for nothing more
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.context.terminated.wait(), patience_s)
+        await asyncio.shield(self._initiate_server_close())
 
     async def _read_data(self) -> None:
         await super()._read_data()

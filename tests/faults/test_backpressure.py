@@ -1,0 +1,59 @@
+"""The agent hangs and senders push on: what is in flight and memory stay at their limits, the rest is told to wait."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from relay.demo.agent import Mode
+from relay.settings import WEBHOOK_PATH
+from tests.faults.test_abuse import memory_mb
+from tests.servers import Behaviour, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.demo.agent import AgentStandIn
+    from tests.faults.conftest import RelayProcess, Senders, Survived
+    from tests.faults.load import Load
+    from tests.servers import Rows
+
+pytestmark = pytest.mark.faults
+LIMIT = 20
+PADDING = "x" * 200_000
+
+
+async def test_beyond_the_limit_senders_are_told_to_come_back_and_all_is_well_once_the_agent_answers(
+    make_relay: Callable[..., RelayProcess],
+    senders: Senders,
+    agent: AgentStandIn,
+    load: Load,
+    rows: Rows,
+    survived: Survived,
+) -> None:
+    relay = await make_relay(relay_max_in_flight=LIMIT, agent_sdk_timeout_ms=8_000).start()
+    before = memory_mb(relay)
+    agent.behave(Behaviour(mode=Mode.HANG))
+    load.start(relay)
+    await until(lambda: len(agent.seen) == LIMIT, what="the agent hangs on as many as may be")
+    for _ in range(100):
+        body = {"event": "message_created", "padding": PADDING}
+        delivery_id = str(uuid4())
+        answer = await senders.client.post(
+            relay.url + WEBHOOK_PATH, json=body, headers={"X-Chatwoot-Delivery": delivery_id}
+        )
+        assert (answer.status_code, int(answer.headers["retry-after"]) >= 1) == (503, True)
+        load.ledger.told[delivery_id] = 503
+    health = await senders.client.get(relay.url + "/health")
+    assert (health.status_code, health.json()["in_flight"]) == (503, LIMIT)
+    assert rows.one("SELECT count(*) FROM relay.deliveries") == LIMIT
+    assert memory_mb(relay) < before + 60
+    agent.behave()
+    recovery = await load.ledger.recovers(time.monotonic())
+    await load.goes_on(100)
+    counts = await load.ends_well(rows)
+    assert counts["copies"] == 0
+    survived(f"Agent hanging under {LIMIT} in flight, senders pushing", counts, recovery)
