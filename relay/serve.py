@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-import hypercorn.asyncio.run
 from hypercorn.asyncio import serve as hypercorn_serve
-from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 
+from relay import connection
 from relay.errors import ConfigurationError
 from relay.logs import RELAY_SCOPE, LogSink, capture_libraries
 from relay.runtime import Identity, Runtime
@@ -45,9 +44,6 @@ if TYPE_CHECKING:
 
 STOP_WITHIN_S = 25
 """From SIGTERM to the end, whatever is in flight (DESIGN; the first seconds are the senders' answers)."""
-
-FIRST_REQUEST_S = 20
-"""How long a new connection may take until the head of its first request is there."""
 
 _ANSWER_S = 6
 _BIND_PATIENCE_S = 3
@@ -147,33 +143,9 @@ async def serve_worker(
         await runtime.stop()
 
 
-class _Connection(TCPServer):
-    """Hypercorn's connection, but it ends with its client, and soon if nobody asks for anything.
-
-    Otherwise it outlives its client by the keep-alive time-out, socket and all; and whoever sends a request's
-    head byte by byte keeps it for as long.
-    """
-
-    _idle_s: float = FIRST_REQUEST_S
-
-    async def _idle_timeout(self) -> None:
-        patience_s, self._idle_s = self._idle_s, self.config.keep_alive_timeout
-        if self.reader.at_eof():
-            patience_s = 0  # the client has said that it asks for nothing more
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.context.terminated.wait(), patience_s)
-        await asyncio.shield(self._initiate_server_close())
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        await self.idle_task.stop()
-
-
-hypercorn.asyncio.run.TCPServer = _Connection  # type: ignore[attr-defined]
-
-
 async def serve_http(app: Quart, bound: socket.socket, stop: asyncio.Event, *, answer_s: float) -> None:
     """Serve `app` on `bound` until `stop` is set; what is being answered then has `answer_s`."""
+    connection.install()
     config = Config()
     config.bind = [f"fd://{os.dup(bound.fileno())}"]
     bound.close()  # the server's own copy is the one that stops accepting

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from quart.wrappers import BaseRequestWebsocket
+    from werkzeug.routing import MapAdapter
 
     from relay.delivery import Headers, Outcome, Receipt
     from relay.pipeline import Ticket
@@ -50,13 +51,23 @@ class _NoSessions(SessionInterface):
         """There is nothing to save."""
 
 
+class _App(Quart):
+    """Routes by path and method alone: the relay is meant, whatever host a sender names."""
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        if request is None:
+            return None
+        return self.url_map.bind("relay", path_info=request.path, default_method=request.method)
+
+
 def create_app(runtime: Runtime) -> Quart:
     """The relay's ASGI application, over a `runtime` that its caller starts and stops."""
-    app = Quart("relay", static_folder=None)
+    app = _App("relay", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = runtime.settings.chatwoot_webhook_max_body_bytes
     app.config["BODY_TIMEOUT"] = None  # watched where the body is read, without a task of its own
     app.config["RESPONSE_TIMEOUT"] = None  # answers fit into a socket's buffer
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # a wrong method like any other (DESIGN, 2)
+    app.url_map.merge_slashes = False  # another path like any other, and no redirect
     app.session_interface = _NoSessions()  # type: ignore[assignment] # typed narrower than documented
 
     @app.post(WEBHOOK_PATH)

@@ -1,0 +1,121 @@
+"""A sender's connection: HTTP/1.1 and nothing else, let go of when its sender hangs up, stalls or talks nonsense.
+
+What Hypercorn would do besides is left out: HTTP/2 and WebSockets, which nobody who sends webhooks speaks, and
+waiting without end for a sender who does not read his answers. Knows nothing of routes or webhooks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import h11
+import hypercorn.asyncio.run
+import hypercorn.protocol
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.events import Closed, RawData
+from hypercorn.protocol.h11 import H11Protocol
+
+if TYPE_CHECKING:
+    from hypercorn.events import Event
+
+FIRST_REQUEST_S = 20
+"""How long a new connection may take until the head of its first request is there."""
+
+READ_WITHIN_S = 20
+"""How long a sender may take to read an answer that does not fit into the socket's buffers."""
+
+
+class Connection(TCPServer):
+    """Hypercorn's connection, but it ends with its client, and soon if nobody asks for anything or reads the answer.
+
+    Otherwise it outlives its client by the keep-alive time-out, socket and all; and whoever sends a request's
+    head byte by byte keeps it for as long.
+    """
+
+    _idle_s: float = FIRST_REQUEST_S
+
+    async def protocol_send(self, event: Event) -> None:
+        """Write an answer, or hang up on who does not take it in time."""
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        try:
+            async with asyncio.timeout(READ_WITHIN_S):
+                await super().protocol_send(event)
+        except TimeoutError:
+            self.writer.transport.abort()
+            await self.protocol.handle(Closed())
+
+    async def _idle_timeout(self) -> None:
+        patience_s, self._idle_s = self._idle_s, self.config.keep_alive_timeout
+        if self.reader.at_eof():
+            patience_s = 0  # the client has said that it asks for nothing more
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.context.terminated.wait(), patience_s)
+        await asyncio.shield(self._initiate_server_close())
+
+    async def _initiate_server_close(self) -> None:
+        await super()._initiate_server_close()
+        self.loop.call_later(READ_WITHIN_S, self.writer.transport.abort)
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
+
+    async def _close(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READ_WITHIN_S):
+                await super()._close()
+        self.writer.transport.abort()
+
+
+class _Requests(h11.Connection):
+    """Reads requests for a path in HTTP/1.x; an upgrade to anything else is not heard (RFC 9110, 7.8)."""
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
+        """What came next.
+
+        Raises:
+            RemoteProtocolError: it cannot be served; the sender is answered 400.
+        """
+        event = super().next_event()
+        return _plain(event) if isinstance(event, h11.Request) else event
+
+
+def _plain(request: h11.Request) -> h11.Request:
+    """`request` with its target as a path, and without an `Upgrade`."""
+    if not request.http_version.startswith(b"1."):
+        raise h11.RemoteProtocolError("the version is not HTTP/1.1")
+    target = request.target
+    if not target.startswith(b"/"):
+        target = _path_of(target)
+    headers = [header for header in request.headers if header[0] != b"upgrade"]
+    if target is request.target and len(headers) == len(request.headers):
+        return request
+    return h11.Request(method=request.method, target=target, headers=headers, http_version=request.http_version)
+
+
+def _path_of(target: bytes) -> bytes:
+    """The path and query of `http://host/path?query`, which a server must take too (RFC 9112, 3.2.2)."""
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        parts = urlsplit(b"")
+    if not parts.path.startswith(b"/"):
+        raise h11.RemoteProtocolError("the target is not a path")
+    return parts.path + (b"?" + parts.query if parts.query else b"")
+
+
+class _Protocol(H11Protocol):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.connection = _Requests(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+
+
+def install() -> None:
+    """Make Hypercorn use this instead of its own."""
+    hypercorn.asyncio.run.TCPServer = Connection  # type: ignore[attr-defined]
+    hypercorn.protocol.H11Protocol = _Protocol  # type: ignore[assignment,attr-defined]
