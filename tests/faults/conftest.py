@@ -33,6 +33,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults-rounds", type=int, default=3, help="rounds of the fault tests that kill at random")
 
 
+_HURRIED = """
+from relay import cli, connection, service
+connection.FIRST_REQUEST_S = connection.READ_WITHIN_S = service.BODY_TIMEOUT_S = {patience_s}
+cli.cli(["serve"])
+"""
+
+
 class RelayProcess:
     """A `relay serve` as a process. Started again after its end it has the same name, for that is its address."""
 
@@ -42,6 +49,12 @@ class RelayProcess:
         self._env = env | {"RELAY_BIND": f"127.0.0.1:{port}"}
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self._program = ["-m", "relay", "serve"]
+
+    def hurry(self, patience_s: float) -> RelayProcess:
+        """Have it wait no longer than that for heads, bodies and readers, from its next start on."""
+        self._program = ["-c", _HURRIED.format(patience_s=patience_s)]
+        return self
 
     @property
     def pid(self) -> int:
@@ -63,7 +76,7 @@ class RelayProcess:
         """Start it."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "relay", "serve"],
+                [sys.executable, *self._program],
                 cwd=ROOT, env=os.environ | self._env | env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip

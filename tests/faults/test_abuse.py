@@ -8,6 +8,7 @@ import gzip
 import json
 import random
 import resource
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -174,6 +175,13 @@ BAD = {
         "content-encoding: gzip", f"content-length: {len(gzip.compress(bytes(100_000_000), 1))}",
         body=gzip.compress(bytes(100_000_000), 1),
     ),
+    "a trailer without end": _headed("transfer-encoding: chunked", body=b"0\r\n" + b"x: y\r\n" * 100_000),
+    "a target that is a query": REQUEST.replace(WEBHOOK_PATH.encode(), b"?x"),
+    "a target that is no URL": REQUEST.replace(WEBHOOK_PATH.encode(), b"http://["),
+    "a target whose host is none": REQUEST.replace(WEBHOOK_PATH.encode(), b"http://%5B/x"),
+    "a target with slashes to merge": REQUEST.replace(b"webhooks/", b"webhooks//"),
+    "a target for a proxy": REQUEST.replace(f"POST {WEBHOOK_PATH}".encode(), b"CONNECT relay:443"),
+    "HTTP/2's preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
     "another protocol": b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
     "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + NOISE.randbytes(506),
     **{f"noise {number}": NOISE.randbytes(NOISE.randrange(1, 5_000)) for number in range(20)},
@@ -186,6 +194,48 @@ async def test_what_is_no_good_request_is_answered_4xx_or_hung_up_on(relay: Rela
     assert {kind: status for kind, status in told.items() if status and not 400 <= status < 500} == {}
     assert {told[kind] for kind in BAD if "limit" in kind} == {413}
     assert {told[kind] for kind in BAD if "noise for" in kind or "bomb" in kind} == {400}
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 300, "[::1", "\xff\xfe", "a b"])
+async def test_a_sender_may_call_the_relay_what_he_likes(relay: RelayProcess, host: str) -> None:
+    assert await answer_to(relay, REQUEST.replace(b"host: relay", b"host: " + host.encode("latin-1"))) == 200
+
+
+UPGRADES = {
+    "half a handshake": ("connection: upgrade", "upgrade: websocket"),
+    "a handshake that is not ASCII": ("connection: upgrade, \xff", "upgrade: websocket", "sec-websocket-version: 13"),
+    "HTTP/2": ("connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: !"),
+}
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES)
+async def test_an_upgrade_to_another_protocol_is_not_heard(relay: RelayProcess, upgrade: str, unharmed: None) -> None:
+    asked = _headed(*UPGRADES[upgrade], "content-length: 0")
+    for path, status in ((WEBHOOK_PATH, 405), ("/health", 200), ("/nowhere", 404)):
+        data = asked.replace(f"POST {WEBHOOK_PATH}".encode(), f"GET {path}".encode())
+        assert await answer_to(relay, data) == status
+    assert "Unhandled" not in relay.output
+
+
+async def test_who_takes_no_answer_is_hung_up_on(make_relay: Callable[..., RelayProcess], senders: Senders) -> None:
+    relay = await make_relay().hurry(2).start()
+    before, asked = open_files(relay), b"GET /metrics HTTP/1.1\r\nhost: relay\r\n\r\n" * 100
+    with socket.create_connection(("127.0.0.1", relay.port)) as sock:
+        sock.setblocking(False)
+
+        def is_hung_up_on() -> bool:
+            try:
+                while sock.send(asked):
+                    pass
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                return True
+            return False
+
+        await until(is_hung_up_on, patience_s=60, what="the relay hangs up on him")
+        await until(lambda: open_files(relay) < before + 5, what="the socket is closed")
+    assert await senders.post(relay.url, Ledger()) == 200
 
 
 async def test_of_a_signed_webhook_no_byte_that_counts_can_be_changed(
@@ -215,7 +265,8 @@ async def test_of_a_signed_webhook_no_byte_that_counts_can_be_changed(
 _TOKENS = st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "PUT", "TRACE", "CONNECT", "\x00", "P OST", "post"])
 _PATHS = st.sampled_from(
     [WEBHOOK_PATH, WEBHOOK_PATH + "/", WEBHOOK_PATH.upper(), "/health", "/metrics", "/", "*", "//", "/%00", "/%ff",
-     "/health?" + "a=b&" * 50, "http://other/health", WEBHOOK_PATH + "?x=%zz", "/../health"]
+     "?", "http://[", "http://%5B/health", WEBHOOK_PATH.replace("/", "//"), "/health?" + "a=b&" * 50,
+     "http://other/health", WEBHOOK_PATH + "?x=%zz", "/../health"]
 )  # fmt: skip
 _VALUES = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=40)
 _HEADERS = st.lists(
