@@ -31,7 +31,7 @@ class LeaseLost(RelayError):
 
 
 class Overloaded(RelayError):
-    """`RELAY_MAX_IN_FLIGHT` is reached; nothing was stored and the sender must try again."""
+    """`RELAY_MAX_IN_FLIGHT` or the room for bodies is reached; nothing was stored and the sender must try again."""
 
 
 class FilterError(RelayError):

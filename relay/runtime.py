@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from relay import __version__
+from relay.arrivals import Arrivals
 from relay.auto_replay import LOOK_EVERY_S, AutoReplay
 from relay.errors import StoreUnavailable
 from relay.forward import Forwarder
@@ -64,6 +65,7 @@ class Runtime:
         self.settings = settings
         self.database = Database(dsn)
         self.counters = Counters()
+        self.arrivals = Arrivals()
         self.instance = Instance(
             id=uuid4(),
             name=identity.name,

@@ -101,7 +101,9 @@ async def _webhook(runtime: Runtime, http: Request) -> Response:
     headers: Headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in _raw_headers(http))
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await http.get_data(cache=False, as_text=False, parse_form_data=False)
+            body = await _read_body(runtime, http)
+    except Overloaded as error:
+        return _overloaded(runtime, error)
     except RequestEntityTooLarge:
         limit = runtime.settings.chatwoot_webhook_max_body_bytes
         return _refuse(runtime, 413, "body_too_large", f"The body is larger than {limit} bytes")
@@ -127,6 +129,23 @@ async def _webhook(runtime: Runtime, http: Request) -> Response:
     return await _carry(runtime, receipt, began)
 
 
+async def _read_body(runtime: Runtime, http: Request) -> bytes:
+    """The body as it streams in.
+
+    Raises:
+        RequestEntityTooLarge: it is larger than may be.
+        Overloaded: large bodies that are still coming in have all the room there is for them.
+    """
+    limit, body = runtime.settings.chatwoot_webhook_max_body_bytes, bytearray()
+    with runtime.arrivals.one() as reached:
+        async for part in http.body:
+            body += part
+            if len(body) > limit:
+                raise RequestEntityTooLarge
+            reached(len(body))
+        return bytes(body)
+
+
 def _raw_headers(http: Request) -> Iterable[tuple[bytes, bytes]]:
     """The headers as they came, names in lower case (ASGI)."""
     headers: Iterable[tuple[bytes, bytes]] = http.scope["headers"]
@@ -143,8 +162,7 @@ async def _carry(runtime: Runtime, receipt: Receipt, began: float) -> Response:
         await _wait(respond_when, deadline)
         stored = _stored(ticket)
     except Overloaded as error:
-        runtime.counters.overloaded += 1
-        return _answer(503, {"error": str(error)}, {"Retry-After": "1"})
+        return _overloaded(runtime, error)
     except StoreUnavailable as error:
         runtime.counters.unavailable += 1
         return _answer(503, {"error": str(error)}, {"Retry-After": "5"})
@@ -195,6 +213,11 @@ def _outcome(stored: Claimed, outcome: Outcome) -> Response:
         "retryable": last.retryable,
     }
     return _answer(500, failed)
+
+
+def _overloaded(runtime: Runtime, error: Overloaded) -> Response:
+    runtime.counters.overloaded += 1
+    return _answer(503, {"error": str(error)}, {"Retry-After": "1"})
 
 
 def _refuse(runtime: Runtime, status: int, reason: str, message: str) -> Response:
