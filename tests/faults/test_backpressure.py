@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -10,6 +11,7 @@ import pytest
 
 from relay.demo.agent import Mode
 from relay.settings import WEBHOOK_PATH
+from tests.faults.ledger import Ledger
 from tests.faults.test_abuse import memory_mb
 from tests.servers import Behaviour, until
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.faults
 LIMIT = 20
+LARGE = 4_900_000
 PADDING = "x" * 200_000
 
 
@@ -57,3 +60,37 @@ async def test_beyond_the_limit_senders_are_told_to_come_back_and_all_is_well_on
     counts = await load.ends_well(rows)
     assert counts["copies"] == 0
     survived(f"Agent hanging under {LIMIT} in flight, senders pushing", counts, recovery)
+
+
+async def test_large_bodies_that_never_end_have_so_much_room_and_no_more(
+    make_relay: Callable[..., RelayProcess], senders: Senders, rows: Rows
+) -> None:
+    relay, ledger = await make_relay().start(), Ledger()
+    before, answers, connections = memory_mb(relay), [], []
+    head = f"POST {WEBHOOK_PATH} HTTP/1.1\r\nhost: relay\r\ncontent-length: {LARGE + 1}\r\n\r\n".encode()
+
+    async def begin() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+        connections.append(writer)
+        writer.write(head + b" " * LARGE)
+        answers.append((await reader.read(1_000)).lower())
+
+    beginning = [asyncio.create_task(begin()) for _ in range(80)]
+    await until(lambda: len(answers) >= 20, what="there is no room for the last of them")
+    assert await senders.post(relay.url, ledger) == 200
+    assert [answer for answer in answers if not answer.startswith(b"http/1.1 503")] == []
+    assert [answer for answer in answers if b"retry-after: 1\r\n" not in answer] == []
+    assert memory_mb(relay) < before + 400
+    for writer in connections:
+        writer.transport.abort()
+    await asyncio.gather(*beginning, return_exceptions=True)
+
+    async def is_taken() -> bool:
+        body = b'{"event":"message_created"}'.ljust(LARGE)
+        answer = await senders.client.post(
+            relay.url + WEBHOOK_PATH, content=body, headers={"X-Chatwoot-Delivery": "large"}, timeout=20
+        )
+        return answer.status_code == 200
+
+    await until(is_taken, what="there is room again")
+    assert set(rows("SELECT delivery_id FROM relay.deliveries")) == {"large", *ledger.told}
