@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 import h11
@@ -28,6 +28,9 @@ READ_WITHIN_S = 20
 """How long a sender may take to read an answer that does not fit into the socket's buffers."""
 
 
+_UNREAD_BYTES = 64 * 1024
+
+
 class Connection(TCPServer):
     """Hypercorn's connection, but it ends with its client, and soon if nobody asks for anything or reads the answer.
 
@@ -35,7 +38,13 @@ class Connection(TCPServer):
     head byte by byte keeps it for as long.
     """
 
-    _idle_s: float = FIRST_REQUEST_S
+    idle: ClassVar[set[Connection]] = set()
+    """Those that wait for a request."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.clock = _IdleClock(self)
+        self.idle_task = self.clock  # type: ignore[assignment] # all that is asked of it is here
 
     async def protocol_send(self, event: Event) -> None:
         """Write an answer, or hang up on who does not take it in time."""
@@ -43,22 +52,19 @@ class Connection(TCPServer):
             await super().protocol_send(event)
             return
         try:
-            async with asyncio.timeout(READ_WITHIN_S):
-                await super().protocol_send(event)
+            self.writer.write(event.data)
+            if self.writer.transport.get_write_buffer_size() > _UNREAD_BYTES:
+                async with self.send_lock, asyncio.timeout(READ_WITHIN_S):
+                    await self.writer.drain()
         except TimeoutError:
             self.writer.transport.abort()
             await self.protocol.handle(Closed())
+        except (ConnectionError, RuntimeError):
+            await self.protocol.handle(Closed())
 
-    async def _idle_timeout(self) -> None:
-        patience_s, self._idle_s = self._idle_s, self.config.keep_alive_timeout
-        if self.reader.at_eof():
-            patience_s = 0  # the client has said that it asks for nothing more
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.context.terminated.wait(), patience_s)
-        await asyncio.shield(self._initiate_server_close())
-
-    async def _initiate_server_close(self) -> None:
-        await super()._initiate_server_close()
+    async def end(self) -> None:
+        """Close it; whoever does not let go is cut off."""
+        await self._initiate_server_close()
         self.loop.call_later(READ_WITHIN_S, self.writer.transport.abort)
 
     async def _read_data(self) -> None:
@@ -70,6 +76,47 @@ class Connection(TCPServer):
             async with asyncio.timeout(READ_WITHIN_S):
                 await super()._close()
         self.writer.transport.abort()
+
+
+class _IdleClock:
+    """What ends a connection on which nobody asks for anything.
+
+    Hypercorn makes a task for it and cancels it again, for every request; a timer costs a tenth.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._patience_s: float = FIRST_REQUEST_S
+        self._timer: asyncio.TimerHandle | None = None
+        self._ending: asyncio.Task[None] | None = None
+
+    async def restart(self, _group: object, _action: object) -> None:
+        """A request was answered, or the connection is new."""
+        await self.stop()
+        connection = self._connection
+        patience_s, self._patience_s = self._patience_s, connection.config.keep_alive_timeout
+        if connection.reader.at_eof() or connection.context.terminated.is_set():
+            patience_s = 0  # the client has said that it asks for nothing more, or the server is ending
+        connection.idle.add(connection)
+        self._timer = connection.loop.call_later(patience_s, self.ring)
+
+    async def stop(self) -> None:
+        """A request has come, or the connection has ended."""
+        self._connection.idle.discard(self._connection)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def ring(self) -> None:
+        """End the connection."""
+        self._ending = self._connection.loop.create_task(self._connection.end())
+
+
+def end_the_idle(app: object) -> None:
+    """End every connection to `app` that only waits for a request: it is to stop."""
+    for connection in list(Connection.idle):
+        if connection.app.app is app:  # type: ignore[attr-defined] # of the wrapper that serves ASGI
+            connection.clock.ring()
 
 
 class _Requests(h11.Connection):
@@ -117,5 +164,5 @@ class _Protocol(H11Protocol):
 
 def install() -> None:
     """Make Hypercorn use this instead of its own."""
-    hypercorn.asyncio.run.TCPServer = Connection  # type: ignore[attr-defined]
+    hypercorn.asyncio.run.TCPServer = Connection  # type: ignore[assignment,attr-defined]
     hypercorn.protocol.H11Protocol = _Protocol  # type: ignore[assignment,attr-defined]

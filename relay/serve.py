@@ -160,6 +160,7 @@ async def serve_http(app: Quart, bound: socket.socket, stop: asyncio.Event, *, a
     server = asyncio.create_task(hypercorn_serve(app, config, shutdown_trigger=stop.wait, mode="asgi"))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((server, stopping), return_when=asyncio.FIRST_COMPLETED)
+    connection.end_the_idle(app)
     await asyncio.wait((server,), timeout=config.graceful_timeout + 1)
     for task in (server, stopping):
         task.cancel()

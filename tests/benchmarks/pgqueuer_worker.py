@@ -26,7 +26,7 @@ from pgqueuer.types import QueueExecutionMode
 from tests.benchmarks.load import webhook_body
 
 ENTRYPOINT = "forward"
-_FACTS = """
+FACTS = """
     CREATE TABLE IF NOT EXISTS dashboard_facts (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, fact_type text NOT NULL, scope text NOT NULL,
         value jsonb NOT NULL, metadata jsonb, recorded_at timestamptz NOT NULL DEFAULT now());
@@ -43,7 +43,7 @@ async def prepare(dsn: str, jobs: int) -> None:
     async with asyncpg.create_pool(dsn, min_size=1, max_size=2) as pool:
         queries = Queries(AsyncpgPoolDriver(pool))
         await queries.install()
-        await pool.execute(_FACTS)
+        await pool.execute(FACTS)
         body = webhook_body()
         for begin in range(0, jobs, 1000):
             count = min(1000, jobs - begin)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.console.conftest import LIMITED, OVERLOADED, REFUSED
 from tests.servers import until
+from tests.store.plant import Plant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     Console = Callable[..., object]
 
 ALL = OVERLOADED + LIMITED + REFUSED
+MORE = 400
+"""So many that a replay of all lasts until it is stopped."""
 
 
 def plans(rows: Rows) -> list[tuple[str, int, int]]:
@@ -226,21 +229,27 @@ async def test_a_replay_that_fails_again_stops_and_says_so(
 async def test_a_running_replay_is_paused_resumed_and_stopped(
     incident: RunningRelay, console: Console, rows: Rows
 ) -> None:
+    plant = Plant(rows)
+    for _ in range(MORE):
+        plant.delivery("dead")
+    waiting = ALL + MORE
     async with console() as seen:
-        await in_queue(seen)
+        await seen.shows("Failure groups")
+        await seen.press("2")
+        await seen.shows(f"all {waiting}")
         await seen.press("R")
         await seen.shows("and enter")
-        await seen.type(str(ALL))
+        await seen.type(str(waiting))
         await seen.press("enter")
         await seen.shows("p pauses, x stops")
-        await until(lambda: dead(rows) < ALL)
+        await until(lambda: dead(rows) < waiting)
         await seen.press("p")
         await seen.shows("paused", "p goes on")
         await seen.press("p")
         await seen.shows("running")
         await seen.press("x")
         await seen.shows("Stopped: stopped by an operator")
-        assert 0 < dead(rows) < ALL
+        assert 0 < dead(rows) < waiting
     actions = rows("SELECT action FROM relay.operator_actions WHERE operator = 'maria' ORDER BY id")
     assert actions == ["replay", "replay.pause", "replay.resume", "replay.stop"]
 

@@ -1,0 +1,153 @@
+"""What each look and each write costs at ten thousand, a million and ten million facts, with 1 and 100,000 open dead
+letters.
+
+Facts are spread evenly over 30 days and loaded by COPY; the deliveries are as many as the facts, up to a million.
+Medians of many runs on one connection, as the programs make them. `python -m tests.benchmarks.growth [--facts N …]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import psycopg
+import uvloop
+
+from relay.delivery import State
+from relay.filters import compile_filter
+from relay.store import browse, deliveries, overview
+from relay.store.database import connection_parameters
+from relay.store.migrate import migrate
+from tests.benchmarks import rig
+from tests.store.values import finish_of, incoming, outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from relay.store.database import Connection
+
+FACTS = (10_000, 1_000_000, 10_000_000)
+DEAD_LETTERS = (1, 100_000)
+RUNS = 40
+_CHUNK = 500_000
+_MOST_DELIVERIES = 1_000_000
+_FACTS = """
+    COPY (SELECT 'support.webhook.retry', 'support',
+                 jsonb_build_object('attempts', 1 + n %% 3, 'success', n %% 20 > 0, 'durationMs', n %% 3000,
+                                    'finalStatus', CASE WHEN n %% 20 > 0 THEN '200' ELSE '503' END),
+                 jsonb_build_object('deliveryId', n::text, 'event', 'message_created', 'conversationId', n %% 5000),
+                 now() - ({total} - n) * interval '30 days' / {total}
+            FROM generate_series({first}::bigint, {last}::bigint) AS n) TO STDOUT
+""".replace("%%", "%")
+_DELIVERIES = """
+    INSERT INTO relay.deliveries (delivery_id, state, claim, test, event, conversation_id, customer, received_at,
+           finished_at, attempts, duration_ms, final_status, last_error, headers, body)
+    SELECT gen_random_uuid(), %(state)s, gen_random_uuid(), false,
+           (ARRAY['message_created', 'message_updated', 'conversation_status_changed'])[1 + n %% 3], (n %% 5000)::text,
+           true, now() - n * interval '1 s', now() - n * interval '1 s', 3, 700,
+           CASE WHEN %(state)s = 'dead' THEN (ARRAY['503', '429', 'timeout'])[1 + n %% 3] ELSE '200' END,
+           CASE WHEN %(state)s = 'dead' THEN (ARRAY['Agent SDK answered 503', 'Agent SDK is rate limiting (429)',
+                'Agent SDK did not answer within 30 s'])[1 + n %% 3] END, '[["content-type", "application/json"]]',
+           convert_to('{"event": "message_created", "id": ' || n || '}', 'UTF8')
+      FROM generate_series(1, %(number)s) AS n
+"""
+_LINES = """
+    INSERT INTO relay.log (instance, at, level, scope, message, fields)
+    SELECT gen_random_uuid(), now(), 'info', 'support.webhook', 'Forwarding Chatwoot webhook', '{"attempt": 1}'
+      FROM generate_series(1, %(number)s) AS n
+"""
+
+
+def plant_facts(dsn: str, total: int) -> None:
+    """`total` retry facts over 30 days, by COPY in chunks."""
+    with psycopg.connect(dsn, autocommit=True) as source, psycopg.connect(dsn, autocommit=True) as target:
+        for first in range(1, total + 1, _CHUNK):
+            last = min(first + _CHUNK - 1, total)
+            statement = _FACTS.format(total=total, first=first, last=last)
+            into = "COPY dashboard_facts (fact_type, scope, value, metadata, recorded_at) FROM STDIN"
+            with source.cursor().copy(statement.encode()) as out, target.cursor().copy(into.encode()) as rows:
+                for block in out:
+                    rows.write(block)
+        target.execute("VACUUM ANALYZE")
+
+
+def plant_deliveries(dsn: str, state: str, number: int) -> None:
+    """`number` deliveries in `state`, the newest now, a second apart."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(_DELIVERIES, {"state": state, "number": number})
+        connection.execute("VACUUM ANALYZE relay.deliveries")
+
+
+async def median_ms(work: Callable[[], Awaitable[Any]], runs: int = RUNS) -> float:
+    """What `work` takes, after it has been done a few times."""
+    for _ in range(6):
+        await work()
+    took = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        await work()
+        took.append(1000 * (time.perf_counter() - began))
+    return statistics.median(took)
+
+
+async def measure(dsn: str) -> dict[str, float]:
+    """Every figure, in ms."""
+    async with await psycopg.AsyncConnection.connect(
+        autocommit=True, **connection_parameters(dsn, "growth")
+    ) as connection:
+        return {name: await median_ms(work) for name, work in _works(connection).items()}
+
+
+def _works(connection: Connection) -> dict[str, Callable[[], Awaitable[Any]]]:
+    everything, some = compile_filter(""), compile_filter("error:503 conv:1000")
+    owner, dead = uuid4(), (State.DEAD,)
+
+    async def finish() -> None:
+        (claimed,) = await deliveries.store(connection, owner, [incoming()])
+        assert isinstance(claimed, deliveries.Claimed)
+        assert await deliveries.finish(connection, [finish_of(claimed, outcome("200"))]) == [True]
+
+    return {
+        "overview": lambda: overview.read(connection),
+        "dead letters, first page": lambda: browse.window(connection, everything, states=dead),
+        "dead letters, filtered": lambda: browse.window(connection, some, states=dead),
+        "failure groups": lambda: browse.groups(connection),
+        "log tail": lambda: browse.log_before(connection, None, 40),
+        "store and finish one": finish,
+    }
+
+
+def main() -> None:
+    """Plant, measure, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--facts", type=int, nargs="+", default=list(FACTS))
+    sizes = parser.parse_args().facts
+    figures: dict[str, list[float]] = {}
+    for facts in sizes:
+        with rig.postgres() as dsn:
+            asyncio.run(migrate(dsn))
+            began = time.perf_counter()
+            plant_facts(dsn, facts)
+            plant_deliveries(dsn, "delivered", min(facts, _MOST_DELIVERIES))
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute(_LINES, {"number": min(facts, 50_000)})
+            print(f"{facts:,} facts in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+            for number in DEAD_LETTERS:
+                plant_deliveries(dsn, "dead", number - (DEAD_LETTERS[0] if number > 1 else 0))
+                for name, took in uvloop.run(measure(dsn)).items():
+                    figures.setdefault(name, []).append(took)
+    heads = [f"{facts:,} facts, {number:,} dead" for facts in sizes for number in DEAD_LETTERS]
+    print(f"| ms | {' | '.join(heads)} |")
+    print(f"| --- |{' ---: |' * len(heads)}")
+    for name, row in figures.items():
+        cells = [f"{took:.1f} ({took / row[index % 2]:.2f} ×)" for index, took in enumerate(row)]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
