@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from relay.store.migrate import Migration, _apply, migrations
+from tests.servers import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ async def test_relays_go_on_while_the_schema_becomes_a_newer_one_and_others_star
     recovery = await load.ledger.recovers(migrated_at)
     await load.goes_on(200)
     await late.start()
-    assert f"schema: {_LAST + 2}, known: {_LAST}" in late.output
+    await until(lambda: f"schema: {_LAST + 2}, known: {_LAST}" in late.output, what="it says what it found")
     assert "newer" not in running.output
     await asyncio.gather(*(senders.post(late.url, load.ledger) for _ in range(20)))
     counts = await load.ends_well(rows)
