@@ -125,14 +125,20 @@ class Forwarder:
             attempts.append(await self._attempt(delivery, number, round(pause_ms)))
             return attempts[-1]
 
-        await AsyncRetrying(
-            sleep=asyncio.sleep,
-            stop=stop_after_attempt(self._policy.max_attempts),
-            wait=next_wait_s,
-            retry=retry_if_result(lambda made: made.retryable),
-            before_sleep=lambda _: self._events.retrying(delivery, attempts[-1], pause_ms),
-            retry_error_callback=lambda _: None,
-        )(attempt)
+        first = [await attempt()]
+
+        async def first_or_next() -> Attempt:
+            return first.pop() if first else await attempt()
+
+        if first[0].retryable:  # most are not, and need nobody who counts and waits
+            await AsyncRetrying(
+                sleep=asyncio.sleep,
+                stop=stop_after_attempt(self._policy.max_attempts),
+                wait=next_wait_s,
+                retry=retry_if_result(lambda last: last.retryable),
+                before_sleep=lambda _: self._events.retrying(delivery, attempts[-1], pause_ms),
+                retry_error_callback=lambda _: None,
+            )(first_or_next)
         return Outcome(tuple(attempts), round((time.perf_counter() - started) * 1000))
 
     async def _attempt(self, delivery: Delivery, number: int, waited_ms: int) -> Attempt:

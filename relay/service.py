@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from quart import Quart, Request, Response, request
@@ -16,6 +16,7 @@ from quart.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from relay import __version__
+from relay.asgi import HttpConnection, IncomingRequest, SenderGone
 from relay.errors import Overloaded, StoreUnavailable
 from relay.metrics import exposition
 from relay.receive import FORWARDED_FROM_HEADER, TEST_SENDER, BadBody, first_header, read_receipt
@@ -68,11 +69,12 @@ def create_app(runtime: Runtime) -> Quart:
     app.config["RESPONSE_TIMEOUT"] = None  # answers fit into a socket's buffer
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # a wrong method like any other (DESIGN, 2)
     app.url_map.merge_slashes = False  # another path like any other, and no redirect
+    app.asgi_http_class, app.request_class = HttpConnection, IncomingRequest
     app.session_interface = _NoSessions()  # type: ignore[assignment] # typed narrower than documented
 
     @app.post(WEBHOOK_PATH)
     async def webhook() -> Response:
-        return await _webhook(runtime, request)
+        return await _webhook(runtime, cast("IncomingRequest", request))
 
     @app.get("/health")
     async def health() -> Response:
@@ -96,12 +98,14 @@ def create_app(runtime: Runtime) -> Quart:
     return app
 
 
-async def _webhook(runtime: Runtime, http: Request) -> Response:
+async def _webhook(runtime: Runtime, http: IncomingRequest) -> Response:
     began = time.monotonic()
     headers: Headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in _raw_headers(http))
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             body = await _read_body(runtime, http)
+    except SenderGone:
+        return _answer(400, {"error": "The body is not whole"})
     except Overloaded as error:
         return _overloaded(runtime, error)
     except RequestEntityTooLarge:
@@ -129,16 +133,19 @@ async def _webhook(runtime: Runtime, http: Request) -> Response:
     return await _carry(runtime, receipt, began)
 
 
-async def _read_body(runtime: Runtime, http: Request) -> bytes:
+async def _read_body(runtime: Runtime, http: IncomingRequest) -> bytes:
     """The body as it streams in.
 
     Raises:
+        SenderGone: its sender hung up.
         RequestEntityTooLarge: it is larger than may be.
         Overloaded: large bodies that are still coming in have all the room there is for them.
     """
     limit, body = runtime.settings.chatwoot_webhook_max_body_bytes, bytearray()
+    if (http.content_length or 0) > limit:
+        raise RequestEntityTooLarge
     with runtime.arrivals.one() as reached:
-        async for part in http.body:
+        async for part in http.parts():
             body += part
             if len(body) > limit:
                 raise RequestEntityTooLarge
