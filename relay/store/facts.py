@@ -1,7 +1,7 @@
 """`dashboard_facts`: facts that come without a delivery, and the figures drawn from all of them.
 
-Figures come from the minute roll-ups, and from the facts themselves for the minute that a window begins in,
-so that a window is exact and yet costs the same whatever the table holds.
+Figures come from the roll-ups of hours, from those of minutes for the hour that a window begins in, and from the
+facts themselves for the minute that it begins in: so a window is exact and costs the same whatever the table holds.
 """
 
 from __future__ import annotations
@@ -52,11 +52,16 @@ class Tally:
 
 _TALLIES = """
     WITH windows AS (
-        SELECT n, now() - w AS since, date_trunc('minute', now() - w) + interval '1 minute' AS whole
+        SELECT n, now() - w AS since, date_trunc('minute', now() - w) + interval '1 minute' AS whole,
+               date_trunc('hour', now() - w, 'UTC') + interval '1 hour' AS hour
           FROM unnest(%(windows)s::interval[]) WITH ORDINALITY AS asked(w, n)
     ), tallies AS (
+        SELECT w.n, h.fact_type, h.success, h.attempts, h.final_status, h.slot, h.facts, h.duration_ms
+          FROM windows w JOIN relay.hours h ON h.hour >= w.hour
+         WHERE NOT h.test
+        UNION ALL
         SELECT w.n, m.fact_type, m.success, m.attempts, m.final_status, m.slot, m.facts, m.duration_ms
-          FROM windows w JOIN relay.minutes m ON m.minute >= w.whole
+          FROM windows w JOIN relay.minutes m ON m.minute >= w.whole AND m.minute < w.hour
          WHERE NOT m.test
         UNION ALL
         SELECT w.n, f.fact_type, t.success, t.attempts, t.final_status, t.slot, t.facts, t.duration_ms

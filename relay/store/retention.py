@@ -69,6 +69,8 @@ _NOTES = """
 _MINUTES = """
     WITH old AS (
         DELETE FROM relay.minutes WHERE minute < now() - least(%(keep)s, interval '2 days') RETURNING 1
+    ), old_hours AS (
+        DELETE FROM relay.hours WHERE hour < now() - least(%(keep)s, interval '2 days') RETURNING 1
     )
     SELECT 0 * count(*) FROM old
 """

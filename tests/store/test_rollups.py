@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
+from relay.store.migrate import migrations
 from tests.store.plant import DEAD_LETTER, HEALTH, REJECTED, REPLAY, RETRY
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 _MINUTES = """
     SELECT minute, fact_type, test, success, attempts, final_status, slot, sum(facts)::int, sum(duration_ms)::int
       FROM relay.minutes GROUP BY 1, 2, 3, 4, 5, 6, 7 HAVING sum(facts) <> 0 OR sum(duration_ms) <> 0
+"""
+_HOURS = """
+    SELECT hour, fact_type, test, success, attempts, final_status, slot, sum(facts)::int, sum(duration_ms)::int
+      FROM relay.hours GROUP BY 1, 2, 3, 4, 5, 6, 7 HAVING sum(facts) <> 0 OR sum(duration_ms) <> 0
 """
 _FACTS = """
     SELECT date_trunc('minute', recorded_at), fact_type, t.test, t.success, t.attempts, t.final_status, t.slot,
@@ -32,6 +37,7 @@ _TOTALS = "SELECT fact_type, sum(facts)::int FROM relay.minutes GROUP BY 1 HAVIN
 
 def assert_minutes_are_true(rows: Rows) -> None:
     assert sorted(rows(_MINUTES)) == sorted(rows(_FACTS))
+    assert sorted(rows(_HOURS)) == sorted(rows(_FACTS.replace("'minute', recorded_at", "'hour', recorded_at, 'UTC'")))
 
 
 _HISTORY = """
@@ -70,6 +76,24 @@ def history(rows: Rows, plant: Plant) -> None:
 )
 def test_the_minutes_equal_the_facts_after_any_change(rows: Rows, change: str) -> None:
     rows(change)
+    assert_minutes_are_true(rows)
+
+
+_READERS = """
+    SELECT role FROM unnest(ARRAY['relay_service', 'console_operator', 'console_reader']) AS role
+     WHERE has_table_privilege(role, 'relay.hours', 'SELECT')
+"""
+
+
+@pytest.mark.usefixtures("history")
+def test_hours_that_come_later_hold_what_the_minutes_hold_and_are_their_readers(rows: Rows, dsn: str) -> None:
+    (step,) = [step for step in migrations() if step.name == "0010_hours"]
+    rows("DROP TABLE relay.hours")
+    with psycopg.connect(dsn) as connection:
+        connection.execute(step.sql.encode())
+    assert_minutes_are_true(rows)
+    assert len(rows(_READERS)) == 3
+    rows("DELETE FROM dashboard_facts WHERE id % 2 = 0")
     assert_minutes_are_true(rows)
 
 
