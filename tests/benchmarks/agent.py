@@ -1,5 +1,7 @@
 """The cheapest Agent SDK there is: answers every POST with 200, so that the figures are not its own.
 
+A delivery whose id begins with `hang-` it never answers.
+
 Run as a program: `python -m tests.benchmarks.agent PORT`.
 """
 
@@ -33,7 +35,8 @@ class Agent(asyncio.Protocol):
             if len(self._received) < end + 4 + length:
                 return
             self._received = self._received[end + 4 + length :]
-            self._transport.write(_ANSWER)
+            if b"x-chatwoot-delivery: hang-" not in head:
+                self._transport.write(_ANSWER)
 
 
 async def main(port: int) -> None:

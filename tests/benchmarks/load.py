@@ -2,7 +2,7 @@
 
 Bytes are made beforehand and answers read by their status line and length only, so that most of the machine is
 left to what is measured. Bounded by a count; ends by itself. Run as a program, it prints one JSON line:
-`python -m tests.benchmarks.load PORT PATH CONNECTIONS REQUESTS`.
+`python -m tests.benchmarks.load PORT PATH CONNECTIONS REQUESTS [PREFIX]`; delivery ids begin with PREFIX.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Sender(asyncio.Protocol):
 class Load:
     """`requests` webhooks over `connections` connections to `port`."""
 
-    def __init__(self, port: int, path: str, connections: int, requests: int) -> None:
+    def __init__(self, port: int, path: str, connections: int, requests: int, prefix: str = "") -> None:
         self._port = port
         self._connections = connections
         self._left = requests
@@ -75,7 +75,7 @@ class Load:
         body = webhook_body()
         self._head = (
             f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-            f"accept: application/json\r\ncontent-length: {len(body)}\r\nx-chatwoot-delivery: "
+            f"accept: application/json\r\ncontent-length: {len(body)}\r\nx-chatwoot-delivery: {prefix}"
         ).encode()
         self._body = b"\r\n\r\n" + body
 
@@ -116,9 +116,9 @@ def percentile(seconds: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-async def main(port: int, path: str, connections: int, requests: int) -> None:
+async def main(port: int, path: str, connections: int, requests: int, prefix: str = "") -> None:
     """Run one load and print what came of it."""
-    load = Load(port, path, connections, requests)
+    load = Load(port, path, connections, requests, prefix)
     seconds = await load.run()
     print(
         json.dumps(
@@ -133,4 +133,4 @@ async def main(port: int, path: str, connections: int, requests: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+    uvloop.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:]))
