@@ -31,16 +31,28 @@ _TERM = re.compile(
 _AGE = re.compile(r"([<>]?)(\d+(?:\.\d+)?)(ms|[smhdw])")
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LONGEST_AGE_S = 1e10  # some centuries; Postgres's calendar begins in 4713 BC
+_WHOLE_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _STATUS_CLASS = re.compile(r"[1-5]xx")
+_EVERYTHING = "true"
 _NAME_OF_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition over `relay.deliveries d`: SQL with named parameters, and the parameters."""
+    """A condition over `relay.deliveries d`: SQL with named parameters, and the parameters.
+
+    `causes` is the part of it that asks for status, error and event alone, and holds over `relay.dead_causes d` as
+    well; empty if there is none.
+    """
 
     sql: str
     parameters: dict[str, Any] = field(default_factory=dict)
+    causes: str = ""
+
+    @property
+    def is_of_causes(self) -> bool:
+        """True if it asks for nothing but status, error and event."""
+        return self.sql == (self.causes or _EVERYTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +113,7 @@ def compile_filter(text: str, *, now: datetime | None = None) -> Condition:
     now = now or datetime.now(UTC)
     parameters: dict[str, Any] = {}
     parts: list[str] = []
+    causes: list[str] = []
     for term in parse(text):
         name = f"f{len(parts)}"
         if term.key.startswith("payload."):
@@ -115,7 +128,9 @@ def compile_filter(text: str, *, now: datetime | None = None) -> Condition:
             sql, values = build(term, name, now)
         parameters |= values
         parts.append(f"NOT coalesce({sql}, false)" if term.negated else f"({sql})")
-    return Condition(" AND ".join(parts) or "true", parameters)
+        if term.key in _CAUSE_KEYS:
+            causes.append(parts[-1])
+    return Condition(" AND ".join(parts) or _EVERYTHING, parameters, causes=" AND ".join(causes))
 
 
 _Built = tuple[str, dict[str, Any]]
@@ -147,7 +162,10 @@ def _conversation(term: Term, name: str, _: datetime) -> _Built:
 
 
 def _id(term: Term, name: str, _: datetime) -> _Built:
-    return f"starts_with(lower(d.delivery_id), lower(%({name})s))", {name: term.value}
+    value = term.value
+    if _WHOLE_ID.fullmatch(value):
+        return f"d.delivery_id = ANY(%({name})s)", {name: [value, value.lower(), value.upper()]}
+    return f"starts_with(lower(d.delivery_id), lower(%({name})s))", {name: value}
 
 
 def _state(term: Term, name: str, _: datetime) -> _Built:
@@ -227,3 +245,4 @@ _KEYS: dict[str, Callable[[Term, str, datetime], _Built]] = {
     "until": _until,
     "test": _test,
 }
+_CAUSE_KEYS = frozenset({"error", "status", "event"})

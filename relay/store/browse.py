@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from psycopg import AsyncCursor
+
     from relay.delivery import Headers
     from relay.filters import Condition
     from relay.store.database import Connection
@@ -69,6 +71,17 @@ def _row(row: Sequence[Any]) -> Row:
     return Row(row[0], row[1], State(row[2]), *row[3:13])
 
 
+# The dead letters of each cause that the filter leaves, one cause after the other: each is a range of an index.
+_OF_CAUSES = """
+    FROM (SELECT DISTINCT d.final_status, d.last_error FROM relay.dead_causes d WHERE {causes}) AS c
+    CROSS JOIN LATERAL (
+        SELECT d.* FROM relay.deliveries d
+         WHERE d.state = 'dead' AND coalesce(d.final_status, '') = c.final_status
+           AND coalesce(d.last_error, '') = c.last_error AND {where}
+         {rest}) AS d
+"""
+
+
 async def window(
     connection: Connection,
     condition: Condition,
@@ -83,71 +96,101 @@ async def window(
     With `newer` they are those that end at `anchor`. The dead-letter queue is ordered by when they died, all
     others by when they came.
     """
-    dead = states is not None and tuple(states) == (State.DEAD,)
-    where, order = ("d.state = 'dead'", "d.finished_at {0}, d.id {0}") if dead else ("true", "d.id {0}")
+    dead = _are_dead(states)
+    where, order = condition.sql, "d.finished_at {0}, d.id {0}" if dead else "d.id {0}"
     parameters: dict[str, Any] = {**condition.parameters, "most": limit}
-    if states is not None and not dead:
-        where, parameters["states"] = "d.state = ANY(%(states)s)", [state.value for state in states]
     if anchor is not None:
         sign = ">=" if newer else "<="
         place = f"(d.finished_at, d.id) {sign} (%(at)s, %(id)s)" if dead else f"d.id {sign} %(id)s"
         where += f" AND {place}"
         parameters |= {"at": anchor[0], "id": anchor[1]}
-    direction = "ASC" if newer else "DESC"
-    sql = (
-        f"SELECT {_ROW} FROM relay.deliveries d WHERE {where} AND {condition.sql} "  # noqa: S608 - constants
-        f"ORDER BY {order.format(direction)} LIMIT %(most)s"
-    )
-    cursor = await connection.execute(sql.encode(), parameters)
+    rest = f"ORDER BY {order} LIMIT %(most)s".format("ASC" if newer else "DESC")
+    source, more = _source(condition, where, states, rest)
+    sql = f"SELECT {_ROW} {source} {rest}"
+    cursor = await connection.execute(sql.encode(), parameters | more)
     rows = [_row(row) for row in await cursor.fetchall()]
     return rows[::-1] if newer else rows
 
 
+def _source(
+    condition: Condition, where: str, states: Sequence[State] | None, rest: str
+) -> tuple[str, dict[str, Sequence[str]]]:
+    """`FROM …` of the deliveries `d` in `states` that `where` holds for, with the parameters it adds.
+
+    `rest` may order and limit; who wants that of the whole has to say it once more.
+    """
+    if not _are_dead(states):
+        wanted = [state.value for state in states or State]
+        of_states = "" if states is None else "d.state = ANY(%(states)s) AND "
+        return f"FROM relay.deliveries d WHERE {of_states}{where}", {"states": wanted}
+    if condition.causes:
+        return _OF_CAUSES.format(causes=condition.causes, where=where, rest=rest), {}
+    return f"FROM relay.deliveries d WHERE d.state = 'dead' AND {where}", {}
+
+
+def _are_dead(states: Sequence[State] | None) -> bool:
+    return states is not None and tuple(states) == (State.DEAD,)
+
+
 async def count(
     connection: Connection, condition: Condition, states: Sequence[State] | None, cap: int = COUNT_CAP
-) -> int:
-    """How many deliveries `condition` holds for; `cap + 1` stands for more than `cap`."""
-    where = "true" if states is None else "d.state = ANY(%(states)s)"
-    if states is not None and tuple(states) == (State.DEAD,):
-        where = "d.state = 'dead'"
-    sql = (
-        f"SELECT count(*) FROM (SELECT FROM relay.deliveries d WHERE {where} AND {condition.sql} "  # noqa: S608 - constants
-        "LIMIT %(most)s) AS found"
-    )
-    wanted = [state.value for state in states or ()]
-    cursor = await connection.execute(sql.encode(), {**condition.parameters, "states": wanted, "most": cap + 1})
+) -> int | None:
+    """How many deliveries `condition` holds for; None for more than `cap`, where they have to be counted one by one.
+
+    Dead letters by status, error and event are counted already.
+    """
+    if _are_dead(states) and condition.is_of_causes:
+        sql = f"SELECT coalesce(sum(d.letters), 0)::bigint FROM relay.dead_causes d WHERE {condition.causes or 'true'}"  # noqa: S608 - constants
+        cursor = await connection.execute(sql.encode(), condition.parameters)
+        return await _number(cursor)
+    limit = "LIMIT %(most)s"
+    source, more = _source(condition, condition.sql, states, limit)
+    sql = f"SELECT count(*) FROM (SELECT {source} {limit}) AS found"  # noqa: S608 - constants
+    cursor = await connection.execute(sql.encode(), {**condition.parameters, **more, "most": cap + 1})
+    found = await _number(cursor)
+    return found if found <= cap else None
+
+
+async def _number(cursor: AsyncCursor[Any]) -> int:
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Open dead letters that share status and error. `per_minute` is over the last five minutes."""
+    """Open dead letters that share status and error. `per_minute` is how many came to it in the last minute."""
 
     final_status: str
     last_error: str
     count: int
-    per_minute: float
+    per_minute: int
     first: datetime
     last: datetime
     events: tuple[str, ...]
 
 
-_GROUPS = """
-    SELECT final_status, last_error, sum(n)::bigint, sum(fresh)::float8 / 5, min(first), max(last),
-           array_agg(event ORDER BY n DESC) FILTER (WHERE event IS NOT NULL)
-      FROM (SELECT coalesce(d.final_status, '') AS final_status, coalesce(d.last_error, '') AS last_error, d.event,
-                   count(*) AS n, count(*) FILTER (WHERE d.finished_at > now() - interval '5 minutes') AS fresh,
-                   min(d.finished_at) AS first, max(d.finished_at) AS last
-              FROM relay.deliveries d WHERE d.state = 'dead'
-             GROUP BY 1, 2, 3) AS kinds
-     GROUP BY 1, 2 ORDER BY 3 DESC LIMIT %(most)s
-"""
+_OF_THE_GROUP = """FROM relay.deliveries d
+    WHERE d.state = 'dead' AND coalesce(d.final_status, '') = c.final_status
+      AND coalesce(d.last_error, '') = c.last_error AND d.finished_at IS NOT NULL"""
+# Ends by ORDER BY and LIMIT: min() and max() would look through the whole group where Postgres takes it for small.
+_GROUPS = f"""
+    SELECT c.final_status, c.last_error, c.letters, fresh.number, first.at, last.at, c.events
+      FROM (SELECT k.final_status, k.last_error, sum(k.letters)::bigint AS letters,
+                   array_agg(k.event ORDER BY k.letters DESC) FILTER (WHERE k.event <> '') AS events
+              FROM (SELECT final_status, last_error, event, sum(letters) AS letters FROM relay.dead_causes
+                     GROUP BY 1, 2, 3 HAVING sum(letters) > 0) AS k
+             GROUP BY 1, 2 ORDER BY 3 DESC LIMIT %(most)s) AS c
+     CROSS JOIN LATERAL (SELECT d.finished_at AS at {_OF_THE_GROUP} ORDER BY d.finished_at LIMIT 1) AS first
+     CROSS JOIN LATERAL (SELECT d.finished_at AS at {_OF_THE_GROUP} ORDER BY d.finished_at DESC LIMIT 1) AS last
+     CROSS JOIN LATERAL (
+        SELECT count(*) AS number {_OF_THE_GROUP} AND d.finished_at > now() - interval '1 minute') AS fresh
+     ORDER BY 3 DESC
+"""  # noqa: S608 - constants
 
 
 async def groups(connection: Connection, *, limit: int = 100) -> list[Group]:
     """The failure groups of the dead-letter queue, largest first."""
-    cursor = await connection.execute(_GROUPS, {"most": limit})
+    cursor = await connection.execute(_GROUPS.encode(), {"most": limit})
     return [
         Group(row[0], row[1], row[2], row[3], row[4], row[5], tuple(row[6] or ())) for row in await cursor.fetchall()
     ]

@@ -23,7 +23,7 @@ _SUSTAINED = timedelta(hours=2)
 
 _NOW = """
     SELECT now(),
-           (SELECT count(*) FROM relay.deliveries WHERE state = 'dead'),
+           (SELECT coalesce(sum(letters), 0)::bigint FROM relay.dead_causes),
            (SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'forwarding')),
            (SELECT extract(epoch FROM now() - min(CASE WHEN run = 1 THEN received_at ELSE claimed_at END))::float8
               FROM relay.deliveries WHERE state IN ('received', 'forwarding')),

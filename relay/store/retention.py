@@ -74,6 +74,23 @@ _MINUTES = """
     )
     SELECT 0 * count(*) FROM old
 """
+# Of sessions that have ended, into one row a cause; no session adds to that one.
+_DEAD_CAUSES = """
+    WITH old AS (
+        DELETE FROM relay.dead_causes
+         WHERE writer <> 0 AND writer NOT IN (SELECT pid FROM pg_stat_activity WHERE pid IS NOT NULL)
+        RETURNING final_status, last_error, event, letters
+    ), folded AS (
+        INSERT INTO relay.dead_causes AS c
+        SELECT final_status, last_error, event, 0, sum(letters) FROM old GROUP BY 1, 2, 3
+        ON CONFLICT ON CONSTRAINT dead_causes_key DO UPDATE SET letters = c.letters + excluded.letters
+    )
+    SELECT 0 * count(*) FROM old
+"""
+_NO_DEAD_CAUSES = """
+    WITH old AS (DELETE FROM relay.dead_causes WHERE writer = 0 AND letters = 0 RETURNING 1)
+    SELECT 0 * count(*) FROM old
+"""
 _INSTANCES = """
     WITH old AS (
         DELETE FROM relay.instances i
@@ -94,7 +111,7 @@ async def retire(connection: Connection, keep: timedelta, stop: Callable[[], boo
     gone = 0
     steps: list[tuple[str, dict[str, Any]]] = [(_DELIVERIES, {}), (_LOG, {}), (_PLANS, {})]
     steps += [(_FACTS, {"fact_type": fact_type}) for fact_type in FactType]
-    steps += [(_MINUTES, {}), (_NOTES, {}), (_INSTANCES, {})]
+    steps += [(_MINUTES, {}), (_NOTES, {}), (_DEAD_CAUSES, {}), (_NO_DEAD_CAUSES, {}), (_INSTANCES, {})]
     for sql, parameters in steps:
         while not stop():
             cursor = await connection.execute(sql.encode(), {"keep": keep, "batch": BATCH} | parameters)
