@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import getpass
 import os
 import signal
@@ -11,12 +12,15 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from psycopg.conninfo import conninfo_to_dict
+from textual import events
 from textual.app import App, SystemCommand
 from textual.filter import NoColor
 from textual.theme import Theme
 
 from console import look
-from console.actions import OVERVIEW, VIEWS, actions_of
+from console.actions import OVERVIEW, VIEWS, actions_of, shown_key
+from console.clean import clean
 from console.desk import Desk
 from console.poller import Poller
 from console.view import WIDE, View
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 _GRACE_S = 3.0
+_MOST_PASTED = 1_000_000
+_BUILD_AFTER_S = 0.3
+_COLLECT_AFTER = (5_000, 20, 20)
 
 WINDOWS: dict[str, timedelta] = {
     "15 min": timedelta(minutes=15),
@@ -47,6 +54,16 @@ def operator_name(settings: Settings) -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
+
+
+def place_of(settings: Settings, dsn: str) -> str:
+    """Which database that is, for people: its name and host, nothing else of `dsn`; or that it is the embedded one."""
+    if settings.database_url is None:
+        return "embedded"
+    parts = conninfo_to_dict(dsn)
+    host = str(parts.get("host") or parts.get("hostaddr") or "localhost")
+    host = "localhost" if host.startswith("/") else host
+    return clean(f"{parts.get('dbname') or parts.get('user') or 'postgres'}@{host}", limit=40)
 
 
 def _modes() -> dict[str, Callable[[], Screen[Any]]]:
@@ -72,6 +89,7 @@ class ConsoleApp(App[None]):
         self.settings = settings
         self.read_only = read_only
         self.operator = operator_name(settings)
+        self.place = place_of(settings, dsn)
         self.window_name = "1 h"
         self.snapshot: Snapshot | None = None
         self.trouble: str | None = None
@@ -79,6 +97,7 @@ class ConsoleApp(App[None]):
         self.check: tuple[list[str], bool | None] = (["not run from here yet"], None)
         self.desk = Desk(settings, dsn, self.operator, read_only=read_only)
         self._poller = Poller(dsn, self, read_only=read_only)
+        self._handlers: dict[int, Any] = {}
         for name, build in _modes().items():
             self.add_mode(name, build)
         for theme in look.THEMES:
@@ -93,8 +112,10 @@ class ConsoleApp(App[None]):
     def on_mount(self) -> None:
         """Open the overview and begin to read."""
         loop = asyncio.get_running_loop()
-        for sign in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(sign, lambda number, _: self._end(loop, number))
+        self._handlers = {
+            sign: signal.signal(sign, lambda number, _: self._end(loop, number))
+            for sign in (signal.SIGTERM, signal.SIGHUP)
+        }
         self.switch_mode(OVERVIEW)
         self.run_worker(self._poller.run(), name="poller", exit_on_error=True)
         self.set_interval(1.0, self._tick)
@@ -109,8 +130,16 @@ class ConsoleApp(App[None]):
         last_resort.start()
         loop.call_soon_threadsafe(self.exit)
 
+    async def on_event(self, event: events.Event) -> None:
+        """Clean what is pasted before any widget gets it: it may come from a customer."""
+        if isinstance(event, events.Paste):
+            event = events.Paste(clean(event.text, limit=_MOST_PASTED, newlines=True))
+        await super().on_event(event)
+
     async def on_unmount(self) -> None:
-        """Let go of the database."""
+        """Let go of the database and of the signals."""
+        for sign, handler in self._handlers.items():
+            signal.signal(sign, handler)
         await self.desk.close()
 
     # The poller's front
@@ -125,9 +154,25 @@ class ConsoleApp(App[None]):
         self.trouble = None
         if self.paused:
             return
+        if self.snapshot is None:
+            self.run_worker(self._build_views(), name="views")
         self.snapshot = snapshot
         if self.view is not None:
             self.view.take(snapshot)
+
+    async def _build_views(self) -> None:
+        """Put the other views together while the first one is read, so that a first switch is as quick as any.
+
+        What is there by then stays: it is taken out of the garbage collector's rounds, which would stop a key for
+        40 ms now and then.
+        """
+        for name in VIEWS:
+            await asyncio.sleep(_BUILD_AFTER_S)
+            if not self.is_running:
+                return
+            await self._init_mode(name)
+        gc.freeze()
+        gc.set_threshold(*_COLLECT_AFTER)
 
     def disconnected(self, reason: str) -> None:
         """Say that the database is away; what was read last stays on the screen, with its age."""
@@ -141,13 +186,19 @@ class ConsoleApp(App[None]):
             return None
         return next((screen for screen in reversed(self.screen_stack) if isinstance(screen, View)), None)
 
-    def read_now(self) -> None:
-        """Read at once: the view or what it wants has changed."""
-        self._poller.wake()
+    def read_now(self, *, afresh: bool = False) -> None:
+        """Read at once: the view or what it wants has changed. `afresh`: also what rests because it took long."""
+        self._poller.wake(afresh=afresh)
 
     def _tick(self) -> None:
         if self.view is not None:
             self.view.freshen()
+
+    def delay_update(self, delay: float = 0.0) -> None:
+        """Hold nothing back when views change: each paints what is known at once.
+
+        Textual would hold every frame for 50 ms, to hide the steps in which a screen is put together.
+        """
 
     # What every view can ask for
 
@@ -189,7 +240,9 @@ class ConsoleApp(App[None]):
         if view is None:
             return
         for action in actions_of(view.VIEW, read_only=self.read_only):
-            yield SystemCommand(action.text, " ".join(action.keys), partial(self._run_on, view, action.name))
+            yield SystemCommand(
+                action.text, " ".join(map(shown_key, action.keys)), partial(self._run_on, view, action.name)
+            )
         yield SystemCommand("Quit the console", "q at the root", self.action_quit)
 
     def _run_on(self, view: View, action: str) -> None:

@@ -50,9 +50,12 @@ class Poller:
         self._front = front
         self._read_only = read_only
         self._wake = asyncio.Event()
+        self._last: Snapshot | None = None
 
-    def wake(self) -> None:
-        """Read now rather than at the next tick."""
+    def wake(self, *, afresh: bool = False) -> None:
+        """Read now rather than at the next tick; `afresh` also what rests because it took long."""
+        if afresh:
+            self._last = None
         self._wake.set()
 
     async def run(self) -> None:
@@ -68,6 +71,8 @@ class Poller:
                 )
                 async with connection:
                     await self._watch(connection)
+            except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+                self._front.disconnected("The database's tables are of another version: run `relay migrate` there")
             except (psycopg.Error, OSError) as error:
                 self._front.disconnected(str(unavailable(error)))
             await asyncio.sleep(_RECONNECT_S)
@@ -78,7 +83,8 @@ class Poller:
             reading, minutes_of = self._front.reading()
             began = time.monotonic()
             with no_longer_than(_SILENCE_S, connection):
-                read = await snapshot.read(connection, reading, minutes_of=minutes_of)
+                read = await snapshot.read(connection, reading, minutes_of=minutes_of, last=self._last)
+            self._last = read
             self._front.show(read)
             await self._rest(connection, began)
 
@@ -86,9 +92,14 @@ class Poller:
         """Until the next tick, or sooner when asked or notified; never sooner than a quarter of a second."""
         loop = asyncio.get_running_loop()
         notified = asyncio.Event()
+
+        def hear() -> None:
+            loop.remove_reader(connection.fileno())  # what came stays unread: it would be heard on and on
+            notified.set()
+
         async for _ in connection.notifies(timeout=0):
             notified.set()
-        loop.add_reader(connection.fileno(), notified.set)
+        loop.add_reader(connection.fileno(), hear)
         waiting = [asyncio.create_task(self._wake.wait()), asyncio.create_task(notified.wait())]
         try:
             await asyncio.wait(waiting, timeout=TICK_S, return_when=asyncio.FIRST_COMPLETED)

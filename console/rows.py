@@ -52,10 +52,10 @@ class RowsReading:
         rows = await browse.window(
             connection, condition, states=self.states, anchor=self.anchor, newer=self.up, limit=WINDOW
         )
-        matching = await browse.count(connection, condition, self.states)
+        whole = self.anchor is None and len(rows) < WINDOW
         return Page(
             rows=[clean_row(row) for row in rows],
-            matching=matching if matching <= browse.COUNT_CAP else None,
+            matching=len(rows) if whole else await browse.count(connection, condition, self.states),
             live=self.anchor is None or (self.up and len(rows) < WINDOW),
         )
 
@@ -85,8 +85,12 @@ class Column:
     optional: bool = False
 
 
-def _age(row: Row, now: datetime) -> str:
+def _age_of_death(row: Row, now: datetime) -> str:
     return words.span((now - (row.finished_at or row.received_at)).total_seconds())
+
+
+def _age(row: Row, now: datetime) -> str:
+    return words.span((now - row.received_at).total_seconds())
 
 
 def _cause(row: Row, _: datetime) -> str:
@@ -96,6 +100,7 @@ def _cause(row: Row, _: datetime) -> str:
 
 
 _ID = Column("ID", 8, lambda row, _: row.delivery_id[:8])
+_DEAD_FOR = Column("AGE", 5, _age_of_death, right=True)
 _AGE = Column("AGE", 5, _age, right=True)
 _STATE = Column("STATE", 10, lambda row, _: row.state.value, lambda row: words.STATE_STYLES[row.state])
 _EVENT = Column("EVENT", 17, lambda row, _: row.event or "–")
@@ -107,7 +112,7 @@ _STATUS = Column(
 )  # fmt: skip
 _CAUSE = Column("CAUSE", 0, _cause)
 
-DEAD_COLUMNS = (_ID, _AGE, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
+DEAD_COLUMNS = (_ID, _DEAD_FOR, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
 ALL_COLUMNS = (_ID, _AGE, _STATE, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
 
 

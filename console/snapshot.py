@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING, Protocol
 import psycopg
 
 from console.clean import clean
+from console.tail import entry_of
 from relay.store import browse, overview
 from relay.store.database import one_moment
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from console.tail import Entry
     from relay.store.browse import Group
     from relay.store.database import Connection
-    from relay.store.log import LogLine
     from relay.store.overview import Overview
     from relay.store.replays import Plan
 
 TAIL_LINES = 40
 _PLANS = 8
+_REST = 10
+"""A view's reading that took long is left alone for so many times as long, so that no search wears Postgres out."""
 
 
 class Reading(Protocol):
@@ -41,21 +44,42 @@ class Snapshot:
     """The database at one moment. `read_at` is `time.monotonic()`, `took_ms` what reading it took.
 
     `view` is what `reading` gave. `plans` are the newest ones, newest first. `tail` are the newest lines of the
-    forwarding log, oldest first, with ids.
+    forwarding log, oldest first.
     """
 
     overview: Overview
     groups: list[Group]
     plans: list[Plan]
-    tail: list[tuple[int, LogLine]]
+    tail: list[Entry]
     reading: Reading | None
-    view: object
+    seen: Seen
     read_at: float
     took_ms: float
 
+    @property
+    def view(self) -> object:
+        """What `reading` gave."""
+        return self.seen.view
 
-async def read(connection: Connection, reading: Reading | None, *, minutes_of: timedelta) -> Snapshot:
-    """Read a snapshot, in one transaction.
+    @property
+    def view_age_s(self) -> float:
+        """How much older than all else what the view wanted is: it may rest after it took long."""
+        return self.read_at - self.seen.read_at
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a reading gave, when (`time.monotonic()`), and how long it took."""
+
+    view: object
+    read_at: float
+    took_s: float
+
+
+async def read(
+    connection: Connection, reading: Reading | None, *, minutes_of: timedelta, last: Snapshot | None = None
+) -> Snapshot:
+    """Read a snapshot, in one transaction. What `reading` wants is taken from the `last` one while it rests.
 
     Raises:
         psycopg.Error: Postgres is away, or took longer than the connection's `statement_timeout`.
@@ -66,14 +90,15 @@ async def read(connection: Connection, reading: Reading | None, *, minutes_of: t
         groups = await browse.groups(connection)
         plans = await browse.plans(connection, _PLANS)
         tail = await browse.log_before(connection, None, TAIL_LINES)
-        view = None if reading is None else await _within_time(connection, reading)
+        resting = last is not None and last.reading == reading and _rests(last.seen)
+        seen = last.seen if last is not None and resting else await _see(connection, reading)
     return Snapshot(
         overview=state,
         groups=[clean_group(group) for group in groups],
         plans=[clean_plan(plan) for plan in plans],
-        tail=[(line_id, clean_line(line)) for line_id, line in tail],
+        tail=[entry_of(line_id, line) for line_id, line in tail],
         reading=reading,
-        view=view,
+        seen=seen,
         read_at=time.monotonic(),
         took_ms=(time.perf_counter() - began) * 1000,
     )
@@ -84,13 +109,21 @@ class TooSlow:
     """What a view gets in place of what it wanted read, when that took longer than a statement may."""
 
 
-async def _within_time(connection: Connection, reading: Reading) -> object:
+def _rests(seen: Seen) -> bool:
+    return time.monotonic() - seen.read_at < _REST * seen.took_s
+
+
+async def _see(connection: Connection, reading: Reading | None) -> Seen:
     """What `reading` gives; a search through too much spoils nothing else that is read."""
-    try:
-        async with connection.transaction():
-            return await reading.read(connection)
-    except psycopg.errors.QueryCanceled:
-        return TooSlow()
+    began, view = time.monotonic(), None
+    if reading is not None:
+        try:
+            async with connection.transaction():
+                view = await reading.read(connection)
+        except psycopg.errors.QueryCanceled:
+            view = TooSlow()
+    ended = time.monotonic()
+    return Seen(view, read_at=ended, took_s=ended - began)
 
 
 def clean_group(group: Group) -> Group:
@@ -106,12 +139,3 @@ def clean_plan(plan: Plan) -> Plan:
         reason=clean(plan.reason, limit=200),
         filter=clean(plan.filter, limit=200),
     )
-
-
-def clean_line(line: LogLine) -> LogLine:
-    """A log line as it may be shown."""
-    fields = {
-        clean(key, limit=60): clean(value, limit=300) if isinstance(value, str) else value
-        for key, value in line.fields.items()
-    }
-    return replace(line, message=clean(line.message, limit=300), fields=fields, level=clean(line.level, limit=20))

@@ -101,7 +101,13 @@ class View(Screen[None]):
         age_s = time.monotonic() - snapshot.read_at
         self.query_one("#status", Static).update(
             panels.status_line(
-                snapshot, age_s=age_s, operator=app.operator, read_only=app.read_only, paused=app.paused, width=width
+                snapshot,
+                age_s=age_s,
+                operator=app.operator,
+                read_only=app.read_only,
+                paused=app.paused,
+                width=width,
+                place=app.place,
             )
         )
         cause = self.query_one("#cause", Static)
@@ -119,7 +125,8 @@ class View(Screen[None]):
 
     def _cause(self, cause: Cause, width: int) -> Content:
         hint = "  enter opens them" if cause.group is not None and self.VIEW == OVERVIEW else ""
-        sentence = Content(f" {cause.sentence}").truncate(max(10, width - len(hint) - 1), ellipsis=True)
+        room = max(10, width - len(hint) - 1)
+        sentence = Content(f" {cause.fitting(room - 1)}").truncate(room, ellipsis=True)
         return sentence + Content.styled(hint, "dim")
 
     def _keys(self, width: int) -> Content:
@@ -161,11 +168,18 @@ class View(Screen[None]):
             self.lines.open()
 
     def action_back(self) -> None:
-        """Back to the overview; from there, quit."""
+        """Back to the overview; from there nowhere: who presses it once too often stays."""
+        if self.VIEW == OVERVIEW:
+            self.console.say("q quits")
+        else:
+            self.console.go(OVERVIEW)
+
+    def action_leave(self) -> None:
+        """Back; from the overview, quit."""
         if self.VIEW == OVERVIEW:
             self.app.exit()
         else:
-            self.console.go(OVERVIEW)
+            self.action_back()
 
     def action_pause(self) -> None:
         """Stop painting, or go on."""
@@ -176,7 +190,7 @@ class View(Screen[None]):
 
     def action_refresh_now(self) -> None:
         """Read anew."""
-        self.console.read_now()
+        self.console.read_now(afresh=True)
 
     def action_next_theme(self) -> None:
         """Switch the theme."""
