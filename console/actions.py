@@ -65,9 +65,11 @@ ACTIONS: tuple[Action, ...] = (
         Action((str(number),), f"view('{view}')", title, f"Go to {title.lower()}")
         for number, (view, title) in enumerate(VIEWS.items(), start=1)
     ),
-    Action(("enter",), "open", "open", "Open what the cursor is on; on an alert, diagnose", shown=True),
+    Action(("enter",), "open", "open", "Open what the cursor is on; on an alert, diagnose", where=_TABLES | {LOG},
+           shown=True),
     Action(("tab",), "app.focus_next", "alerts", "To the alerts and back", where=frozenset({OVERVIEW})),
-    Action(("escape", "left", "q"), "back", "back", "Go back; at the root, q quits"),
+    Action(("escape", "left"), "back", "back", "Go back"),
+    Action(("q",), "leave", "quit", "Go back; from the overview, quit"),
     Action(("slash",), "filter", "filter", "Filter, or find in text", where=_ROWS | {LOG}, shown=True),
     Action(("r",), "replay", "replay", "Replay: marked, else current, else all of the group",
            where=_LETTERS | {OVERVIEW}, write=True, shown=True),

@@ -12,7 +12,7 @@ from textual.content import Content
 
 from console.actions import HEALTH
 from console.clean import clean
-from console.panels import log_line
+from console.tail import draw
 from console.widgets.question import Kind, Prompt
 from relay.errors import RelayError
 from relay.probes import ARTIFACTS, check_health, write_artifact
@@ -20,8 +20,9 @@ from relay.trial import EVENTS, post_test
 
 if TYPE_CHECKING:
     from console.app import ConsoleApp
+    from console.tail import Entry
     from console.view import View
-    from relay.store.log import LogLine
+    from relay.store.browse import Row
 
 _LOOK_EVERY_S = 0.15
 _FOLLOW_S = 120
@@ -48,9 +49,12 @@ async def run_health_check(app: ConsoleApp) -> None:
 def ask_test_webhook(view: View) -> None:
     """Ask which event, then post it and follow it."""
     app = view.console
+    signed = (
+        "signed as Chatwoot signs" if app.settings.secrets else "unsigned, for CHATWOOT_WEBHOOK_SECRET is not set here"
+    )
     lines = [
-        Content.assemble("Post a signed test webhook to ", (app.settings.own_url, "bold"), " as ",
-                         (app.operator, "bold"), ". It counts for no rate and no alert."),
+        Content.assemble("Post a test webhook to ", (app.settings.own_url, "bold"), " as ", (app.operator, "bold"),
+                         f", {signed}. It counts for no rate and no alert."),
         *(Content(f"  {number}  {event}") for number, event in enumerate(EVENTS, start=1)),
     ]  # fmt: skip
 
@@ -61,37 +65,53 @@ def ask_test_webhook(view: View) -> None:
 
 
 async def _follow(view: View, event: str) -> None:
-    """Post the event and show every step of it until it is settled."""
+    """Post the event and show every step of it until it is settled, or the operator has closed the strip."""
     app, delivery_id = view.console, str(uuid4())
     steps = [Content(f"posting {event} to {app.settings.own_url} as {delivery_id}")]
+    shown = Prompt(title="test webhook", lines=tuple(steps), kind=Kind.NOTICE)
+    view.question.ask(shown)
 
     def show() -> None:
-        view.question.ask(Prompt(title="test webhook", lines=steps, kind=Kind.NOTICE))
+        nonlocal shown
+        shown = view.question.renew(shown, tuple(steps))
 
-    show()
     try:
         seen = await app.desk.newest_line()
         posting = asyncio.create_task(post_test(app.settings, event, delivery_id))
         deadline = time.monotonic() + _FOLLOW_S
-        told = settled = False
+        stored = told = settled = False
         while not (told and settled) and time.monotonic() < deadline:
             await asyncio.sleep(_LOOK_EVERY_S)
+            if not stored and (row := await app.desk.stored(delivery_id)) is not None:
+                stored = True
+                steps.append(_stored(row))
             seen, lines = await app.desk.lines_about(delivery_id, after=seen)
-            steps += [log_line(line) for line in lines]
+            steps += [draw(line) for line in lines]
             settled = settled or any(_settles(line) for line in lines)
             if posting.done() and not told:
                 told = True
                 steps.append(_answer(posting.result()))
                 settled = settled or posting.result()[0] not in {200, 202, 500}
-            if lines or told:
-                show()
+            show()
+        if not settled:
+            steps.append(Content.styled(f"not settled within {_FOLLOW_S} s; 3 shows where it stands", "$text-warning"))
         await app.desk.record("test-webhook", {"event": event, "deliveryId": delivery_id})
     except RelayError as error:
         steps.append(Content.styled(str(error), "$text-error"))
     show()
 
 
-def _settles(line: LogLine) -> bool:
+def _stored(row: Row) -> Content:
+    """That it was received and is in Postgres."""
+    return Content.assemble(
+        (f"{row.received_at:%H:%M:%S}.{row.received_at.microsecond // 1000:03d} ", "$text-muted"),
+        "  ",
+        (f"{clean(row.delivery_id[:8])}  ", "$text-accent"),
+        f"Received and stored in Postgres as row {row.id}",
+    )
+
+
+def _settles(line: Entry) -> bool:
     return line.message in _SETTLED
 
 

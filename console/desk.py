@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import psycopg
 
-from console.snapshot import clean_line
+from console.tail import entry_of
 from relay.errors import RelayError
 from relay.store import actions, browse, facts, instances, replays
 from relay.store.database import SILENCE_S, no_longer_than, unavailable
@@ -25,12 +25,12 @@ from relay.store.sessions import open_session
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from console.tail import Entry
     from relay.filters import Condition
     from relay.settings import Settings
-    from relay.store.browse import Detail
+    from relay.store.browse import Detail, Row
     from relay.store.database import Connection
     from relay.store.facts import Health
-    from relay.store.log import LogLine
     from relay.store.replays import Control, DeadLetter, Plan
 
 RATE = 20.0
@@ -192,15 +192,22 @@ class Desk:
         async with self._session() as connection:
             return await browse.row_of(connection, delivery_id)
 
+    async def stored(self, delivery_id: str) -> Row | None:
+        """A delivery's row by its id; None while it is not stored."""
+        async with self._session() as connection:
+            row_id = await browse.row_of(connection, delivery_id)
+            detail = None if row_id is None else await browse.detail(connection, row_id)
+        return None if detail is None else detail.row
+
     async def newest_line(self) -> int:
         """The id of the forwarding log's newest line, 0 if there is none."""
         async with self._session() as connection:
             lines = await browse.log_before(connection, None, 1)
         return lines[-1][0] if lines else 0
 
-    async def lines_about(self, delivery_id: str, *, after: int) -> tuple[int, list[LogLine]]:
+    async def lines_about(self, delivery_id: str, *, after: int) -> tuple[int, list[Entry]]:
         """The log lines about one delivery that come after the line `after`; and the newest line looked at."""
         async with self._session() as connection:
             lines = await browse.log_after(connection, after, _LINES_A_LOOK)
         newest = lines[-1][0] if lines else after
-        return newest, [clean_line(line) for _, line in lines if line.delivery_id == delivery_id]
+        return newest, [entry_of(line_id, line) for line_id, line in lines if line.delivery_id == delivery_id]

@@ -10,7 +10,7 @@ from rich.console import Console
 from textual.content import Content
 
 from console import words
-from console.clean import clean
+from console.wrapping import shortened
 from relay.alerts import Severity
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from relay.figures import Figures
     from relay.store.browse import Group
     from relay.store.facts import Health
-    from relay.store.log import LogLine
     from relay.store.overview import Overview
     from relay.store.replays import Plan
 
@@ -39,9 +38,9 @@ def bar(value: float, top: float, width: int) -> str:
 
 
 def status_line(
-    snapshot: Snapshot, *, age_s: float, operator: str, read_only: bool, paused: bool, width: int, name: str = "hotdash"
+    snapshot: Snapshot, *, age_s: float, operator: str, read_only: bool, paused: bool, width: int, place: str
 ) -> Content:
-    """The line on top of every screen: how fresh, how bad, how much waits, who I am."""
+    """The line on top of every screen: where and how fresh, how bad, how much waits, who I am."""
     state = snapshot.overview
     if paused:
         link = (f"PAUSED {words.span(age_s)}", "$text-warning bold")
@@ -49,16 +48,21 @@ def status_line(
         link = (f"STALE {words.span(age_s)}", "$text-error bold")
     else:
         link = (f"LIVE {words.span(age_s)}", "$text-success")
-    here = Content.assemble((f" {name} ", "bold reverse"), " ", ("◉ ", link[1]), link)
+    name = Content.styled(" hotdash ", "bold reverse")
+    live = Content.assemble(" ", ("◉ ", link[1]), link)
+    here = name + live
     took = Content.styled(f" · db {snapshot.took_ms:.0f} ms", _MUTED)
     who = Content.assemble((operator, "bold"), " · ", ("RO", "$text-warning bold") if read_only else ("RW", _MUTED))
     clock = Content.styled(f"{state.at:%H:%M:%S}Z", _MUTED)
     every, worst = _alert_counts(state, len(Severity)), _alert_counts(state, 2)
     dead, dead_short = _dead_letters(state, snapshot.groups)
     separator = Content.styled(" │ ", _MUTED)
+    placed = name + f" {place}" + live
     layouts = (
+        [placed + took, every, dead, who, clock],
+        [placed, every, dead, who, clock],
+        [placed, worst, dead, who, clock],
         [here + took, every, dead, who, clock],
-        [here + took, worst, dead, who, clock],
         [here, worst, dead, who, clock],
         [here, worst, dead_short, who, clock],
         [here, worst, dead_short, who],
@@ -82,7 +86,7 @@ def _alert_counts(state: Overview, most: int) -> Content:
 def _dead_letters(state: Overview, groups: Sequence[Group]) -> tuple[Content, Content]:
     """How many wait and how fast they become more, in words and in fewer."""
     rate = sum(group.per_minute for group in groups)
-    growing = f" +{rate:.0f}/min" if rate >= 1 else ""
+    growing = f" +{rate:,}/min" if rate else ""
     style = "$text-error bold" if growing else ("$text-warning" if state.open_dead_letters else _MUTED)
     number = f"{state.open_dead_letters:,}"
     return (
@@ -218,10 +222,7 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
         value = words.measured(rule, verdict.value)
         since = _firing_since(verdict.since, state.at)
         room = max(8, width - 11 - len(value) - len(since) - 3)
-        condition = rule.condition
-        if len(condition) > room:
-            condition = condition.replace("for more than", ">").replace("more than", ">")
-        condition = condition if len(condition) <= room else condition[: room - 1] + "…"
+        condition = shortened(rule.condition, room)
         lines.append(
             Content.assemble(
                 (f"{words.badge(rule.severity):<10} ", words.STYLES[rule.severity]),
@@ -314,7 +315,7 @@ def group_line(group: Group, now: datetime, width: int) -> Content:
     events = f"{group.events[0]}{_and_more(group.events)}" if width >= 100 and group.events else ""
     room = max(10, width - len(GROUP_HEADER) - (26 if width >= 100 else 0) - 2)
     error = group.last_error if len(group.last_error) <= room else group.last_error[: room - 1] + "…"
-    rate = f"+{group.per_minute:.0f}" if group.per_minute >= 1 else ("+<1" if group.per_minute else "0")
+    rate = f"+{group.per_minute:,}" if group.per_minute else "0"
     hot = "$text-error bold" if group.per_minute else ""
     return Content.assemble(
         (f"{group.count:>8,}", "bold"),
@@ -332,24 +333,6 @@ def _and_more(names: Sequence[str]) -> str:
 
 def _short(moment: datetime, now: datetime) -> str:
     return f"{moment:%H:%M:%S}" if moment.date() == now.date() else f"{moment:%b %d}  "
-
-
-_LEVELS = {"warning": ("! ", "$text-warning"), "error": ("✗ ", "$text-error")}
-
-
-def log_line(line: LogLine, *, width: int = 0) -> Content:
-    """A line of the forwarding log in the runbook's form, with its time; cut to `width` if given."""
-    glyph, style = _LEVELS.get(line.level, ("  ", ""))
-    fields = ", ".join(f"{key}: {value}" for key, value in line.fields.items() if key != "agentEndpoint")
-    reference = "" if line.delivery_id is None else f"{clean(line.delivery_id[:8])}  "
-    content = Content.assemble(
-        (f"{line.at:%H:%M:%S}.{line.at.microsecond // 1000:03d} ", _MUTED),
-        (glyph, style),
-        (reference, "$text-accent"),
-        (line.message, style),
-        (f"  {fields}" if fields else "", _MUTED),
-    )
-    return content.truncate(width, ellipsis=True) if width else content
 
 
 def plan_line(plan: Plan, width: int) -> Content:

@@ -37,15 +37,15 @@ class Replaying(View):
 
     def replay_matching(self, text: str) -> None:
         """Propose a replay of all that the filter `text` matches."""
-        self.work(self._propose(compile_filter(text), text=text, by_filter=True))
+        self._consider(compile_filter(text), text=text, by_filter=True)
 
     def replay_rows(self, row_ids: Sequence[int]) -> None:
         """Propose a replay of certain dead letters."""
-        self.work(self._propose(Condition("d.id = ANY(%(ids)s)", {"ids": list(row_ids)})))
+        self._consider(Condition("d.id = ANY(%(ids)s)", {"ids": list(row_ids)}))
 
     def replay_edited(self, row_id: int, body: bytes) -> None:
         """Propose a replay of one dead letter with another body."""
-        self.work(self._propose(Condition("d.id = %(id)s", {"id": row_id}), edited_body=body))
+        self._consider(Condition("d.id = %(id)s", {"id": row_id}), edited_body=body)
 
     def work(self, doing: Awaitable[Any]) -> None:
         """Do something with the database beside the screen; what goes wrong is said."""
@@ -58,10 +58,22 @@ class Replaying(View):
 
         self.run_worker(told(), exclusive=False)
 
-    async def _propose(
+    def _consider(
         self, condition: Condition, *, text: str = "", by_filter: bool = False, edited_body: bytes | None = None
     ) -> None:
-        proposal = await self.console.desk.propose(condition, text, edited_body)
+        self.question.wait("replay", "Freezing what would be sent …")
+        self.work(self._propose(condition, text=text, by_filter=by_filter, edited_body=edited_body))
+
+    async def _propose(self, condition: Condition, *, text: str, by_filter: bool, edited_body: bytes | None) -> None:
+        try:
+            proposal = await self.console.desk.propose(condition, text, edited_body)
+        except RelayError:
+            self.question.close()
+            raise
+        if not self.question.is_waiting:
+            return
+        if not proposal.letters or proposal.agent is None:
+            self.question.close()
         if not proposal.letters:
             self.console.say("No dead letter matches: somebody else dealt with them", bad=True)
             return
@@ -126,6 +138,7 @@ class Replaying(View):
 
     async def _send(self, proposal: Proposal) -> None:
         plan_id = await self.console.desk.send(proposal)
+        self.marks_served()
         self.question.watch_plan(plan_id, self._steer)
         self.console.read_now()
 
@@ -183,12 +196,12 @@ class Replaying(View):
 
     async def _discard_rows(self, ids: list[int], reason: str) -> None:
         await self.console.desk.discard(ids, reason)
-        self.discarded()
+        self.marks_served()
         self.console.say(f"{plural(len(ids), 'dead letter')} handed to the relay to be discarded")
         self.console.read_now()
 
-    def discarded(self) -> None:
-        """Called once a discard was asked for."""
+    def marks_served(self) -> None:
+        """Called once what was marked is on its way, to be replayed or discarded."""
 
 
 def _agent_now(proposal: Proposal) -> Content:

@@ -4,14 +4,17 @@ be done with it.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+from textual import work
 from textual.containers import Container, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Static
 
 from console import rows as layout
 from console.actions import DEAD, DELIVERIES, bindings_of
+from console.clean import clean
 from console.details import attempt_lines, peek
 from console.replaying import Replaying
 from console.rows import WINDOW, Page, RowsReading
@@ -19,18 +22,22 @@ from console.snapshot import TooSlow
 from console.view import View
 from console.widgets.lines import Line, LineList
 from console.words import span
+from console.wrapping import hanging
 from relay.delivery import State
 from relay.errors import FilterError, RelayError
 from relay.filters import compile_filter
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+    from textual.timer import Timer
 
     from console.rows import Column
     from console.snapshot import Snapshot
     from relay.store.browse import Detail, Key, Row
 
 _PEEK_AFTER_S = 0.15
+_TYPED_AFTER_S = 0.2
+_OLD_S = 2.0
 
 
 class RowsView(Replaying, View):
@@ -51,6 +58,8 @@ class RowsView(Replaying, View):
         self._detail: Detail | None = None
         self._all_marked = False
         self._too_slow: RowsReading | None = None
+        self._filter_error = ""
+        self._typing: Timer | None = None
 
     def compose_body(self) -> ComposeResult:
         """Filter, list, and a look at one row."""
@@ -75,7 +84,7 @@ class RowsView(Replaying, View):
             self._too_slow = snapshot.reading
             said = " That looks through too much to find it within a second: add age:<1h, error:503 or the like."
             self.query_one("#filter-line", Static).update(
-                Content.assemble(("FILTERED ", "$text-warning bold"), self.filter_text, (said, "$text-error"))
+                Content.assemble(("FILTERED ", "$text-warning bold"), clean(self.filter_text), (said, "$text-error"))
             )
             return
         if not isinstance(snapshot.view, Page):
@@ -99,6 +108,9 @@ class RowsView(Replaying, View):
 
     def _paint_filter_line(self, snapshot: Snapshot) -> None:
         page = self._page
+        if self._filter_error:
+            self.query_one("#filter-line", Static).update(Content.styled(clean(self._filter_error), "$text-error"))
+            return
         if page is None:
             return
         every = snapshot.overview.open_dead_letters if self.STATES == (State.DEAD,) else None
@@ -106,12 +118,14 @@ class RowsView(Replaying, View):
         hidden = "" if every is None or page.matching is None else f" · {max(0, every - page.matching):,} hidden"
         parts: list[tuple[str, str] | str] = []
         if self.filter_text:
-            parts += [("FILTERED ", "$text-warning bold"), self.filter_text, f"   {matching}{hidden}"]
+            parts += [("FILTERED ", "$text-warning bold"), clean(self.filter_text), f"   {matching}{hidden}"]
         else:
             total = "more than 10,000" if page.matching is None else f"{page.matching:,}"
             parts += [f"all {total}, newest first; / filters"]
         if not page.live:
             parts += [("   older ones; g for the newest", "$text-warning")]
+        if snapshot.view_age_s > _OLD_S:
+            parts += [(f"   {span(snapshot.view_age_s)} old, for it takes long; ctrl+r reads anew", "$text-warning")]
         marked = self._marked_text()
         if marked:
             parts += [("   " + marked, "$text-warning bold")]
@@ -153,21 +167,33 @@ class RowsView(Replaying, View):
         box.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Filter as it is typed, whenever it parses."""
-        if event.input.id != "filter" or event.value == self.filter_text:
+        """Filter as it is typed, whenever it parses and the fingers rest: half a word is looked for nowhere."""
+        if event.input.id != "filter":
             return
+        if self._typing is not None:
+            self._typing.stop()
         try:
             compile_filter(event.value)
         except FilterError as error:
-            self.query_one("#filter-line", Static).update(Content.styled(str(error), "$text-error"))
-            return
-        self.filter_text = event.value
-        self._anchor, self._up = None, False
-        self.console.read_now()
+            self._filter_error = str(error)
+        else:
+            self._filter_error = ""
+            self._typing = self.set_timer(_TYPED_AFTER_S, partial(self._filter_by, event.value))
+        if self.console.snapshot is not None:
+            self._paint_filter_line(self.console.snapshot)
+
+    def _filter_by(self, text: str) -> None:
+        """Show what `text` matches, which parses, from the newest on."""
+        if text != self.filter_text:
+            self.filter_text = text
+            self._anchor, self._up = None, False
+            self._all_marked = False
+            self.console.read_now()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Back to the rows."""
-        if event.input.id == "filter":
+        """Back to the rows, filtered by what was typed if that parses."""
+        if event.input.id == "filter" and not self._filter_error:
+            self._filter_by(event.value)
             event.input.remove_class("open")
             self.query_one("#rows", LineList).focus()
 
@@ -175,6 +201,8 @@ class RowsView(Replaying, View):
         """Close the filter box, then clear the filter, then go back."""
         box = self.query_one("#filter", Input)
         if box.has_class("open"):
+            if self._filter_error:
+                box.value = self.filter_text
             box.remove_class("open")
             self.query_one("#rows", LineList).focus()
         elif self._marks or self._all_marked:
@@ -214,10 +242,8 @@ class RowsView(Replaying, View):
         """Look at the row that the cursor stays on."""
         self._look()
 
-    def _look(self) -> None:
-        self.run_worker(self._look_closely(), group="look", exclusive=True)
-
-    async def _look_closely(self) -> None:
+    @work(group="look", exclusive=True)
+    async def _look(self) -> None:
         """Show the row under the cursor in the peek, once the cursor has stayed there for a moment."""
         import asyncio  # noqa: PLC0415
 
@@ -241,7 +267,8 @@ class RowsView(Replaying, View):
             return
         width = max(20, self.query_one("#peek").size.width - 2)
         what = Content.styled(f"{row.event or '–'} · conversation {row.conversation_id or '–'}", "bold")
-        text.update(Content("\n").join([what, *attempt_lines(known, width), Content(""), peek(known)]))
+        lines = [what, *attempt_lines(known, width), Content(""), *peek(known).split("\n", allow_blank=True)]
+        text.update(Content("\n").join(hanging(lines, width)))
 
     @property
     def row(self) -> Row | None:
@@ -377,7 +404,7 @@ class DeadLettersView(RowsView):
         if ids:
             self.ask_discard(ids)
 
-    def discarded(self) -> None:
-        """What was marked is no longer there."""
+    def marks_served(self) -> None:
+        """What was marked is dealt with: who presses `r` again means something else."""
         self._marks.clear()
         self._all_marked = False

@@ -11,7 +11,7 @@ from textual.widgets import Static
 
 from console import details
 from console.actions import DETAIL, bindings_of
-from console.curl import copy_curl
+from console.curl import MOST_BYTES, copy_curl
 from console.scrolling import OnTop
 from relay.delivery import State
 from relay.store import browse
@@ -127,6 +127,9 @@ class DetailView(OnTop):
 
     async def _copy(self) -> None:
         body = await self.console.desk.body(self._row_id)
+        if len(body) > MOST_BYTES:
+            self.console.say(f"The payload is {len(body):,} bytes: too long for the clipboard of a terminal", bad=True)
+            return
         self.app.copy_to_clipboard(body.decode("utf-8", "replace"))
         self.console.say(f"Copied the payload, {len(body):,} bytes")
 

@@ -10,7 +10,9 @@ from textual.widgets import Static
 
 from console import panels, words
 from console.actions import HEALTH, bindings_of
+from console.clean import clean
 from console.scrolling import ScrollingView
+from console.wrapping import hanging, shortened
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -43,8 +45,9 @@ class HealthView(ScrollingView):
     def paint(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""
         state, width = snapshot.overview, self.app.size.width - 4
-        self.query_one("#probes", Static).update(Content("\n").join(panels.health(state, width)))
-        self.query_one("#relays", Static).update(Content("\n").join(_relays(state, width)))
+        probes = [*panels.health(state, width), _postgres(self.console.place, snapshot)]
+        self.query_one("#probes", Static).update(Content("\n").join(probes))
+        self.query_one("#relays", Static).update(Content("\n").join(hanging(_relays(state, width), width)))
         self.query_one("#rules", Static).update(Content("\n").join(_rules(state, width)))
 
     def freshen(self) -> None:
@@ -55,8 +58,15 @@ class HealthView(ScrollingView):
         (head, *rest), ok = self.console.check
         style = {True: "$text-success bold", False: "$text-error bold", None: "$text-muted"}[ok]
         self.query_one("#check", Static).update(
-            Content("\n").join([Content.styled(head, style), *(Content(line) for line in rest)])
+            Content("\n").join([Content.styled(clean(head), style), *(Content(clean(line)) for line in rest)])
         )
+
+
+def _postgres(place: str, snapshot: Snapshot) -> Content:
+    """Which database all of this is read from, and what reading it took."""
+    return Content.assemble(
+        ("✓ ", "$text-success"), "Postgres ", (place, "bold"), (f"  read in {snapshot.took_ms:.0f} ms", "$text-muted")
+    )
 
 
 def _relays(state: Overview, width: int) -> list[Content]:
@@ -88,6 +98,7 @@ def _rules(state: Overview, width: int) -> list[Content]:
         style = words.STYLES[rule.severity] if verdict.firing else "$text-muted"
         mark = Content.styled("FIRING " if verdict.firing else "quiet  ", style)
         value = words.measured(rule, verdict.value)
+        room = min(60, width - 31)
         lines.append(
             Content.assemble(
                 (
@@ -95,7 +106,7 @@ def _rules(state: Overview, width: int) -> list[Content]:
                     words.STYLES[rule.severity] if verdict.firing else "$text-muted",
                 ),
                 mark,
-                (f"{rule.condition:<60} ", "" if verdict.firing else "$text-muted"),
+                (f"{shortened(rule.condition, room):<{room}} ", "" if verdict.firing else "$text-muted"),
                 (f"{value:>10}", "bold" if verdict.firing else "$text-muted"),
                 (f"  {rule.name}" if width > 110 else "", "$text-muted"),
             )

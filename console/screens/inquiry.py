@@ -11,6 +11,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from console.scrolling import OnTop
+from console.wrapping import hanging
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ class InquiryView(OnTop):
         with VerticalScroll(id="inquiry"):
             yield Static(self.UNDER_WAY, id="inquiry-text", markup=False)
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: list[Content] = []
+        self._width = 0
+
     def on_mount(self) -> None:
         """Begin to look."""
         self.run_worker(self._look(), group="inquiry", exclusive=True)
@@ -46,11 +52,20 @@ class InquiryView(OnTop):
 
     def fill(self, lines: list[Content]) -> None:
         """Show `lines`."""
+        self._told = lines
         if self.is_up:
-            self.query_one("#inquiry-text", Static).update(Content("\n").join(lines))
+            self._width = self._room
+            self.query_one("#inquiry-text", Static).update(Content("\n").join(hanging(lines, self._width)))
+
+    @property
+    def _room(self) -> int:
+        return max(1, self.query_one("#inquiry", VerticalScroll).scrollable_content_region.width)
 
     def paint(self, snapshot: Snapshot) -> None:
-        """What was found stands as it was found."""
+        """What was found stands as it was found; only its lines break elsewhere in another width."""
+        del snapshot
+        if self._told and self._room != self._width:
+            self.fill(self._told)
 
     def action_refresh_now(self) -> None:
         """Look anew."""

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from console import panels
 from console.actions import LOG, bindings_of
+from console.clean import clean
 from console.replaying import Replaying
-from console.snapshot import clean_line
+from console.tail import Entry, draw, entry_of
 from console.widgets.lines import Line, LineList
 from relay.store import browse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
     from textual.app import ComposeResult
 
     from console.snapshot import Snapshot
     from relay.store.database import Connection
-    from relay.store.log import LogLine
 
 KEPT = 50_000
 _FIRST = 1_000
@@ -46,30 +48,50 @@ class LogReading:
         else:
             newer = await browse.log_after(connection, self.after, _A_TICK)
         return LogPage(
-            newer=[(line_id, clean_line(line)) for line_id, line in newer],
-            older=[(line_id, clean_line(line)) for line_id, line in older],
+            newer=[entry_of(line_id, line) for line_id, line in newer],
+            older=[entry_of(line_id, line) for line_id, line in older],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """Lines with their ids, oldest first."""
+    """Lines, oldest first."""
 
-    newer: list[tuple[int, LogLine]]
-    older: list[tuple[int, LogLine]]
+    newer: list[Entry]
+    older: list[Entry]
+
+
+class DrawnLines(Sequence[Line]):
+    """`entries`, by ascending id, as rows that are drawn when they are asked for."""
+
+    def __init__(self, entries: Sequence[Entry], draw_one: Callable[[Entry], Content]) -> None:
+        self._entries = entries
+        self._draw = draw_one
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Line: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Line]: ...
+    def __getitem__(self, index: int | slice) -> Line | Sequence[Line]:
+        if isinstance(index, slice):
+            return DrawnLines(self._entries[index], self._draw)
+        entry = self._entries[index]
+        return Line(entry.id, self._draw(entry))
 
 
 class LogScreen(Replaying):
-    """The tail. It holds 50,000 lines and paints those in sight."""
+    """The tail. It holds 50,000 lines and draws those in sight."""
 
     VIEW = LOG
     BINDINGS = bindings_of(LOG)
 
     def __init__(self) -> None:
         super().__init__()
-        self._held: deque[tuple[int, LogLine]] = deque(maxlen=KEPT)
-        self._shown: list[Line] = []
-        self._by_id: dict[int, LogLine] = {}
+        self._held: list[Entry] = []
+        self._shown: list[Entry] = []
         self._following = True
         self._level = 0
         self._find = ""
@@ -87,8 +109,8 @@ class LogScreen(Replaying):
 
     def reading(self) -> LogReading:
         """What is not here yet."""
-        newest = self._held[-1][0] if self._held else None
-        older = self._held[0][0] if self._older_wanted and self._held else None
+        newest = self._held[-1].id if self._held else None
+        older = self._held[0].id if self._older_wanted and self._held else None
         return LogReading(newest, older)
 
     def paint(self, snapshot: Snapshot) -> None:
@@ -99,41 +121,48 @@ class LogScreen(Replaying):
         if self._older_wanted:
             self._older_wanted = False
             self._oldest_reached = not page.older
-            room = KEPT - len(self._held)
-            self._held.extendleft(reversed(page.older[-room:] if room else []))
-        self._held.extend(page.newer)
-        self._by_id = dict(self._held) if page.older else self._by_id
-        self._by_id.update(page.newer)
-        new = [self._line(line_id, line) for line_id, line in page.newer if self._is_shown(line)]
-        if page.older:
+        room = max(0, KEPT - len(self._held) - len(page.newer))
+        older = page.older[-room:] if room else []
+        self._held = [*older, *self._held, *page.newer][-KEPT:] if older or page.newer else self._held
+        if older:
             self._arrange()
-        elif new:
-            self._shown = [*self._shown, *new][-KEPT:]
+        elif page.newer:
+            self._shown = [*self._shown, *filter(self._is_shown, page.newer)][-KEPT:]
             self._show()
         self._paint_state()
 
-    def _line(self, line_id: int, line: LogLine) -> Line:
-        mark = Content.styled("▸", "$text-warning bold") if line_id in self._marked else Content(" ")
-        content = mark + panels.log_line(line)
-        if self._find:
-            content = content.highlight_regex(_literally(self._find), style="reverse")
-        return Line(line_id, content)
+    def _draw(self, entry: Entry) -> Content:
+        mark = Content.styled("▸", "$text-warning bold") if entry.id in self._marked else Content(" ")
+        content = mark + draw(entry)
+        return content.highlight_regex(_literally(self._find), style="reverse") if self._find else content
 
-    def _is_shown(self, line: LogLine) -> bool:
-        if line.level in LEVELS and LEVELS.index(line.level) < self._level:
+    def _is_shown(self, entry: Entry) -> bool:
+        if entry.level in LEVELS and LEVELS.index(entry.level) < self._level:
             return False
-        return not (self._only and self._find) or self._find.lower() in panels.log_line(line).plain.lower()
+        return not (self._only and self._find) or self._matches(entry)
 
     def _arrange(self) -> None:
-        """Lay out every line anew: what is shown has changed."""
-        self._shown = [self._line(line_id, line) for line_id, line in self._held if self._is_shown(line)]
+        """Choose anew among the lines: what is shown has changed."""
+        self._shown = list(filter(self._is_shown, self._held))
         self._show()
 
     def _show(self) -> None:
         lines = self.query_one("#log-lines", LineList)
-        lines.show(self._shown)
+        lines.show(DrawnLines(self._shown, self._draw), place_of=self._place_of)
         if self._following:
             lines.move_to(len(self._shown) - 1)
+
+    def _place_of(self, key: Hashable) -> int | None:
+        """Where in the lines shown the one with this id is, or would be."""
+        if not isinstance(key, int) or not self._shown:
+            return None
+        return min(bisect_left(self._shown, key, key=lambda entry: entry.id), len(self._shown) - 1)
+
+    @property
+    def _entry(self) -> Entry | None:
+        """The line under the cursor."""
+        cursor = self.query_one("#log-lines", LineList).cursor
+        return self._shown[cursor] if cursor < len(self._shown) else None
 
     def _paint_state(self) -> None:
         follow = ("FOLLOWING", "$text-success bold") if self._following else ("held; f follows", "$text-warning bold")
@@ -141,8 +170,11 @@ class LogScreen(Replaying):
         if self._level:
             parts += [("   level ", "$text-muted"), (f"{LEVELS[self._level]} and worse", "$text-warning")]
         if self._find:
-            parts += [("   only lines with " if self._only else "   finding ", "$text-muted"), (self._find, "reverse")]
-            parts += [("  o for all" if self._only else "  o for these alone", "$text-muted")]
+            parts += [("   only lines with " if self._only else "   finding ", "$text-muted")]
+            parts += [
+                (clean(self._find), "reverse"),
+                ("  o for all" if self._only else "  o for these alone", "$text-muted"),
+            ]
         self.query_one("#filter-line", Static).update(Content.assemble(*parts))
 
     # Keys
@@ -217,20 +249,15 @@ class LogScreen(Replaying):
         else:
             super().action_back()
 
-    def _matches(self, line: Line) -> bool:
-        return bool(self._find) and self._find.lower() in line.content.plain.lower()
+    def _matches(self, entry: Entry) -> bool:
+        return bool(self._find) and entry.mentions(self._find.lower())
 
-    def _fails(self, line: Line) -> bool:
-        known = self._by_id.get(line.key) if isinstance(line.key, int) else None
-        return known is not None and known.level in {"warning", "error"}
-
-    def _jump(self, wanted: object, *, forward: bool, inclusive: bool = False) -> None:
+    def _jump(self, wanted: Callable[[Entry], bool], *, forward: bool, inclusive: bool = False) -> None:
         """Put the cursor on the next line that is wanted."""
         lines = self.query_one("#log-lines", LineList)
         here = lines.cursor
         first = here if inclusive else (here + 1 if forward else here - 1)
         places = range(first, len(self._shown)) if forward else range(first, -1, -1)
-        assert callable(wanted)
         found = next((place for place in places if wanted(self._shown[place])), None)
         if found is None:
             self.console.say("No more " + ("below" if forward else "above"))
@@ -249,34 +276,30 @@ class LogScreen(Replaying):
 
     def action_next_failure(self) -> None:
         """The next failure."""
-        self._jump(self._fails, forward=True)
+        self._jump(_fails, forward=True)
 
     def action_previous_failure(self) -> None:
         """The failure before."""
-        self._jump(self._fails, forward=False)
+        self._jump(_fails, forward=False)
 
     def action_mark_line(self) -> None:
         """Mark the line."""
-        key = self.query_one("#log-lines", LineList).key
-        if isinstance(key, int):
-            self._marked ^= {key}
-            self._arrange()
+        if self._entry is not None:
+            self._marked ^= {self._entry.id}
+            self._show()
 
     def action_copy(self) -> None:
         """Copy the line."""
-        key = self.query_one("#log-lines", LineList).key
-        line = self._by_id.get(key) if isinstance(key, int) else None
-        if line is not None:
-            self.app.copy_to_clipboard(panels.log_line(line).plain)
+        if self._entry is not None:
+            self.app.copy_to_clipboard(self._entry.text)
             self.console.say("Copied the line")
 
-    def on_line_list_opened(self, event: LineList.Opened) -> None:
+    def on_line_list_opened(self) -> None:
         """Jump to the line's delivery."""
-        line = self._by_id.get(event.key) if isinstance(event.key, int) else None
-        if line is None or line.delivery_id is None:
+        if self._entry is None or self._entry.delivery_id is None:
             self.console.say("That line is about no delivery")
         else:
-            self.work(self._jump_to_delivery(line.delivery_id))
+            self.work(self._jump_to_delivery(self._entry.delivery_id))
 
     async def _jump_to_delivery(self, delivery_id: str) -> None:
         from console.screens.detail import DetailView  # noqa: PLC0415 - loaded when it is first wanted
@@ -286,6 +309,10 @@ class LogScreen(Replaying):
             self.console.say("That delivery is gone", bad=True)
         else:
             self.app.push_screen(DetailView(row_id))
+
+
+def _fails(entry: Entry) -> bool:
+    return entry.is_failure
 
 
 def _literally(text: str) -> str:

@@ -14,6 +14,7 @@ from console.actions import OVERVIEW, bindings_of
 from console.app import WINDOWS
 from console.cause import cause_of
 from console.replaying import Replaying
+from console.tail import draw
 from console.view import WIDE, View
 from console.widgets.lines import Line, LineList
 from console.widgets.rates import RateSparkline
@@ -89,7 +90,7 @@ class OverviewView(Replaying, View):
         self._paint_groups(snapshot)
         tail = self.query_one("#tail", Static)
         room = max(1, self.query_one("#tail-pane").content_size.height)
-        lines = [panels.log_line(line, width=self.app.size.width - 3) for _, line in snapshot.tail[-room:]]
+        lines = [draw(entry, width=self.app.size.width - 3) for entry in snapshot.tail[-room:]]
         tail.update(Content("\n").join(lines or [Content.styled("no webhook yet", "$text-muted")]))
 
     def _paint_lights(self, snapshot: Snapshot) -> None:

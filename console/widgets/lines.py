@@ -16,7 +16,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from textual import events
 
@@ -110,8 +110,18 @@ class LineList(ScrollView, can_focus=True):
         """What the rows are known by, in order."""
         return [line.key for line in self._lines]
 
-    def show(self, lines: Sequence[Line], *, header: Content | None = None, empty: Content | None = None) -> None:
-        """Replace the rows. The cursor stays on its row if that is still there, else at its place."""
+    def show(
+        self,
+        lines: Sequence[Line],
+        *,
+        header: Content | None = None,
+        empty: Content | None = None,
+        place_of: Callable[[Hashable], int | None] | None = None,
+    ) -> None:
+        """Replace the rows. The cursor stays on its row if that is still there, else at its place.
+
+        `lines` may be made when they are asked for; `place_of` then finds one by key without making them all.
+        """
         before = self.key
         from_top = self._cursor - self.scroll_offset.y
         self._lines = lines
@@ -120,7 +130,7 @@ class LineList(ScrollView, can_focus=True):
             self._empty = empty
         self.virtual_size = Size(self.size.width, len(lines) + self._header_height)
         if self._cursor and before is not None:
-            found = next((index for index, line in enumerate(lines) if line.key == before), None)
+            found = place_of(before) if place_of else _place(lines, before)
             if found is not None and found != self._cursor:
                 self._cursor = found
                 self.scroll_to(y=found - from_top, animate=False, immediate=True, force=True)
@@ -212,15 +222,11 @@ class LineList(ScrollView, can_focus=True):
             self.post_message(self.Opened(self, self.key))
 
     async def _on_key(self, event: events.Key) -> None:
-        moves = {
-            "up": "up",
-            "down": "down",
-            "pageup": "page_up",
-            "pagedown": "page_down",
-            "home": "top",
-            "end": "bottom",
-        }
-        if event.key in moves:
+        if event.key in _MOVES:
             event.stop()
             event.prevent_default()
-            self.move(moves[event.key])
+            self.move(_MOVES[event.key])
+
+
+def _place(lines: Sequence[Line], key: Hashable) -> int | None:
+    return next((index for index, line in enumerate(lines) if line.key == key), None)

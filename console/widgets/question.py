@@ -6,7 +6,7 @@ gives the functions that are called with the answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ class Kind(Enum):
     TEXT = "text"  # any text, and enter
     CHOICE = "choice"  # the number of one of the choices
     NOTICE = "notice"  # nothing: any key closes it
+    WAIT = "wait"  # nothing yet: what is asked is being found out; digits are kept for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,29 @@ class Question(Widget, can_focus=True):
         """The replay it shows."""
         return self._plan_id
 
+    @property
+    def is_waiting(self) -> bool:
+        """True from `wait` on until something is asked, or the operator has thought better of it."""
+        return self._prompt is not None and self._prompt.kind is Kind.WAIT
+
+    def wait(self, title: str, what: str) -> None:
+        """Open at once, while the question is being found out: keys pressed meanwhile are its own, not the view's."""
+        self.ask(Prompt(title=title, lines=[Content(what)], kind=Kind.WAIT))
+
     def ask(self, prompt: Prompt) -> None:
         """Open with a question."""
+        ahead = self._typed if self.is_waiting and prompt.kind is Kind.COUNT else ""
         self._plan_id = self._plan = None
-        self._prompt, self._typed, self._wrong = prompt, "", ""
+        self._prompt, self._typed, self._wrong = prompt, ahead, ""
         self._open(prompt.title, progress=False)
+
+    def renew(self, shown: Prompt, lines: Sequence[Content]) -> Prompt:
+        """Show other lines in the place of those of `shown`, if that is still open. Returns what stands for it then."""
+        if self._prompt is not shown or lines == shown.lines:
+            return shown
+        self._prompt = replace(shown, lines=lines)
+        self.refresh(layout=True)
+        return self._prompt
 
     def watch_plan(self, plan_id: int, control: Callable[[int, Control], object]) -> None:
         """Show a replay until it has ended and a key is pressed. `control` pauses, resumes and stops it."""
@@ -112,7 +131,7 @@ class Question(Widget, can_focus=True):
         self.remove_class("open", "progress")
         self.screen.remove_class("asking")
         if self._came_from is not None and self._came_from.is_mounted:
-            self._came_from.focus()
+            self.screen.set_focus(self._came_from)
         self._came_from = None
 
     def _open(self, title: str, *, progress: bool) -> None:
@@ -122,7 +141,7 @@ class Question(Widget, can_focus=True):
         self.add_class("open")
         self.screen.add_class("asking")
         self.set_class(progress, "progress")
-        self.focus()
+        self.screen.set_focus(self)  # now: the next key may be waiting already
         self.refresh(layout=True)
 
     def render(self) -> RenderResult:
@@ -147,6 +166,8 @@ class Question(Widget, can_focus=True):
             return Content.assemble(("and enter; esc cancels > ", "$text-warning"), typed, cursor, wrong)
         if prompt.kind is Kind.CHOICE:
             return Content.assemble(("type its number; any other key cancels", "$text-warning"))
+        if prompt.kind is Kind.WAIT:
+            return Content.assemble(("esc cancels  ", "$text-muted"), typed)
         return Content.styled("any key closes this", "$text-muted")
 
     async def _on_key(self, event: events.Key) -> None:
@@ -173,6 +194,9 @@ class Question(Widget, can_focus=True):
                 prompt.then(prompt.choices[int(character) - 1])
         elif prompt.kind is Kind.NOTICE:
             self.close()
+        elif prompt.kind is Kind.WAIT:
+            self._typed += character if character.isdigit() else ""
+            self.refresh()
         else:
             self._type(prompt, key, character)
 

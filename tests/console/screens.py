@@ -183,10 +183,10 @@ class RawTerminal:
                 except OSError:
                     return
 
-    def press(self, keys: bytes) -> None:
-        """Send keys, then read what they bring."""
+    def press(self, keys: bytes, *, rest_s: float = 0.15) -> None:
+        """Send keys, then read what they bring within `rest_s`."""
         os.write(self._master, keys)
-        self.rest(0.15)
+        self.rest(rest_s)
 
     def answers(self, keys: bytes, *, wanted: bytes = b"", patience_s: float = 5) -> float:
         """Send keys; the seconds until the first byte came, or until `wanted` was among what came."""

@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from tests.console.conftest import LIMITED, OVERLOADED, REFUSED
@@ -87,6 +88,58 @@ async def test_a_filter_that_does_not_parse_is_explained_and_changes_nothing(
         await seen.press("slash")
         await seen.type("age:soon")
         await seen.shows("age:soon: say age:<1h", "00000047")
+        before = seen.app.snapshot
+        await until(lambda: seen.app.snapshot is not before)  # it stands until it is mended, whatever is read meanwhile
+        await seen.shows("age:soon: say age:<1h")
+        await seen.press("enter", "escape")
+        await seen.shows(f"all {ALL}")
+        await seen.hides("say age:<1h")
+
+
+async def test_what_is_typed_is_looked_for_when_the_fingers_rest(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("slash")
+        box, asked = seen.app.screen.query_one("#filter"), set()
+        for end in range(1, len("conv:7") + 1):
+            box.value = "conv:7"[:end]
+            asked.add(seen.app.view.filter_text)
+        assert asked == {""}
+        await seen.shows("FILTERED conv:7", "1 match")
+
+
+async def test_keys_that_come_while_a_replay_is_worked_out_belong_to_it(
+    incident: RunningRelay, console: Console, rows: Rows
+) -> None:
+    with psycopg.connect(rows.dsn) as busy:
+        async with console() as seen:
+            await in_queue(seen)
+            busy.execute("LOCK TABLE relay.instances IN ACCESS EXCLUSIVE MODE")
+            await seen.press("R")
+            await seen.shows("Freezing what would be sent")
+            await seen.press("4", "7")
+            busy.rollback()
+            await seen.shows(f"type {ALL} and enter", "> 47")
+            assert plans(rows) == []
+            await seen.press("enter")
+            await seen.shows(f"all {ALL} delivered")
+
+
+async def test_a_replay_that_is_still_being_worked_out_can_be_thought_better_of(
+    incident: RunningRelay, console: Console, rows: Rows
+) -> None:
+    with psycopg.connect(rows.dsn) as busy:
+        async with console() as seen:
+            await in_queue(seen)
+            busy.execute("LOCK TABLE relay.instances IN ACCESS EXCLUSIVE MODE")
+            await seen.press("R")
+            await seen.shows("Freezing what would be sent")
+            await seen.press("escape")
+            busy.rollback()
+            await seen.hides("REPLAY")
+            before = seen.app.snapshot
+            await until(lambda: seen.app.snapshot is not before)
+            assert "REPLAY" not in seen.text
 
 
 async def test_an_empty_list_says_why(incident: RunningRelay, console: Console) -> None:
@@ -152,6 +205,10 @@ async def test_marked_ones_are_listed_and_replayed_together(
         await seen.shows("3 deliveries", "conv ", "y does it")
         await seen.press("y")
         await seen.shows("all 3 delivered")
+        await seen.press("escape")
+        await seen.hides("marked")  # they have served: the next r is about the row under the cursor
+        await seen.press("r")
+        await seen.shows("1 delivery")
     assert plans(rows) == [("maria", 3, 3)]
 
 

@@ -9,8 +9,11 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from textual import events
 
+from console.app import place_of
 from relay.demo.agent import Behaviour
+from relay.settings import load_settings
 from tests.console.conftest import OVERLOADED, webhook
 from tests.servers import until
 
@@ -238,14 +241,54 @@ async def test_t_posts_a_test_webhook_and_follows_it(
     async with console(relay=relay, chatwoot_webhook_secret=secret) as seen:
         await seen.shows("Failure groups")
         await seen.press("t")
+        signed = "unsigned" if secret is None else ", signed as Chatwoot signs"
         await seen.shows("TEST WEBHOOK", relay.url, "as maria", "1  message_created", "3  conversation_status_changed")
+        assert signed in seen.text
         await seen.press("3")
-        await seen.shows("the relay answered 200", "attempt: 2", "Webhook forwarded successfully", "any key closes")
+        await seen.shows(
+            "Received and stored in Postgres", "Forwarding Chatwoot webhook  attempt: 2",
+            "Webhook forwarded successfully", "the relay answered 200", "any key closes",
+        )  # fmt: skip
         await seen.press("escape")
         await seen.hides("TEST WEBHOOK")
         await seen.shows("– 1 h")  # outside the success rate
     ((_, metadata),) = rows.facts("support.webhook.retry")
     assert metadata["test"] is True
+
+
+async def test_a_test_webhook_that_is_watched_no_more_stays_closed(
+    relay: RunningRelay, console: Console, agent: AgentStandIn, rows: Rows
+) -> None:
+    agent.behave(Behaviour(delay_ms=1_500, times=1))
+    async with console(relay=relay) as seen:
+        await seen.shows("Failure groups")
+        await seen.press("t", "1")
+        await seen.shows("posting message_created")
+        await seen.press("escape")
+        await seen.hides("TEST WEBHOOK")
+        await until(lambda: rows("SELECT 1 FROM relay.operator_actions WHERE action = 'test-webhook'"))
+        assert "TEST WEBHOOK" not in seen.text
+
+
+async def test_pasted_text_is_cleaned(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        await seen.press("2", "slash")
+        seen.app.post_message(events.Paste("conv:\x1b]52;c;UFdORUQ=\x07\u202e7"))
+        await seen.shows("conv:␛]52;c;UFdORUQ=␇<U+202E>7")
+
+
+@pytest.mark.parametrize(
+    ("dsn", "place"),
+    [
+        ("postgresql://maria:s3cret@db.example:5433/hotdash?sslmode=require", "hotdash@db.example"),
+        ("postgresql://a,b/hotdash?target_session_attrs=read-write", "hotdash@a,b"),
+        ("host=/run/postgresql user=maria", "maria@localhost"),
+        (None, "embedded"),
+    ],
+)
+def test_which_database_it_is_is_said_without_credentials(dsn: str | None, place: str) -> None:
+    assert place_of(load_settings(database_url=dsn), dsn or "") == place
 
 
 async def test_t_says_that_no_relay_answers(relay: RunningRelay, console: Console) -> None:

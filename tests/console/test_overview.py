@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from console.actions import VIEWS
 from tests.console.conftest import LIMITED, OVERLOADED, REFUSED, webhook
 from tests.servers import until
 
@@ -21,6 +22,46 @@ async def test_the_first_sentence_is_the_cause(incident: RunningRelay, console: 
     async with console() as seen:
         shown = await seen.shows("Agent SDK answered 503 since", f"{OVERLOADED} of {ALL} open dead letters share")
         assert shown.splitlines()[1].strip().startswith("Agent SDK answered 503 since")
+
+
+async def test_the_first_sentence_says_when_it_is_over(incident: RunningRelay, console: Console, rows: Rows) -> None:
+    rows("UPDATE relay.deliveries SET finished_at = finished_at - interval '45 seconds' WHERE state = 'dead'")
+    async with console() as seen:
+        await seen.shows("Agent SDK answered 503 from ", "; it is well now.", f"{OVERLOADED} of {ALL} share it")
+    async with console(size=(80, 24)) as seen:
+        await seen.shows("; it is well now.")
+
+
+async def test_a_groups_rate_is_what_came_in_the_last_minute(
+    incident: RunningRelay, console: Console, rows: Rows
+) -> None:
+    async with console() as seen:
+        await seen.shows(f"+{ALL}/min", f"+{OVERLOADED}  ")
+        rows("UPDATE relay.deliveries SET finished_at = now() - interval '2 minutes' WHERE state = 'dead'")
+        await seen.hides("/min ")
+
+
+async def test_back_once_too_often_stays_and_q_quits(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        await seen.press("2")
+        await seen.shows(f"all {ALL}")
+        await seen.press("escape", "escape", "left", "escape")
+        await seen.shows("Failure groups", "q quits")
+        await seen.press("3")
+        await seen.shows("STATE")
+        await seen.press("q")
+        await seen.shows("Failure groups")
+        await seen.press("q")
+        await until(lambda: not seen.app.is_running)
+
+
+async def test_the_other_views_are_there_before_they_are_asked_for(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        await until(lambda: set(seen.app._screen_stacks) >= set(VIEWS), what="every view is built")
+        await seen.press("4")
+        await seen.shows("FOLLOWING")
 
 
 async def test_it_shows_everything_at_a_glance(incident: RunningRelay, console: Console) -> None:

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from textual.visual import Style
 
-from console import details, panels, rows
+from console import details, rows
 from console.clean import clean, clean_json, is_safe
 from console.curl import ansi_c_quoted
 from console.screens.editor import editable
-from console.snapshot import clean_line
+from console.tail import draw, entry_of
 from relay.delivery import State
 from relay.store.browse import Detail, Row
 from relay.store.log import LogLine
@@ -107,7 +107,7 @@ def test_ten_thousand_hostile_payloads_are_drawn_as_text_in_every_pane() -> None
         shown = [
             rows.line(rows.clean_row(row), rows.DEAD_COLUMNS, 118, _NOW, marked=False),
             details.peek(detail), *details.facts(detail, None), *details.header_lines(detail),
-            panels.log_line(clean_line(line), width=118),
+            draw(entry_of(1, line), width=118),
         ]  # fmt: skip
         for content in shown:
             assert_harmless(drawn(content))
@@ -160,6 +160,19 @@ _PLANT_LOG = """
     SELECT now(), 'warning', 'support.webhook', t ->> 0, jsonb_build_object(t ->> 0, t ->> 0), gen_random_uuid()
       FROM jsonb_array_elements(%s::jsonb) AS given(t)
 """
+_DOWN, _UP = b"\x04", b"\x15"  # ctrl+d and ctrl+u: a page
+
+
+def page_until(terminal: RawTerminal, key: bytes, wanted: bytes) -> None:
+    """Page through the list, so that every row of it has been on the screen, until `wanted` is in sight."""
+    start = len(terminal.output)
+    for _ in range(2_000):
+        terminal.press(key, rest_s=0.03)
+        if wanted in terminal.output[start:]:
+            return
+    raise AssertionError(f"{wanted!r} is not in the list")
+
+
 # What Textual itself writes: styles, cursor, modes and their queries, the pointer's shape; nothing else is an OSC.
 _OWN = re.compile(rb"\x1b\[[0-9;:?<>=$]*[ -/]*[@-~]|\x1b[=>78]|\x1b\(B|\x1b\]22;default\x07")
 
@@ -167,7 +180,7 @@ _OWN = re.compile(rb"\x1b\[[0-9;:?<>=$]*[ -/]*[@-~]|\x1b[=>78]|\x1b\(B|\x1b\]22;
 def test_ten_thousand_hostile_payloads_pass_through_every_screen_of_a_real_terminal(
     relay: RunningRelay, dsn: str, rows: Rows, tmp_path: Path
 ) -> None:
-    planted = []
+    planted = [["the-first", encoded({"content": "the-first"}).decode()]]
     for text in hostile_texts(10_000):
         value = text.encode("utf-8", "replace").decode().replace("\0", "")
         planted.append([value, encoded({"content": text}).decode().replace("\\u0000", "\\u001b")])
@@ -179,17 +192,25 @@ def test_ten_thousand_hostile_payloads_pass_through_every_screen_of_a_real_termi
         for view in b"2", b"3":
             terminal.press(view)
             terminal.rest(1)
-            for _ in range(8):
-                terminal.press(b"\x04" * 4)  # ctrl+d: pages down
             for _ in range(6):
                 terminal.press(b"\r")  # into a delivery
                 terminal.rest(0.3)
                 terminal.press(b"\x04\x04")
                 terminal.press(b"qj")
+            page_until(terminal, _DOWN, b"the-first")
+        terminal.press(b"2g")
+        terminal.rest(0.5)
+        for _ in range(3):  # the editor, the replay strip, the discard strip: opened, read, left
+            for key, title in ((b"e", b"Edit the payload"), (b"r", b"REPLAY"), (b"d", b"DISCARD")):
+                terminal.press(key)
+                terminal.rest(0.3)
+                assert title in terminal.output
+                terminal.press(b"\x1b")
+                terminal.rest(0.2)
+            terminal.press(b"jj")
         terminal.press(b"4")
         terminal.rest(1)
-        for _ in range(10):
-            terminal.press(b"\x15" * 4)
+        page_until(terminal, _UP, b"the-first")
         terminal.press(b"156")
         terminal.rest(1)
         terminal.press(b"D")

@@ -1,0 +1,36 @@
+"""Lines that are too long for their room, broken so that they still read as what they are. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_BEGINNING = re.compile(r"\s*(?:[✓✗?!→▸-] |\d+\. |#+ |\|)?\s*")
+_LEAST = 12
+
+
+def hanging(lines: Iterable[Content], width: int) -> list[Content]:
+    """`lines` in rows of `width` cells: what goes on in a second row starts below the first one's text."""
+    rows: list[Content] = []
+    for line in lines:
+        rows += [line] if line.cell_length <= width else _broken(line, width)
+    return rows
+
+
+def _broken(line: Content, width: int) -> list[Content]:
+    found = _BEGINNING.match(line.plain)
+    indent = min(found.end() if found else 0, max(0, width - _LEAST))
+    first, *rest = line[indent:].wrap(max(1, width - indent))
+    return [line[:indent] + first, *(Content(" " * indent) + row for row in rest)]
+
+
+def shortened(condition: str, room: int) -> str:
+    """An alert rule's condition in at most `room` characters, its threshold kept as long as there is room for it."""
+    if len(condition) > room:
+        condition = condition.replace("for more than", ">").replace("more than", ">")
+    return condition if len(condition) <= room else condition[: max(0, room - 1)] + "…"
