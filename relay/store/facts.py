@@ -50,24 +50,32 @@ class Tally:
     duration_ms: int
 
 
-# Between two bounds, so that Postgres looks into the roll-ups' indexes however many days they hold.
+# Between two bounds, so that Postgres looks into the roll-ups' indexes however many days they hold. Of the minute
+# that a window begins in, the facts of its shorter part are read: they are added, or taken from the whole minute.
 _TALLIES = """
     WITH windows AS (
-        SELECT n, now() - w AS since, date_trunc('minute', now() - w) + interval '1 minute' AS whole,
-               date_trunc('hour', now() - w, 'UTC') + interval '1 hour' AS hour
-          FROM unnest(%(windows)s::interval[]) WITH ORDINALITY AS asked(w, n)
+        SELECT n, since, minute, since < minute + interval '30 seconds' AS early,
+               date_trunc('hour', since, 'UTC') + interval '1 hour' AS hour
+          FROM (SELECT n, now() - w AS since, date_trunc('minute', now() - w) AS minute
+                  FROM unnest(%(windows)s::interval[]) WITH ORDINALITY AS asked(w, n)) AS begun
+    ), parts AS (
+        SELECT n, hour, CASE WHEN early THEN minute ELSE minute + interval '1 minute' END AS whole,
+               CASE WHEN early THEN minute ELSE since END AS first,
+               CASE WHEN early THEN since ELSE minute + interval '1 minute' END AS last,
+               CASE WHEN early THEN -1 ELSE 1 END AS sign
+          FROM windows
     ), tallies AS (
         SELECT w.n, h.fact_type, h.success, h.attempts, h.final_status, h.slot, h.facts, h.duration_ms
-          FROM windows w CROSS JOIN LATERAL (
+          FROM parts w CROSS JOIN LATERAL (
                SELECT * FROM relay.hours WHERE hour >= w.hour AND hour <= now() AND NOT test OFFSET 0) AS h
         UNION ALL
         SELECT w.n, m.fact_type, m.success, m.attempts, m.final_status, m.slot, m.facts, m.duration_ms
-          FROM windows w CROSS JOIN LATERAL (
+          FROM parts w CROSS JOIN LATERAL (
                SELECT * FROM relay.minutes WHERE minute >= w.whole AND minute < w.hour AND NOT test OFFSET 0) AS m
         UNION ALL
-        SELECT w.n, f.fact_type, t.success, t.attempts, t.final_status, t.slot, t.facts, t.duration_ms
-          FROM windows w
-          JOIN dashboard_facts f ON f.recorded_at >= w.since AND f.recorded_at < w.whole
+        SELECT w.n, f.fact_type, t.success, t.attempts, t.final_status, t.slot, w.sign * t.facts, w.sign * t.duration_ms
+          FROM parts w
+          JOIN dashboard_facts f ON f.recorded_at >= w.first AND f.recorded_at < w.last
          CROSS JOIN LATERAL relay.tally(f.fact_type, f.value::jsonb, f.metadata::jsonb) t
          WHERE f.fact_type = ANY(%(rolled_up)s) AND NOT t.test
     )

@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from relay.figures import figures
 from relay.store import facts, overview
+from relay.store.database import one_moment
 from tests.store.plant import DEAD_LETTER, HEALTH, REJECTED, REPLAY, RETRY
 
 if TYPE_CHECKING:
@@ -204,3 +205,25 @@ async def test_the_minutes_of_a_window_say_how_many_went_well_and_how_many_did_n
     plant.runs(delivered=9, age_s=60, test=True)
     minutes = await facts.per_minute(connection, timedelta(hours=1))
     assert [counts for _, *counts in minutes] == [[2, 1], [0, 4]]
+
+
+_EVERY_SECOND = """
+    INSERT INTO dashboard_facts (fact_type, scope, value, metadata, recorded_at)
+    SELECT 'support.webhook.retry', 's', jsonb_build_object('attempts', 1, 'success', n % 3 > 0, 'durationMs', n % 5),
+           jsonb_build_object('test', n % 7 = 0), now() - make_interval(secs => n)
+      FROM generate_series(1, 900) AS n
+"""
+_COUNTED = """
+    SELECT count(*)::int, coalesce(sum((value ->> 'durationMs')::int), 0)::int FROM dashboard_facts
+     WHERE recorded_at >= now() - %s AND metadata ->> 'test' = 'false'
+"""
+
+
+async def test_a_window_is_exact_wherever_in_a_minute_it_begins(connection: Connection, rows: Rows) -> None:
+    rows(_EVERY_SECOND)
+    windows = [timedelta(seconds=seconds) for seconds in range(5, 400, 7)]
+    async with one_moment(connection):
+        tallies = await facts.tallies(connection, windows)
+        for window, tally in zip(windows, tallies, strict=True):
+            cursor = await connection.execute(_COUNTED, (window,))
+            assert await cursor.fetchone() == (sum(t.facts for t in tally), sum(t.duration_ms for t in tally))
