@@ -109,6 +109,10 @@ class ConsoleApp(App[None]):
         if ascii_only:
             self._filters.append(look.AsciiFilter())
 
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """What the layout asks of a theme beside Textual's own variables."""
+        return dict(look.THEMES[0]["variables"])
+
     def on_mount(self) -> None:
         """Open the overview and begin to read."""
         loop = asyncio.get_running_loop()

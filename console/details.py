@@ -14,19 +14,19 @@ from console.clean import clean, clean_json
 from relay.delivery import State
 
 if TYPE_CHECKING:
-    from relay.store.browse import Detail
+    from relay.store.browse import Detail, Try
 
 PEEK_CHARS = 2_000
 PAYLOAD_CHARS = 60_000
 _MUTED = "$text-muted"
 
 
-def attempt_lines(detail: Detail, width: int) -> list[Content]:
+def attempt_lines(detail: Detail) -> list[Content]:
     """The attempts of the last run, a line each: when, after which wait, what came of it."""
     if not detail.attempts:
         return [Content.styled("no attempt is recorded yet", _MUTED)]
     last = max(attempt.run for attempt in detail.attempts)
-    return [_attempt(a, width) for a in detail.attempts if a.run == last]
+    return [_attempt(attempt) for attempt in detail.attempts if attempt.run == last]
 
 
 def timeline(detail: Detail, width: int) -> list[Content]:
@@ -38,25 +38,23 @@ def timeline(detail: Detail, width: int) -> list[Content]:
             run = attempt.run
             plan = "" if run == 1 else "  (replay or take-over)"
             lines.append(Content.styled(f"run {run}{plan}", "bold"))
-        lines.append(_attempt(attempt, width))
+        lines.append(_attempt(attempt))
         if attempt.error:
-            lines.append(Content.styled(f"      {clean(attempt.error, limit=width)}", "$text-error"))
+            lines.append(Content.styled(f"  {clean(attempt.error, limit=width)}", "$text-error"))
         if attempt.answer:
-            lines.append(Content.styled(f"      answered: {clean(attempt.answer, limit=max(20, width - 20))}", _MUTED))
+            lines.append(Content.styled(f"  answered: {clean(attempt.answer, limit=max(20, width - 20))}", _MUTED))
     if not lines:
         lines.append(Content.styled("no attempt is recorded yet", _MUTED))
     return lines
 
 
-def _attempt(attempt: object, width: int) -> Content:
-    del width
-    a = attempt
+def _attempt(attempt: Try) -> Content:
     return Content.assemble(
-        (f" {a.number}  ", "bold"),  # type: ignore[attr-defined]
-        f"{a.started_at:%H:%M:%S}.{a.started_at.microsecond // 1000:03d}  ",  # type: ignore[attr-defined]
-        (f"+{a.wait_ms} ms  " if a.wait_ms else "", _MUTED),  # type: ignore[attr-defined]
-        (f"{a.status}  ", "$text-error" if a.error else "$text-success"),  # type: ignore[attr-defined]
-        words.milliseconds(a.duration_ms),  # type: ignore[attr-defined]
+        (f"{attempt.number} ", "bold"),
+        f"{attempt.started_at:%H:%M:%S}.{attempt.started_at.microsecond // 1000:03d} ",
+        (f"+{attempt.wait_ms} ms " if attempt.wait_ms else "", _MUTED),
+        (f"{attempt.status} ", "$text-error" if attempt.error else "$text-success"),
+        words.milliseconds(attempt.duration_ms),
     )
 
 

@@ -60,9 +60,9 @@ def status_line(
     placed = name + f" {place}" + live
     layouts = (
         [placed + took, every, dead, who, clock],
-        [placed, every, dead, who, clock],
+        [placed + took, worst, dead, who, clock],
         [placed, worst, dead, who, clock],
-        [here + took, every, dead, who, clock],
+        [here + took, worst, dead, who, clock],
         [here, worst, dead, who, clock],
         [here, worst, dead_short, who, clock],
         [here, worst, dead_short, who],
@@ -335,18 +335,27 @@ def _short(moment: datetime, now: datetime) -> str:
     return f"{moment:%H:%M:%S}" if moment.date() == now.date() else f"{moment:%b %d}  "
 
 
-def plan_line(plan: Plan, width: int) -> Content:
-    """A replay plan under way: bar, counts, who."""
-    settled = plan.delivered + plan.dead + plan.skipped
-    room = max(6, min(24, width - 70))
-    return Content.assemble(
-        (f" #{plan.id} {plan.state.value:<8}", "bold"),
-        (f"{bar(settled, plan.total, room):<{room}} ", "$text-accent"),
-        (f"{plan.delivered} delivered", "$text-success"),
-        (f"  {plan.dead} dead again", "$text-error" if plan.dead else _MUTED),
-        (f"  {plan.left} left of {plan.total}", ""),
-        (f"  by {plan.requested_by}", _MUTED),
+def progress(plan: Plan, room: int) -> Content:
+    """A replay's bar on its track, `room` cells wide."""
+    drawn = bar(plan.total - plan.left, plan.total, room)
+    return Content.assemble((drawn, "$primary"), ("░" * (room - len(drawn)), "$rule"))
+
+
+def plan_line(plan: Plan, now: datetime, width: int) -> Content:
+    """A replay plan: when, by whom, how far it got, of what."""
+    line = Content.assemble(
+        (f" {words.day_clock(plan.created_at, now):<13} ", _MUTED),
+        (f"{plan.requested_by[:14]:<14} ", "bold"),
+        f"{f'#{plan.id}':>4} {plan.state.value:<8} ",
+        progress(plan, 12 if width < 100 else 24),
+        (f" {plan.delivered:,} delivered", "$text-success" if plan.delivered else _MUTED),
+        (f"  {plan.dead:,} dead again", "$text-error bold" if plan.dead else _MUTED),
+        f"  {plan.left:,} left of {plan.total:,}" if plan.left else f"  of {plan.total:,}",
+        (f"  {plan.stopped_why}" if plan.stopped_why else "", "$text-warning"),
+        (f"  {plan.filter}" if plan.filter else "", _MUTED),
+        (f"  {plan.reason}" if plan.reason else "", _MUTED),
     )
+    return line.truncate(width, ellipsis=True)
 
 
 def resample(minutes: Sequence[tuple[datetime, int, int]], now: datetime, window: timedelta, cells: int) -> list[float]:

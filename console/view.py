@@ -125,9 +125,10 @@ class View(Screen[None]):
 
     def _cause(self, cause: Cause, width: int) -> Content:
         hint = "  enter opens them" if cause.group is not None and self.VIEW == OVERVIEW else ""
-        room = max(10, width - len(hint) - 1)
-        sentence = Content(f" {cause.fitting(room - 1)}").truncate(room, ellipsis=True)
-        return sentence + Content.styled(hint, "dim")
+        sentence = cause.fitting(width - len(hint) - 2)
+        if len(sentence) + len(hint) + 2 > width:
+            sentence, hint = cause.fitting(width - 2), ""
+        return Content(f" {sentence}").truncate(max(10, width - 1), ellipsis=True) + Content.styled(hint, "dim")
 
     def _keys(self, width: int) -> Content:
         views = [

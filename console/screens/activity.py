@@ -62,7 +62,8 @@ class ActivityView(Replaying):
         """Show a snapshot."""
         width, now = self.app.size.width - 2, snapshot.overview.at
         self.query_one("#plans", LineList).show(
-            [Line(plan.id, panels.plan_line(plan, width)) for plan in snapshot.plans]
+            [Line(plan.id, panels.plan_line(plan, now, width)) for plan in snapshot.plans],
+            header=Content(f" {'WHEN':<13} {'WHO':<14} PLAN"),
         )
         if not isinstance(snapshot.view, list):
             return

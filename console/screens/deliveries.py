@@ -267,7 +267,7 @@ class RowsView(Replaying, View):
             return
         width = max(20, self.query_one("#peek").size.width - 2)
         what = Content.styled(f"{row.event or '–'} · conversation {row.conversation_id or '–'}", "bold")
-        lines = [what, *attempt_lines(known, width), Content(""), *peek(known).split("\n", allow_blank=True)]
+        lines = [what, *attempt_lines(known), Content(""), *peek(known).split("\n", allow_blank=True)]
         text.update(Content("\n").join(hanging(lines, width)))
 
     @property

@@ -39,15 +39,18 @@ class KeysScreen(ModalScreen[None]):
             yield Static(self._table(), markup=False)
 
     def _table(self) -> Content:
+        actions = list(actions_of(self._view, read_only=self._read_only))
+        moves = [action for action in actions if action.name.startswith("cursor(")]
         lines = [
             _line(" ".join(shown_key(key) for key in action.keys), action.text)
-            for action in actions_of(self._view, read_only=self._read_only)
-            if not action.name.startswith("view(")
+            for action in actions
+            if action not in moves and not action.name.startswith("view(")
         ]
+        lines.append(_line(" ".join(shown_key(move.keys[0]) for move in moves), "; ".join(move.text for move in moves)))
         views = [f"{number} {title}" for number, title in enumerate(VIEWS.values(), start=1)]
         lines.append(_line(f"1–{len(VIEWS)}", "  ".join(views)))
         return Content("\n").join([*lines, Content(""), Content.styled(_FILTER, "$text-muted")])
 
 
 def _line(keys: str, text: str) -> Content:
-    return Content.assemble((f"{keys:>12}  ", "bold $accent"), text)
+    return Content.assemble((f"{keys:>22}  ", "bold $accent"), text)

@@ -40,9 +40,8 @@ class LineList(ScrollView, can_focus=True):
         height: 1fr;
         overflow-x: hidden;
         overflow-y: auto;
-        scrollbar-size-vertical: 1;
         & > .lines--header { color: $text-muted; text-style: bold; }
-        & > .lines--cursor { background: $surface-lighten-2; }
+        & > .lines--cursor { background: $panel; }
         &.calm > .lines--cursor { background: transparent; }
         &:focus > .lines--cursor { background: $block-cursor-blurred-background; text-style: bold; }
     }

@@ -254,16 +254,14 @@ class Question(Widget, can_focus=True):
 
 def plan_lines(plan: Plan, width: int) -> list[Content]:
     """A replay under way or at its end: how far, how fast, how long yet; at the end, the proof."""
-    from console.panels import bar  # noqa: PLC0415 - a chart's drawing is loaded when one is drawn
+    from console.panels import progress  # noqa: PLC0415 - a chart's drawing is loaded when one is drawn
 
-    settled = plan.total - plan.left
-    room = max(10, min(40, width - 40))
     counts = Content.assemble(
-        (f"{bar(settled, plan.total, room):<{room}} ", "$primary"),
-        (f"{settled}/{plan.total} ", "bold"),
-        (f"{plan.delivered} delivered", "$text-success bold" if plan.delivered else "$text-muted"),
+        progress(plan, max(10, min(40, width - 40))),
+        (f" {plan.total - plan.left:,}/{plan.total:,} ", "bold"),
+        (f"{plan.delivered:,} delivered", "$text-success bold" if plan.delivered else "$text-muted"),
         ("  ", ""),
-        (f"{plan.dead} dead again", "$text-error bold" if plan.dead else "$text-muted"),
+        (f"{plan.dead:,} dead again", "$text-error bold" if plan.dead else "$text-muted"),
         (f"  {plan.skipped} skipped" if plan.skipped else "", "$text-muted"),
     )
     if plan.ended:
@@ -272,7 +270,7 @@ def plan_lines(plan: Plan, width: int) -> list[Content]:
     left = "" if plan.rate is None else f", about {span(plan.left / plan.rate + 0.9)} left"
     how = Content.assemble(
         (f"{plan.state.value}", "$text-warning bold" if plan.state is PlanState.PAUSED else "bold"),
-        f"  {plan.left} left, {rate}{left}",
+        f"  {plan.left:,} left, {rate}{left}",
     )
     resume = "p goes on" if plan.state is PlanState.PAUSED else "p pauses"
     return [
@@ -289,7 +287,7 @@ def _verdict(plan: Plan) -> Content:
             (f"Stopped: {why}. ", "$text-error bold"), f"{plural(plan.left, 'delivery')} not sent. esc closes this"
         )
     if plan.delivered == plan.total:
-        return Content.assemble((f"Done: all {plan.total} delivered.", "$text-success bold"), " esc closes this")
+        return Content.assemble((f"Done: all {plan.total:,} delivered.", "$text-success bold"), " esc closes this")
     dead = f"{plan.dead} dead again" if plan.dead else "none dead again"
     skipped = f", {plan.skipped} dealt with by somebody else" if plan.skipped else ""
     return Content.assemble((f"Done: {plan.delivered} delivered, {dead}{skipped}.", "bold"), " esc closes this")

@@ -51,7 +51,7 @@ async def test_a_delivery_leads_to_its_attempts(incident: RunningRelay, console:
         await seen.press("enter")
         await seen.shows("1 match")
         await seen.press("enter")
-        await seen.shows("run 1", " 1  ", "+1 ms", "+2 ms", "503")
+        await seen.shows("run 1", " 1 ", "+1 ms", "+2 ms", "503")
 
 
 async def test_only_a_dead_letter_can_be_replayed(relay: RunningRelay, console: Console, rows: Rows) -> None:
@@ -313,7 +313,13 @@ async def test_activity_tells_who_did_what(incident: RunningRelay, console: Cons
         await seen.shows(f"all {OVERLOADED} delivered")
         await seen.press("escape", "6")
         await seen.shows(
-            "#1 done", f"{OVERLOADED} delivered", "by maria", "replay", "plan #1", "Agent SDK answered 503"
+            "#1 done",
+            f"{OVERLOADED} delivered",
+            f"of {OVERLOADED}",
+            "maria",
+            "replay",
+            "plan #1",
+            "Agent SDK answered 503",
         )
 
 
@@ -332,7 +338,7 @@ async def test_another_console_watches_and_stops_a_replay(
         await first.shows("paused")
         async with console(console_operator="jonas") as second:
             await second.press("6")
-            await second.shows("#1 paused", "by maria")
+            await second.shows("#1 paused", "maria")
             await second.press("enter")
             await second.shows("p goes on, x stops")
             await second.press("x")
