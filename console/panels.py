@@ -314,7 +314,8 @@ def group_line(group: Group, now: datetime, width: int) -> Content:
     """One failure group: how many, how fast, since when, and why."""
     events = f"{group.events[0]}{_and_more(group.events)}" if width >= 100 and group.events else ""
     room = max(10, width - len(GROUP_HEADER) - (26 if width >= 100 else 0) - 2)
-    error = group.last_error if len(group.last_error) <= room else group.last_error[: room - 1] + "…"
+    error = group.last_error if len(group.last_error) <= room else group.last_error.removeprefix("Agent SDK ")
+    error = error if len(error) <= room else error[: room - 1] + "…"
     rate = f"+{group.per_minute:,}" if group.per_minute else "0"
     hot = "$text-error bold" if group.per_minute else ""
     return Content.assemble(
@@ -343,14 +344,15 @@ def progress(plan: Plan, room: int) -> Content:
 
 def plan_line(plan: Plan, now: datetime, width: int) -> Content:
     """A replay plan: when, by whom, how far it got, of what."""
+    wide = width >= 100
     line = Content.assemble(
         (f" {words.day_clock(plan.created_at, now):<13} ", _MUTED),
         (f"{plan.requested_by[:14]:<14} ", "bold"),
         f"{f'#{plan.id}':>4} {plan.state.value:<8} ",
-        progress(plan, 12 if width < 100 else 24),
-        (f" {plan.delivered:,} delivered", "$text-success" if plan.delivered else _MUTED),
-        (f"  {plan.dead:,} dead again", "$text-error bold" if plan.dead else _MUTED),
-        f"  {plan.left:,} left of {plan.total:,}" if plan.left else f"  of {plan.total:,}",
+        progress(plan, 24 if wide else 8),
+        (f" {plan.delivered:,} {'delivered' if wide else 'ok'} ", "$text-success" if plan.delivered else _MUTED),
+        (f" {plan.dead:,} dead {'again ' if wide else ''}", "$text-error bold" if plan.dead else _MUTED),
+        f" {plan.left:,} left of {plan.total:,}" if plan.left else f" of {plan.total:,}",
         (f"  {plan.stopped_why}" if plan.stopped_why else "", "$text-warning"),
         (f"  {plan.filter}" if plan.filter else "", _MUTED),
         (f"  {plan.reason}" if plan.reason else "", _MUTED),
