@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from console.actions import ACTIVITY, DEAD, DELIVERIES, HEALTH, LOG, OVERVIEW
 from console.screens.activity import ActivityView
-from console.screens.deliveries import DeadLettersView, DeliveriesView
+from console.screens.dead_letters import DeadLettersView
+from console.screens.deliveries import DeliveriesView
 from console.screens.health import HealthView
 from console.screens.log import LogScreen
 from console.screens.overview import OverviewView

@@ -169,7 +169,7 @@ class OverviewView(Replaying, View):
         if event.lines.id == "alert-lines":
             self.action_diagnose()
             return
-        from console.screens.deliveries import DeadLettersView  # noqa: PLC0415 - views open one another
+        from console.screens.dead_letters import DeadLettersView  # noqa: PLC0415 - views open one another
 
         if self.group is not None:
             view = self.console.go("dead")

@@ -1,0 +1,108 @@
+"""The dead-letter queue: find, mark, replay, edit, discard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from console import rows as layout
+from console.actions import DEAD, bindings_of
+from console.rows import WINDOW
+from console.screens.listing import RowsView
+from console.widgets.lines import LineList
+from relay.delivery import State
+from relay.filters import compile_filter
+
+if TYPE_CHECKING:
+    from console.snapshot import Snapshot
+
+
+class DeadLettersView(RowsView):
+    """The dead-letter queue: find, mark, replay, edit, discard."""
+
+    VIEW = DEAD
+    BINDINGS = bindings_of(DEAD)
+    STATES = (State.DEAD,)
+    COLUMNS = layout.DEAD_COLUMNS
+
+    def paint(self, snapshot: Snapshot) -> None:
+        """Show the window; rows that are gone are marked no more."""
+        super().paint(snapshot)
+        if self._page is not None and self._page.live and len(self._page.rows) < WINDOW:
+            self._marks &= set(self._rows)
+
+    # Marks
+
+    def _repaint_marks(self) -> None:
+        if self.console.snapshot is not None:
+            self.paint(self.console.snapshot)
+
+    def action_mark(self) -> None:
+        """Mark or unmark the row, and go on to the next."""
+        row = self.row
+        if row is None:
+            return
+        self._all_marked = False
+        self._marks ^= {row.id}
+        self._last_mark = row.id
+        self._repaint_marks()
+        self.action_cursor("down")
+
+    def action_mark_range(self) -> None:
+        """Mark all rows from the last mark to here."""
+        keys = [key for key in self.query_one("#rows", LineList).keys if isinstance(key, int)]
+        if self.row is None:
+            return
+        here = keys.index(self.row.id)
+        there = keys.index(self._last_mark) if self._last_mark in keys else here
+        self._marks |= set(keys[min(here, there) : max(here, there) + 1])
+        self._repaint_marks()
+
+    def action_mark_all(self) -> None:
+        """Mark all that match the filter, in sight or not."""
+        self._all_marked = True
+        self._repaint_marks()
+
+    def action_unmark(self) -> None:
+        """Unmark all."""
+        self._marks.clear()
+        self._all_marked = False
+        self._repaint_marks()
+
+    # What can be done
+
+    def action_replay(self) -> None:
+        """Replay the marked, else the row under the cursor."""
+        if self._all_marked:
+            self.action_replay_all()
+        elif self._marks:
+            self.replay_rows(sorted(self._marks))
+        elif self.row is not None:
+            self.replay_rows([self.row.id])
+
+    def action_replay_all(self) -> None:
+        """Replay all that match."""
+        self.replay_matching(self.filter_text)
+
+    def action_edit(self) -> None:
+        """Edit the payload, then replay it."""
+        if self.row is not None:
+            self.edit(self.row.id)
+
+    def action_discard(self) -> None:
+        """Discard the marked, else the row under the cursor."""
+        self.work(self._discard())
+
+    async def _discard(self) -> None:
+        """Freeze what would be discarded, and ask why."""
+        if self._all_marked:
+            proposal = await self.console.desk.propose(compile_filter(self.filter_text), self.filter_text)
+            ids = [letter.id for letter in proposal.letters]
+        else:
+            ids = sorted(self._marks) or ([self.row.id] if self.row else [])
+        if ids:
+            self.ask_discard(ids)
+
+    def marks_served(self) -> None:
+        """What was marked is dealt with: who presses `r` again means something else."""
+        self._marks.clear()
+        self._all_marked = False

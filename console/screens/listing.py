@@ -1,0 +1,307 @@
+"""What dead letters and deliveries share: a filtered list that stays live, and a look at the row under the cursor."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import work
+from textual.containers import Container, Vertical, VerticalScroll
+from textual.content import Content
+from textual.widgets import Input, Static
+
+from console import rows as layout
+from console.clean import clean
+from console.details import attempt_lines, peek
+from console.replaying import Replaying
+from console.rows import WINDOW, Page, RowsReading
+from console.snapshot import TooSlow
+from console.view import View
+from console.widgets.lines import Line, LineList
+from console.words import span
+from console.wrapping import hanging
+from relay.delivery import State
+from relay.errors import FilterError, RelayError
+from relay.filters import compile_filter
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+    from textual.timer import Timer
+
+    from console.rows import Column
+    from console.snapshot import Snapshot
+    from relay.store.browse import Detail, Key, Row
+
+_PEEK_AFTER_S = 0.15
+_TYPED_AFTER_S = 0.2
+_OLD_S = 2.0
+
+
+class RowsView(Replaying, View):
+    """A filtered list of deliveries."""
+
+    STATES: ClassVar[tuple[State, ...] | None] = None
+    COLUMNS: ClassVar[tuple[Column, ...]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter_text = ""
+        self._anchor: Key | None = None
+        self._up = False
+        self._rows: dict[int, Row] = {}
+        self._page: Page | None = None
+        self._marks: set[int] = set()
+        self._last_mark: int | None = None
+        self._detail: Detail | None = None
+        self._all_marked = False
+        self._too_slow: RowsReading | None = None
+        self._filter_error = ""
+        self._typing: Timer | None = None
+
+    def compose_body(self) -> ComposeResult:
+        """Filter, list, and a look at one row."""
+        yield Input(self.filter_text, id="filter", placeholder="error:503 since:14:02 conv:77 word !word", compact=True)
+        yield Static("", id="filter-line", markup=False)
+        with Container(id="columns"):
+            with Vertical(id="rows-pane"):
+                yield LineList(id="rows")
+            with VerticalScroll(id="peek", can_focus=False):
+                yield Static("", id="peek-text", markup=False)
+
+    def reading(self) -> RowsReading | None:
+        """The window in sight; None if reading it took too long: that is not tried again and again."""
+        wanted = RowsReading(self.filter_text, self.STATES, self._anchor, self._up)
+        return None if wanted == self._too_slow else wanted
+
+    def paint(self, snapshot: Snapshot) -> None:
+        """Show the window, if it is the one wanted by now."""
+        if snapshot.reading is None or snapshot.reading != self.reading():
+            return
+        if isinstance(snapshot.view, TooSlow) and isinstance(snapshot.reading, RowsReading):
+            self._too_slow = snapshot.reading
+            said = " That looks through too much to find it within a second: add age:<1h, error:503 or the like."
+            self.query_one("#filter-line", Static).update(
+                Content.assemble(("FILTERED ", "$text-warning bold"), clean(self.filter_text), (said, "$text-error"))
+            )
+            return
+        if not isinstance(snapshot.view, Page):
+            return
+        page = snapshot.view
+        self._page = page
+        self._rows = {row.id: row for row in page.rows}
+        if self._up:
+            self._up = False
+            self._anchor = None if page.live else _key_of(page.rows[0], self)
+        pane = self.query_one("#rows", LineList)
+        width = (pane.size.width or self.app.size.width) - 1
+        columns, now = layout.fitted(self.COLUMNS, width), snapshot.overview.at
+        pane.show(
+            [Line(row.id, layout.line(row, columns, width, now, marked=self._is_marked(row.id))) for row in page.rows],
+            header=layout.header(columns, width),
+            empty=self._why_empty(snapshot),
+        )
+        self._paint_filter_line(snapshot)
+        self._look()
+
+    def _paint_filter_line(self, snapshot: Snapshot) -> None:
+        page = self._page
+        if self._filter_error:
+            self.query_one("#filter-line", Static).update(Content.styled(clean(self._filter_error), "$text-error"))
+            return
+        if page is None:
+            return
+        every = snapshot.overview.open_dead_letters if self.STATES == (State.DEAD,) else None
+        matching = "more than 10,000 match" if page.matching is None else f"{page.matching:,} match"
+        hidden = "" if every is None or page.matching is None else f" · {max(0, every - page.matching):,} hidden"
+        parts: list[tuple[str, str] | str] = []
+        if self.filter_text:
+            parts += [("FILTERED ", "$text-warning bold"), clean(self.filter_text), f"   {matching}{hidden}"]
+        else:
+            total = "more than 10,000" if page.matching is None else f"{page.matching:,}"
+            parts += [f"all {total}, newest first; / filters"]
+        if not page.live:
+            parts += [("   older ones; g for the newest", "$text-warning")]
+        if snapshot.view_age_s > _OLD_S:
+            parts += [(f"   {span(snapshot.view_age_s)} old, for it takes long; ctrl+r reads anew", "$text-warning")]
+        marked = self._marked_text()
+        if marked:
+            parts += [("   " + marked, "$text-warning bold")]
+        self.query_one("#filter-line", Static).update(Content.assemble(*parts))
+
+    def _marked_text(self) -> str:
+        if self._all_marked:
+            return "all that match are marked"
+        return f"{len(self._marks)} marked" if self._marks else ""
+
+    def _is_marked(self, row_id: int) -> bool:
+        return self._all_marked or row_id in self._marks
+
+    def _why_empty(self, snapshot: Snapshot) -> Content:
+        if self.filter_text:
+            return Content.styled("   Nothing matches the filter. esc clears it.", "$text-muted")
+        age_s = snapshot.overview.last_webhook_age_s
+        came = "no webhook has come yet" if age_s is None else f"the last webhook came {span(age_s)} ago"
+        what = "No dead letter waits" if self.STATES else "No delivery"
+        return Content.styled(f"   {what}; {came}.", "$text-muted")
+
+    # The filter
+
+    def set_filter(self, text: str) -> None:
+        """Show what `text` matches; it is one that parses."""
+        self.filter_text = text
+        self._anchor, self._up = None, False
+        self._marks.clear()
+        self._all_marked = False
+        if self.is_mounted:
+            self.query_one("#filter", Input).value = text
+            self.query_one("#rows", LineList).move_to(0)
+        self.console.read_now()
+
+    def action_filter(self) -> None:
+        """Open the filter."""
+        box = self.query_one("#filter", Input)
+        box.add_class("open")
+        box.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter as it is typed, whenever it parses and the fingers rest: half a word is looked for nowhere."""
+        if event.input.id != "filter":
+            return
+        if self._typing is not None:
+            self._typing.stop()
+        try:
+            compile_filter(event.value)
+        except FilterError as error:
+            self._filter_error = str(error)
+        else:
+            self._filter_error = ""
+            self._typing = self.set_timer(_TYPED_AFTER_S, partial(self._filter_by, event.value))
+        if self.console.snapshot is not None:
+            self._paint_filter_line(self.console.snapshot)
+
+    def _filter_by(self, text: str) -> None:
+        """Show what `text` matches, which parses, from the newest on."""
+        if text != self.filter_text:
+            self.filter_text = text
+            self._anchor, self._up = None, False
+            self._all_marked = False
+            self.console.read_now()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Back to the rows, filtered by what was typed if that parses."""
+        if event.input.id == "filter" and not self._filter_error:
+            self._filter_by(event.value)
+            event.input.remove_class("open")
+            self.query_one("#rows", LineList).focus()
+
+    def action_back(self) -> None:
+        """Close the filter box, then clear the filter, then go back."""
+        box = self.query_one("#filter", Input)
+        if box.has_class("open"):
+            if self._filter_error:
+                box.value = self.filter_text
+            box.remove_class("open")
+            self.query_one("#rows", LineList).focus()
+        elif self._marks or self._all_marked:
+            self.action_unmark()
+        elif self.filter_text:
+            self.set_filter("")
+        else:
+            super().action_back()
+
+    # The window
+
+    def on_line_list_edge(self, event: LineList.Edge) -> None:
+        """Move the window when the cursor leaves it."""
+        if self._page is None or not self._page.rows:
+            return
+        if event.up and self._anchor is not None:
+            self._anchor, self._up = _key_of(self._page.rows[0], self), True
+        elif not event.up and len(self._page.rows) >= WINDOW:
+            self._anchor = _key_of(self._page.rows[WINDOW // 2], self)
+        else:
+            return
+        self.console.read_now()
+
+    def action_refresh_now(self) -> None:
+        """Read anew, also what took too long before."""
+        self._too_slow = None
+        super().action_refresh_now()
+
+    def action_cursor(self, where: str) -> None:
+        """Move the cursor; the top is the newest row, whatever window is in sight."""
+        if where == "top" and self._anchor is not None:
+            self._anchor, self._up = None, False
+            self.console.read_now()
+        super().action_cursor(where)
+
+    def on_line_list_moved(self) -> None:
+        """Look at the row that the cursor stays on."""
+        self._look()
+
+    @work(group="look", exclusive=True)
+    async def _look(self) -> None:
+        """Show the row under the cursor in the peek, once the cursor has stayed there for a moment."""
+        import asyncio  # noqa: PLC0415
+
+        await asyncio.sleep(_PEEK_AFTER_S)
+        if not self.is_up:
+            return
+        row = self.row
+        text = self.query_one("#peek-text", Static)
+        if row is None:
+            text.update("")
+            return
+        known = self._detail
+        if known is None or (known.row.id, known.row.run, known.row.state) != (row.id, row.run, row.state):
+            try:
+                known = await self.console.desk.detail(row.id)
+            except RelayError as error:
+                text.update(Content(str(error)))
+                return
+            self._detail = known
+        if known is None or self.row is None or self.row.id != known.row.id:
+            return
+        width = max(20, self.query_one("#peek").size.width - 2)
+        what = Content.styled(f"{row.event or '–'} · conversation {row.conversation_id or '–'}", "bold")
+        lines = [what, *attempt_lines(known), Content(""), *peek(known).split("\n", allow_blank=True)]
+        text.update(Content("\n").join(hanging(lines, width)))
+
+    @property
+    def row(self) -> Row | None:
+        """The row under the cursor."""
+        key = self.query_one("#rows", LineList).key
+        return self._rows.get(key) if isinstance(key, int) else None
+
+    def on_line_list_opened(self) -> None:
+        """Open the delivery."""
+        from console.screens.detail import DetailView  # noqa: PLC0415 - loaded when it is first wanted
+
+        if self.row is not None:
+            self.app.push_screen(DetailView(self.row.id))
+
+    def action_zoom(self) -> None:
+        """Give the list all of the room, or take it back."""
+        self.toggle_class("zoomed")
+
+    def action_unmark(self) -> None:
+        """Nothing is marked here."""
+
+    # Copying
+
+    def action_copy(self) -> None:
+        """Copy the delivery id."""
+        if self.row is not None:
+            self.app.copy_to_clipboard(self.row.delivery_id)
+            self.console.say(f"Copied {self.row.delivery_id}")
+
+    def action_copy_curl(self) -> None:
+        """Copy a curl command that sends the delivery to the agent."""
+        from console.curl import copy_curl  # noqa: PLC0415
+
+        if self.row is not None:
+            self.work(copy_curl(self.console, self.row.id))
+
+
+def _key_of(row: Row, view: RowsView) -> Key:
+    return row.dead_key if view.STATES == (State.DEAD,) else row.key
