@@ -141,7 +141,8 @@ class ConsoleApp(App[None]):
         await super().on_event(event)
 
     async def on_unmount(self) -> None:
-        """Let go of the database and of the signals."""
+        """Let go of the database, of the signals, and of what the garbage collector was kept from."""
+        gc.unfreeze()
         for sign, handler in self._handlers.items():
             signal.signal(sign, handler)
         await self.desk.close()

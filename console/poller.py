@@ -50,12 +50,11 @@ class Poller:
         self._front = front
         self._read_only = read_only
         self._wake = asyncio.Event()
-        self._last: Snapshot | None = None
+        self._afresh = False
 
     def wake(self, *, afresh: bool = False) -> None:
         """Read now rather than at the next tick; `afresh` also what rests because it took long."""
-        if afresh:
-            self._last = None
+        self._afresh = self._afresh or afresh
         self._wake.set()
 
     async def run(self) -> None:
@@ -78,14 +77,16 @@ class Poller:
             await asyncio.sleep(_RECONNECT_S)
 
     async def _watch(self, connection: Connection) -> None:
+        last: Snapshot | None = None
         while True:
             self._wake.clear()
+            if self._afresh:
+                self._afresh, last = False, None
             reading, minutes_of = self._front.reading()
             began = time.monotonic()
             with no_longer_than(_SILENCE_S, connection):
-                read = await snapshot.read(connection, reading, minutes_of=minutes_of, last=self._last)
-            self._last = read
-            self._front.show(read)
+                last = await snapshot.read(connection, reading, minutes_of=minutes_of, last=last)
+            self._front.show(last)
             await self._rest(connection, began)
 
     async def _rest(self, connection: Connection, began: float) -> None:

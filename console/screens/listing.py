@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -241,10 +243,9 @@ class RowsView(Replaying, View):
 
     @work(group="look", exclusive=True)
     async def _look(self) -> None:
-        """Show the row under the cursor in the peek, once the cursor has stayed there for a moment."""
-        import asyncio  # noqa: PLC0415
-
-        await asyncio.sleep(_PEEK_AFTER_S)
+        """Show the row under the cursor in the peek; while the cursor is on its way, once it rests for a moment."""
+        if time.monotonic() - self.query_one("#rows", LineList).moved_at < 2 * _PEEK_AFTER_S:
+            await asyncio.sleep(_PEEK_AFTER_S)
         if not self.is_up:
             return
         row = self.row
@@ -262,9 +263,14 @@ class RowsView(Replaying, View):
             self._detail = known
         if known is None or self.row is None or self.row.id != known.row.id:
             return
-        width = max(20, self.query_one("#peek").size.width - 2)
-        what = Content.styled(f"{row.event or '–'} · conversation {row.conversation_id or '–'}", "bold")
-        lines = [what, *attempt_lines(known), Content(""), *peek(known).split("\n", allow_blank=True)]
+        width = max(20, self.query_one("#peek").scrollable_content_region.width)
+        what = f"{row.delivery_id[:8]}  {row.event or '–'}  conv {row.conversation_id or '–'}"
+        lines = [
+            Content.styled(what, "bold"),
+            *attempt_lines(known),
+            Content(""),
+            *peek(known).split("\n", allow_blank=True),
+        ]
         text.update(Content("\n").join(hanging(lines, width)))
 
     @property

@@ -6,6 +6,7 @@ when the rows around it change. It takes `Content` and never parses markup. Know
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -93,6 +94,7 @@ class LineList(ScrollView, can_focus=True):
         self._header: Content | None = None
         self._empty = Content(empty)
         self._cursor = 0
+        self.moved_at = 0.0
 
     @property
     def cursor(self) -> int:
@@ -149,7 +151,8 @@ class LineList(ScrollView, can_focus=True):
             self.refresh()
 
     def move(self, where: str) -> None:
-        """Move the cursor: `up`, `down`, `page_up`, `page_down`, `top` or `bottom`."""
+        """Move the cursor: `up`, `down`, `page_up`, `page_down`, `top` or `bottom`. `moved_at` says when that was."""
+        self.moved_at = time.monotonic()
         page = max(1, self.size.height - self._header_height - 1)
         steps = {"up": -1, "down": 1, "page_up": -page, "page_down": page}
         if where in steps:
