@@ -59,6 +59,7 @@ class RowsView(Replaying, View):
         self._too_slow: RowsReading | None = None
         self._filter_error = ""
         self._typing: Timer | None = None
+        self._looking = self._look_wanted = False
 
     def compose_body(self) -> ComposeResult:
         """Filter, list, and a look at one row."""
@@ -241,13 +242,28 @@ class RowsView(Replaying, View):
         """Look at the row that the cursor stays on."""
         self._look()
 
-    @work(group="look", exclusive=True)
-    async def _look(self) -> None:
+    def _look(self) -> None:
+        """Look at the row under the cursor; if that is being done, once more after it. No look is broken off."""
+        self._look_wanted = True
+        if not self._looking:
+            self._looking = True
+            self._keep_looking()
+
+    @work(group="look")
+    async def _keep_looking(self) -> None:
+        try:
+            while self._look_wanted and self.is_up:
+                self._look_wanted = False
+                await self._look_closely()
+        finally:
+            self._looking = False
+
+    async def _look_closely(self) -> None:
         """Show the row under the cursor in the peek; while the cursor is on its way, once it rests for a moment."""
-        if time.monotonic() - self.query_one("#rows", LineList).moved_at < 2 * _PEEK_AFTER_S:
-            await asyncio.sleep(_PEEK_AFTER_S)
-        if not self.is_up:
-            return
+        while (since_s := time.monotonic() - self.query_one("#rows", LineList).moved_at) < _PEEK_AFTER_S:
+            await asyncio.sleep(_PEEK_AFTER_S - since_s)
+            if not self.is_up:
+                return
         row = self.row
         text = self.query_one("#peek-text", Static)
         if row is None:
@@ -261,7 +277,7 @@ class RowsView(Replaying, View):
                 text.update(Content(str(error)))
                 return
             self._detail = known
-        if known is None or self.row is None or self.row.id != known.row.id:
+        if known is None or not self.is_up or self.row is None or self.row.id != known.row.id:
             return
         width = max(20, self.query_one("#peek").scrollable_content_region.width)
         what = f"{row.delivery_id[:8]}  {row.event or '–'}  conv {row.conversation_id or '–'}"
