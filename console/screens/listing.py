@@ -280,9 +280,9 @@ class RowsView(Replaying, View):
         if known is None or not self.is_up or self.row is None or self.row.id != known.row.id:
             return
         width = max(20, self.query_one("#peek").scrollable_content_region.width)
-        what = f"{row.delivery_id[:8]}  {row.event or '–'}  conv {row.conversation_id or '–'}"
+        what = f"{row.delivery_id[:8]}  conv {row.conversation_id or '–'}  {row.event or '–'}"
         lines = [
-            Content.styled(what, "bold"),
+            Content.styled(what, "bold").truncate(width, ellipsis=True),
             *attempt_lines(known),
             Content(""),
             *peek(known).split("\n", allow_blank=True),
