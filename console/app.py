@@ -248,7 +248,7 @@ class ConsoleApp(App[None]):
             yield SystemCommand(
                 action.text, " ".join(map(shown_key, action.keys)), partial(self._run_on, view, action.name)
             )
-        yield SystemCommand("Quit the console", "q at the root", self.action_quit)
+        yield SystemCommand("Quit the console", "q on the overview", self.action_quit)
 
     def _run_on(self, view: View, action: str) -> None:
         asyncio.get_running_loop().create_task(view.run_action(action), name=action)

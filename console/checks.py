@@ -75,6 +75,7 @@ async def _follow(view: View, event: str) -> None:
         nonlocal shown
         shown = view.question.renew(shown, tuple(steps))
 
+    posting: asyncio.Task[tuple[int, Any, int]] | None = None
     try:
         seen = await app.desk.newest_line()
         posting = asyncio.create_task(post_test(app.settings, event, delivery_id))
@@ -98,6 +99,9 @@ async def _follow(view: View, event: str) -> None:
         await app.desk.record("test-webhook", {"event": event, "deliveryId": delivery_id})
     except RelayError as error:
         steps.append(Content.styled(str(error), "$text-error"))
+    finally:
+        if posting is not None:
+            posting.cancel()  # the relay goes on with it all the same
     show()
 
 

@@ -61,16 +61,19 @@ class Replaying(View):
     def _consider(
         self, condition: Condition, *, text: str = "", by_filter: bool = False, edited_body: bytes | None = None
     ) -> None:
-        self.question.wait("replay", "Freezing what would be sent …")
-        self.work(self._propose(condition, text=text, by_filter=by_filter, edited_body=edited_body))
+        waiting = self.question.wait("replay", "Freezing what would be sent …")
+        proposing = self.console.desk.propose(condition, text, edited_body)
+        self.work(self._propose(proposing, waiting, by_filter=by_filter))
 
-    async def _propose(self, condition: Condition, *, text: str, by_filter: bool, edited_body: bytes | None) -> None:
+    async def _propose(self, proposing: Awaitable[Proposal], waiting: Prompt, *, by_filter: bool) -> None:
+        """Ask for what is proposed, unless the operator has closed `waiting`: what comes then is no longer wanted."""
         try:
-            proposal = await self.console.desk.propose(condition, text, edited_body)
+            proposal = await proposing
         except RelayError:
-            self.question.close()
+            if self.question.shows(waiting):
+                self.question.close()
             raise
-        if not self.question.is_waiting:
+        if not self.question.shows(waiting):
             return
         if not proposal.letters or proposal.agent is None:
             self.question.close()
@@ -81,7 +84,7 @@ class Replaying(View):
             self.console.say("No relay is running, so nobody would send them. Start one with `relay serve`", bad=True)
             return
         count = len(proposal.letters)
-        typed = count > _BY_KEY or (by_filter and count > 1) or edited_body is not None
+        typed = count > _BY_KEY or (by_filter and count > 1) or proposal.edited_body is not None
         self.question.ask(
             Prompt(
                 title="replay",
@@ -109,7 +112,7 @@ class Replaying(View):
         ]
         if len(letters) > 1:
             lines.append(Content(f"{canary}{pace}"))
-        if 1 < len(letters) <= _BY_KEY and not proposal.filter:
+        if len(letters) == 1 or (len(letters) <= _BY_KEY and not proposal.filter):
             lines += [
                 Content(f"  {clean(letter.delivery_id, limit=40)}  {clean(letter.event or '-', limit=40)}  "
                         f"conv {clean(letter.conversation_id or '-', limit=20)}  {letter.final_status}")

@@ -163,6 +163,7 @@ def _conversation(term: Term, name: str, _: datetime) -> _Built:
 
 def _id(term: Term, name: str, _: datetime) -> _Built:
     value = term.value
+    # A whole id is found by its index, as it was written or in the case that everybody writes it in.
     if _WHOLE_ID.fullmatch(value):
         return f"d.delivery_id = ANY(%({name})s)", {name: [value, value.lower(), value.upper()]}
     return f"starts_with(lower(d.delivery_id), lower(%({name})s))", {name: value}

@@ -89,25 +89,27 @@ class Question(Widget, can_focus=True):
         """The replay it shows."""
         return self._plan_id
 
-    @property
-    def is_waiting(self) -> bool:
-        """True from `wait` on until something is asked, or the operator has thought better of it."""
-        return self._prompt is not None and self._prompt.kind is Kind.WAIT
-
-    def wait(self, title: str, what: str) -> None:
+    def wait(self, title: str, what: str) -> Prompt:
         """Open at once, while the question is being found out: keys pressed meanwhile are its own, not the view's."""
-        self.ask(Prompt(title=title, lines=[Content(what)], kind=Kind.WAIT))
+        waiting = Prompt(title=title, lines=[Content(what)], kind=Kind.WAIT)
+        self.ask(waiting)
+        return waiting
+
+    def shows(self, prompt: Prompt) -> bool:
+        """True while `prompt` is what is open: nobody has closed it, nothing else has taken its place."""
+        return self._prompt is prompt
 
     def ask(self, prompt: Prompt) -> None:
         """Open with a question."""
-        ahead = self._typed if self.is_waiting and prompt.kind is Kind.COUNT else ""
+        was_waiting = self._prompt is not None and self._prompt.kind is Kind.WAIT
+        ahead = self._typed if was_waiting and prompt.kind is Kind.COUNT else ""
         self._plan_id = self._plan = None
         self._prompt, self._typed, self._wrong = prompt, ahead, ""
         self._open(prompt.title, progress=False)
 
     def renew(self, shown: Prompt, lines: Sequence[Content]) -> Prompt:
         """Show other lines in the place of those of `shown`, if that is still open. Returns what stands for it then."""
-        if self._prompt is not shown or lines == shown.lines:
+        if not self.shows(shown) or lines == shown.lines:
             return shown
         self._prompt = replace(shown, lines=lines)
         self.refresh(layout=True)
