@@ -13,7 +13,7 @@ import psycopg
 
 from console import snapshot
 from relay.store import log, replays
-from relay.store.database import no_longer_than, unavailable
+from relay.store.database import heeding_cancellation, no_longer_than, unavailable
 from relay.store.sessions import open_session
 
 if TYPE_CHECKING:
@@ -61,20 +61,24 @@ class Poller:
         """Connect, read, wait, for ever."""
         while True:
             try:
-                connection = await open_session(
-                    self._dsn,
-                    read_only=self._read_only,
-                    application="hotdash console",
-                    timeout_ms=_STATEMENT_TIMEOUT_MS,
-                    listen=(log.CHANNEL, replays.CHANNEL),
-                )
-                async with connection:
-                    await self._watch(connection)
+                with heeding_cancellation():
+                    await self._connect_and_watch()
             except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
                 self._front.disconnected("The database's tables are of another version: run `relay migrate` there")
             except (psycopg.Error, OSError) as error:
                 self._front.disconnected(str(unavailable(error)))
             await asyncio.sleep(_RECONNECT_S)
+
+    async def _connect_and_watch(self) -> None:
+        connection = await open_session(
+            self._dsn,
+            read_only=self._read_only,
+            application="hotdash console",
+            timeout_ms=_STATEMENT_TIMEOUT_MS,
+            listen=(log.CHANNEL, replays.CHANNEL),
+        )
+        async with connection:
+            await self._watch(connection)
 
     async def _watch(self, connection: Connection) -> None:
         last: Snapshot | None = None

@@ -112,11 +112,12 @@ class Pipeline:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bytes = 0
         self._held: set[int] = set()
-        self._open = False
+        self._opened = asyncio.Event()
+        self._draining = False
 
     def open(self) -> None:
-        """Begin to accept: the store is ready and the lease held."""
-        self._open = True
+        """Begin to store: the store is ready and the lease held. What came before has waited for it."""
+        self._opened.set()
 
     @property
     def in_flight(self) -> int:
@@ -126,7 +127,9 @@ class Pipeline:
     @property
     def capacity(self) -> int:
         """How many more may be carried."""
-        return max(0, self._max_in_flight - len(self._tasks)) if self._open else 0
+        if self._draining or not self._opened.is_set():
+            return 0
+        return max(0, self._max_in_flight - len(self._tasks))
 
     @property
     def held(self) -> set[int]:
@@ -138,10 +141,10 @@ class Pipeline:
 
         Raises:
             Overloaded: as much is in flight as may be.
-            StoreUnavailable: the relay is starting or stopping, and would not store it.
+            StoreUnavailable: the relay is stopping.
         """
-        if not self._open:
-            raise StoreUnavailable("The relay is not ready to store webhooks")
+        if self._draining:
+            raise StoreUnavailable("The relay is stopping")
         if len(self._tasks) >= self._max_in_flight or self._bytes + len(receipt.body) > _BODIES_IN_FLIGHT:
             raise Overloaded("Too many webhooks are in flight")
         loop = asyncio.get_running_loop()
@@ -155,7 +158,7 @@ class Pipeline:
 
     async def drain(self, patience_s: float) -> None:
         """Accept no more, wait up to `patience_s` for what is in flight, and let go of the rest."""
-        self._open = False
+        self._draining = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=patience_s)
         left = list(self._tasks)
@@ -206,7 +209,7 @@ class Pipeline:
             ticket.finished.set_result(outcome)
 
     async def _store(self, receipt: Receipt) -> Claimed | Duplicate | Ignored:
-        """Commit the receipt, trying again for as long as its sender can wait.
+        """Commit the receipt, trying again for as long as its sender can wait; a relay that starts may yet be ready.
 
         The claim stays the same: if a commit went through whose end was not seen, the next one finds its own.
 
@@ -215,6 +218,11 @@ class Pipeline:
         """
         incoming = Incoming(uuid4(), receipt)
         deadline = time.monotonic() + STORE_PATIENCE_S
+        try:
+            async with asyncio.timeout(STORE_PATIENCE_S):
+                await self._opened.wait()
+        except TimeoutError:
+            raise StoreUnavailable("The relay is not ready to store webhooks") from None
         while True:
             try:
                 return await self._receipts.submit(incoming, by=deadline)

@@ -28,7 +28,7 @@ from relay.rejections import Rejections
 from relay.replay import Replayer
 from relay.store import deliveries, facts, instances, log, replays, retention
 from relay.store.batch import GroupCommit
-from relay.store.database import Database, Lane
+from relay.store.database import Database, Lane, heeding_cancellation
 from relay.store.instances import Instance
 from relay.store.migrate import migrate, migrations, schema_version
 from relay.watch import WATCH_EVERY_S, AlertWatch
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 DRAIN_S = 15
 """How long a stopping relay waits for what is in flight, after its listeners have closed."""
 
+_SERVICES_END_S = 2
 _ORPHAN_S = 2 * STORE_PATIENCE_S + 5
 _RETENTION_S = 900
 _TAIL_BATCH = 2_000
@@ -109,7 +110,7 @@ class Runtime:
         self._unavailable = False
 
     async def start(self) -> None:
-        """Start the services in the background; webhooks are accepted once the store is ready."""
+        """Start the services in the background; webhooks wait until the store is ready."""
         await self.database.open()
         self._main = asyncio.create_task(self._run(), name="relay runtime")
 
@@ -120,7 +121,10 @@ class Runtime:
         await self._replayer.close()
         if self._main is not None:
             self._main.cancel()
-            await asyncio.gather(self._main, return_exceptions=True)
+            ended, _ = await asyncio.wait((self._main,), timeout=_SERVICES_END_S)
+            await asyncio.gather(*ended, return_exceptions=True)
+            if not ended:
+                self._log.error("A service does not end; the relay stops without it")
         try:
             async with asyncio.timeout(3):
                 await self._say_goodbye()
@@ -196,7 +200,8 @@ class Runtime:
     async def _succeeds(self, name: str, step: Callable[[], Awaitable[Any]]) -> bool:
         """The top of every service's loop: a failure is told and does not end the loop."""
         try:
-            await step()
+            with heeding_cancellation():
+                await step()
         except StoreUnavailable as error:
             if not self._unavailable:
                 self._unavailable = True

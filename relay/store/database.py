@@ -83,12 +83,13 @@ class Database:
         Raises:
             StoreUnavailable: Postgres is away, refuses, is full or is read-only, or says nothing any more.
         """
-        try:
-            async with self._pool.connection() as connection:
-                with no_longer_than(patience_s, connection):
-                    yield connection
-        except _UNAVAILABLE as error:
-            raise unavailable(error) from error
+        with heeding_cancellation():
+            try:
+                async with self._pool.connection() as connection:
+                    with no_longer_than(patience_s, connection):
+                        yield connection
+            except _UNAVAILABLE as error:
+                raise unavailable(error) from error
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -118,16 +119,17 @@ class Lane:
         Raises:
             StoreUnavailable: Postgres is away, refuses, is full or is read-only, or says nothing any more.
         """
-        try:
-            if self._connection is None:
-                self._connection = await self._pool.getconn(timeout=1)
-            with no_longer_than(LANE_SILENCE_S, self._connection):
-                yield self._connection
-        except BaseException as error:
-            await self._give_up()
-            if isinstance(error, _UNAVAILABLE):
-                raise unavailable(error) from error
-            raise
+        with heeding_cancellation():
+            try:
+                if self._connection is None:
+                    self._connection = await self._pool.getconn(timeout=1)
+                with no_longer_than(LANE_SILENCE_S, self._connection):
+                    yield self._connection
+            except BaseException as error:
+                await self._give_up()
+                if isinstance(error, _UNAVAILABLE):
+                    raise unavailable(error) from error
+                raise
 
     async def close(self) -> None:
         """Give the connection back to the pool."""
@@ -148,6 +150,27 @@ async def one_moment(connection: Connection) -> AsyncIterator[None]:
     async with connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield
+
+
+@contextmanager
+def heeding_cancellation() -> Iterator[None]:
+    """A cancellation that comes during the block ends it as one, whatever pool and driver make of it.
+
+    `asyncio.wait_for`, with which the pool waits, loses one that comes together with what it waited for (CPython
+    issue 86296, before 3.12), and an error on the way out takes the place of another. A task that loops would
+    then go on, and whoever waits for its end would wait for ever.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        yield
+    except Exception as error:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 @contextmanager

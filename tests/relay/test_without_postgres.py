@@ -6,13 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import httpx
 import psycopg
 import pytest
 from psycopg import sql
 
+from relay.store import migrate
 from tests.relay.traces import deliveries, seen_of, trace
 from tests.relay.wire import BluntAgent
-from tests.servers import AgentStandIn, Rows, RunningRelay, until
+from tests.servers import AgentStandIn, Rows, RunningRelay, relay_settings, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -113,3 +115,49 @@ async def test_what_waited_behind_a_commit_that_hung_is_not_stored_after_its_sen
     assert (await relay.post(PAYLOAD)).status_code == 200
     assert not seen_of(agent, behind)
     assert deliveries(rows) == 2
+
+
+async def in_flight_while_not_ready(relay: RunningRelay) -> int:
+    """What its health check says; -1 while it does not even listen."""
+    try:
+        health = await relay.client.get("/health")
+    except httpx.TransportError:
+        return -1
+    assert health.status_code == 503
+    in_flight: int = health.json()["in_flight"]
+    return in_flight
+
+
+async def _holds(relay: RunningRelay, deliveries: int) -> None:
+    async def held() -> bool:
+        return await in_flight_while_not_ready(relay) == deliveries
+
+    await until(held)
+
+
+async def test_a_webhook_that_comes_while_the_relay_starts_waits_for_it_and_is_not_refused(
+    agent: AgentStandIn, rows: Rows
+) -> None:
+    delivery_id = str(uuid4())
+    with psycopg.connect(rows.dsn) as migrating:
+        migrating.execute("SELECT pg_advisory_lock(%s)", (migrate._LOCK,))
+        relay = RunningRelay(relay_settings(agent), rows.dsn)
+        await _holds(relay, 0)
+        answer = asyncio.create_task(relay.post(PAYLOAD, X_Chatwoot_Delivery=delivery_id))
+        await _holds(relay, 1)
+    assert (await answer).status_code == 200
+    assert trace(rows, delivery_id).state == "delivered"
+    await relay.stop()
+
+
+async def test_a_relay_that_takes_too_long_to_start_answers_503(agent: AgentStandIn, rows: Rows) -> None:
+    with psycopg.connect(rows.dsn) as migrating:
+        migrating.execute("SELECT pg_advisory_lock(%s)", (migrate._LOCK,))
+        relay = RunningRelay(relay_settings(agent), rows.dsn)
+        await _holds(relay, 0)
+        answer = await relay.post(PAYLOAD)
+    assert (answer.status_code, answer.json()) == (503, {"error": "The relay is not ready to store webhooks"})
+    assert int(answer.headers["retry-after"]) >= 1
+    await relay.ready()
+    assert deliveries(rows) == 0
+    await relay.stop()
