@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.conninfo import conninfo_to_dict
 from textual import events
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.filter import NoColor
 from textual.theme import Theme
 
@@ -23,6 +23,7 @@ from console.actions import OVERVIEW, VIEWS, actions_of, shown_key
 from console.clean import clean
 from console.desk import Desk
 from console.poller import Poller
+from console.typeahead import TypeAhead
 from console.view import WIDE, View
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _modes() -> dict[str, Callable[[], Screen[Any]]]:
     return dict(views())
 
 
-class ConsoleApp(App[None]):
+class ConsoleApp(TypeAhead):
     """The operator console over the database at `dsn`.
 
     With `read_only` every write is hidden and refused, and the connections cannot write either.

@@ -77,7 +77,7 @@ async def _follow(view: View, event: str) -> None:
 
     posting: asyncio.Task[tuple[int, Any, int]] | None = None
     try:
-        seen = await app.desk.newest_line()
+        before, seen = await app.desk.newest_line(), set[int]()
         posting = asyncio.create_task(post_test(app.settings, event, delivery_id))
         deadline = time.monotonic() + _FOLLOW_S
         stored = told = settled = False
@@ -86,7 +86,8 @@ async def _follow(view: View, event: str) -> None:
             if not stored and (row := await app.desk.stored(delivery_id)) is not None:
                 stored = True
                 steps.append(_stored(row))
-            seen, lines = await app.desk.lines_about(delivery_id, after=seen)
+            lines = [line for line in await app.desk.lines_about(delivery_id, after=before) if line.id not in seen]
+            seen |= {line.id for line in lines}
             steps += [draw(line) for line in lines]
             settled = settled or any(_settles(line) for line in lines)
             if posting.done() and not told:

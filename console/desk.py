@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 RATE = 20.0
 CANARY = 1
 STOP_AFTER = 3
-_LINES_A_LOOK = 2_000
 
 
 class ReadOnlyError(RelayError):
@@ -205,9 +204,8 @@ class Desk:
             lines = await browse.log_before(connection, None, 1)
         return lines[-1][0] if lines else 0
 
-    async def lines_about(self, delivery_id: str, *, after: int) -> tuple[int, list[Entry]]:
-        """The log lines about one delivery that come after the line `after`; and the newest line looked at."""
+    async def lines_about(self, delivery_id: str, *, after: int) -> list[Entry]:
+        """The log lines about one delivery that come after the line `after`."""
         async with self._session() as connection:
-            lines = await browse.log_after(connection, after, _LINES_A_LOOK)
-        newest = lines[-1][0] if lines else after
-        return newest, [entry_of(line_id, line) for line_id, line in lines if line.delivery_id == delivery_id]
+            lines = await browse.log_about(connection, delivery_id, after=after)
+        return [entry_of(line_id, line) for line_id, line in lines]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from textual.content import Content
@@ -11,11 +12,14 @@ from textual.content import Content
 from console.clean import clean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from relay.store.log import LogLine
 
 _LEVELS = {"warning": ("! ", "$text-warning"), "error": ("✗ ", "$text-error")}
+_MISSED_FOR_S = 10.0
+_MISSED_MOST = 2_000
 _UNSHOWN = {"agentEndpoint", "deliveryId"}
 _MUTED = "$text-muted"
 
@@ -47,6 +51,33 @@ class Entry:
         if wanted in f"{reference}  {self.message}  {self.details}".lower():
             return True
         return ":" in wanted and wanted in f"{self.at:%H:%M:%S.%f}"
+
+
+class Missing:
+    """Ids that were passed over: of lines that another relay is still committing, or of none at all.
+
+    They are asked for again for ten seconds, two thousand of them at most.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Those to ask for."""
+        return tuple(self._since)
+
+    def look(self, read: Sequence[int], *, after: int | None, now: float) -> None:
+        """Lines with the ids `read`, ascending, have come; all up to `after` had been read before. `now` in seconds."""
+        for line_id in read:
+            self._since.pop(line_id, None)
+        for line_id in [line_id for line_id, since in self._since.items() if now - since > _MISSED_FOR_S]:
+            del self._since[line_id]
+        fresh = list(read) if after is None else [after, *(line_id for line_id in read if line_id > after)]
+        for low, high in pairwise(fresh):
+            self._since.update(dict.fromkeys(range(max(low + 1, high - _MISSED_MOST), high), now))
+        for line_id in sorted(self._since)[:-_MISSED_MOST]:
+            del self._since[line_id]
 
 
 def entry_of(line_id: int, line: LogLine) -> Entry:

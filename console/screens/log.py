@@ -14,8 +14,9 @@ from textual.widgets import Input, Static
 from console.actions import LOG, bindings_of
 from console.clean import clean
 from console.replaying import Replaying
-from console.tail import Entry, draw, entry_of
+from console.tail import Entry, Missing, draw, entry_of
 from console.widgets.lines import Line, LineList
+from console.words import plural
 from relay.store import browse
 
 if TYPE_CHECKING:
@@ -35,10 +36,14 @@ LEVELS = ("info", "warning", "error")
 
 @dataclass(frozen=True, slots=True)
 class LogReading:
-    """Read the lines after `after` (None: the newest), and those before `before` if it is asked for."""
+    """Read the lines after `after` (None: the newest), and those before `before` if it is asked for.
+
+    `missing` are ids that were passed over, to be asked for again.
+    """
 
     after: int | None
     before: int | None = None
+    missing: tuple[int, ...] = ()
 
     async def read(self, connection: Connection) -> LogPage:
         """Read them."""
@@ -46,7 +51,7 @@ class LogReading:
         if self.after is None:
             newer = await browse.log_before(connection, None, _FIRST)
         else:
-            newer = await browse.log_after(connection, self.after, _A_TICK)
+            newer = await browse.log_after(connection, self.after, _A_TICK, self.missing)
         return LogPage(
             newer=[entry_of(line_id, line) for line_id, line in newer],
             older=[entry_of(line_id, line) for line_id, line in older],
@@ -99,6 +104,7 @@ class LogScreen(Replaying):
         self._older_wanted = False
         self._oldest_reached = False
         self._marked: set[int] = set()
+        self._missing = Missing()
 
     def compose_body(self) -> ComposeResult:
         """What is shown, then the lines."""
@@ -111,7 +117,7 @@ class LogScreen(Replaying):
         """What is not here yet."""
         newest = self._held[-1].id if self._held else None
         older = self._held[0].id if self._older_wanted and self._held else None
-        return LogReading(newest, older)
+        return LogReading(newest, older, self._missing.ids)
 
     def paint(self, snapshot: Snapshot) -> None:
         """Take in the new lines."""
@@ -121,10 +127,15 @@ class LogScreen(Replaying):
         if self._older_wanted:
             self._older_wanted = False
             self._oldest_reached = not page.older
+        newest = self._held[-1].id if self._held else None
+        self._missing.look([entry.id for entry in page.newer], after=newest, now=snapshot.read_at)
         room = max(0, KEPT - len(self._held) - len(page.newer))
         older = page.older[-room:] if room else []
+        late = newest is not None and bool(page.newer) and page.newer[0].id < newest
         self._held = [*older, *self._held, *page.newer][-KEPT:] if older or page.newer else self._held
-        if older:
+        if late:
+            self._held.sort(key=lambda entry: entry.id)
+        if older or late:
             self._arrange()
         elif page.newer:
             self._shown = [*self._shown, *filter(self._is_shown, page.newer)][-KEPT:]
@@ -166,7 +177,7 @@ class LogScreen(Replaying):
 
     def _paint_state(self) -> None:
         follow = ("FOLLOWING", "$text-success bold") if self._following else ("held; f follows", "$text-warning bold")
-        parts: list[tuple[str, str] | str] = [follow, f"   {len(self._shown):,} lines"]
+        parts: list[tuple[str, str] | str] = [follow, f"   {plural(len(self._shown), 'line')}"]
         if self._level:
             parts += [("   level ", "$text-muted"), (f"{LEVELS[self._level]} and worse", "$text-warning")]
         if self._find:

@@ -35,7 +35,7 @@ class Kind(Enum):
     TEXT = "text"  # any text, and enter
     CHOICE = "choice"  # the number of one of the choices
     NOTICE = "notice"  # nothing: any key closes it
-    WAIT = "wait"  # nothing yet: what is asked is being found out; digits are kept for it
+    WAIT = "wait"  # nothing yet: what is asked is being found out; a count is kept for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,10 @@ class Question(Widget, can_focus=True):
         was_waiting = self._prompt is not None and self._prompt.kind is Kind.WAIT
         ahead = self._typed if was_waiting and prompt.kind is Kind.COUNT else ""
         self._plan_id = self._plan = None
-        self._prompt, self._typed, self._wrong = prompt, ahead, ""
+        self._prompt, self._typed, self._wrong = prompt, ahead.rstrip("\n"), ""
         self._open(prompt.title, progress=False)
+        if ahead.endswith("\n"):
+            self._enter(prompt)
 
     def renew(self, shown: Prompt, lines: Sequence[Content]) -> Prompt:
         """Show other lines in the place of those of `shown`, if that is still open. Returns what stands for it then."""
@@ -169,7 +171,7 @@ class Question(Widget, can_focus=True):
         if prompt.kind is Kind.CHOICE:
             return Content.assemble(("type its number; any other key cancels", "$text-warning"))
         if prompt.kind is Kind.WAIT:
-            return Content.assemble(("esc cancels  ", "$text-muted"), typed)
+            return Content.assemble(("esc cancels  ", "$text-muted"), (self._typed.replace("\n", " ⏎"), "bold"))
         return Content.styled("any key closes this", "$text-muted")
 
     async def _on_key(self, event: events.Key) -> None:
@@ -197,10 +199,21 @@ class Question(Widget, can_focus=True):
         elif prompt.kind is Kind.NOTICE:
             self.close()
         elif prompt.kind is Kind.WAIT:
-            self._typed += character if character.isdigit() else ""
-            self.refresh()
+            self._type_ahead(key, character)
         else:
             self._type(prompt, key, character)
+
+    def _type_ahead(self, key: str, character: str) -> None:
+        """Keep a count, and the enter behind it; a y is not kept: what it would agree to is not there to be seen."""
+        if key == "backspace":
+            self._typed = self._typed[:-1]
+        elif self._typed.endswith("\n"):
+            return
+        elif key == "enter":
+            self._typed += "\n" if self._typed else ""
+        elif character.isdigit():
+            self._typed += character
+        self.refresh()
 
     def _type(self, prompt: Prompt, key: str, character: str) -> None:
         self._wrong = ""

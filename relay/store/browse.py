@@ -305,8 +305,15 @@ async def row_of(connection: Connection, delivery_id: str) -> int | None:
 
 
 _LOG_AFTER = """
+    SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log WHERE id = ANY(%(missing)s)
+    UNION ALL
+    (SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log
+      WHERE id > %(id)s ORDER BY id LIMIT %(most)s)
+    ORDER BY id
+"""
+_LOG_ABOUT = """
     SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log
-     WHERE id > %(id)s ORDER BY id LIMIT %(most)s
+     WHERE id > %(id)s AND delivery_id = %(delivery_id)s ORDER BY id
 """
 _LOG_BEFORE = """
     SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log
@@ -315,9 +322,20 @@ _LOG_BEFORE = """
 _NEWEST = 2**63 - 1
 
 
-async def log_after(connection: Connection, after: int, limit: int) -> list[tuple[int, LogLine]]:
-    """Up to `limit` lines that come after the line `after`, oldest first, with their ids."""
-    cursor = await connection.execute(_LOG_AFTER, {"id": after, "most": limit})
+async def log_after(
+    connection: Connection, after: int, limit: int, missing: Sequence[int] = ()
+) -> list[tuple[int, LogLine]]:
+    """Up to `limit` lines that come after the line `after`, oldest first, with their ids.
+
+    Before them come those of the `missing` that are there by now: two relays commit their lines in any order.
+    """
+    cursor = await connection.execute(_LOG_AFTER, {"id": after, "most": limit, "missing": list(missing)})
+    return [(row[0], LogLine(*row[1:])) for row in await cursor.fetchall()]
+
+
+async def log_about(connection: Connection, delivery_id: str, *, after: int) -> list[tuple[int, LogLine]]:
+    """The lines about one delivery whose ids are above `after`, oldest first. Reads all lines from there on."""
+    cursor = await connection.execute(_LOG_ABOUT, {"id": after, "delivery_id": delivery_id})
     return [(row[0], LogLine(*row[1:])) for row in await cursor.fetchall()]
 
 

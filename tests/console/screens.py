@@ -129,6 +129,10 @@ class Terminal:
         for key in keys:
             self._tmux("send-keys", key)
 
+    def press_at_once(self, *keys: str) -> None:
+        """Press keys with no time between them."""
+        self._tmux("send-keys", *keys)
+
     def type(self, text: str) -> None:
         """Type text."""
         self._tmux("send-keys", "-l", text)

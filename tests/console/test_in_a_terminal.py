@@ -152,3 +152,36 @@ async def test_in_ascii_there_is_nothing_else(incident: RunningRelay, terminal: 
     screen = await asyncio.to_thread(terminal, (120, 36), "--ascii")
     shown = await asyncio.to_thread(screen.shows, "Failure groups", "P0")
     assert shown.isascii(), [character for character in shown if not character.isascii()]
+
+
+@SIZES
+async def test_what_is_typed_without_a_pause_goes_where_it_belongs(
+    incident: RunningRelay, terminal: Callable[..., Terminal], rows: Rows, size: tuple[int, int]
+) -> None:
+    """From the overview to the cause's dead letters, its replay, the count and enter: keys that come all at once."""
+    screen = await asyncio.to_thread(terminal, size)
+    await asyncio.to_thread(screen.shows, "Failure groups", f"{OVERLOADED} of {ALL}")
+    await asyncio.to_thread(screen.press_at_once, "Enter", "R", *str(OVERLOADED), "Enter")
+    await asyncio.to_thread(screen.shows, f"all {OVERLOADED} delivered")
+    assert rows("SELECT requested_by, delivered FROM relay.replay_plans") == [("maria", OVERLOADED)]
+
+
+async def test_a_filter_typed_without_a_pause_is_a_filter(
+    incident: RunningRelay, terminal: Callable[..., Terminal]
+) -> None:
+    screen = await asyncio.to_thread(terminal)
+    await asyncio.to_thread(screen.shows, "Failure groups")
+    await asyncio.to_thread(screen.press_at_once, "2", "/", *"status:429", "Enter", "j", "j", "Space")
+    await asyncio.to_thread(screen.shows, "FILTERED status:429", f"{LIMITED} match", "1 marked")
+
+
+async def test_a_yes_typed_before_it_is_asked_for_sends_nothing(
+    incident: RunningRelay, terminal: Callable[..., Terminal], rows: Rows
+) -> None:
+    screen = await asyncio.to_thread(terminal)
+    await asyncio.to_thread(screen.shows, "Failure groups")
+    await asyncio.to_thread(screen.press, "2")
+    await asyncio.to_thread(screen.shows, f"all {ALL}")
+    await asyncio.to_thread(screen.press_at_once, "r", "y")
+    await asyncio.to_thread(screen.shows, "y does it")
+    assert rows("SELECT 1 FROM relay.replay_plans") == []

@@ -8,6 +8,7 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from textual import events
 
@@ -93,6 +94,25 @@ async def test_the_log_follows_its_end(relay: RunningRelay, console: Console) ->
         await seen.shows("FOLLOWING", "the log is empty")
         await relay.post(webhook(1), x_chatwoot_delivery="abcdefgh-1")
         await seen.shows("abcdefgh  Forwarding Chatwoot webhook  attempt: 1", "Webhook forwarded successfully")
+
+
+async def test_a_line_that_is_committed_after_a_later_one_takes_its_place_before_it(
+    relay: RunningRelay, console: Console, rows: Rows
+) -> None:
+    append = (
+        "INSERT INTO relay.log (at, level, scope, message, fields, instance)"
+        " VALUES (now(), 'info', 'support.webhook', %s, '{}', gen_random_uuid())"
+    )
+    async with console() as seen:
+        await seen.press("4")
+        rows(append, ("the first",))
+        await seen.shows("the first", "1 line")
+        with psycopg.connect(rows.dsn) as slower:
+            slower.execute(append, ("the second",))
+            rows(append, ("the third",))
+            await seen.shows("the third", "2 lines")
+        shown = await seen.shows("the second", "3 lines")
+        assert shown.index("the first") < shown.index("the second") < shown.index("the third")
 
 
 async def test_the_log_is_held_and_followed_again(incident: RunningRelay, console: Console) -> None:
