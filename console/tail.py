@@ -88,8 +88,8 @@ def entry_of(line_id: int, line: LogLine) -> Entry:
         at=line.at,
         level=sys.intern(clean(line.level, limit=20)),
         message=sys.intern(clean(line.message, limit=300)),
-        details=clean(fields, limit=300),
-        delivery_id=line.delivery_id,
+        details=sys.intern(clean(fields, limit=300)),
+        delivery_id=None if line.delivery_id is None else sys.intern(line.delivery_id),
     )
 
 

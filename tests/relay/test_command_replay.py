@@ -326,7 +326,7 @@ async def test_many_are_sent_only_to_whoever_types_how_many(
 async def test_ctrl_c_stops_what_was_not_sent_yet(
     relay: RunningRelay, terminal: Callable[..., Terminal], rows: Rows, letters: list[str]
 ) -> None:
-    screen = terminal("--yes", "--rate", "0.5")
+    screen = terminal("--yes", "--rate", "0.1")
     await until(lambda: len(dead(rows)) == 2)
     os.kill(screen.process.pid, signal.SIGINT)
     assert await screen.leaves() == 1
