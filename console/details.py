@@ -5,6 +5,7 @@ Whatever came from outside goes through `clean` here, for a `Detail` carries it 
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from textual.content import Content
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 PEEK_CHARS = 2_000
 PAYLOAD_CHARS = 60_000
 _MUTED = "$text-muted"
+_SECOND_COLUMN = 42
 
 
 def attempt_lines(detail: Detail) -> list[Content]:
@@ -30,15 +32,17 @@ def attempt_lines(detail: Detail) -> list[Content]:
 
 
 def timeline(detail: Detail, width: int) -> list[Content]:
-    """Every attempt of every run, with what the agent answered."""
+    """Every attempt of every run, with what came of it; what came of several in a row alike stands below the last."""
     lines: list[Content] = []
     run = 0
-    for attempt in detail.attempts:
+    for attempt, after in zip_longest(detail.attempts, detail.attempts[1:]):
         if attempt.run != run:
             run = attempt.run
             plan = "" if run == 1 else "  (replay or take-over)"
             lines.append(Content.styled(f"run {run}{plan}", "bold"))
         lines.append(_attempt(attempt))
+        if after is not None and (after.run, after.error, after.answer) == (run, attempt.error, attempt.answer):
+            continue
         if attempt.error:
             lines.append(Content.styled(f"  {clean(attempt.error, limit=width)}", "$text-error"))
         if attempt.answer:
@@ -77,23 +81,36 @@ def _json(detail: Detail, limit: int) -> Content:
 def facts(detail: Detail, link: str | None) -> list[Content]:
     """What it is, where it stands, and the link to its conversation."""
     row = detail.row
+    tries = words.plural(row.attempts or 0, "attempt")
     state = Content.styled(row.state.value.upper(), f"bold {words.STATE_STYLES[row.state]}")
     error = f"  {clean(row.last_error, limit=200)}" if row.last_error and row.state is State.DEAD else ""
     lines = [
         Content.assemble(state, error, ("  TEST" if row.test else "", "$text-warning bold")),
         _field("delivery id", clean(row.delivery_id, limit=200)),
-        _field("event", clean(row.event or "–", limit=80)),
-        _field("conversation", clean(row.conversation_id or "–", limit=40)),
-        _field("received", f"{row.received_at:%Y-%m-%d %H:%M:%S}Z"),
-        _field("finished", f"{row.finished_at:%Y-%m-%d %H:%M:%S}Z" if row.finished_at else "–"),
-        _field("last run", f"run {row.run}, {row.attempts or 0} attempts, {words.milliseconds(row.duration_ms)}"),
-        _field("payload", f"{detail.body_length:,} bytes"),
+        *_side_by_side(
+            _field("event", clean(row.event or "–", limit=80)),
+            _field("conversation", clean(row.conversation_id or "–", limit=40)),
+        ),
+        *_side_by_side(
+            _field("received", f"{row.received_at:%Y-%m-%d %H:%M:%S}Z"),
+            _field("finished", f"{row.finished_at:%Y-%m-%d %H:%M:%S}Z" if row.finished_at else "–"),
+        ),
+        *_side_by_side(
+            _field("last run", f"run {row.run}, {tries}, {words.milliseconds(row.duration_ms)}"),
+            _field("payload", words.plural(detail.body_length, "byte")),
+        ),
     ]
     if detail.agent_status:
         lines.append(_field("agent said", clean(detail.agent_status, limit=100)))
     if link is not None:
         lines.append(_field("in Chatwoot", link))
     return lines
+
+
+def _side_by_side(left: Content, right: Content) -> list[Content]:
+    """Both on one line, where the left one leaves room."""
+    gap = _SECOND_COLUMN - left.cell_length
+    return [left + " " * gap + right] if gap > 0 else [left, right]
 
 
 def _field(name: str, value: str) -> Content:

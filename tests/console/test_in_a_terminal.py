@@ -58,6 +58,32 @@ async def test_the_drill_takes_at_most_twelve_keystrokes(
 
 
 @SIZES
+async def test_one_payload_is_replayed_with_three_keystrokes(
+    incident: RunningRelay, terminal: Callable[..., Terminal], rows: Rows, size: tuple[int, int]
+) -> None:
+    screen = await asyncio.to_thread(terminal, size)
+    waits = [("Agent SDK answered 503",), (f"{OVERLOADED} match",), ("REPLAY", "1 delivery", "y does it")]
+    for seen_first, key in zip(waits, ("Enter", "r", "y"), strict=True):
+        await asyncio.to_thread(screen.shows, *seen_first)
+        await asyncio.to_thread(screen.press, key)
+    await asyncio.to_thread(screen.shows, "all 1 delivered", f"{OVERLOADED - 1} match")
+    assert rows.one("SELECT count(*) FROM relay.deliveries WHERE state = 'dead'") == ALL - 1
+    assert rows("SELECT total, delivered FROM relay.replay_plans") == [(1, 1)]
+
+
+@SIZES
+async def test_one_payload_is_read_with_two_keystrokes(
+    incident: RunningRelay, terminal: Callable[..., Terminal], size: tuple[int, int]
+) -> None:
+    screen = await asyncio.to_thread(terminal, size)
+    await asyncio.to_thread(screen.shows, "Agent SDK answered 503")
+    await asyncio.to_thread(screen.press, "Enter")
+    await asyncio.to_thread(screen.shows, f"{OVERLOADED} match")
+    await asyncio.to_thread(screen.press, "Enter")
+    await asyncio.to_thread(screen.shows, "run 1", '"content": "message')
+
+
+@SIZES
 async def test_every_view_can_be_opened_and_fits(
     incident: RunningRelay, terminal: Callable[..., Terminal], size: tuple[int, int]
 ) -> None:
