@@ -25,9 +25,10 @@ from console.desk import Desk
 from console.poller import Poller
 from console.typeahead import TypeAhead
 from console.view import WIDE, View
+from relay.errors import RelayError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from textual.screen import Screen
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 _GRACE_S = 3.0
+_WRITES_S = 2.0
 _MOST_PASTED = 1_000_000
 _BUILD_AFTER_S = 0.3
 _COLLECT_AFTER = (5_000, 20, 20)
@@ -99,6 +101,7 @@ class ConsoleApp(TypeAhead):
         self.desk = Desk(settings, dsn, self.operator, read_only=read_only)
         self._poller = Poller(dsn, self, read_only=read_only)
         self._handlers: dict[int, Any] = {}
+        self._writes: set[asyncio.Task[None]] = set()
         for name, build in _modes().items():
             self.add_mode(name, build)
         for theme in look.THEMES:
@@ -137,12 +140,17 @@ class ConsoleApp(TypeAhead):
 
     async def on_event(self, event: events.Event) -> None:
         """Clean what is pasted before any widget gets it: it may come from a customer."""
-        if isinstance(event, events.Paste):
+        if isinstance(event, events.Paste) and not event.is_forwarded:
             event = events.Paste(clean(event.text, limit=_MOST_PASTED, newlines=True))
         await super().on_event(event)
 
     async def on_unmount(self) -> None:
-        """Let go of the database, of the signals, and of what the garbage collector was kept from."""
+        """Let go of the database, of the signals, and of what the garbage collector was kept from.
+
+        What an operator has confirmed is carried out first, if Postgres takes it in time.
+        """
+        if self._writes:
+            await asyncio.wait(self._writes, timeout=_WRITES_S)
         gc.unfreeze()
         for sign, handler in self._handlers.items():
             signal.signal(sign, handler)
@@ -154,6 +162,12 @@ class ConsoleApp(TypeAhead):
         """What the view in front wants read."""
         view = self.view
         return (view.reading() if view else None), WINDOWS[self.window_name]
+
+    @property
+    def watched_plan(self) -> int | None:
+        """The replay that the view in front shows the way of."""
+        view = self.view
+        return view.question.plan_id if view is not None and view.is_up else None
 
     def show(self, snapshot: Snapshot) -> None:
         """Hand a new snapshot to the view in front."""
@@ -209,18 +223,44 @@ class ConsoleApp(TypeAhead):
     # What every view can ask for
 
     def say(self, text: str, *, bad: bool = False) -> None:
-        """Tell the operator something in passing. `text` is shown as it is, never parsed."""
+        """Tell the operator something in passing, if he is still there. `text` is shown as it is, never parsed."""
+        if not self.screen_stack:
+            return
         self.notify(text, severity="error" if bad else "information", markup=False, timeout=6)
 
     def go(self, view: str) -> View:
         """Bring a view to the front and return it."""
+        self._leave_what_is_on_top()
         self.switch_mode(view)
+        self._leave_what_is_on_top()
         self.read_now()
         front = self.view
         assert front is not None
         if self.snapshot is not None:
             front.take(self.snapshot)
         return front
+
+    def _leave_what_is_on_top(self) -> None:
+        while isinstance(self.screen, View) and self.screen.ON_TOP:
+            self.pop_screen()
+
+    def carry_out(self, writing: Coroutine[Any, Any, None]) -> None:
+        """Do what an operator has confirmed, whatever becomes of the view; what goes wrong is said."""
+
+        async def told() -> None:
+            try:
+                await writing
+            except RelayError as error:
+                self.say(str(error), bad=True)
+
+        task = asyncio.get_running_loop().create_task(told(), name="write")
+        self._writes.add(task)
+        task.add_done_callback(self._written)
+
+    def _written(self, task: asyncio.Task[None]) -> None:
+        self._writes.discard(task)
+        if not task.cancelled() and (defect := task.exception()) is not None and self.is_running:
+            self._handle_exception(defect)  # type: ignore[arg-type] # as a worker's is
 
     def show_check(self, lines: list[str], *, ok: bool | None) -> None:
         """Keep the health check's lines, and show them where they are to be seen; `ok` once it is over."""
@@ -252,7 +292,7 @@ class ConsoleApp(TypeAhead):
         yield SystemCommand("Quit the console", "q on the overview", self.action_quit)
 
     def _run_on(self, view: View, action: str) -> None:
-        asyncio.get_running_loop().create_task(view.run_action(action), name=action)
+        self.run_worker(view.run_action(action), name=action)
 
 
 __all__ = ["VIEWS", "WINDOWS", "ConsoleApp", "operator_name"]

@@ -18,9 +18,9 @@ import psycopg
 from console.tail import entry_of
 from relay.errors import RelayError
 from relay.store import actions, browse, facts, instances, replays
-from relay.store.database import SILENCE_S, no_longer_than, unavailable
+from relay.store.database import SILENCE_S, no_longer_than
 from relay.store.replays import PlanRequest
-from relay.store.sessions import open_session
+from relay.store.sessions import open_session, trouble
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -89,7 +89,7 @@ class Desk:
         """The connection, opened anew after a failure.
 
         Raises:
-            StoreUnavailable: Postgres is away.
+            RelayError: Postgres is away, has no tables, or refuses.
             ReadOnlyError: `write`, and the console is read-only.
         """
         if write and self._read_only:
@@ -102,10 +102,10 @@ class Desk:
                     )
                 with no_longer_than(SILENCE_S, self._connection):
                     yield self._connection
-            except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
+            except (psycopg.Error, OSError) as error:
                 if self._connection is not None:
                     await self._connection.close()
-                raise unavailable(error) from error
+                raise trouble(error) from error
 
     async def propose(self, condition: Condition, text: str = "", edited_body: bytes | None = None) -> Proposal:
         """Freeze the dead letters that `condition` holds for, oldest first. `text` is its filter."""
@@ -164,7 +164,7 @@ class Desk:
         """A connection of its own, for reading what takes long.
 
         Raises:
-            StoreUnavailable: Postgres is away.
+            RelayError: Postgres is away, has no tables, or refuses.
         """
         try:
             connection = await open_session(
@@ -173,8 +173,8 @@ class Desk:
             async with connection:
                 with no_longer_than(3 * SILENCE_S, connection):
                     yield connection
-        except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
-            raise unavailable(error) from error
+        except (psycopg.Error, OSError) as error:
+            raise trouble(error) from error
 
     async def detail(self, row_id: int) -> Detail | None:
         """Everything about one delivery; None if it is gone."""

@@ -13,8 +13,8 @@ import psycopg
 
 from console import snapshot
 from relay.store import log, replays
-from relay.store.database import heeding_cancellation, no_longer_than, unavailable
-from relay.store.sessions import open_session
+from relay.store.database import heeding_cancellation, no_longer_than
+from relay.store.sessions import open_session, trouble
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -34,6 +34,10 @@ class Front(Protocol):
 
     def reading(self) -> tuple[Reading | None, timedelta]:
         """What the view in front wants, and how far back the minutes reach."""
+
+    @property
+    def watched_plan(self) -> int | None:
+        """The replay that is being watched."""
 
     def show(self, snapshot: Snapshot) -> None:
         """A new snapshot."""
@@ -63,10 +67,8 @@ class Poller:
             try:
                 with heeding_cancellation():
                     await self._connect_and_watch()
-            except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
-                self._front.disconnected("The database's tables are of another version: run `relay migrate` there")
             except (psycopg.Error, OSError) as error:
-                self._front.disconnected(str(unavailable(error)))
+                self._front.disconnected(str(trouble(error)))
             await asyncio.sleep(_RECONNECT_S)
 
     async def _connect_and_watch(self) -> None:
@@ -89,7 +91,9 @@ class Poller:
             reading, minutes_of = self._front.reading()
             began = time.monotonic()
             with no_longer_than(_SILENCE_S, connection):
-                last = await snapshot.read(connection, reading, minutes_of=minutes_of, last=last)
+                last = await snapshot.read(
+                    connection, reading, minutes_of=minutes_of, watched=self._front.watched_plan, last=last
+                )
             self._front.show(last)
             await self._rest(connection, began)
 

@@ -22,22 +22,23 @@ from relay.filters import Condition, compile_filter
 from relay.settings import AGENT_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Collection, Coroutine, Sequence
 
     from console.desk import Proposal
-    from relay.store.replays import Control
+    from relay.store.replays import Control, DeadLetter
 
 _LISTED = 6
 _BY_KEY = 50
 _DRY_ROWS = 8
+_CAUSES = 2
 
 
 class Replaying(View):
     """A view that can replay."""
 
-    def replay_matching(self, text: str) -> None:
-        """Propose a replay of all that the filter `text` matches."""
-        self._consider(compile_filter(text), text=text, by_filter=True)
+    def replay_matching(self, text: str, *, but: Collection[int] = ()) -> None:
+        """Propose a replay of all that the filter `text` matches, but for those that are spared."""
+        self._consider(_matching(text, but), text=text, by_filter=True)
 
     def replay_rows(self, row_ids: Sequence[int]) -> None:
         """Propose a replay of certain dead letters."""
@@ -47,40 +48,46 @@ class Replaying(View):
         """Propose a replay of one dead letter with another body."""
         self._consider(Condition("d.id = %(id)s", {"id": row_id}), edited_body=body)
 
-    def work(self, doing: Awaitable[Any]) -> None:
-        """Do something with the database beside the screen; what goes wrong is said."""
+    def look_up(self, reading: Coroutine[Any, Any, None]) -> None:
+        """Read something that the view wants to go on with; what goes wrong is said. It ends with the view."""
 
         async def told() -> None:
             try:
-                await doing
+                await reading
             except RelayError as error:
                 self.console.say(str(error), bad=True)
 
-        self.run_worker(told(), exclusive=False)
+        self.run_worker(told(), group="look-up", exclusive=True)
 
     def _consider(
         self, condition: Condition, *, text: str = "", by_filter: bool = False, edited_body: bytes | None = None
     ) -> None:
-        waiting = self.question.wait("replay", "Freezing what would be sent …")
+        waiting = self.question.wait("replay", "Freezing what would be sent …", follows=Kind.COUNT)
         proposing = self.console.desk.propose(condition, text, edited_body)
-        self.work(self._propose(proposing, waiting, by_filter=by_filter))
+        self.look_up(self._propose(proposing, waiting, by_filter=by_filter))
 
-    async def _propose(self, proposing: Awaitable[Proposal], waiting: Prompt, *, by_filter: bool) -> None:
-        """Ask for what is proposed, unless the operator has closed `waiting`: what comes then is no longer wanted."""
+    async def _frozen(self, proposing: Awaitable[Proposal], waiting: Prompt) -> Proposal | None:
+        """What is proposed; None if there is nothing, or if the operator has closed `waiting` in the meantime."""
         try:
             proposal = await proposing
         except RelayError:
-            if self.question.shows(waiting):
+            if self.is_up and self.question.shows(waiting):
                 self.question.close()
             raise
-        if not self.question.shows(waiting):
-            return
-        if not proposal.letters or proposal.agent is None:
-            self.question.close()
+        if not self.is_up or not self.question.shows(waiting):
+            return None
         if not proposal.letters:
-            self.console.say("No dead letter matches: somebody else dealt with them", bad=True)
+            self.question.close()
+            self.console.say("No dead letter matches, or no longer", bad=True)
+            return None
+        return proposal
+
+    async def _propose(self, proposing: Awaitable[Proposal], waiting: Prompt, *, by_filter: bool) -> None:
+        proposal = await self._frozen(proposing, waiting)
+        if proposal is None:
             return
         if proposal.agent is None:
+            self.question.close()
             self.console.say("No relay is running, so nobody would send them. Start one with `relay serve`", bad=True)
             return
         count = len(proposal.letters)
@@ -91,7 +98,7 @@ class Replaying(View):
                 lines=self._lines(proposal),
                 kind=Kind.COUNT if typed else Kind.YES,
                 expected=str(count),
-                then=lambda _: self.work(self._send(proposal)),
+                then=lambda _: self._send(proposal),
                 dry=partial(self._dry_run, proposal),
             )
         )
@@ -112,14 +119,7 @@ class Replaying(View):
         ]
         if len(letters) > 1:
             lines.append(Content(f"{canary}{pace}"))
-        if len(letters) == 1 or (len(letters) <= _BY_KEY and not proposal.filter):
-            lines += [
-                Content(f"  {clean(letter.delivery_id, limit=40)}  {clean(letter.event or '-', limit=40)}  "
-                        f"conv {clean(letter.conversation_id or '-', limit=20)}  {letter.final_status}")
-                for letter in letters[:_LISTED]
-            ]  # fmt: skip
-            if len(letters) > _LISTED:
-                lines.append(Content(f"  … and {len(letters) - _LISTED} more"))
+        lines += _which(letters, listed=len(letters) == 1 or (len(letters) <= _BY_KEY and not proposal.filter))
         lines.append(_agent_now(proposal) + Content("  Sent ones can't be unsent."))
         return lines
 
@@ -139,21 +139,35 @@ class Replaying(View):
         ]
         self.question.ask(Prompt(title="dry run", lines=lines, kind=Kind.NOTICE))
 
-    async def _send(self, proposal: Proposal) -> None:
-        plan_id = await self.console.desk.send(proposal)
+    def _send(self, proposal: Proposal) -> None:
+        waiting = self.question.wait("replay", f"Handing {plural(len(proposal.letters), 'delivery')} to the relay …")
+        self.console.carry_out(self._hand_over(proposal, waiting))
+
+    async def _hand_over(self, proposal: Proposal, waiting: Prompt) -> None:
+        """Enqueue the plan, and show its way unless the operator has turned to something else."""
+        plan_id: int | None = None
+        try:
+            plan_id = await self.console.desk.send(proposal)
+        finally:
+            watched = self.is_up and self.question.shows(waiting)
+            if watched and plan_id is None:
+                self.question.close()
         self.marks_served()
-        self.question.watch_plan(plan_id, self._steer)
+        if watched:
+            self.question.watch_plan(plan_id, self._steer)
+        else:
+            self.console.say(f"Replay #{plan_id} is with the relay; 6 shows it")
         self.console.read_now()
 
     def _steer(self, plan_id: int, control: Control) -> None:
-        self.work(self.console.desk.control(plan_id, control))
+        self.console.carry_out(self.console.desk.control(plan_id, control))
         self.console.read_now()
 
     # Editing and discarding
 
     def edit(self, row_id: int) -> None:
         """Open the editor on a dead letter's payload; what comes back is proposed as a replay."""
-        self.work(self._edit(row_id))
+        self.look_up(self._edit(row_id))
 
     async def _edit(self, row_id: int) -> None:
         from console.screens.editor import EditorScreen  # noqa: PLC0415 - loaded when it is first wanted
@@ -164,22 +178,46 @@ class Replaying(View):
             if changed is not None:
                 self.replay_edited(row_id, changed)
 
-        self.app.push_screen(EditorScreen(body), edited)
+        if self.app.screen is self:
+            self.app.push_screen(EditorScreen(body), edited)
 
-    def ask_discard(self, ids: list[int]) -> None:
+    def discard_matching(self, text: str, *, but: Collection[int] = ()) -> None:
+        """Ask whether all that the filter `text` matches is to be discarded, but for those that are spared."""
+        self._ask_discard(_matching(text, but), text)
+
+    def discard_rows(self, row_ids: Sequence[int]) -> None:
+        """Ask whether certain dead letters are to be discarded."""
+        self._ask_discard(Condition("d.id = ANY(%(ids)s)", {"ids": list(row_ids)}))
+
+    def _ask_discard(self, condition: Condition, text: str = "") -> None:
+        waiting = self.question.wait("discard", "Freezing what would be discarded …", follows=Kind.TEXT)
+        self.look_up(self._propose_discard(self.console.desk.propose(condition, text), waiting))
+
+    async def _propose_discard(self, proposing: Awaitable[Proposal], waiting: Prompt) -> None:
         """Ask for the reason, then for the count if there are many."""
+        proposal = await self._frozen(proposing, waiting)
+        if proposal is None:
+            return
+        letters = proposal.letters
+        ids = [letter.id for letter in letters]
+
+        def discard(reason: str) -> None:
+            self.console.carry_out(self._discard_rows(ids, reason))
 
         def confirm(reason: str) -> None:
             if len(ids) == 1:
-                self.work(self._discard_rows(ids, reason))
+                discard(reason)
                 return
             self.question.ask(
                 Prompt(
                     title="discard",
-                    lines=[Content(f"{plural(len(ids), 'dead letter')} will never be sent: {reason}")],
+                    lines=[
+                        Content(f"{plural(len(ids), 'dead letter')} will never be sent: {reason}"),
+                        *_which(letters, listed=False),
+                    ],
                     kind=Kind.COUNT,
                     expected=str(len(ids)),
-                    then=lambda _: self.work(self._discard_rows(ids, reason)),
+                    then=lambda _: discard(reason),
                 )
             )
 
@@ -189,8 +227,10 @@ class Replaying(View):
                 lines=[
                     Content.assemble(
                         ("Discard ", ""), (plural(len(ids), "dead letter"), "bold"), " as ",
-                        (self.console.operator, "bold"), ". It stays on record and will not be sent. Type the reason",
-                    )
+                        (self.console.operator, "bold"), ". They stay" if len(ids) > 1 else ". It stays",
+                        " on record and will not be sent. Type the reason",
+                    ),
+                    *_which(letters, listed=len(letters) <= _LISTED),
                 ],
                 kind=Kind.TEXT,
                 then=confirm,
@@ -205,6 +245,29 @@ class Replaying(View):
 
     def marks_served(self) -> None:
         """Called once what was marked is on its way, to be replayed or discarded."""
+
+
+def _matching(text: str, but: Collection[int]) -> Condition:
+    condition = compile_filter(text)
+    if not but:
+        return condition
+    return Condition(f"({condition.sql}) AND d.id <> ALL(%(spared)s)", condition.parameters | {"spared": list(but)})
+
+
+def _which(letters: Sequence[DeadLetter], *, listed: bool) -> list[Content]:
+    """Which ones: a line each as far as they are to be listed, else what became of how many of them."""
+    if listed:
+        lines = [
+            Content(f"  {clean(letter.delivery_id, limit=40)}  {clean(letter.event or '-', limit=40)}  "
+                    f"conv {clean(letter.conversation_id or '-', limit=20)}  {letter.final_status}")
+            for letter in letters[:_LISTED]
+        ]  # fmt: skip
+        more = len(letters) - _LISTED
+        return [*lines, Content(f"  … and {more} more")] if more > 0 else lines
+    causes = Counter((letter.final_status or "–", letter.last_error or "–") for letter in letters).most_common()
+    told = [f"{number:,} × {clean(error, limit=80)}" for (_, error), number in causes[:_CAUSES]]
+    more = len(causes) - _CAUSES
+    return [Content("  " + ";  ".join(told) + (f";  and {plural(more, 'other cause')}" if more > 0 else ""))]
 
 
 def _agent_now(proposal: Proposal) -> Content:

@@ -30,13 +30,9 @@ class ScrollingView(Replaying):
 class OnTop(ScrollingView):
     """A view on top of the one that it was opened from."""
 
+    ON_TOP = True
+
     def action_back(self) -> None:
         """Back to that one."""
         self.app.pop_screen()
         self.console.read_now()
-
-    def action_view(self, name: str) -> None:
-        """Leave, and go to a view."""
-        while isinstance(self.app.screen, OnTop):
-            self.app.pop_screen()
-        self.console.go(name)

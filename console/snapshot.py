@@ -14,7 +14,7 @@ import psycopg
 
 from console.clean import clean
 from console.tail import entry_of
-from relay.store import browse, overview
+from relay.store import browse, overview, replays
 from relay.store.database import one_moment
 
 if TYPE_CHECKING:
@@ -77,9 +77,16 @@ class Seen:
 
 
 async def read(
-    connection: Connection, reading: Reading | None, *, minutes_of: timedelta, last: Snapshot | None = None
+    connection: Connection,
+    reading: Reading | None,
+    *,
+    minutes_of: timedelta,
+    watched: int | None = None,
+    last: Snapshot | None = None,
 ) -> Snapshot:
     """Read a snapshot, in one transaction. What `reading` wants is taken from the `last` one while it rests.
+
+    `watched` is a plan that is read however old it is.
 
     Raises:
         psycopg.Error: Postgres is away, or took longer than the connection's `statement_timeout`.
@@ -89,6 +96,9 @@ async def read(
         state = await overview.read_within(connection, minutes_of=minutes_of)
         groups = await browse.groups(connection)
         plans = await browse.plans(connection, _PLANS)
+        if watched is not None and all(plan.id != watched for plan in plans):
+            older = await replays.plan(connection, watched)
+            plans += [] if older is None else [older]
         tail = await browse.log_before(connection, None, TAIL_LINES)
         resting = last is not None and last.reading == reading and _rests(last.seen)
         seen = last.seen if last is not None and resting else await _see(connection, reading)

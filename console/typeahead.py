@@ -40,7 +40,11 @@ class TypeAhead(App[None]):
 
     async def on_event(self, event: events.Event) -> None:
         """Pass a key on, or keep it until it is its turn."""
-        if not isinstance(event, (events.Key, events.Paste)) or event.is_forwarded:
+        if not isinstance(event, (events.Key, events.Paste)):
+            await super().on_event(event)
+        elif not self.screen_stack:
+            return  # the app is about to end
+        elif event.is_forwarded:
             await super().on_event(event)
         elif self._under_way:
             self._ahead.append(event)
@@ -65,13 +69,15 @@ class TypeAhead(App[None]):
         self._send_echo(1)
 
     def _send_echo(self, lap: int) -> None:
+        if not self.screen_stack:
+            return
         echo = self.Echo(self._number, lap)
         if not (self.focused or self.screen).post_message(echo):
             self.post_message(echo)  # who has the focus is about to end
 
     async def _next(self) -> None:
         self._under_way = False
-        if self._ahead:
+        if self._ahead and self.screen_stack:
             await self._take(self._ahead.popleft())
             if self._ahead:
                 self._be_patient()

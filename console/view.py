@@ -30,9 +30,10 @@ WIDE = 110
 
 
 class View(Screen[None]):
-    """A screen that shows snapshots. `VIEW` is its name in the table of actions."""
+    """A screen that shows snapshots. `VIEW` is its name in the table of actions; `ON_TOP` of another it is opened."""
 
     VIEW: ClassVar[str]
+    ON_TOP: ClassVar[bool] = False
     AUTO_FOCUS = "LineList"
 
     def compose(self) -> ComposeResult:
@@ -78,7 +79,7 @@ class View(Screen[None]):
     @property
     def is_up(self) -> bool:
         """True while its widgets are there."""
-        return self.is_mounted and self.app.is_running
+        return self.is_mounted and self.is_running and self.app.is_running
 
     def take(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""
@@ -95,8 +96,11 @@ class View(Screen[None]):
         app, snapshot = self.console, self.console.snapshot
         width = self.app.size.width
         self.query_one("#keys", Static).update(self._keys(width))
+        cause = self.query_one("#cause", Static)
+        cause.set_class(app.trouble is not None, "trouble")
         if snapshot is None:
             self.query_one("#status", Static).update(self._waiting())
+            cause.update(Content(f" {app.trouble}. Trying again." if app.trouble else ""))
             return
         age_s = time.monotonic() - snapshot.read_at
         self.query_one("#status", Static).update(
@@ -110,10 +114,9 @@ class View(Screen[None]):
                 place=app.place,
             )
         )
-        cause = self.query_one("#cause", Static)
         if app.trouble is not None:
             cause.update(Content(f" {app.trouble}. Trying again; the figures are {int(age_s)} s old."))
-            cause.set_classes("bad")
+            cause.set_classes("bad trouble")
         else:
             found = cause_of(snapshot)
             cause.update(self._cause(found, width))
@@ -121,7 +124,8 @@ class View(Screen[None]):
 
     def _waiting(self) -> Content:
         """What stands on top until something was read."""
-        return Content.assemble((" hotdash ", "bold reverse"), f" {self.console.trouble or 'connecting to Postgres'}")
+        what = "nothing could be read yet" if self.console.trouble else "connecting to Postgres"
+        return Content.assemble((" hotdash ", "bold reverse"), f" {what}")
 
     def _cause(self, cause: Cause, width: int) -> Content:
         hint = "  enter opens them" if cause.group is not None and self.VIEW == OVERVIEW else ""
@@ -207,7 +211,7 @@ class View(Screen[None]):
         """Run the runbook's health check and show its lines."""
         from console.checks import run_health_check  # noqa: PLC0415 - loads an HTTP client when it is first wanted
 
-        self.run_worker(run_health_check(self.console), group="check", exclusive=True)
+        self.console.run_worker(run_health_check(self.console), group="check", exclusive=True)
 
     def action_diagnose(self) -> None:
         """Walk the runbook's troubleshooting."""

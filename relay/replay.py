@@ -30,6 +30,7 @@ AT_ONCE = 32
 
 PLANS_AT_ONCE = 4
 _LOOK_EVERY_S = 0.25
+_CLOSE_S = 2
 
 
 class Replayer:
@@ -61,7 +62,8 @@ class Replayer:
         tasks = list(self._working.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLOSE_S)
 
     async def _work(self, plan: Plan) -> None:
         """Work on one plan to its end. If Postgres goes away it is let go of, to be claimed again later."""

@@ -44,6 +44,7 @@ DRAIN_S = 15
 """How long a stopping relay waits for what is in flight, after its listeners have closed."""
 
 _SERVICES_END_S = 2
+_GOODBYE_S = 3
 _ORPHAN_S = 2 * STORE_PATIENCE_S + 5
 _RETENTION_S = 900
 _TAIL_BATCH = 2_000
@@ -106,13 +107,23 @@ class Runtime:
         self._watch = AlertWatch(settings, self.database, self.instance.id, self._log)
         self._auto_replay = AutoReplay(self.database, self.instance.id, self._log)
         self._main: asyncio.Task[None] | None = None
+        self.defect: BaseException | None = None
         self._stopping = asyncio.Event()
         self._unavailable = False
 
-    async def start(self) -> None:
-        """Start the services in the background; webhooks wait until the store is ready."""
+    async def start(self, on_defect: Callable[[], object] = lambda: None) -> None:
+        """Start the services in the background; webhooks wait until the store is ready.
+
+        `on_defect` is called if they end by themselves, which they never should: `defect` then says by what.
+        """
         await self.database.open()
         self._main = asyncio.create_task(self._run(), name="relay runtime")
+        self._main.add_done_callback(lambda main: None if main.cancelled() else self._fail(main, on_defect))
+
+    def _fail(self, main: asyncio.Task[None], on_defect: Callable[[], object]) -> None:
+        self.defect = main.exception()
+        self._log.critical("The relay's services have ended by a defect; it stops", error=repr(self.defect))
+        on_defect()
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """Stop in good order: drain, hand back what is left, say goodbye."""
@@ -126,9 +137,8 @@ class Runtime:
             if not ended:
                 self._log.error("A service does not end; the relay stops without it")
         try:
-            async with asyncio.timeout(3):
-                await self._say_goodbye()
-        except (StoreUnavailable, TimeoutError):
+            await self._say_goodbye()
+        except StoreUnavailable:
             self._log.warning("Postgres is away; what was in flight is taken over when the lease runs out")
         for lane in (self._receipt_lane, self._finish_lane, self._tail_lane):
             await lane.close()
@@ -136,7 +146,7 @@ class Runtime:
         await self.database.close()
 
     async def _say_goodbye(self) -> None:
-        async with self.database.connection() as connection:
+        async with self.database.connection(_GOODBYE_S) as connection:
             handed_back = await deliveries.hand_back(connection, self.instance.id)
             await replays.let_go(connection, self.instance.id)
             await instances.leave_duties(connection, self.instance.id)

@@ -132,15 +132,21 @@ def settle_garbage_collection() -> None:
 async def serve_worker(
     settings: Settings, dsn: str, identity: Identity, bound: socket.socket, sink: LogSink, stop: asyncio.Event
 ) -> None:
-    """Serve on `bound` until `stop` is set, then drain. Takes `STOP_WITHIN_S` from there at most."""
+    """Serve on `bound` until `stop` is set, then drain. Takes `STOP_WITHIN_S` from there at most.
+
+    Raises:
+        BaseException: whatever ended the services by a defect; the relay has stopped in good order.
+    """
     runtime = Runtime(settings, dsn, identity, sink)
     settle_garbage_collection()
-    await runtime.start()
+    await runtime.start(stop.set)
     try:
         deadline_s = settings.chatwoot_webhook_response_deadline_ms / 1000
         await serve_http(create_app(runtime), bound, stop, answer_s=min(_ANSWER_S, deadline_s + 1))
     finally:
         await runtime.stop()
+    if runtime.defect is not None:
+        raise runtime.defect
 
 
 async def serve_http(app: Quart, bound: socket.socket, stop: asyncio.Event, *, answer_s: float) -> None:

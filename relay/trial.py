@@ -6,7 +6,6 @@ count for no rate and no alert.
 
 from __future__ import annotations
 
-import json
 import time
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -54,5 +53,5 @@ async def post_test(settings: Settings, event: str, delivery_id: str) -> tuple[i
     took_ms = round((time.perf_counter() - began) * 1000)
     try:
         return response.status_code, response.json(), took_ms
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, or not even text
         return response.status_code, response.text[:500], took_ms

@@ -13,8 +13,11 @@ from console import panels, words
 from console.actions import ACTIVITY, bindings_of
 from console.clean import clean
 from console.replaying import Replaying
+from console.snapshot import clean_plan
 from console.widgets.lines import Line, LineList
-from relay.store import actions
+from console.widgets.question import Kind, Prompt
+from relay.store import actions, browse
+from relay.store.replays import Control, PlanState
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -22,17 +25,28 @@ if TYPE_CHECKING:
     from console.snapshot import Snapshot
     from relay.store.actions import OperatorAction
     from relay.store.database import Connection
+    from relay.store.replays import Plan
 
 _MOST = 200
+_PARTS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class ActivityReading:
-    """Read the newest of the audit."""
+    """Read the newest plans, and the newest of the audit."""
 
-    async def read(self, connection: Connection) -> list[OperatorAction]:
-        """Read it."""
-        return await actions.newest(connection, limit=_MOST)
+    async def read(self, connection: Connection) -> Activity:
+        """Read them."""
+        plans = [clean_plan(plan) for plan in await browse.plans(connection, _MOST)]
+        return Activity(plans, await actions.newest(connection, limit=_MOST))
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Newest first."""
+
+    plans: list[Plan]
+    audit: list[OperatorAction]
 
 
 class ActivityView(Replaying):
@@ -41,53 +55,103 @@ class ActivityView(Replaying):
     VIEW = ACTIVITY
     BINDINGS = bindings_of(ACTIVITY)
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._plans: dict[int, Plan] = {}
+        self._audit: dict[int, OperatorAction] = {}
+
     def compose_body(self) -> ComposeResult:
         """Two lists."""
         with Vertical(classes="pane", id="plans-pane"):
-            yield LineList(id="plans", empty="  No replay was ever asked for.")
+            yield LineList(id="plans", empty="  No replay was ever asked for.", newest_first=True)
         with Vertical(classes="pane", id="audit-pane"):
-            yield LineList(id="audit", empty="  Nobody has done anything yet.")
+            yield LineList(id="audit", empty="  Nobody has done anything yet.", newest_first=True)
         yield Static("", id="activity-hint", markup=False)
 
     def on_mount(self) -> None:
         """Name the panes."""
-        self.query_one("#plans-pane").border_title = "Replays ─ enter watches one, p pauses it, x stops it"
+        steering = "" if self.console.read_only else ", p pauses a running one, x stops it"
+        self.query_one("#plans-pane").border_title = f"Replays ─ enter watches one{steering}"
         self.query_one("#audit-pane").border_title = "Who did what"
 
     def reading(self) -> ActivityReading:
-        """The audit."""
+        """Plans and audit."""
         return ActivityReading()
 
     def paint(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""
+        if not isinstance(snapshot.view, Activity):
+            return
         width, now = self.app.size.width - 2, snapshot.overview.at
+        self._audit = {action.id: action for action in snapshot.view.audit}
+        self._plans = {plan.id: plan for plan in snapshot.view.plans}
         self.query_one("#plans", LineList).show(
-            [Line(plan.id, panels.plan_line(plan, now, width)) for plan in snapshot.plans],
+            [Line(plan.id, panels.plan_line(plan, now, width)) for plan in snapshot.view.plans],
             header=Content(f" {'WHEN':<13} {'WHO':<14} PLAN"),
         )
-        if not isinstance(snapshot.view, list):
-            return
         self.query_one("#audit", LineList).show(
-            [Line(action.id, self._line(action, now, width)) for action in snapshot.view],
+            [Line(action.id, self._line(action, now, width)) for action in snapshot.view.audit],
             header=Content(f" {'WHEN':<13} {'WHO':<14} {'WHAT':<16} DETAILS"),
         )
 
     def _line(self, action: OperatorAction, now: object, width: int) -> Content:
         when = words.day_clock(action.at, now)  # type: ignore[arg-type]
-        about = [f"plan #{action.plan_id}"] if action.plan_id is not None else []
-        about += [f"{key}: {value}" for key, value in {**action.details, **(action.result or {})}.items() if value]
-        about += [action.reason] if action.reason else []
         line = Content.assemble(
             (f" {when:<13} ", "$text-muted"),
             (f"{clean(action.operator, limit=14):<14} ", "bold"),
             f"{clean(action.action, limit=16):<16} ",
-            clean("  ".join(about), limit=300),
+            clean("  ".join(_about(action)), limit=300),
         )
         return line.truncate(width, ellipsis=True)
 
+    def _whole(self, action: OperatorAction) -> list[Content]:
+        head = Content.assemble(
+            (f"{action.at:%Y-%m-%d %H:%M:%S}Z  ", "$text-muted"),
+            (clean(action.operator, limit=60), "bold"),
+            f"  {clean(action.action, limit=40)}",
+        )
+        return [head, *(Content(f"  {clean(part, limit=300)}") for part in _about(action)[:_PARTS])]
+
     def on_line_list_opened(self, event: LineList.Opened) -> None:
-        """Watch a plan."""
+        """Watch a plan, or read a line of the audit to its end."""
         if event.lines.id == "plans" and isinstance(event.key, int):
-            self.question.watch_plan(event.key, self._steer)
-            if self.console.snapshot is not None:
-                self.question.follow(self.console.snapshot.plans)
+            self._watch(event.key)
+        elif isinstance(event.key, int) and event.key in self._audit:
+            self.question.ask(Prompt(title="who did what", lines=self._whole(self._audit[event.key]), kind=Kind.NOTICE))
+
+    def _watch(self, plan_id: int) -> None:
+        self.question.watch_plan(plan_id, self._steer, enter_closes=False)
+        self.question.follow(list(self._plans.values()))
+
+    @property
+    def _steerable(self) -> Plan | None:
+        """The replay under the cursor, if it has not ended and may be steered from here."""
+        lines = self.lines
+        key = lines.key if lines is not None and lines.id == "plans" else None
+        plan = self._plans.get(key) if isinstance(key, int) else None
+        return None if plan is None or plan.ended or self.console.read_only else plan
+
+    def action_pause(self) -> None:
+        """Pause the running replay under the cursor, or let it go on; with none there, pause painting."""
+        plan = self._steerable
+        if plan is None:
+            super().action_pause()
+        else:
+            self._watch(plan.id)
+            self._steer(plan.id, Control.RESUME if plan.state is PlanState.PAUSED else Control.PAUSE)
+
+    def action_escalate(self) -> None:
+        """Stop the running replay under the cursor; with none there, escalate."""
+        plan = self._steerable
+        if plan is None:
+            super().action_escalate()
+        else:
+            self._watch(plan.id)
+            self._steer(plan.id, Control.STOP)
+
+
+def _about(action: OperatorAction) -> list[str]:
+    """What there is to say of it, part by part. Not clean."""
+    about = [f"plan #{action.plan_id}"] if action.plan_id is not None else []
+    about += [f"{key}: {value}" for key, value in {**action.details, **(action.result or {})}.items() if value]
+    return about + ([action.reason] if action.reason else [])

@@ -10,7 +10,6 @@ from console.rows import WINDOW
 from console.screens.listing import RowsView
 from console.widgets.lines import LineList
 from relay.delivery import State
-from relay.filters import compile_filter
 
 if TYPE_CHECKING:
     from console.snapshot import Snapshot
@@ -27,7 +26,7 @@ class DeadLettersView(RowsView):
     def paint(self, snapshot: Snapshot) -> None:
         """Show the window; rows that are gone are marked no more."""
         super().paint(snapshot)
-        if self._page is not None and self._page.live and len(self._page.rows) < WINDOW:
+        if self._page is not None and self._page.live and len(self._page.rows) < WINDOW and not self.filter_text:
             self._marks &= set(self._rows)
 
     # Marks
@@ -41,8 +40,10 @@ class DeadLettersView(RowsView):
         row = self.row
         if row is None:
             return
-        self._all_marked = False
-        self._marks ^= {row.id}
+        if self._all_marked:
+            self._spared ^= {row.id}
+        else:
+            self._marks ^= {row.id}
         self._last_mark = row.id
         self._repaint_marks()
         self.action_cursor("down")
@@ -58,14 +59,17 @@ class DeadLettersView(RowsView):
         self._repaint_marks()
 
     def action_mark_all(self) -> None:
-        """Mark all that match the filter, in sight or not."""
+        """Mark all that match the filter, in sight or not; space then spares one."""
+        if not self._rows:
+            self.say_empty()
+            return
         self._all_marked = True
+        self._spared.clear()
         self._repaint_marks()
 
     def action_unmark(self) -> None:
         """Unmark all."""
-        self._marks.clear()
-        self._all_marked = False
+        self._unmark_all()
         self._repaint_marks()
 
     # What can be done
@@ -73,36 +77,39 @@ class DeadLettersView(RowsView):
     def action_replay(self) -> None:
         """Replay the marked, else the row under the cursor."""
         if self._all_marked:
-            self.action_replay_all()
+            self.replay_matching(self.filter_text, but=self._spared)
         elif self._marks:
             self.replay_rows(sorted(self._marks))
         elif self.row is not None:
             self.replay_rows([self.row.id])
+        else:
+            self.say_empty()
 
     def action_replay_all(self) -> None:
         """Replay all that match."""
-        self.replay_matching(self.filter_text)
+        if self._page is not None and not self._rows:
+            self.say_empty()
+        else:
+            self.replay_matching(self.filter_text)
 
     def action_edit(self) -> None:
         """Edit the payload, then replay it."""
         if self.row is not None:
             self.edit(self.row.id)
+        else:
+            self.say_empty()
 
     def action_discard(self) -> None:
         """Discard the marked, else the row under the cursor."""
-        self.work(self._discard())
-
-    async def _discard(self) -> None:
-        """Freeze what would be discarded, and ask why."""
         if self._all_marked:
-            proposal = await self.console.desk.propose(compile_filter(self.filter_text), self.filter_text)
-            ids = [letter.id for letter in proposal.letters]
+            self.discard_matching(self.filter_text, but=self._spared)
+        elif self._marks:
+            self.discard_rows(sorted(self._marks))
+        elif self.row is not None:
+            self.discard_rows([self.row.id])
         else:
-            ids = sorted(self._marks) or ([self.row.id] if self.row else [])
-        if ids:
-            self.ask_discard(ids)
+            self.say_empty()
 
     def marks_served(self) -> None:
         """What was marked is dealt with: who presses `r` again means something else."""
-        self._marks.clear()
-        self._all_marked = False
+        self._unmark_all()

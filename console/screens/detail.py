@@ -119,11 +119,11 @@ class DetailView(OnTop):
     def action_discard(self) -> None:
         """Discard this one, with a reason."""
         if self._is_dead():
-            self.ask_discard([self._row_id])
+            self.discard_rows([self._row_id])
 
     def action_copy(self) -> None:
         """Copy the payload."""
-        self.work(self._copy())
+        self.look_up(self._copy())
 
     async def _copy(self) -> None:
         body = await self.console.desk.body(self._row_id)
@@ -135,4 +135,4 @@ class DetailView(OnTop):
 
     def action_copy_curl(self) -> None:
         """Copy a curl command."""
-        self.work(copy_curl(self.console, self._row_id))
+        self.look_up(copy_curl(self.console, self._row_id))

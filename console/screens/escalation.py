@@ -65,7 +65,7 @@ class EscalationView(InquiryView):
         """Append it, once."""
         if self._incident is not None and not self._filed:
             self._filed = True
-            self.work(self._file(self._incident))
+            self.console.carry_out(self._file(self._incident))
 
     async def _file(self, told: Incident) -> None:
         try:

@@ -56,6 +56,7 @@ class RowsView(Replaying, View):
         self._last_mark: int | None = None
         self._detail: Detail | None = None
         self._all_marked = False
+        self._spared: set[int] = set()
         self._too_slow: RowsReading | None = None
         self._filter_error = ""
         self._typing: Timer | None = None
@@ -67,7 +68,7 @@ class RowsView(Replaying, View):
         yield Static("", id="filter-line", markup=False)
         with Container(id="columns"):
             with Vertical(id="rows-pane"):
-                yield LineList(id="rows")
+                yield LineList(id="rows", newest_first=True)
             with VerticalScroll(id="peek", can_focus=False):
                 yield Static("", id="peek-text", markup=False)
 
@@ -133,11 +134,20 @@ class RowsView(Replaying, View):
 
     def _marked_text(self) -> str:
         if self._all_marked:
-            return "all that match are marked"
+            return f"all but {len(self._spared)} marked" if self._spared else "all marked"
         return f"{len(self._marks)} marked" if self._marks else ""
 
     def _is_marked(self, row_id: int) -> bool:
-        return self._all_marked or row_id in self._marks
+        return row_id not in self._spared if self._all_marked else row_id in self._marks
+
+    def _unmark_all(self) -> None:
+        self._marks.clear()
+        self._spared.clear()
+        self._all_marked = False
+
+    def say_empty(self) -> None:
+        """Say why a key did nothing."""
+        self.console.say("Nothing matches the filter" if self.filter_text else "There is nothing in the list")
 
     def _why_empty(self, snapshot: Snapshot) -> Content:
         if self.filter_text:
@@ -153,11 +163,10 @@ class RowsView(Replaying, View):
         """Show what `text` matches; it is one that parses."""
         self.filter_text = text
         self._anchor, self._up = None, False
-        self._marks.clear()
-        self._all_marked = False
+        self._unmark_all()
         if self.is_mounted:
             self.query_one("#filter", Input).value = text
-            self.query_one("#rows", LineList).move_to(0)
+            self.query_one("#rows", LineList).to_newest()
         self.console.read_now()
 
     def action_filter(self) -> None:
@@ -184,10 +193,13 @@ class RowsView(Replaying, View):
 
     def _filter_by(self, text: str) -> None:
         """Show what `text` matches, which parses, from the newest on."""
+        if self._typing is not None:
+            self._typing.stop()
         if text != self.filter_text:
             self.filter_text = text
             self._anchor, self._up = None, False
             self._all_marked = False
+            self._spared.clear()
             self.console.read_now()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -203,6 +215,8 @@ class RowsView(Replaying, View):
         if box.has_class("open"):
             if self._filter_error:
                 box.value = self.filter_text
+            else:
+                self._filter_by(box.value)
             box.remove_class("open")
             self.query_one("#rows", LineList).focus()
         elif self._marks or self._all_marked:
@@ -313,16 +327,20 @@ class RowsView(Replaying, View):
 
     def action_copy(self) -> None:
         """Copy the delivery id."""
-        if self.row is not None:
-            self.app.copy_to_clipboard(self.row.delivery_id)
-            self.console.say(f"Copied {self.row.delivery_id}")
+        if self.row is None:
+            self.say_empty()
+            return
+        self.app.copy_to_clipboard(self.row.delivery_id)
+        self.console.say(f"Copied {self.row.delivery_id}")
 
     def action_copy_curl(self) -> None:
         """Copy a curl command that sends the delivery to the agent."""
         from console.curl import copy_curl  # noqa: PLC0415
 
-        if self.row is not None:
-            self.work(copy_curl(self.console, self.row.id))
+        if self.row is None:
+            self.say_empty()
+            return
+        self.look_up(copy_curl(self.console, self.row.id))
 
 
 def _key_of(row: Row, view: RowsView) -> Key:

@@ -310,7 +310,7 @@ class LogScreen(Replaying):
         if self._entry is None or self._entry.delivery_id is None:
             self.console.say("That line is about no delivery")
         else:
-            self.work(self._jump_to_delivery(self._entry.delivery_id))
+            self.look_up(self._jump_to_delivery(self._entry.delivery_id))
 
     async def _jump_to_delivery(self, delivery_id: str) -> None:
         from console.screens.detail import DetailView  # noqa: PLC0415 - loaded when it is first wanted
@@ -318,7 +318,7 @@ class LogScreen(Replaying):
         row_id = await self.console.desk.find(delivery_id)
         if row_id is None:
             self.console.say("That delivery is gone", bad=True)
-        else:
+        elif self.app.screen is self:
             self.app.push_screen(DetailView(row_id))
 
 

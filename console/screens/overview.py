@@ -44,7 +44,6 @@ class OverviewView(Replaying, View):
         super().__init__()
         self._groups: dict[tuple[str, str], Group] = {}
         self._sort = 0
-        self._touched = False
 
     def compose_body(self) -> ComposeResult:
         """Charts and lights, groups, the end of the log."""
@@ -129,7 +128,7 @@ class OverviewView(Replaying, View):
             "enter opens, r replays, o sorts"
         )
         cause = cause_of(snapshot).group
-        if cause is not None and not self._touched:
+        if cause is not None and not lines.touched:
             lines.move_to(list(self._groups).index((cause.final_status, cause.last_error)))
 
     def _share_room(self, groups: int) -> None:
@@ -152,11 +151,6 @@ class OverviewView(Replaying, View):
         """The group under the cursor."""
         key = self.query_one("#groups", LineList).key
         return self._groups.get(key) if isinstance(key, tuple) else None
-
-    def action_cursor(self, where: str) -> None:
-        """From here on the cursor stays where it was put."""
-        self._touched = True
-        super().action_cursor(where)
 
     @property
     def lines(self) -> LineList:

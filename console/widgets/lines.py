@@ -34,7 +34,11 @@ class Line:
 
 
 class LineList(ScrollView, can_focus=True):
-    """Rows with a cursor. `show` replaces them."""
+    """Rows with a cursor. `show` replaces them.
+
+    With `newest_first` the cursor stays on the first row, whichever that is, until it is moved; `top` puts it there
+    again. `touched` says whether it was ever moved by hand.
+    """
 
     DEFAULT_CSS = """
     LineList {
@@ -88,13 +92,22 @@ class LineList(ScrollView, can_focus=True):
             """The list it happened in."""
             return self.lines
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None, empty: str = "") -> None:  # noqa: A002
+    def __init__(
+        self,
+        *,
+        id: str | None = None,  # noqa: A002
+        classes: str | None = None,
+        empty: str = "",
+        newest_first: bool = False,
+    ) -> None:
         super().__init__(id=id, classes=classes)
+        self._newest_first = self._at_newest = newest_first
         self._lines: Sequence[Line] = ()
         self._header: Content | None = None
         self._empty = Content(empty)
         self._cursor = 0
         self.moved_at = 0.0
+        self.touched = False
 
     @property
     def cursor(self) -> int:
@@ -130,11 +143,14 @@ class LineList(ScrollView, can_focus=True):
         if empty is not None:
             self._empty = empty
         self.virtual_size = Size(self.size.width, len(lines) + self._header_height)
-        if self._cursor and before is not None:
+        if before is not None and not (self._at_newest and self._cursor == 0):
             found = place_of(before) if place_of else _place(lines, before)
             if found is not None and found != self._cursor:
                 self._cursor = found
-                self.scroll_to(y=found - from_top, animate=False, immediate=True, force=True)
+                if self.scroll_offset.y == 0:
+                    self._bring_into_sight()  # what is new above stays in sight as long as there is room
+                else:
+                    self.scroll_to(y=found - from_top, animate=False, immediate=True, force=True)
         self._cursor = max(0, min(self._cursor, len(lines) - 1))
         if self.key != before and self.key is not None:
             self.post_message(self.Moved(self, self.key))
@@ -153,6 +169,7 @@ class LineList(ScrollView, can_focus=True):
     def move(self, where: str) -> None:
         """Move the cursor: `up`, `down`, `page_up`, `page_down`, `top` or `bottom`. `moved_at` says when that was."""
         self.moved_at = time.monotonic()
+        self._put_by_hand(newest=where == "top")
         page = max(1, self.size.height - self._header_height - 1)
         steps = {"up": -1, "down": 1, "page_up": -page, "page_down": page}
         if where in steps:
@@ -165,6 +182,15 @@ class LineList(ScrollView, can_focus=True):
             self.move_to(0)
         else:
             self.move_to(len(self._lines) - 1)
+
+    def to_newest(self) -> None:
+        """Put the cursor on the first row, as if it had never been moved."""
+        self._at_newest = self._newest_first
+        self.move_to(0)
+
+    def _put_by_hand(self, *, newest: bool = False) -> None:
+        self.touched = True
+        self._at_newest = newest and self._newest_first
 
     @property
     def _header_height(self) -> int:
@@ -214,6 +240,7 @@ class LineList(ScrollView, can_focus=True):
         index = event.y - self._header_height + self.scroll_offset.y
         if not 0 <= index < len(self._lines):
             return
+        self._put_by_hand()
         if index == self._cursor and event.chain > 1:
             self.post_message(self.Opened(self, self.key))
         self.move_to(index)

@@ -35,12 +35,15 @@ class Kind(Enum):
     TEXT = "text"  # any text, and enter
     CHOICE = "choice"  # the number of one of the choices
     NOTICE = "notice"  # nothing: any key closes it
-    WAIT = "wait"  # nothing yet: what is asked is being found out; a count is kept for it
+    WAIT = "wait"  # nothing yet: what is asked is being found out, or done; what is typed is kept for the question
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is asked. `then` gets the answer; `dry` is called on `n`, where there is something to try."""
+    """What is asked. `then` gets the answer; `dry` is called on `n`, where there is something to try.
+
+    `follows` is what will be asked after a wait: what is typed ahead has to fit.
+    """
 
     title: str
     lines: Sequence[Content]
@@ -49,6 +52,7 @@ class Prompt:
     expected: str = ""
     choices: Sequence[str] = field(default=())
     dry: Callable[[], object] | None = None
+    follows: Kind | None = None
 
 
 class Question(Widget, can_focus=True):
@@ -78,6 +82,7 @@ class Question(Widget, can_focus=True):
         self._plan_id: int | None = None
         self._control: Callable[[int, Control], object] = lambda *_: None
         self._came_from: Widget | None = None
+        self._closes_when_ended: set[str] = set()
 
     @property
     def is_open(self) -> bool:
@@ -89,9 +94,9 @@ class Question(Widget, can_focus=True):
         """The replay it shows."""
         return self._plan_id
 
-    def wait(self, title: str, what: str) -> Prompt:
-        """Open at once, while the question is being found out: keys pressed meanwhile are its own, not the view's."""
-        waiting = Prompt(title=title, lines=[Content(what)], kind=Kind.WAIT)
+    def wait(self, title: str, what: str, follows: Kind | None = None) -> Prompt:
+        """Open at once, while something is found out or done: keys pressed meanwhile are its own, not the view's."""
+        waiting = Prompt(title=title, lines=[Content(what)], kind=Kind.WAIT, follows=follows)
         self.ask(waiting)
         return waiting
 
@@ -102,7 +107,7 @@ class Question(Widget, can_focus=True):
     def ask(self, prompt: Prompt) -> None:
         """Open with a question."""
         was_waiting = self._prompt is not None and self._prompt.kind is Kind.WAIT
-        ahead = self._typed if was_waiting and prompt.kind is Kind.COUNT else ""
+        ahead = self._typed if was_waiting and self._prompt is not None and self._prompt.follows is prompt.kind else ""
         self._plan_id = self._plan = None
         self._prompt, self._typed, self._wrong = prompt, ahead.rstrip("\n"), ""
         self._open(prompt.title, progress=False)
@@ -117,8 +122,9 @@ class Question(Widget, can_focus=True):
         self.refresh(layout=True)
         return self._prompt
 
-    def watch_plan(self, plan_id: int, control: Callable[[int, Control], object]) -> None:
+    def watch_plan(self, plan_id: int, control: Callable[[int, Control], object], *, enter_closes: bool = True) -> None:
         """Show a replay until it has ended and a key is pressed. `control` pauses, resumes and stops it."""
+        self._closes_when_ended = {"enter", "space"} if enter_closes else {"space"}
         self._prompt, self._plan, self._plan_id, self._control = None, None, plan_id, control
         self._open(f"replay #{plan_id}", progress=True)
 
@@ -199,19 +205,22 @@ class Question(Widget, can_focus=True):
         elif prompt.kind is Kind.NOTICE:
             self.close()
         elif prompt.kind is Kind.WAIT:
-            self._type_ahead(key, character)
+            self._type_ahead(prompt, key, character)
         else:
             self._type(prompt, key, character)
 
-    def _type_ahead(self, key: str, character: str) -> None:
-        """Keep a count, and the enter behind it; a y is not kept: what it would agree to is not there to be seen."""
+    def _type_ahead(self, prompt: Prompt, key: str, character: str) -> None:
+        """Keep a count, and the enter behind it, or a text without its enter.
+
+        Nor is a y kept: what it would agree to is not there to be seen.
+        """
         if key == "backspace":
             self._typed = self._typed[:-1]
-        elif self._typed.endswith("\n"):
+        elif self._typed.endswith("\n") or len(self._typed) >= _MAX_TYPED:
             return
-        elif key == "enter":
-            self._typed += "\n" if self._typed else ""
-        elif character.isdigit():
+        elif prompt.follows is Kind.COUNT:
+            self._typed += "\n" if key == "enter" and self._typed else character if character.isdigit() else ""
+        elif prompt.follows is Kind.TEXT and character.isprintable():
             self._typed += character
         self.refresh()
 
@@ -254,7 +263,7 @@ class Question(Widget, can_focus=True):
     def _steer(self, event: events.Key) -> None:
         """Keys while a replay is shown; those it does not know go on to the view."""
         ended = self._plan is not None and self._plan.ended
-        if event.key in {"escape", "q", "left"} or (ended and event.key in {"enter", "space"}):
+        if event.key in {"escape", "q", "left"} or (ended and event.key in self._closes_when_ended):
             self.close()
         elif event.key in {"x", "ctrl+c"} and not ended and self._plan_id is not None:
             self._control(self._plan_id, Control.STOP)
@@ -299,7 +308,8 @@ def _verdict(plan: Plan) -> Content:
     if plan.state is PlanState.STOPPED:
         why = plan.stopped_why or "stopped"
         return Content.assemble(
-            (f"Stopped: {why}. ", "$text-error bold"), f"{plural(plan.left, 'delivery')} not sent. esc closes this"
+            (f"Stopped: {why}. ", "$text-error bold"),
+            f"{plural(plan.left, 'delivery')} not sent, or on their way. esc closes this",
         )
     if plan.delivered == plan.total:
         return Content.assemble((f"Done: all {plan.total:,} delivered.", "$text-success bold"), " esc closes this")

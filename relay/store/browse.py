@@ -200,7 +200,7 @@ def group_filter(group: Group) -> str:
     """The filter that finds what is in `group`."""
     error = re.sub(r'(["\\])', r"\\\1", group.last_error)
     status = re.sub(r'(["\\])', r"\\\1", group.final_status)
-    return f'status:{status} error:"{error}"'
+    return " ".join([f"status:{status}"] * bool(status) + [f'error:"{error}"'] * bool(error))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
-"""Connections of consoles: one at a time, with a statement time-out, and read-only where they must be."""
+"""Connections of consoles: one at a time, with a statement time-out, and read-only where they must be; and what their
+failures mean.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from relay.store.database import connection_parameters
+from relay.errors import RelayError, SchemaError
+from relay.store.database import SILENCE_S, connection_parameters, no_longer_than, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,16 +33,33 @@ async def open_session(
     parameters = connection_parameters(dsn, application)
     connection: Connection = await psycopg.AsyncConnection.connect(autocommit=True, **parameters)
     try:
-        await connection.execute(f"SET timezone = 'UTC'; SET statement_timeout = {int(timeout_ms)}".encode())
-        for channel in listen:
-            await connection.execute(f"LISTEN {channel}".encode())
-        if read_only:
-            await connection.execute("SET default_transaction_read_only = on")
-            cursor = await connection.execute(_MAY_READ)
-            row = await cursor.fetchone()
-            if row is not None and row[0]:
-                await connection.execute("SET ROLE console_reader")
+        with no_longer_than(SILENCE_S, connection):
+            await connection.execute(f"SET timezone = 'UTC'; SET statement_timeout = {int(timeout_ms)}".encode())
+            for channel in listen:
+                await connection.execute(f"LISTEN {channel}".encode())
+            if read_only:
+                await connection.execute("SET default_transaction_read_only = on")
+                cursor = await connection.execute(_MAY_READ)
+                row = await cursor.fetchone()
+                if row is not None and row[0]:
+                    await connection.execute("SET ROLE console_reader")
     except BaseException:
         await connection.close()
         raise
     return connection
+
+
+_NO_TABLES = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName)
+
+
+def trouble(error: psycopg.Error | OSError) -> RelayError:
+    """What a session met with, as an operator reads it and can act on it."""
+    if isinstance(error, _NO_TABLES):
+        return SchemaError("The relay's tables are not there, or of another version: run `relay migrate`")
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return RelayError(f"This role of Postgres may not do that: {_first_line(error)}")
+    return unavailable(error)
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -237,7 +237,7 @@ async def test_all_that_match_need_their_count_typed(incident: RunningRelay, con
     async with console() as seen:
         await in_queue(seen)
         await seen.press("asterisk")
-        await seen.shows("all that match are marked")
+        await seen.shows("all marked")
         await seen.press("r")
         await seen.shows(f"{ALL} deliveries", f"type {ALL} and enter")
         await seen.press("enter")

@@ -46,6 +46,7 @@ class Watcher:
         self.wanted = reading
         self.shown: list[Snapshot] = []
         self.troubles: list[str] = []
+        self.watched_plan: int | None = None
 
     def reading(self) -> tuple[Reading | None, timedelta]:
         return self.wanted, timedelta(hours=1)

@@ -51,6 +51,10 @@ def plans(rows: Rows) -> list[int]:
     return found
 
 
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests in a shell's background ignores it
+
+
 class Terminal:
     """`relay replay ARGUMENTS` on a terminal of its own."""
 
@@ -61,7 +65,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "relay", "replay", *arguments],
             cwd=command.folder, env=os.environ | command.env | {"TERM": "xterm"},
-            stdin=their_end, stdout=their_end, stderr=their_end, start_new_session=True,
+            stdin=their_end, stdout=their_end, stderr=their_end, start_new_session=True, preexec_fn=_heed_ctrl_c,  # noqa: PLW1509
         )  # fmt: skip
         os.close(their_end)
 

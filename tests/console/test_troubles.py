@@ -1,0 +1,191 @@
+"""Whatever Postgres or a relay answers, the console says it and lives on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from textual import events
+
+from console.app import ConsoleApp
+from tests.console.conftest import LIMITED, OVERLOADED, REFUSED
+from tests.console.screens import opened
+from tests.servers import ROOT, Rows, relay_settings, until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from tests.servers import AgentStandIn, RunningRelay
+
+    Console = Callable[..., Any]
+
+ALL = OVERLOADED + LIMITED + REFUSED
+
+
+def app_on(dsn: str, agent: AgentStandIn) -> ConsoleApp:
+    return ConsoleApp(relay_settings(agent, console_operator="maria", relay_url="http://127.0.0.1:9"), dsn)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 36)])
+async def test_a_database_without_tables_is_no_end(
+    empty_dsn: str, agent: AgentStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with opened(app_on(empty_dsn, agent), size) as seen:
+        await seen.shows("run `relay migrate`")
+        for keys in (["t", "1"], ["D"], ["escape", "x"], ["escape", "h"], ["2", "R"], ["3", "slash", "x", "enter"]):
+            await seen.press(*keys)
+        await seen.press("4")
+        await seen.shows("run `relay migrate`")
+
+
+async def test_a_database_that_is_read_only_by_now_is_no_end(
+    incident: RunningRelay, rows: Rows, agent: AgentStandIn
+) -> None:
+    frozen = psycopg.conninfo.make_conninfo(rows.dsn, options="-c default_transaction_read_only=on")
+    async with opened(app_on(frozen, agent), (120, 36)) as seen:
+        await seen.press("2")
+        await seen.shows(f"all {ALL}")
+        await seen.press("r")
+        await seen.shows("y does it")
+        await seen.press("y")
+        await seen.shows("read-only transaction")
+        await seen.hides("y does it", "Handing")
+
+
+async def test_a_role_that_may_not_write_is_told_so(incident: RunningRelay, rows: Rows, agent: AgentStandIn) -> None:
+    rows("DROP ROLE IF EXISTS only_reads")
+    rows("CREATE ROLE only_reads LOGIN IN ROLE console_reader")
+    try:
+        async with opened(
+            app_on(psycopg.conninfo.make_conninfo(rows.dsn, user="only_reads"), agent), (120, 36)
+        ) as seen:
+            await seen.press("2")
+            await seen.shows(f"all {ALL}")
+            await seen.press("r")
+            await seen.shows("y does it")
+            await seen.press("y")
+            await seen.shows("This role of Postgres may not do that")
+    finally:
+        rows("DROP ROLE only_reads")
+
+
+async def test_an_answer_that_is_not_even_text_is_no_end(relay: RunningRelay, console: Console) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\n\xff\xfa\x80\x81")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with console(relay_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as seen:
+        await seen.shows("Failure groups")
+        await seen.press("t")
+        await seen.shows("test webhook to")
+        await seen.press("1")
+        await seen.shows("the relay answered 200")
+    server.close()
+
+
+async def test_a_test_webhook_whose_event_is_ignored_is_settled_by_that(
+    start_relay: Callable[..., Awaitable[RunningRelay]], console: Console, rows: Rows
+) -> None:
+    relay = await start_relay(relay_forward_events="message_created")
+    async with console(relay=relay) as seen:
+        await seen.shows("Failure groups")
+        await seen.press("t")
+        await seen.shows("test webhook to")
+        await seen.press("3")
+        await seen.shows("the relay answered 200", "ignored")
+        await until(lambda: rows("SELECT action FROM relay.operator_actions") == ["test-webhook"])
+
+
+async def test_what_is_pasted_where_it_means_nothing_goes_round_once(relay: RunningRelay, console: Console) -> None:
+    class Counting(ConsoleApp):
+        CSS_PATH = str(ROOT / "console/console.tcss")
+        pasted = 0
+
+        async def on_event(self, event: events.Event) -> None:
+            self.pasted += isinstance(event, events.Paste)
+            await super().on_event(event)
+
+    settings = relay_settings("http://127.0.0.1:9", console_operator="maria")
+    app = Counting(settings, relay.dsn)
+    async with opened(app, (120, 36)) as seen:
+        await seen.shows("Failure groups")
+        app.post_message(events.Paste("hello"))
+        await seen.press("2")
+        await seen.shows("No dead letter waits")
+        assert app.pasted <= 3
+
+
+@pytest.mark.parametrize("opened_by", ["D", "x"])
+async def test_a_view_that_is_gone_to_is_the_one_in_front(
+    incident: RunningRelay, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened_by: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with console() as seen:
+        await seen.shows("Failure groups", "answered 503")
+        await seen.press(opened_by, "h")
+        await seen.shows("Health check")
+        await seen.press("1")
+        await seen.shows("Failure groups")
+        await seen.press("2")
+        await seen.shows(f"all {ALL}")
+        await seen.press("enter")
+        await seen.shows("Attempts")
+        await seen.press("h")
+        await seen.shows("Health check")
+        await seen.press("1")
+        await seen.shows("Failure groups")
+        await seen.press("enter")
+        await seen.shows("FILTERED", f"{OVERLOADED} match")
+
+
+async def test_a_health_check_goes_on_when_its_view_is_left(
+    incident: RunningRelay, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    may_answer = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await may_answer.wait()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with console(chatwoot_base_url=url, chatwoot_api_key="k", chatwoot_account_id=1) as seen:
+        await seen.press("2")
+        await seen.shows(f"all {ALL}")
+        await seen.press("enter")
+        await seen.shows("Attempts")
+        await seen.press("h")
+        await seen.shows("under way")
+        await seen.press("2")
+        await seen.shows(f"all {ALL}")
+        may_answer.set()
+        await seen.press("5")
+        await seen.shows("Chatwoot health check FAILED")
+    server.close()
+
+
+async def test_a_delivery_asked_for_in_the_log_does_not_open_elsewhere(
+    incident: RunningRelay, console: Console, rows: Rows
+) -> None:
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("FOLLOWING", "attempt")
+        async with await psycopg.AsyncConnection.connect(rows.dsn) as blocker:
+            await blocker.execute("LOCK TABLE relay.deliveries IN ACCESS EXCLUSIVE MODE")
+            for key in ("enter", "enter", "1"):
+                seen.app.post_message(events.Key(key, None))
+            await until(lambda: seen.app.current_mode == "overview")
+        await until(lambda: not [worker for worker in seen.app.workers if worker.group == "look-up"])
+        await seen.press("4")
+        await seen.shows("FOLLOWING")
+        assert [len(stack) for stack in seen.app._screen_stacks.values() if stack] == [1] * sum(
+            map(bool, seen.app._screen_stacks.values())
+        )
