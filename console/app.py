@@ -144,6 +144,16 @@ class ConsoleApp(TypeAhead):
             event = events.Paste(clean(event.text, limit=_MOST_PASTED, newlines=True))
         await super().on_event(event)
 
+    def is_settled(self) -> bool:
+        """True once the view in front shows what it was asked for: a key that comes before would miss it.
+
+        While something is typed into a field or a strip, and while Postgres is away, nothing is waited for.
+        """
+        view = self.view
+        if view is None or self.screen is not view or self.trouble is not None or self.paused:
+            return True
+        return view.is_up and (view.typing() or view.question.is_open or view.is_settled)
+
     async def on_unmount(self) -> None:
         """Let go of the database, of the signals, and of what the garbage collector was kept from.
 

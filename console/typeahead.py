@@ -7,6 +7,7 @@ view that was there before the question, and switch views by its digits. Knows n
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 
 from textual import events
@@ -14,7 +15,9 @@ from textual.app import App
 from textual.message import Message
 
 _LAPS = 2
-_PATIENCE_S = 0.5
+_ECHO_WITHIN_S = 0.5
+_SETTLES_WITHIN_S = 1.5
+_LOOK_EVERY_S = 0.02
 
 
 class TypeAhead(App[None]):
@@ -53,14 +56,18 @@ class TypeAhead(App[None]):
         else:
             await self._take(event)
 
+    def is_settled(self) -> bool:
+        """True once what the last key asked for is there to be seen. A subclass knows."""
+        return True
+
     async def on_type_ahead_echo(self, echo: Echo) -> None:
         """The key is done with, and in the second lap what it brought about: it is the next one's turn."""
         if echo.number != self._number:
             return  # nobody waits for it any more
         if echo.lap < _LAPS:
             self._send_echo(echo.lap + 1)
-            return
-        await self._next()
+        else:
+            await self._go_on(echo.number, time.monotonic() + _SETTLES_WITHIN_S)
 
     async def _take(self, event: events.Key | events.Paste) -> None:
         self._number += 1
@@ -84,8 +91,14 @@ class TypeAhead(App[None]):
 
     def _be_patient(self) -> None:
         """Wait for the echo, but not for ever: it is lost if who has the focus ends with it."""
-        asyncio.get_running_loop().call_later(_PATIENCE_S, self.call_next, self._give_up, self._number)
+        late = time.monotonic() + _ECHO_WITHIN_S + _SETTLES_WITHIN_S
+        asyncio.get_running_loop().call_later(_ECHO_WITHIN_S, self.call_next, self._go_on, self._number, late)
 
-    async def _give_up(self, number: int) -> None:
-        if self._under_way and number == self._number:
+    async def _go_on(self, number: int, deadline: float) -> None:
+        """Take the next key, now or once what the last one asked for is there; not later than at `deadline`."""
+        if not self._under_way or number != self._number:
+            return
+        if self.is_settled() or time.monotonic() > deadline:
             await self._next()
+        else:
+            asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self.call_next, self._go_on, number, deadline)

@@ -81,6 +81,11 @@ class View(Screen[None]):
         """True while its widgets are there."""
         return self.is_mounted and self.is_running and self.app.is_running
 
+    @property
+    def is_settled(self) -> bool:
+        """True once it shows what it was asked for."""
+        return self.console.snapshot is not None
+
     def take(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""
         if not self.is_up:
@@ -128,11 +133,16 @@ class View(Screen[None]):
         return Content.assemble((" hotdash ", "bold reverse"), f" {what}")
 
     def _cause(self, cause: Cause, width: int) -> Content:
-        hint = "  enter opens them" if cause.group is not None and self.VIEW == OVERVIEW else ""
+        hint = self.hint(cause)
         sentence = cause.fitting(width - len(hint) - 2)
         if len(sentence) + len(hint) + 2 > width:
             sentence, hint = cause.fitting(width - 2), ""
         return Content(f" {sentence}").truncate(max(10, width - 1), ellipsis=True) + Content.styled(hint, "dim")
+
+    def hint(self, cause: Cause) -> str:
+        """What stands behind the cause, where there is room: what a key does about it here."""
+        del cause
+        return ""
 
     def _keys(self, width: int) -> Content:
         views = [

@@ -87,7 +87,7 @@ class ActivityView(Replaying):
         self._plans = {plan.id: plan for plan in snapshot.view.plans}
         self.query_one("#plans", LineList).show(
             [Line(plan.id, panels.plan_line(plan, now, width)) for plan in snapshot.view.plans],
-            header=Content(f" {'WHEN':<13} {'WHO':<14} PLAN"),
+            header=Content(f" {'WHEN':<13} {'WHO':<14}   PLAN"),
         )
         self.query_one("#audit", LineList).show(
             [Line(action.id, self._line(action, now, width)) for action in snapshot.view.audit],

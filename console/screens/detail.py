@@ -65,6 +65,11 @@ class DetailView(OnTop):
         for section, title in titles.items():
             self.query_one(f"#detail-{section}").border_title = title
 
+    @property
+    def is_settled(self) -> bool:
+        """True once the delivery is there."""
+        return self._detail is not None
+
     def reading(self) -> DetailReading:
         """This delivery."""
         return DetailReading(self._row_id)

@@ -59,7 +59,8 @@ class InquiryView(OnTop):
 
     @property
     def _room(self) -> int:
-        return max(1, self.query_one("#inquiry", VerticalScroll).scrollable_content_region.width)
+        laid_out = self.query_one("#inquiry", VerticalScroll).scrollable_content_region.width
+        return laid_out or max(1, self.app.size.width - 3)
 
     def paint(self, snapshot: Snapshot) -> None:
         """What was found stands as it was found; only its lines break elsewhere in another width."""

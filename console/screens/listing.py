@@ -61,6 +61,7 @@ class RowsView(Replaying, View):
         self._filter_error = ""
         self._typing: Timer | None = None
         self._looking = self._look_wanted = False
+        self._painted: RowsReading | None = None
 
     def compose_body(self) -> ComposeResult:
         """Filter, list, and a look at one row."""
@@ -77,10 +78,16 @@ class RowsView(Replaying, View):
         wanted = RowsReading(self.filter_text, self.STATES, self._anchor, self._up)
         return None if wanted == self._too_slow else wanted
 
+    @property
+    def is_settled(self) -> bool:
+        """True once the rows are those of the filter."""
+        return self.reading() is None or self._painted == self.reading()
+
     def paint(self, snapshot: Snapshot) -> None:
         """Show the window, if it is the one wanted by now."""
         if snapshot.reading is None or snapshot.reading != self.reading():
             return
+        self._painted = self.reading()
         if isinstance(snapshot.view, TooSlow) and isinstance(snapshot.reading, RowsReading):
             self._too_slow = snapshot.reading
             said = " That looks through too much to find it within a second: add age:<1h, error:503 or the like."
@@ -119,7 +126,7 @@ class RowsView(Replaying, View):
         hidden = "" if every is None or page.matching is None else f" · {max(0, every - page.matching):,} hidden"
         parts: list[tuple[str, str] | str] = []
         if self.filter_text:
-            parts += [("FILTERED ", "$text-warning bold"), clean(self.filter_text), f"   {matching}{hidden}"]
+            parts += [f"   {matching}{hidden}"]
         else:
             total = "more than 10,000" if page.matching is None else f"{page.matching:,}"
             parts += [f"all {total}, newest first; / filters"]
@@ -130,7 +137,12 @@ class RowsView(Replaying, View):
         marked = self._marked_text()
         if marked:
             parts += [("   " + marked, "$text-warning bold")]
-        self.query_one("#filter-line", Static).update(Content.assemble(*parts))
+        line = Content.assemble(*parts)
+        if self.filter_text:  # which is cut where there is no room for it: what it finds is not
+            head, text = Content.styled("FILTERED ", "$text-warning bold"), Content(clean(self.filter_text))
+            room = self.app.size.width - 2 - head.cell_length - line.cell_length
+            line = head + text.truncate(max(8, room), ellipsis=True) + line
+        self.query_one("#filter-line", Static).update(line)
 
     def _marked_text(self) -> str:
         if self._all_marked:

@@ -24,6 +24,7 @@ from relay.store.browse import group_filter
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
+    from console.cause import Cause
     from console.snapshot import Snapshot
     from relay.figures import Figures
     from relay.store.browse import Group
@@ -124,8 +125,8 @@ class OverviewView(Replaying, View):
         )
         self._share_room(len(groups))
         self.query_one("#groups-pane").border_title = (
-            f"Failure groups by {SORTS[self._sort]} ─ {state.open_dead_letters:,} open ─ "
-            "enter opens, r replays, o sorts"
+            f"Failure groups by {SORTS[self._sort]} ─ {state.open_dead_letters:,} open ─ enter opens, "
+            + ("o sorts" if self.console.read_only else "r replays, o sorts")
         )
         cause = cause_of(snapshot).group
         if cause is not None and not lines.touched:
@@ -145,6 +146,14 @@ class OverviewView(Replaying, View):
         return {
             "15 min": state.last_15min, "1 h": state.last_1h, "6 h": state.last_6h, "24 h": state.last_24h
         }[self.console.window_name]  # fmt: skip
+
+    def hint(self, cause: Cause) -> str:
+        """That enter opens them, while the cursor is on them."""
+        group, meant = self.group, cause.group
+        if group is None or meant is None or self.lines.id != "groups":
+            return ""
+        is_meant = (group.final_status, group.last_error) == (meant.final_status, meant.last_error)
+        return "  enter opens them" if is_meant else ""
 
     @property
     def group(self) -> Group | None:

@@ -215,7 +215,12 @@ class LineList(ScrollView, can_focus=True):
             return self._strip(self._empty, width, "lines--header")
         if not 0 <= index < len(self._lines):
             return Strip.blank(width, self.rich_style)
-        return self._strip(self._lines[index].content, width, "lines--cursor" if index == self._cursor else None)
+        content = self._lines[index].content
+        if index != self._cursor:
+            return self._strip(content, width, None)
+        if content.plain.startswith(" ") and (self.has_focus or not self.has_class("calm")):
+            content = Content.styled("▸", "bold") + content[1:]  # not by its colour alone
+        return self._strip(content, width, "lines--cursor")
 
     def _strip(self, content: Content, width: int, component: str | None) -> Strip:
         style = self.get_visual_style(component) if component else self.visual_style

@@ -211,3 +211,19 @@ async def test_a_yes_typed_before_it_is_asked_for_sends_nothing(
     await asyncio.to_thread(screen.press_at_once, "r", "y")
     await asyncio.to_thread(screen.shows, "y does it")
     assert rows("SELECT 1 FROM relay.replay_plans") == []
+
+
+@SIZES
+async def test_keys_that_come_before_a_view_is_there_wait_for_it(
+    incident: RunningRelay, terminal: Callable[..., Terminal], rows: Rows, size: tuple[int, int]
+) -> None:
+    """The group's list, one of it, back, and a replay of all of the group: on views that nobody has seen yet."""
+    screen = await asyncio.to_thread(terminal, size)
+    await asyncio.to_thread(screen.shows, "Failure groups", f"{OVERLOADED} of {ALL}")
+    await asyncio.to_thread(screen.press_at_once, "Enter", "Enter", "q", "R")
+    await asyncio.to_thread(screen.shows, f"{OVERLOADED} deliveries", f"type {OVERLOADED}", "FILTERED")
+    await asyncio.to_thread(screen.press_at_once, "z", "j", "j", "Enter", "r")
+    await asyncio.to_thread(screen.shows, "Attempts", "1 delivery", "y does it")
+    await asyncio.to_thread(screen.press_at_once, "z", "q", "Space", "j", "r")
+    await asyncio.to_thread(screen.shows, "1 delivery", "y does it", "1 marked")
+    assert rows("SELECT 1 FROM relay.replay_plans") == []
