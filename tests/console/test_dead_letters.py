@@ -317,7 +317,7 @@ async def test_a_running_replay_is_paused_resumed_and_stopped(
         await seen.press("p")
         await seen.shows("running")
         await seen.press("x")
-        await seen.shows("Stopped: stopped by an operator")
+        await seen.shows("Stopped: stopped by maria")
         assert 0 < dead(rows) < waiting
     actions = rows("SELECT action FROM relay.operator_actions WHERE operator = 'maria' ORDER BY id")
     assert actions == ["replay", "replay.pause", "replay.resume", "replay.stop"]
