@@ -46,7 +46,7 @@ async def test_they_are_listed_newest_first_with_what_matters(
     incident: RunningRelay, console: Console, rows: Rows
 ) -> None:
     async with console() as seen:
-        await in_queue(seen, "ID", "AGE", "EVENT", "CONV", "TRY", "STATUS", "CAUSE")
+        await in_queue(seen, "ID", "DIED", "EVENT", "CONV", "TRY", "STATUS", "CAUSE")
         shown = re.findall(r"^\W*(\d{8})\b.*message_created", seen.text, flags=re.MULTILINE)
         newest = rows(
             "SELECT left(delivery_id, 8) FROM relay.deliveries WHERE state = 'dead' ORDER BY finished_at DESC"
