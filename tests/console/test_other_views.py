@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -19,11 +20,11 @@ from tests.console.conftest import OVERLOADED, webhook
 from tests.servers import until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
     from relay.demo.chatwoot import ChatwootStandIn
-    from tests.console.screens import Terminal
+    from tests.console.screens import Terminal, Watched
     from tests.servers import AgentStandIn, Rows, RunningRelay
 
     Console = Callable[..., object]
@@ -202,16 +203,120 @@ async def test_the_log_goes_back_fifty_thousand_lines(relay: RunningRelay, conso
     async with console() as seen:
         await seen.press("4")
         await seen.shows("line 50000")
-        lines = seen.app.screen.query_one("#log-lines")
-        for _ in range(60):
-            if len(lines.keys) >= 50_000:
-                break
-            held = len(lines.keys)
-            await seen.press("g", "k")
-            await until(lambda held=held: len(lines.keys) > held)
+        await seen.shows("the newest 1,000 lines", "k at the top, or g, loads older")
         await seen.press("g")
-        await seen.shows("50,000 lines")
+        await seen.shows("50,000 lines", "the log begins here")
         await until(lambda: any(line.rstrip().endswith("line 1") for line in seen.text.splitlines()))
+
+
+_LOGGED = """
+    INSERT INTO relay.log (at, level, scope, message, fields, instance)
+    SELECT now(), CASE WHEN n <= %(failures)s THEN 'error' ELSE 'info' END, 'support.webhook', 'line ' || n, '{}',
+           gen_random_uuid()
+      FROM generate_series(1, %(lines)s) n
+"""
+"""So many lines, the oldest of which are failures."""
+
+
+@contextmanager
+def unreadable(rows: Rows) -> Iterator[None]:
+    """The log, for as long as the block lasts."""
+    with psycopg.connect(rows.dsn) as locker:
+        locker.execute("LOCK TABLE relay.log IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+def under_cursor(seen: Watched) -> str:
+    return seen.app.screen._entry.message
+
+
+async def test_the_log_looks_further_back_for_a_failure_than_it_has_read(
+    relay: RunningRelay, console: Console, rows: Rows
+) -> None:
+    rows(_LOGGED, {"lines": 9_000, "failures": 3})
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("FOLLOWING", "the newest 1,000 lines")
+        with unreadable(rows):
+            await seen.press("left_square_bracket")
+            await seen.shows("looking further back …")
+        await until(lambda: under_cursor(seen) == "line 3")
+        await seen.press("left_square_bracket", "left_square_bracket")
+        assert under_cursor(seen) == "line 1"
+        await seen.press("left_square_bracket")
+        await seen.shows("No more above; the log begins here")
+        assert not seen.app._notifications
+
+
+async def test_the_log_looks_further_back_for_what_is_searched_for_and_says_where_it_ended(
+    relay: RunningRelay, console: Console, rows: Rows
+) -> None:
+    rows(_LOGGED, {"lines": 5_000, "failures": 0})
+    async with console() as seen:
+        await seen.press("4", "slash")
+        await seen.shows("the newest 1,000 lines")
+        await seen.type("line 12")
+        await seen.press("enter")
+        await until(lambda: under_cursor(seen) == "line 1299")
+        await seen.press("slash")
+        seen.app.screen.query_one("#filter").value = "nowhere"
+        await seen.press("enter")
+        await seen.shows("finding nowhere", "No more above; the log begins here", "5,000 lines")
+        await seen.press("N", "N", "n")
+        await seen.shows("No more below")
+        assert not seen.app._notifications
+
+
+async def test_a_search_ends_with_the_lines_that_are_held(relay: RunningRelay, console: Console, rows: Rows) -> None:
+    rows(_LOGGED, {"lines": 52_000, "failures": 1})
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("the newest 1,000 lines")
+        await seen.press("left_square_bracket")
+        await seen.shows("the newest 50,000 lines", "No more above; no more than 50,000 are held")
+
+
+async def test_a_level_fills_the_screen_from_older_lines_and_says_of_how_many(
+    relay: RunningRelay, console: Console, rows: Rows
+) -> None:
+    rows(_LOGGED, {"lines": 6_000, "failures": 2_500})
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("the newest 1,000 lines")
+        await seen.press("l", "l")
+        await seen.shows("1,500 of the newest 5,000 lines", "level error and worse", "line 2500")
+        await seen.press("g")
+        await seen.shows("2,500 of all 6,000 lines", "the log begins here")
+        assert under_cursor(seen) == "line 1"
+
+
+async def test_esc_stops_looking_further_back(relay: RunningRelay, console: Console, rows: Rows) -> None:
+    rows(_LOGGED, {"lines": 40_000, "failures": 0})
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("the newest 1,000 lines")
+        with unreadable(rows):
+            await seen.press("l", "l")
+            await seen.shows("looking further back …", "None of these lines is shown")
+            await seen.press("escape")
+            await seen.hides("looking further back …")
+        read_at = seen.app.snapshot.read_at
+        await until(lambda: seen.app.snapshot.read_at > read_at + 1)
+        assert "0 of the newest 1,000 lines" in seen.text
+
+
+async def test_the_line_above_the_first_one_is_read_and_gone_to(
+    relay: RunningRelay, console: Console, rows: Rows
+) -> None:
+    rows(_LOGGED, {"lines": 2_000, "failures": 0})
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("the newest 1,000 lines")
+        seen.app.screen.query_one("#log-lines").move_to(0)
+        await until(lambda: under_cursor(seen) == "line 1001")
+        await seen.press("k")
+        await until(lambda: under_cursor(seen) == "line 1000")
+        assert "line 1001" in seen.text
 
 
 # Health, health check, test webhook
