@@ -86,6 +86,67 @@ async def test_a_signature_is_not_shown(relay: RunningRelay, console: Console) -
         await seen.shows("x-chatwoot-signature: (not shown)", "x-chatwoot-timestamp: 1")
 
 
+async def opened_close_up(seen: Watched) -> None:
+    """Open the only delivery there is."""
+    await seen.press("3")
+    await seen.shows("all 1")
+    await seen.press("enter")
+    await seen.shows("Attempts", "DELIVERED")
+
+
+async def test_text_is_found_in_a_delivery(relay: RunningRelay, console: Console) -> None:
+    await relay.post(webhook(1, notes=[f"note {n}" for n in range(60)], also="[/b] NOTE 70"))
+    async with console(size=(80, 24)) as seen:
+        await opened_close_up(seen)
+        assert "note 50" not in seen.text
+        await seen.press("slash")
+        await seen.type("note 5")
+        await seen.press("enter")
+        await seen.shows("finding note 5", "match 1 of 11", '"note 5"')
+        await seen.press("n", "n")
+        await seen.shows("match 3 of 11", '"note 51"')
+        await seen.press("N", "N", "N")
+        await seen.shows("match 11 of 11", '"note 59"')
+        await seen.press("slash")
+        seen.app.screen.query_one("#filter").value = "[/B] note"
+        await seen.press("enter")
+        await seen.shows("match 1 of 1", "[/b] NOTE 70")
+        await seen.press("escape")
+        await seen.hides("match 1 of 1")
+        await seen.shows("[/b] NOTE 70")
+        await seen.press("escape")
+        await seen.shows("all 1")
+
+
+async def test_letters_that_are_searched_for_do_nothing_else(relay: RunningRelay, console: Console, rows: Rows) -> None:
+    await relay.post(webhook(1))
+    async with console() as seen:
+        await opened_close_up(seen)
+        await seen.press("slash")
+        await seen.type("dxetq")
+        await seen.press("enter")
+        await seen.shows("finding dxetq", "no match in what is shown", "DELIVERED")
+        assert not seen.app.view.question.is_open
+        await seen.press("n", "escape", "slash", "escape")
+        await seen.hides("finding")
+        await seen.shows("DELIVERED")
+
+
+async def test_z_shows_the_payload_of_a_delivery_alone(relay: RunningRelay, console: Console) -> None:
+    await relay.post(webhook(1))
+    async with console(size=(80, 24)) as seen:
+        await opened_close_up(seen)
+        await seen.press("z")
+        await seen.hides("Attempts", "delivery id")
+        await seen.shows("Payload", '"message 1"')
+        await seen.press("slash")
+        await seen.type("DELIVERED")
+        await seen.press("enter")
+        await seen.shows("no match in what is shown")
+        await seen.press("z")
+        await seen.shows("match 1 of 1", "Attempts", "delivery id")
+
+
 # Log
 
 
