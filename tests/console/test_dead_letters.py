@@ -392,6 +392,24 @@ async def test_an_edited_payload_is_checked_shown_as_a_difference_and_replayed(
     assert json.loads(kept)["content"] == "message 47"
 
 
+async def test_the_editor_says_all_that_it_has_to_say_in_eighty_columns(
+    incident: RunningRelay, console: Console
+) -> None:
+    async with console(size=(80, 24)) as seen:
+
+        async def says(sentence: str) -> None:
+            await until(lambda: sentence in " ".join(re.sub("[│╰─╯]", " ", seen.text).split()), what=sentence)
+
+        await in_queue(seen)
+        await seen.press("e")
+        await says("a JSON object, as it came. ctrl+s reviews, ctrl+e opens $EDITOR, esc discards it")
+        editor = seen.app.screen.query_one("#editor")
+        editor.text = '{\n  "content": "not \n closed"}'
+        await says("Invalid control character at line 2, column 19")
+        editor.text = "{\n  content: 1}"
+        await says("Expecting property name enclosed in double quotes at line 2, column 3")
+
+
 async def test_rows_leave_the_screen_as_the_relay_delivers_them(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
         await in_queue(seen)
