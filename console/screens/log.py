@@ -346,12 +346,10 @@ class LogScreen(Replaying):
 
     def action_only(self) -> None:
         """Hide the lines that do not match, or show them again."""
-        if not self._find:
-            self.console.say("Search for something with / first")
-            return
-        self._only = not self._only
-        self._arrange()
-        self._paint_state()
+        if self._searches():
+            self._only = not self._only
+            self._arrange()
+            self._paint_state()
 
     def action_filter(self) -> None:
         """Open the search."""
@@ -420,6 +418,7 @@ class LogScreen(Replaying):
             self._jump(Sought.MATCH, forward=False)
 
     def _searches(self) -> bool:
+        """True if something is searched for; what to do is said if not."""
         if not self._find:
             self._note = "search for something with / first"
             self._paint_state()

@@ -221,6 +221,18 @@ async def test_the_log_shows_the_lines_that_match_alone(incident: RunningRelay, 
         assert any("00000045" not in line for line in seen.text.splitlines() if "webhook" in line)
 
 
+async def test_without_a_search_the_log_says_how_to_begin_one(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("FOLLOWING")
+        for key in ("N", "n", "o"):
+            await seen.press("left_square_bracket")
+            await seen.hides("search for something")
+            await seen.press(key)
+            await seen.shows("search for something with / first")
+        assert not seen.app._notifications
+
+
 async def test_the_log_jumps_from_failure_to_failure(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
         await seen.press("4")
