@@ -37,6 +37,7 @@ TITLES = VIEWS | {DETAIL: "A delivery", DIAGNOSIS: "Diagnosis", ESCALATION: "Esc
 
 _TABLES = frozenset({DEAD, DELIVERIES, OVERVIEW, ACTIVITY})
 _ROWS = frozenset({DEAD, DELIVERIES})
+_TEXTS = frozenset({LOG, DETAIL})
 _LETTERS = frozenset({DEAD, DETAIL})
 
 
@@ -70,7 +71,8 @@ ACTIONS: tuple[Action, ...] = (
     Action(("tab",), "app.focus_next", "alerts", "To the alerts and back", where=frozenset({OVERVIEW})),
     Action(("escape", "left"), "back", "back", "Go back"),
     Action(("q",), "leave", "quit", "Go back; from the overview, quit"),
-    Action(("slash",), "filter", "filter", "Filter, or find in text", where=_ROWS | {LOG}, shown=True),
+    Action(("slash",), "filter", "filter", "Filter the rows", where=_ROWS, shown=True),
+    Action(("slash",), "filter", "find", "Find in the text", where=_TEXTS, shown=True),
     Action(("r",), "replay", "replay", "Replay: marked, else current, else all of the group",
            where=_LETTERS | {OVERVIEW}, write=True, shown=True),
     Action(("R",), "replay_all", "replay all", "Replay all that match the filter",
@@ -96,15 +98,16 @@ ACTIONS: tuple[Action, ...] = (
            where=frozenset({OVERVIEW}), shown=True),
     Action(("o",), "sort", "sort", "Sort the groups by another column", where=frozenset({OVERVIEW})),
     Action(("z",), "zoom", "zoom", "Give the pane under the cursor all of the room",
-           where=frozenset({OVERVIEW, DEAD, DETAIL})),
+           where=frozenset({OVERVIEW, DEAD})),
+    Action(("z",), "zoom", "zoom", "The payload alone, or all of it again", where=frozenset({DETAIL})),
     Action(("p",), "pause", "pause", "Pause painting; p again goes on"),
     Action(("f",), "follow", "follow", "Follow the log's end", where=frozenset({LOG}), shown=True),
     Action(("m",), "mark_line", "mark", "Mark the line", where=frozenset({LOG})),
     Action(("l",), "level", "level", "Least level shown: info, warning, error", where=frozenset({LOG}), shown=True),
     Action(("o",), "only", "only", "Only the lines that match what is searched for, or all",
            where=frozenset({LOG}), shown=True),
-    Action(("n",), "find_next", "next", "Next match", where=frozenset({LOG, DETAIL})),
-    Action(("N",), "find_previous", "previous", "Previous match", where=frozenset({LOG, DETAIL})),
+    Action(("n",), "find_next", "next", "Next match", where=_TEXTS),
+    Action(("N",), "find_previous", "previous", "Previous match", where=_TEXTS),
     Action(("right_square_bracket",), "next_failure", "next failure", "Next failure", where=frozenset({LOG})),
     Action(("left_square_bracket",), "previous_failure", "previous failure", "Previous failure",
            where=frozenset({LOG})),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual.filter import LineFilter
 
@@ -61,16 +64,16 @@ THEMES: list[dict[str, Any]] = [
 ]
 """Colours of the 256-colour cube, so that they look the same where there are no others."""
 
-_ASCII = str.maketrans(
-    {
-        "─": "-", "│": "|", "┌": "+", "┐": "+", "└": "+", "┘": "+", "├": "+", "┤": "+", "┬": "+", "┴": "+",
-        "▌": "|", "▎": "|", "▏": "|", "▕": "|", "▔": "-", "▁": "_", "▂": "_", "▃": ".", "▄": "-", "▅": "=", "▆": "=",
-        "▇": "#", "█": "#", "▉": "#", "▊": "#", "▋": "#", "▍": "|", "▐": "|", "▀": "-",
-        "░": ".",
-        "▲": "!", "◆": "!", "‼": "!", "●": "*", "▪": "*", "·": ".", "◉": "o", "■": "x", "▸": ">", "→": ">", "←": "<",
-        "✓": "+", "✗": "x", "…": ".", "–": "-", "×": "x", "−": "-", "↑": "^", "↓": "v",
-    }
-)  # fmt: skip
+_ALIKE = {
+    "▌": "|", "▎": "|", "▏": "|", "▕": "|", "▔": "-", "▁": "_", "▂": "_", "▃": ".", "▄": "-", "▅": "=", "▆": "=",
+    "▍": "|", "▐": "|", "▀": "-", "░": ".", "▒": ":",
+    "▲": "!", "◆": "!", "‼": "!", "●": "*", "▪": "*", "·": ".", "◉": "o", "■": "x", "▸": ">", "→": ">", "←": "<",
+    "✓": "+", "✗": "x", "…": ".", "–": "-", "—": "-", "×": "x", "−": "-", "↑": "^", "↓": "v", "⏎": "<", "⌫": "<",
+    "▶": ">", "►": ">", "▷": ">", "▹": ">", "‣": ">", "◀": "<", "◄": "<", "◁": "<", "◂": "<", "▼": "v", "▾": "v",
+    "▽": "v", "△": "^", "▴": "^", "•": "*", "◦": "o", "○": "o", "⭘": "o", "◯": "o", "⭑": "*", "★": "*", "✔": "+",
+    "✕": "x", "✖": "x", "⚠": "!", "🔎": "/", "\N{NO-BREAK SPACE}": " ",
+}  # fmt: skip
+_PICTURE = "^"  # of a control character, as clean.py draws it
 
 
 class AsciiFilter(LineFilter):
@@ -79,13 +82,39 @@ class AsciiFilter(LineFilter):
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002 - Textual's interface
         """`segments` with nothing but ASCII in them, as wide as before."""
         return [
-            segment if segment.control else Segment(_ascii(segment.text, segment.cell_length), segment.style)
+            segment if segment.control else Segment(ascii_of(segment.text, segment.cell_length), segment.style)
             for segment in segments
         ]
 
 
-def _ascii(text: str, cells: int) -> str:
+def ascii_of(text: str, cells: int) -> str:
+    """`text`, which takes up so many cells, with ASCII alone."""
     if text.isascii():
         return text
-    plain = "".join(c if ord(c) < 128 else "?" for c in text.translate(_ASCII))
-    return plain.ljust(cells, "?")[:cells]
+    return "".join(map(_alike, text)).ljust(cells, "?")[:cells]
+
+
+@cache
+def _alike(character: str) -> str:
+    """ASCII that looks like it, as wide as it; a question mark a cell if there is none."""
+    if character.isascii():
+        return character
+    width = cell_len(character)
+    glyph = _ALIKE.get(character) or _of_its_kind(character)
+    return (glyph or "?" * width).ljust(width) if width else ""
+
+
+def _of_its_kind(character: str) -> str | None:
+    """What stands for any character of the lines, blocks and pictures that terminals draw with."""
+    code = ord(character)
+    if 0x2500 <= code < 0x2580:  # lines, by what Unicode's name for them says
+        words = set(unicodedata.name(character).split())
+        if "DIAGONAL" in words:
+            return {"╱": "/", "╲": "\\"}.get(character, "X")
+        across, upright = words & {"HORIZONTAL", "LEFT", "RIGHT"}, words & {"VERTICAL", "UP", "DOWN"}
+        return "+" if across and upright else "-" if across else "|"
+    if 0x2580 <= code < 0x2600:  # blocks and geometric shapes
+        return "#"
+    if 0x2400 <= code < 0x2440:
+        return _PICTURE
+    return "." if 0x2800 <= code < 0x2900 else None

@@ -10,18 +10,20 @@ from textual.content import Content
 from console import words
 from console.clean import clean
 from relay.delivery import State
-from relay.filters import compile_filter
+from relay.filters import SHORT_STATUSES, compile_filter
 from relay.store import browse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from relay.store.browse import Key, Row
     from relay.store.database import Connection
 
 WINDOW = 200
 _LEAST_REST = 12
+_NARROWEST_REST = 8
+_AGE_WIDTH = 5
 _MUTED = "$text-muted"
 
 
@@ -74,7 +76,8 @@ def clean_row(row: Row) -> Row:
 class Column:
     """One column: its head, its width (0: the rest of the line), its text and style.
 
-    An `optional` one gives its room to the rest where that would be too narrow.
+    An `optional` one gives its room to the rest where that would be too narrow; one with `most` takes up to that
+    much where the rest can do without.
     """
 
     head: str
@@ -83,14 +86,28 @@ class Column:
     style: Callable[[Row], str] = lambda _: ""
     right: bool = False
     optional: bool = False
+    most: int = 0
 
 
-def _age_of_death(row: Row, now: datetime) -> str:
-    return words.span((now - (row.finished_at or row.received_at)).total_seconds())
+def _since_death(row: Row, now: datetime) -> str:
+    return _brief(now - (row.finished_at or row.received_at))
 
 
 def _age(row: Row, now: datetime) -> str:
-    return words.span((now - row.received_at).total_seconds())
+    return _brief(now - row.received_at)
+
+
+def _brief(age: timedelta) -> str:
+    """How long that is, in the larger unit alone where both are too long for the column: `12h` for `12h05m`."""
+    text = words.span(age.total_seconds())
+    if len(text) <= _AGE_WIDTH:
+        return text
+    digits = len(text) - len(text.lstrip("0123456789"))
+    return text[: digits + 1]
+
+
+def _status(row: Row, _: datetime) -> str:
+    return "–" if row.final_status is None else SHORT_STATUSES.get(row.final_status, row.final_status)
 
 
 def _cause(row: Row, _: datetime) -> str:
@@ -100,25 +117,30 @@ def _cause(row: Row, _: datetime) -> str:
 
 
 _ID = Column("ID", 8, lambda row, _: row.delivery_id[:8])
-_DEAD_FOR = Column("AGE", 5, _age_of_death, right=True)
-_AGE = Column("AGE", 5, _age, right=True)
+# Not their age, which `age:` filters by and which begins when they were received.
+_DIED = Column("DIED", _AGE_WIDTH, _since_death, right=True)
+_AGE = Column("AGE", _AGE_WIDTH, _age, right=True)
 _STATE = Column("STATE", 10, lambda row, _: row.state.value, lambda row: words.STATE_STYLES[row.state])
-_EVENT = Column("EVENT", 17, lambda row, _: row.event or "–")
+_EVENT = Column("EVENT", 17, lambda row, _: row.event or "–", most=len("conversation_status_changed"))
 _CONVERSATION = Column("CONV", 6, lambda row, _: row.conversation_id or "–", right=True, optional=True)
 _TRIES = Column("TRY", 3, lambda row, _: "–" if row.attempts is None else str(row.attempts), right=True)
-_STATUS = Column(
-    "STATUS", 7, lambda row, _: row.final_status or "–",
-    lambda row: "$text-error" if row.state is State.DEAD else "",
-)  # fmt: skip
+_STATUS = Column("STATUS", 7, _status, lambda row: "$text-error" if row.state is State.DEAD else "")
 _CAUSE = Column("CAUSE", 0, _cause)
 
-DEAD_COLUMNS = (_ID, _DEAD_FOR, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
+DEAD_COLUMNS = (_ID, _DIED, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
 ALL_COLUMNS = (_ID, _AGE, _STATE, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
 
 
 def fitted(columns: tuple[Column, ...], width: int) -> tuple[Column, ...]:
-    """The columns that lines of `width` have room for."""
-    return columns if _rest(columns, width) >= _LEAST_REST else tuple(c for c in columns if not c.optional)
+    """The columns that lines of `width` have room for, each as wide as there is room."""
+    kept = columns if _rest(columns, width) >= _LEAST_REST else tuple(c for c in columns if not c.optional)
+    return tuple(replace(c, width=c.width + _more(c, _rest(kept, width))) if c.most else c for c in kept)
+
+
+def _more(column: Column, rest: int) -> int:
+    """What `column` may take of the `rest` beside its width: all it would, or what the rest can spare."""
+    wanted = column.most - column.width
+    return wanted if rest - wanted >= _NARROWEST_REST else max(0, min(wanted, rest - _LEAST_REST))
 
 
 def header(columns: tuple[Column, ...], width: int) -> Content:
@@ -138,7 +160,7 @@ def line(row: Row, columns: tuple[Column, ...], width: int, now: datetime, *, ma
 
 def _fit(column: Column, text: str, width: int, columns: tuple[Column, ...]) -> str:
     """`text` cut or filled to the column's width in cells."""
-    room = column.width or max(8, _rest(columns, width))
+    room = column.width or max(_NARROWEST_REST, _rest(columns, width))
     content = Content(text)
     if content.cell_length > room:
         return content.truncate(room, ellipsis=True).plain

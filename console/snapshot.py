@@ -142,10 +142,11 @@ def clean_group(group: Group) -> Group:
 
 
 def clean_plan(plan: Plan) -> Plan:
-    """`plan` as it may be shown: who asked, why, and for what, are people's own text."""
+    """`plan` as it may be shown: who asked, why, and for what, and who stopped it, are people's own text."""
     return replace(
         plan,
         requested_by=clean(plan.requested_by, limit=60),
         reason=clean(plan.reason, limit=200),
         filter=clean(plan.filter, limit=200),
+        stopped_why=None if plan.stopped_why is None else clean(plan.stopped_why, limit=200),
     )

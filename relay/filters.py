@@ -1,11 +1,12 @@
 """The filter grammar, the same on the command line and in the console. Pure: text in, SQL condition out.
 
-    error:503  status:429,timeout  status:5xx  event:message_created  conv:77  id:0192f  state:dead
+    error:503  status:429,timeout,reset  status:5xx  event:message_created  conv:77  id:0192f  state:dead
     age:<1h  age:>30m  since:14:02  since:2026-11-23T14:02  until:15:00  test:yes
     payload.conversation.id:77  payload.sender.name:jane*  word  "two words"  !word  !status:422
 
-Terms are separated by spaces and must all hold; `!` turns one round. Times without a date are the last such
-time, in UTC. A word is looked for in payload, error, event and delivery id; case never matters.
+Terms are separated by spaces and must all hold; `!` turns one round. `age:`, `since:` and `until:` go by when a
+delivery was received; times without a date are the last such time, in UTC. A word is looked for in payload, error,
+event and delivery id; case never matters.
 """
 
 from __future__ import annotations
@@ -33,6 +34,16 @@ _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LONGEST_AGE_S = 1e10  # some centuries; Postgres's calendar begins in 4713 BC
 _WHOLE_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _STATUS_CLASS = re.compile(r"[1-5]xx")
+SHORT_STATUSES = {
+    "connection_refused": "refused",
+    "connection_reset": "reset",
+    "unreachable": "no-host",
+    "dns_failure": "dns",
+    "tls_error": "tls",
+    "protocol_error": "no-http",
+}
+"""What narrow columns call the statuses that are no number; `status:` knows both names."""
+_LONG_STATUSES = {short: status for status, short in SHORT_STATUSES.items()}
 _EVERYTHING = "true"
 _NAME_OF_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -147,7 +158,7 @@ def _error(term: Term, name: str, _: datetime) -> _Built:
 def _status(term: Term, name: str, _: datetime) -> _Built:
     wanted = [value.lower() for value in term.value.split(",") if value]
     classes = [value[0] for value in wanted if _STATUS_CLASS.fullmatch(value)]
-    exact = [value for value in wanted if not _STATUS_CLASS.fullmatch(value)]
+    exact = [_LONG_STATUSES.get(value, value) for value in wanted if not _STATUS_CLASS.fullmatch(value)]
     of_class = f"length(d.final_status) = 3 AND left(d.final_status, 1) = ANY(%({name}c)s)"
     sql = f"d.final_status = ANY(%({name})s) OR ({of_class})"
     return sql, {name: exact, f"{name}c": classes}

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from relay.errors import StoreUnavailable
+from relay.printable import printable
 from relay.store import deliveries, replays
 from relay.store.replays import Control, PlanState
 
@@ -31,6 +32,7 @@ AT_ONCE = 32
 PLANS_AT_ONCE = 4
 _LOOK_EVERY_S = 0.25
 _CLOSE_S = 2
+_NAME_CHARS = 60
 
 
 class Replayer:
@@ -120,15 +122,15 @@ class _PlanRun:
             found = await replays.check(connection, self._plan.id, self._owner)
             if found is None:
                 return False  # another relay has it
-            self._plan, control = found
+            self._plan, asked = found
             counts = (self._plan.delivered, self._plan.dead, self._plan.skipped)
             if counts != self._told:
                 self._told = counts
                 await replays.notify(connection, self._plan.id)
-        if control is Control.STOP:
-            await self._end(PlanState.STOPPED, "stopped by an operator")
+        if asked is not None and asked.control is Control.STOP:
+            await self._end(PlanState.STOPPED, f"stopped by {printable(asked.operator)[:_NAME_CHARS]}")
             return False
-        if control is Control.PAUSE:
+        if asked is not None and asked.control is Control.PAUSE:
             await self._end(PlanState.PAUSED)
             return False
         return True

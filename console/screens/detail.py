@@ -1,16 +1,18 @@
-"""One delivery: what it is, every attempt, the payload, the headers, what was done with it before."""
+"""One delivery: what it is, every attempt, the payload, the headers, what was done with it before; find in all that."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
-from console import details
+from console import details, finding
 from console.actions import DETAIL, bindings_of
+from console.clean import clean
 from console.curl import MOST_BYTES, copy_curl
 from console.scrolling import OnTop
 from relay.delivery import State
@@ -19,9 +21,20 @@ from relay.store import browse
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
+    from console.finding import Place
     from console.snapshot import Snapshot
     from relay.store.browse import Detail
     from relay.store.database import Connection
+
+
+_TITLES = {
+    "facts": "Delivery",
+    "timeline": "Attempts",
+    "payload": "Payload",
+    "headers": "Headers",
+    "history": "Replays",
+}
+_ZOOMED = "payload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +59,22 @@ class DetailView(OnTop):
         super().__init__()
         self._row_id = row_id
         self._detail: Detail | None = None
+        self._texts: dict[str, Content] = {}
+        self._find = ""
+        self._found: list[tuple[str, Place]] = []
+        self._at = 0
 
     def compose_body(self) -> ComposeResult:
-        """One scroll, section after section."""
+        """One scroll, section after section; what is searched for above it."""
+        yield Input(id="filter", placeholder="find in the delivery; n and N go from match to match", compact=True)
+        yield Static("", id="filter-line", markup=False)
         with VerticalScroll(id="detail"):
-            for section in ("facts", "timeline", "payload", "headers", "history"):
+            for section in _TITLES:
                 yield Static("", id=f"detail-{section}", classes="pane", markup=False)
 
     def on_mount(self) -> None:
         """Name the sections."""
-        titles = {
-            "facts": "Delivery",
-            "timeline": "Attempts",
-            "payload": "Payload",
-            "headers": "Headers",
-            "history": "Replays",
-        }
-        for section, title in titles.items():
+        for section, title in _TITLES.items():
             self.query_one(f"#detail-{section}").border_title = title
 
     @property
@@ -86,17 +98,134 @@ class DetailView(OnTop):
         if detail == self._detail:
             return
         fresh = self._detail is None
+        at = self._current
         self._detail = detail
         width = self.app.size.width - 4
         self._update("facts", details.facts(detail, self._link(detail)))
         self._update("timeline", details.timeline(detail, width))
         if fresh:
-            self.query_one("#detail-payload", Static).update(details.payload(detail))
+            self._update("payload", [details.payload(detail)])
             self._update("headers", details.header_lines(detail))
         self._update("history", details.history(detail))
+        if self._find:
+            self._look_through()
+            self._at = self._found.index(at) if at in self._found else min(self._at, max(0, len(self._found) - 1))
+            self._paint_found(*_TITLES)
 
     def _update(self, section: str, lines: list[Content]) -> None:
-        self.query_one(f"#detail-{section}", Static).update(Content("\n").join(lines))
+        self._texts[section] = Content("\n").join(lines)
+        self.query_one(f"#detail-{section}", Static).update(self._texts[section])
+
+    # Finding
+
+    def action_filter(self) -> None:
+        """Open the search."""
+        box = self.query_one("#filter", Input)
+        box.add_class("open")
+        box.focus()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Find what was typed, from what is in sight on."""
+        event.input.remove_class("open")
+        self.query_one(self.SCROLL).focus()
+        self._find = event.value.strip()
+        self.set_class(bool(self._find), "finding")
+        self._look_through()
+        top = self.query_one(self.SCROLL, VerticalScroll).scroll_offset.y
+        self._at = bisect_left(self._found, top, key=self._row_of) % max(1, len(self._found))
+        self._paint_found(*_TITLES)
+        self._bring_into_sight()
+
+    def _look_through(self) -> None:
+        """Find it in every section that is shown, in their order."""
+        shown = [section for section in _TITLES if section == _ZOOMED or not self.has_class("zoomed")]
+        self._found = [
+            (section, place)
+            for section in shown
+            if section in self._texts
+            for place in finding.places(self._texts[section].plain, self._find)
+        ]
+
+    @property
+    def _current(self) -> tuple[str, Place] | None:
+        """The match that is gone to."""
+        return self._found[self._at] if self._at < len(self._found) else None
+
+    def _paint_found(self, *sections: str) -> None:
+        """Show what was found in these sections, and which of it is the current one."""
+        current = self._current
+        for section in sections:
+            if section in self._texts:
+                found = [place for where, place in self._found if where == section]
+                here = current[1] if current is not None and current[0] == section else None
+                text = finding.highlighted(self._texts[section], found, here)
+                self.query_one(f"#detail-{section}", Static).update(text)
+        if current is None:
+            said = Content.styled("no match in what is shown", "$text-warning")
+        else:
+            said = Content.assemble(f"match {self._at + 1:,} of {len(self._found):,}", ("  n next, N previous", "dim"))
+        line = Content.assemble(
+            "finding ", (clean(self._find, limit=60), "reverse"), "   ", said, ("  esc ends", "dim")
+        )
+        self.query_one("#filter-line", Static).update(line)
+
+    def _go(self, step: int) -> None:
+        """To another match; after the last one comes the first."""
+        if not self._find:
+            self.action_filter()
+        elif self._current is not None:
+            before = self._current[0]
+            self._at = (self._at + step) % len(self._found)
+            self._paint_found(*{before, self._found[self._at][0]})
+            self._bring_into_sight()
+
+    def _row_of(self, found: tuple[str, Place]) -> int:
+        """The row of the scroll that a match is in."""
+        section, place = found
+        pane = self.query_one(f"#detail-{section}", Static)
+        row = finding.row_of(self._texts[section].plain, place, pane.scrollable_content_region.width)
+        return pane.virtual_region.y + pane.gutter.top + row
+
+    def _bring_into_sight(self) -> None:
+        """Scroll to the current match, unless it is in sight."""
+        if self._current is None:
+            return
+        scroll, row = self.query_one(self.SCROLL, VerticalScroll), self._row_of(self._current)
+        height = max(1, scroll.size.height)
+        if not scroll.scroll_offset.y <= row < scroll.scroll_offset.y + height:
+            scroll.scroll_to(y=max(0, row - height // 3), animate=False)
+
+    def action_find_next(self) -> None:
+        """The next match."""
+        self._go(1)
+
+    def action_find_previous(self) -> None:
+        """The match before."""
+        self._go(-1)
+
+    def action_back(self) -> None:
+        """Close the search, then clear it, then go back."""
+        box = self.query_one("#filter", Input)
+        if box.has_class("open"):
+            box.remove_class("open")
+            self.query_one(self.SCROLL).focus()
+        elif self._find:
+            self._find = box.value = ""
+            self._found = []
+            self._paint_found(*_TITLES)
+            self.remove_class("finding")
+        else:
+            super().action_back()
+
+    def action_zoom(self) -> None:
+        """Show the payload alone, or all of it again."""
+        self.toggle_class("zoomed")
+        self.query_one(self.SCROLL, VerticalScroll).scroll_home(animate=False)
+        if self._find:
+            self._look_through()
+            self._at = 0
+            self._paint_found(*_TITLES)
+            self.call_after_refresh(self._bring_into_sight)
 
     def _link(self, detail: Detail) -> str | None:
         settings, conversation = self.console.settings, detail.row.conversation_id

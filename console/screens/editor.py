@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -21,10 +22,16 @@ from console.clean import HARMFUL, clean, pretty_json
 from relay.receive import BadBody, parse_object
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textual.app import ComposeResult
 
 MOST_CHARS = 256 * 1024
 """Bigger payloads are edited in `$EDITOR`: Textual's editor takes seconds to load them."""
+
+_CONTEXT = 2
+_COMPARED = 1_000
+_SHOWN = 500
 
 
 def editable(body: bytes) -> str:
@@ -99,7 +106,7 @@ class EditorScreen(ModalScreen[bytes | None]):
             )
         else:
             what = "changed" if changed else "as it came"
-            keys = "ctrl+s reviews, ctrl+e opens $EDITOR, esc discards the edit"
+            keys = "ctrl+s reviews, ctrl+e opens $EDITOR, esc discards it"
             state.update(Content.assemble(("✓ ", "$text-success"), f"a JSON object, {what}. {keys}"))
 
     def action_review(self) -> None:
@@ -151,19 +158,50 @@ class EditorScreen(ModalScreen[bytes | None]):
 
 
 def _place_of_fault(text: str) -> str:
-    """`: line 4, column 14: …`, where it is JSON's grammar that is broken."""
+    """`: … at line 4, column 14`, where it is JSON's grammar that is broken."""
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
-        return f": line {error.lineno}, column {error.colno}: {error.msg}"
+        return f": {error.msg.removesuffix(' at')} at line {error.lineno}, column {error.colno}"
     except (ValueError, RecursionError):
         return ""
     return ""
 
 
 def _diff(before: str, after: str) -> Content:
-    """What was changed, as a unified diff."""
+    """What was changed, as a unified diff; of very many lines the first, with what was left out said.
+
+    Lines are compared from the first to the last that differs, for comparing takes more than its time for more.
+    """
     styles = {"+": "$text-success", "-": "$text-error", "@": "$text-accent"}
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "original", "edited", lineterm="", n=2)
-    shown = [Content.styled(clean(line, limit=400), styles.get(line[:1], "$text-muted")) for line in list(lines)[2:500]]
+    old, new = before.splitlines(), after.splitlines()
+    first = _alike(old, new)
+    last = _alike(old[first:][::-1], new[first:][::-1])
+    above, below = max(0, first - _CONTEXT), max(0, last - _CONTEXT)
+    old, new = old[above : len(old) - below], new[above : len(new) - below]
+    lines = [
+        _renumbered(line, above)
+        for line in difflib.unified_diff(old[:_COMPARED], new[:_COMPARED], lineterm="", n=_CONTEXT)
+    ][2:]
+    shown = [Content.styled(clean(line, limit=400), styles.get(line[:1], "$text-muted")) for line in lines[:_SHOWN]]
+    if len(lines) > _SHOWN:
+        shown.append(
+            Content.styled(f"… {len(lines) - _SHOWN:,} more lines of differences are not shown", "$text-warning")
+        )
+    if max(len(old), len(new)) > _COMPARED:
+        left_out = f"… {max(len(old), len(new)) - _COMPARED:,} more lines, some of which differ, are not compared"
+        shown.append(Content.styled(left_out, "$text-warning"))
     return Content("\n").join(shown)
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many lines both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
+
+
+def _renumbered(line: str, above: int) -> str:
+    """A line of a diff whose texts began so many lines further down; only `@@ -3,5 +3,6 @@` has numbers."""
+    if not line.startswith("@@"):
+        return line
+    return re.sub(r"([-+])(\d+)", lambda found: f"{found[1]}{int(found[2]) + above}", line)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _FILTER = (
     "Filters: error:503  status:5xx  event:message_created  conv:77  id:0192f  age:<1h  since:14:02  until:15:00  "
-    'test:yes  payload.sender.name:jane*  word  !word  "two words"'
+    'test:yes  payload.sender.name:jane*  word  !word  "two words"; age, since and until go by when it was received'
 )
 
 

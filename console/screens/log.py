@@ -1,10 +1,16 @@
-"""The live tail of the forwarding log: follow and pause, level and text, search, failures, jump to a delivery."""
+"""The live tail of the forwarding log: follow and pause, level and text, search, failures, jump to a delivery.
+
+It begins with the newest lines. What is looked for further up is read from Postgres, page by page, as the poller
+comes round, until it is found, the log begins, or as many lines are held as are ever held.
+"""
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING, overload
 
 from textual.containers import Vertical
@@ -31,6 +37,8 @@ KEPT = 50_000
 _FIRST = 1_000
 _A_TICK = 2_000
 _OLDER = 2_000
+_EMPTY = "  No webhook yet: the log is empty."
+_HIDDEN = "  None of these lines is shown: l changes the level, o and esc what is searched for."
 LEVELS = ("info", "warning", "error")
 
 
@@ -64,6 +72,16 @@ class LogPage:
 
     newer: list[Entry]
     older: list[Entry]
+
+
+class Sought(Enum):
+    """What older lines are read for."""
+
+    LINE = auto()  # the line above the first one
+    TOP = auto()  # the first line there is
+    MATCH = auto()  # a line with the text searched for
+    FAILURE = auto()
+    SCREENFUL = auto()  # as many lines as there is room for, where some are hidden
 
 
 class DrawnLines(Sequence[Line]):
@@ -103,6 +121,10 @@ class LogScreen(Replaying):
         self._only = False
         self._older_wanted = False
         self._oldest_reached = False
+        self._sought: Sought | None = None
+        self._sought_at = 0.0
+        self._content = False
+        self._note = ""
         self._marked: set[int] = set()
         self._missing = Missing()
 
@@ -111,7 +133,7 @@ class LogScreen(Replaying):
         yield Input(id="filter", placeholder="find in the lines; n and N go from match to match", compact=True)
         yield Static("", id="filter-line", markup=False)
         with Vertical(id="rows-pane"):
-            yield LineList(id="log-lines", empty="  No webhook yet: the log is empty.")
+            yield LineList(id="log-lines", empty=_EMPTY)
 
     def reading(self) -> LogReading:
         """What is not here yet."""
@@ -124,23 +146,98 @@ class LogScreen(Replaying):
         page = snapshot.view
         if not isinstance(page, LogPage) or snapshot.reading != self.reading():
             return
-        if self._older_wanted:
-            self._older_wanted = False
-            self._oldest_reached = not page.older
         newest = self._held[-1].id if self._held else None
+        if newest is None:
+            self._oldest_reached = len(page.newer) < _FIRST
+        elif self._older_wanted:
+            self._older_wanted = False
+            self._oldest_reached = len(page.older) < _OLDER
         self._missing.look([entry.id for entry in page.newer], after=newest, now=snapshot.read_at)
         room = max(0, KEPT - len(self._held) - len(page.newer))
         older = page.older[-room:] if room else []
         late = newest is not None and bool(page.newer) and page.newer[0].id < newest
-        self._held = [*older, *self._held, *page.newer][-KEPT:] if older or page.newer else self._held
-        if late:
-            self._held.sort(key=lambda entry: entry.id)
-        if older or late:
-            self._arrange()
-        elif page.newer:
-            self._shown = [*self._shown, *filter(self._is_shown, page.newer)][-KEPT:]
-            self._show()
+        if len(older) < len(page.older) or len(self._held) + len(page.newer) > KEPT:
+            self._oldest_reached = False
+        if older or page.newer:
+            self._held = [*older, *self._held, *page.newer][-KEPT:]
+            above = list(filter(self._is_shown, older))
+            if late:
+                self._held.sort(key=lambda entry: entry.id)
+                self._shown = list(filter(self._is_shown, self._held))
+            else:
+                self._shown = [*above, *self._shown, *filter(self._is_shown, page.newer)][-KEPT:]
+            self._show(above=len(above))
+        else:
+            above = []
+        self._look_on(len(above))
         self._paint_state()
+
+    # Older lines
+
+    @property
+    def _has_more_above(self) -> bool:
+        """True while there are older lines than those held, and room for them."""
+        return not self._oldest_reached and 0 < len(self._held) < KEPT
+
+    def _look_back(self, sought: Sought) -> None:
+        """Read older lines for what is not among those held, if there are any; say so if there are none."""
+        self._sought, self._sought_at = sought, time.monotonic()
+        self._read_on()
+
+    def _look_on(self, above: int) -> None:
+        """Look for what is sought among the lines that have come on top, `above` of them shown, or read on."""
+        lines = self.query_one("#log-lines", LineList)
+        if self._sought is None and self._has_too_few(lines):
+            self._look_back(Sought.SCREENFUL)
+        elif self._sought is not None:
+            if self._sought is not Sought.SCREENFUL and lines.moved_at > self._sought_at:
+                self._stop_looking()  # whoever moves on wants to stay there
+            elif self._is_found(self._sought, lines, above):
+                self._sought = None
+            else:
+                self._read_on()
+
+    def _is_found(self, sought: Sought, lines: LineList, above: int) -> bool:
+        """True if that is among the lines that have come on top; the cursor is on it then."""
+        if sought is Sought.SCREENFUL:
+            return not self._has_too_few(lines)
+        if sought is Sought.TOP:
+            lines.move_to(0)
+            return False
+        wanted = {Sought.MATCH: self._matches, Sought.FAILURE: _fails}.get(sought, lambda _: True)
+        place = next((place for place in range(above - 1, -1, -1) if wanted(self._shown[place])), None)
+        if place is not None:
+            self._following = False
+            lines.move_to(place)
+        return place is not None
+
+    def _read_on(self) -> None:
+        if self._has_more_above:
+            self._older_wanted = True
+            self.console.read_now()
+            return
+        if self._sought in {Sought.MATCH, Sought.FAILURE}:
+            self._note = f"No more above; {self._end}"
+        elif self._sought in {Sought.LINE, Sought.TOP}:
+            self._note = self._end
+        self._sought = None
+
+    @property
+    def _end(self) -> str:
+        return "the log begins here" if self._oldest_reached or not self._held else f"no more than {KEPT:,} are held"
+
+    def _stop_looking(self) -> None:
+        """What was looked for is not wanted any more, nor what was said of it."""
+        self._sought, self._note, self._older_wanted = None, "", False
+
+    def _has_too_few(self, lines: LineList) -> bool:
+        """True if lines are hidden, those shown leave room, and the operator has not had enough of looking for more."""
+        few = self._hides and len(self._shown) < max(1, lines.size.height)
+        return few and not self._content and self._has_more_above
+
+    @property
+    def _hides(self) -> bool:
+        return bool(self._level or (self._only and self._find))
 
     def _draw(self, entry: Entry) -> Content:
         mark = Content.styled("▸", "$text-warning bold") if entry.id in self._marked else Content(" ")
@@ -154,14 +251,23 @@ class LogScreen(Replaying):
 
     def _arrange(self) -> None:
         """Choose anew among the lines: what is shown has changed."""
+        self._stop_looking()
+        self._content = False
         self._shown = list(filter(self._is_shown, self._held))
         self._show()
+        self._look_on(0)
 
-    def _show(self) -> None:
+    def _show(self, *, above: int = 0) -> None:
+        """Show the lines, of which `above` have come on top."""
         lines = self.query_one("#log-lines", LineList)
-        lines.show(DrawnLines(self._shown, self._draw), place_of=self._place_of)
+        on_top = lines.cursor == 0
+        empty = _HIDDEN if self._held else _EMPTY
+        lines.show(DrawnLines(self._shown, self._draw), place_of=self._place_of, empty=Content(empty))
         if self._following:
             lines.move_to(len(self._shown) - 1)
+        elif on_top and above and self._sought is not Sought.TOP:  # a list's cursor stays on top by itself
+            lines.scroll_to(y=above, animate=False, immediate=True, force=True)
+            lines.move_to(above)
 
     def _place_of(self, key: Hashable) -> int | None:
         """Where in the lines shown the one with this id is, or would be."""
@@ -177,23 +283,40 @@ class LogScreen(Replaying):
 
     def _paint_state(self) -> None:
         follow = ("FOLLOWING", "$text-success bold") if self._following else ("held; f follows", "$text-warning bold")
-        parts: list[tuple[str, str] | str] = [follow, f"   {plural(len(self._shown), 'line')}"]
+        parts: list[tuple[str, str] | str] = [follow, f"   {self._extent}"]
         if self._level:
             parts += [("   level ", "$text-muted"), (f"{LEVELS[self._level]} and worse", "$text-warning")]
         if self._find:
             parts += [("   only lines with " if self._only else "   finding ", "$text-muted")]
             parts += [
-                (clean(self._find), "reverse"),
+                (clean(self._find, limit=60), "reverse"),
                 ("  o for all" if self._only else "  o for these alone", "$text-muted"),
             ]
+        if self._sought is not None:
+            parts += [("   looking further back …", "$text-warning bold"), (" esc stops", "$text-muted")]
+        elif self._note:
+            parts += [(f"   {self._note}", "$text-warning")]
+        elif self._has_more_above:
+            parts += [("   k at the top, or g, loads older", "$text-muted")]
         self.query_one("#filter-line", Static).update(Content.assemble(*parts))
+
+    @property
+    def _extent(self) -> str:
+        """How many lines are shown, and of which."""
+        held = plural(len(self._held), "line")
+        if self._hides:
+            return f"{len(self._shown):,} of {'all' if self._oldest_reached else 'the newest'} {held}"
+        return held if self._oldest_reached or not self._held else f"the newest {held}"
 
     # Keys
 
     def action_cursor(self, where: str) -> None:
-        """Moving up holds the tail; the bottom follows it again."""
+        """Moving up holds the tail; the bottom follows it again; the top is that of the log, not of what is held."""
+        self._stop_looking()
         self._following = where == "bottom"
         super().action_cursor(where)
+        if where == "top":
+            self._look_back(Sought.TOP)
         self._paint_state()
 
     def on_line_list_moved(self, event: LineList.Moved) -> None:
@@ -204,12 +327,13 @@ class LogScreen(Replaying):
 
     def on_line_list_edge(self, event: LineList.Edge) -> None:
         """Beyond the top are older lines."""
-        if event.up and not self._oldest_reached and len(self._held) < KEPT:
-            self._older_wanted = True
-            self.console.read_now()
+        if event.up:
+            self._look_back(Sought.LINE)
+            self._paint_state()
 
     def action_follow(self) -> None:
         """Follow the end, or hold."""
+        self._stop_looking()
         self._following = not self._following
         self._show()
         self._paint_state()
@@ -222,12 +346,10 @@ class LogScreen(Replaying):
 
     def action_only(self) -> None:
         """Hide the lines that do not match, or show them again."""
-        if not self._find:
-            self.console.say("Search for something with / first")
-            return
-        self._only = not self._only
-        self._arrange()
-        self._paint_state()
+        if self._searches():
+            self._only = not self._only
+            self._arrange()
+            self._paint_state()
 
     def action_filter(self) -> None:
         """Open the search."""
@@ -243,15 +365,19 @@ class LogScreen(Replaying):
         self.query_one("#log-lines", LineList).focus()
         if self._find:
             self._following = False
-            self._jump(self._matches, forward=False, inclusive=True)
+            self._jump(Sought.MATCH, forward=False, inclusive=True)
         self._paint_state()
 
     def action_back(self) -> None:
-        """Close the search, then clear it, then go back."""
+        """Close the search, then look no further back, then clear it, then go back."""
         box = self.query_one("#filter", Input)
         if box.has_class("open"):
             box.remove_class("open")
             self.query_one("#log-lines", LineList).focus()
+        elif self._sought is not None:
+            self._stop_looking()
+            self._content = True
+            self._paint_state()
         elif self._find:
             self._find = box.value = ""
             self._only = False
@@ -263,35 +389,48 @@ class LogScreen(Replaying):
     def _matches(self, entry: Entry) -> bool:
         return bool(self._find) and entry.mentions(self._find.lower())
 
-    def _jump(self, wanted: Callable[[Entry], bool], *, forward: bool, inclusive: bool = False) -> None:
-        """Put the cursor on the next line that is wanted."""
+    def _jump(self, sought: Sought, *, forward: bool, inclusive: bool = False) -> None:
+        """Put the cursor on the next line that is sought; further up also on one that is yet to be read."""
+        self._stop_looking()
+        wanted = self._matches if sought is Sought.MATCH else _fails
         lines = self.query_one("#log-lines", LineList)
         here = lines.cursor
         first = here if inclusive else (here + 1 if forward else here - 1)
         places = range(first, len(self._shown)) if forward else range(first, -1, -1)
         found = next((place for place in places if wanted(self._shown[place])), None)
-        if found is None:
-            self.console.say("No more " + ("below" if forward else "above"))
-            return
-        self._following = False
-        lines.move_to(found)
+        if found is not None:
+            self._following = False
+            lines.move_to(found)
+        elif forward:
+            self._note = "No more below"
+        else:
+            self._look_back(sought)
         self._paint_state()
 
     def action_find_next(self) -> None:
         """The next match."""
-        self._jump(self._matches, forward=True)
+        if self._searches():
+            self._jump(Sought.MATCH, forward=True)
 
     def action_find_previous(self) -> None:
         """The match before."""
-        self._jump(self._matches, forward=False)
+        if self._searches():
+            self._jump(Sought.MATCH, forward=False)
+
+    def _searches(self) -> bool:
+        """True if something is searched for; what to do is said if not."""
+        if not self._find:
+            self._note = "search for something with / first"
+            self._paint_state()
+        return bool(self._find)
 
     def action_next_failure(self) -> None:
         """The next failure."""
-        self._jump(_fails, forward=True)
+        self._jump(Sought.FAILURE, forward=True)
 
     def action_previous_failure(self) -> None:
         """The failure before."""
-        self._jump(_fails, forward=False)
+        self._jump(Sought.FAILURE, forward=False)
 
     def action_mark_line(self) -> None:
         """Mark the line."""

@@ -7,6 +7,7 @@ this plan or any other, the item is skipped, so that two plans that hold it send
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from relay.store.database import Connection
 
 CHANNEL = "relay_replay"
+_NAMED = 5
+"""So many deliveries of a plan are named in the audit; of more it says how many, and the plan holds them."""
 
 
 class PlanState(StrEnum):
@@ -40,6 +43,14 @@ class Control(StrEnum):
     PAUSE = "replay.pause"
     RESUME = "replay.resume"
     STOP = "replay.stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was last asked of a plan, and by whom."""
+
+    control: Control
+    operator: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +169,7 @@ _ASK = """
           FROM plan, unnest(%(deliveries)s::bigint[], %(runs)s::int[]) WITH ORDINALITY AS frozen(delivery, run, n)
     ), audit AS (
         INSERT INTO relay.operator_actions (operator, action, plan_id, reason, details)
-        SELECT %(requested_by)s, 'replay', plan.id, %(reason)s,
-               jsonb_build_object('total', %(total)s::int, 'filter', %(filter)s::text)
-          FROM plan
+        SELECT %(requested_by)s, 'replay', plan.id, %(reason)s, %(details)s::jsonb FROM plan
     )
     SELECT id FROM plan
 """
@@ -193,6 +202,7 @@ async def ask(connection: Connection, request: PlanRequest, frozen: Sequence[Dea
             "total": len(frozen),
             "deliveries": [letter.id for letter in frozen],
             "runs": [letter.run for letter in frozen],
+            "details": json.dumps(_details(request, frozen)),
         },
     )
     row = await cursor.fetchone()
@@ -202,6 +212,16 @@ async def ask(connection: Connection, request: PlanRequest, frozen: Sequence[Dea
         assert row is not None
     await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, str(row[0])))
     return int(row[0])
+
+
+def _details(request: PlanRequest, frozen: Sequence[DeadLetter]) -> dict[str, object]:
+    """What the audit says of a replay beside who asked for it and why."""
+    details: dict[str, object] = {"total": len(frozen), "filter": request.filter}
+    if request.edited_body is not None:
+        details["body"] = "edited"
+    if len(frozen) <= _NAMED:
+        details["deliveries"] = [letter.delivery_id for letter in frozen]
+    return details
 
 
 _CONTROL = """
@@ -227,7 +247,7 @@ async def plan(connection: Connection, plan_id: int) -> Plan | None:
 
 _LAST_CONTROL = """
     LEFT JOIN LATERAL (
-        SELECT a.action FROM relay.operator_actions a
+        SELECT a.action, a.operator FROM relay.operator_actions a
         WHERE a.plan_id = p.id AND a.action IN ('replay.pause', 'replay.resume', 'replay.stop')
         ORDER BY a.id DESC LIMIT 1) AS c ON true
 """
@@ -257,18 +277,18 @@ async def claim(connection: Connection, owner: UUID, *, working: Sequence[int]) 
 
 
 _CHECK = f"""
-    SELECT p.owner = %(owner)s, c.action, {plan_columns}
+    SELECT p.owner = %(owner)s, c.action, c.operator, {plan_columns}
       FROM relay.replay_plans p {_LAST_CONTROL} WHERE p.id = %(plan)s
 """  # noqa: S608
 
 
-async def check(connection: Connection, plan_id: int, owner: UUID) -> tuple[Plan, Control | None] | None:
-    """The plan and what operators last asked of it; None if `owner` does not have it any more."""
+async def check(connection: Connection, plan_id: int, owner: UUID) -> tuple[Plan, Asked | None] | None:
+    """The plan and what an operator last asked of it; None if `owner` does not have it any more."""
     cursor = await connection.execute(_CHECK.encode(), {"owner": owner, "plan": plan_id})
     row = await cursor.fetchone()
     if row is None or not row[0]:
         return None
-    return plan_of_row(row[2:]), None if row[1] is None else Control(row[1])
+    return plan_of_row(row[3:]), None if row[1] is None else Asked(Control(row[1]), row[2])
 
 
 _NEXT = """

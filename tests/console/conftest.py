@@ -61,13 +61,18 @@ def console(dsn: str, agent: AgentStandIn) -> Callable[..., AbstractAsyncContext
     """Opens consoles on the test's database, without a terminal; `size` is `(columns, lines)`."""
 
     def open_one(
-        size: tuple[int, int] = (120, 36), *, relay: RunningRelay | None = None, read_only: bool = False, **given: Any
+        size: tuple[int, int] = (120, 36),
+        *,
+        relay: RunningRelay | None = None,
+        read_only: bool = False,
+        ascii_only: bool = False,
+        **given: Any,
     ) -> AbstractAsyncContextManager[Watched]:
         settings = relay_settings(
             agent,
             **{"console_operator": "maria", "relay_url": relay.url if relay else "http://127.0.0.1:9"} | given,
         )
-        return opened(ConsoleApp(settings, dsn, read_only=read_only), size)
+        return opened(ConsoleApp(settings, dsn, read_only=read_only, ascii_only=ascii_only), size)
 
     return open_one
 

@@ -46,7 +46,7 @@ async def test_they_are_listed_newest_first_with_what_matters(
     incident: RunningRelay, console: Console, rows: Rows
 ) -> None:
     async with console() as seen:
-        await in_queue(seen, "ID", "AGE", "EVENT", "CONV", "TRY", "STATUS", "CAUSE")
+        await in_queue(seen, "ID", "DIED", "EVENT", "CONV", "TRY", "STATUS", "CAUSE")
         shown = re.findall(r"^\W*(\d{8})\b.*message_created", seen.text, flags=re.MULTILINE)
         newest = rows(
             "SELECT left(delivery_id, 8) FROM relay.deliveries WHERE state = 'dead' ORDER BY finished_at DESC"
@@ -317,7 +317,7 @@ async def test_a_running_replay_is_paused_resumed_and_stopped(
         await seen.press("p")
         await seen.shows("running")
         await seen.press("x")
-        await seen.shows("Stopped: stopped by an operator")
+        await seen.shows("Stopped: stopped by maria")
         assert 0 < dead(rows) < waiting
     actions = rows("SELECT action FROM relay.operator_actions WHERE operator = 'maria' ORDER BY id")
     assert actions == ["replay", "replay.pause", "replay.resume", "replay.stop"]
@@ -390,6 +390,24 @@ async def test_an_edited_payload_is_checked_shown_as_a_difference_and_replayed(
     assert json.loads(agent.seen[-1].body)["content"] == "mended"
     kept = rows.one("SELECT body FROM relay.deliveries WHERE conversation_id = '47'")
     assert json.loads(kept)["content"] == "message 47"
+
+
+async def test_the_editor_says_all_that_it_has_to_say_in_eighty_columns(
+    incident: RunningRelay, console: Console
+) -> None:
+    async with console(size=(80, 24)) as seen:
+
+        async def says(sentence: str) -> None:
+            await until(lambda: sentence in " ".join(re.sub("[│╰─╯]", " ", seen.text).split()), what=sentence)
+
+        await in_queue(seen)
+        await seen.press("e")
+        await says("a JSON object, as it came. ctrl+s reviews, ctrl+e opens $EDITOR, esc discards it")
+        editor = seen.app.screen.query_one("#editor")
+        editor.text = '{\n  "content": "not \n closed"}'
+        await says("Invalid control character at line 2, column 19")
+        editor.text = "{\n  content: 1}"
+        await says("Expecting property name enclosed in double quotes at line 2, column 3")
 
 
 async def test_rows_leave_the_screen_as_the_relay_delivers_them(incident: RunningRelay, console: Console) -> None:

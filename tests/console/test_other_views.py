@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -19,11 +20,11 @@ from tests.console.conftest import OVERLOADED, webhook
 from tests.servers import until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
     from relay.demo.chatwoot import ChatwootStandIn
-    from tests.console.screens import Terminal
+    from tests.console.screens import Terminal, Watched
     from tests.servers import AgentStandIn, Rows, RunningRelay
 
     Console = Callable[..., object]
@@ -83,6 +84,67 @@ async def test_a_signature_is_not_shown(relay: RunningRelay, console: Console) -
         await seen.shows("all 1")
         await seen.press("enter")
         await seen.shows("x-chatwoot-signature: (not shown)", "x-chatwoot-timestamp: 1")
+
+
+async def opened_close_up(seen: Watched) -> None:
+    """Open the only delivery there is."""
+    await seen.press("3")
+    await seen.shows("all 1")
+    await seen.press("enter")
+    await seen.shows("Attempts", "DELIVERED")
+
+
+async def test_text_is_found_in_a_delivery(relay: RunningRelay, console: Console) -> None:
+    await relay.post(webhook(1, notes=[f"note {n}" for n in range(60)], also="[/b] NOTE 70"))
+    async with console(size=(80, 24)) as seen:
+        await opened_close_up(seen)
+        assert "note 50" not in seen.text
+        await seen.press("slash")
+        await seen.type("note 5")
+        await seen.press("enter")
+        await seen.shows("finding note 5", "match 1 of 11", '"note 5"')
+        await seen.press("n", "n")
+        await seen.shows("match 3 of 11", '"note 51"')
+        await seen.press("N", "N", "N")
+        await seen.shows("match 11 of 11", '"note 59"')
+        await seen.press("slash")
+        seen.app.screen.query_one("#filter").value = "[/B] note"
+        await seen.press("enter")
+        await seen.shows("match 1 of 1", "[/b] NOTE 70")
+        await seen.press("escape")
+        await seen.hides("match 1 of 1")
+        await seen.shows("[/b] NOTE 70")
+        await seen.press("escape")
+        await seen.shows("all 1")
+
+
+async def test_letters_that_are_searched_for_do_nothing_else(relay: RunningRelay, console: Console, rows: Rows) -> None:
+    await relay.post(webhook(1))
+    async with console() as seen:
+        await opened_close_up(seen)
+        await seen.press("slash")
+        await seen.type("dxetq")
+        await seen.press("enter")
+        await seen.shows("finding dxetq", "no match in what is shown", "DELIVERED")
+        assert not seen.app.view.question.is_open
+        await seen.press("n", "escape", "slash", "escape")
+        await seen.hides("finding")
+        await seen.shows("DELIVERED")
+
+
+async def test_z_shows_the_payload_of_a_delivery_alone(relay: RunningRelay, console: Console) -> None:
+    await relay.post(webhook(1))
+    async with console(size=(80, 24)) as seen:
+        await opened_close_up(seen)
+        await seen.press("z")
+        await seen.hides("Attempts", "delivery id")
+        await seen.shows("Payload", '"message 1"')
+        await seen.press("slash")
+        await seen.type("DELIVERED")
+        await seen.press("enter")
+        await seen.shows("no match in what is shown")
+        await seen.press("z")
+        await seen.shows("match 1 of 1", "Attempts", "delivery id")
 
 
 # Log
@@ -159,6 +221,18 @@ async def test_the_log_shows_the_lines_that_match_alone(incident: RunningRelay, 
         assert any("00000045" not in line for line in seen.text.splitlines() if "webhook" in line)
 
 
+async def test_without_a_search_the_log_says_how_to_begin_one(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("FOLLOWING")
+        for key in ("N", "n", "o"):
+            await seen.press("left_square_bracket")
+            await seen.hides("search for something")
+            await seen.press(key)
+            await seen.shows("search for something with / first")
+        assert not seen.app._notifications
+
+
 async def test_the_log_jumps_from_failure_to_failure(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
         await seen.press("4")
@@ -202,16 +276,120 @@ async def test_the_log_goes_back_fifty_thousand_lines(relay: RunningRelay, conso
     async with console() as seen:
         await seen.press("4")
         await seen.shows("line 50000")
-        lines = seen.app.screen.query_one("#log-lines")
-        for _ in range(60):
-            if len(lines.keys) >= 50_000:
-                break
-            held = len(lines.keys)
-            await seen.press("g", "k")
-            await until(lambda held=held: len(lines.keys) > held)
+        await seen.shows("the newest 1,000 lines", "k at the top, or g, loads older")
         await seen.press("g")
-        await seen.shows("50,000 lines")
+        await seen.shows("50,000 lines", "the log begins here")
         await until(lambda: any(line.rstrip().endswith("line 1") for line in seen.text.splitlines()))
+
+
+_LOGGED = """
+    INSERT INTO relay.log (at, level, scope, message, fields, instance)
+    SELECT now(), CASE WHEN n <= %(failures)s THEN 'error' ELSE 'info' END, 'support.webhook', 'line ' || n, '{}',
+           gen_random_uuid()
+      FROM generate_series(1, %(lines)s) n
+"""
+"""So many lines, the oldest of which are failures."""
+
+
+@contextmanager
+def unreadable(rows: Rows) -> Iterator[None]:
+    """The log, for as long as the block lasts."""
+    with psycopg.connect(rows.dsn) as locker:
+        locker.execute("LOCK TABLE relay.log IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+def under_cursor(seen: Watched) -> str:
+    return seen.app.screen._entry.message
+
+
+async def test_the_log_looks_further_back_for_a_failure_than_it_has_read(
+    relay: RunningRelay, console: Console, rows: Rows
+) -> None:
+    rows(_LOGGED, {"lines": 9_000, "failures": 3})
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("FOLLOWING", "the newest 1,000 lines")
+        with unreadable(rows):
+            await seen.press("left_square_bracket")
+            await seen.shows("looking further back …")
+        await until(lambda: under_cursor(seen) == "line 3")
+        await seen.press("left_square_bracket", "left_square_bracket")
+        assert under_cursor(seen) == "line 1"
+        await seen.press("left_square_bracket")
+        await seen.shows("No more above; the log begins here")
+        assert not seen.app._notifications
+
+
+async def test_the_log_looks_further_back_for_what_is_searched_for_and_says_where_it_ended(
+    relay: RunningRelay, console: Console, rows: Rows
+) -> None:
+    rows(_LOGGED, {"lines": 5_000, "failures": 0})
+    async with console() as seen:
+        await seen.press("4", "slash")
+        await seen.shows("the newest 1,000 lines")
+        await seen.type("line 12")
+        await seen.press("enter")
+        await until(lambda: under_cursor(seen) == "line 1299")
+        await seen.press("slash")
+        seen.app.screen.query_one("#filter").value = "nowhere"
+        await seen.press("enter")
+        await seen.shows("finding nowhere", "No more above; the log begins here", "5,000 lines")
+        await seen.press("N", "N", "n")
+        await seen.shows("No more below")
+        assert not seen.app._notifications
+
+
+async def test_a_search_ends_with_the_lines_that_are_held(relay: RunningRelay, console: Console, rows: Rows) -> None:
+    rows(_LOGGED, {"lines": 52_000, "failures": 1})
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("the newest 1,000 lines")
+        await seen.press("left_square_bracket")
+        await seen.shows("the newest 50,000 lines", "No more above; no more than 50,000 are held")
+
+
+async def test_a_level_fills_the_screen_from_older_lines_and_says_of_how_many(
+    relay: RunningRelay, console: Console, rows: Rows
+) -> None:
+    rows(_LOGGED, {"lines": 6_000, "failures": 2_500})
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("the newest 1,000 lines")
+        await seen.press("l", "l")
+        await seen.shows("1,500 of the newest 5,000 lines", "level error and worse", "line 2500")
+        await seen.press("g")
+        await seen.shows("2,500 of all 6,000 lines", "the log begins here")
+        assert under_cursor(seen) == "line 1"
+
+
+async def test_esc_stops_looking_further_back(relay: RunningRelay, console: Console, rows: Rows) -> None:
+    rows(_LOGGED, {"lines": 40_000, "failures": 0})
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("the newest 1,000 lines")
+        with unreadable(rows):
+            await seen.press("l", "l")
+            await seen.shows("looking further back …", "None of these lines is shown")
+            await seen.press("escape")
+            await seen.hides("looking further back …")
+        read_at = seen.app.snapshot.read_at
+        await until(lambda: seen.app.snapshot.read_at > read_at + 1)
+        assert "0 of the newest 1,000 lines" in seen.text
+
+
+async def test_the_line_above_the_first_one_is_read_and_gone_to(
+    relay: RunningRelay, console: Console, rows: Rows
+) -> None:
+    rows(_LOGGED, {"lines": 2_000, "failures": 0})
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("the newest 1,000 lines")
+        seen.app.screen.query_one("#log-lines").move_to(0)
+        await until(lambda: under_cursor(seen) == "line 1001")
+        await seen.press("k")
+        await until(lambda: under_cursor(seen) == "line 1000")
+        assert "line 1001" in seen.text
 
 
 # Health, health check, test webhook

@@ -86,6 +86,12 @@ def test_what_was_there_is_still_to_be_seen() -> None:
     assert clean("[bold]x[/]") == "[bold]x[/]"
 
 
+def test_what_joins_emoji_is_kept_and_all_else_of_no_width_is_named() -> None:
+    assert clean("👩\u200d👩\u200d👧 a\u200bb\u200cc\u2060d\ufeff") == (
+        "👩\u200d👩\u200d👧 a<U+200B>b<U+200C>c<U+2060>d<U+FEFF>"
+    )
+
+
 def test_long_text_is_cut_and_says_what_is_missing() -> None:
     shown = clean("x" * 5_000_000, limit=100)
     assert shown == "x" * 100 + "… 5.0 MB more"

@@ -207,8 +207,36 @@ async def test_who_asked_and_why_stays_on_record(
     plan = await operator.reaches(plan_id, PlanState.DONE)
     assert (plan.requested_by, plan.reason, plan.filter) == (NAME, "the agent is back", "status:503")
     assert rows("SELECT operator, action, plan_id, reason, details FROM relay.operator_actions") == [
-        (NAME, "replay", plan_id, "the agent is back", {"total": 3, "filter": "status:503"})
+        (
+            NAME,
+            "replay",
+            plan_id,
+            "the agent is back",
+            {"total": 3, "filter": "status:503", "deliveries": ["first", "second", "third"]},
+        )
     ]
+
+
+async def test_the_audit_tells_an_edited_body_from_the_one_that_came(
+    relay: RunningRelay, operator: Operator, rows: Rows, letters: list[str]
+) -> None:
+    await operator.ask("second", edited_body=b'{"event": "message_created"}')
+    assert rows("SELECT details FROM relay.operator_actions") == [
+        {"total": 1, "filter": "", "body": "edited", "deliveries": ["second"]}
+    ]
+
+
+async def test_the_audit_names_a_few_deliveries_and_counts_many(
+    relay: RunningRelay, operator: Operator, rows: Rows, plant: Plant, letters: list[str]
+) -> None:
+    many = [*letters, "fourth", "fifth", "sixth"]
+    for delivery_id in many[3:]:
+        plant.delivery("dead", delivery_id=delivery_id)
+    await operator.ask(*many[:5])
+    await operator.ask(*many)
+    few, all_of_them = rows("SELECT details FROM relay.operator_actions ORDER BY id")
+    assert few["deliveries"] == many[:5]
+    assert all_of_them == {"total": 6, "filter": ""}
 
 
 async def test_two_plans_that_hold_the_same_deliveries_send_each_once(
