@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (10, 15, 30, 60, 6 * 60, 24 * 60))
 _SUSTAINED = timedelta(hours=2)
 
-_NOW = """
+_NOW = f"""
     SELECT now(),
            (SELECT coalesce(sum(letters), 0)::bigint FROM relay.dead_causes),
            (SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'forwarding')),
@@ -35,8 +35,8 @@ _NOW = """
                UNION ALL
                SELECT min(received_at) FROM relay.deliveries
                 WHERE state IN ('received', 'forwarding') AND customer AND NOT test) AS waiting),
-           (SELECT extract(epoch FROM now() - max(heartbeat_at))::float8 FROM relay.instances)
-"""
+           (SELECT extract(epoch FROM now() - max({instances.HEARD_AT}))::float8 FROM relay.instances)
+"""  # noqa: S608 - constants
 _AGENT_FAILING = """
     SELECT extract(epoch FROM now() - min(f.recorded_at))::float8
       FROM dashboard_facts f
@@ -91,7 +91,7 @@ async def read(connection: Connection) -> Overview:
 
 async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAINED) -> Overview:
     """Read the overview inside the caller's `one_moment`; `minutes` reach back `minutes_of`, two hours at least."""
-    cursor = await connection.execute(_NOW)
+    cursor = await connection.execute(_NOW.encode())
     row = await cursor.fetchone()
     assert row is not None
     now, dead, in_flight, oldest_s, webhook_s, waiting_s, heartbeat_s = row
