@@ -1,4 +1,7 @@
-"""The first thing on the first screen: what is wrong, in a sentence. Pure: a snapshot in, words out."""
+"""The first thing on the first screen: what is wrong, in a sentence. Pure: a snapshot in, words out.
+
+When something failed is taken from what was recorded as it failed: what is still open changes as it is replayed.
+"""
 
 from __future__ import annotations
 
@@ -6,74 +9,156 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from console.words import day_clock, measured, plural, span
+from relay.figures import retry_helps
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from console.snapshot import Snapshot
     from relay.store.browse import Group
     from relay.store.overview import Overview
 
 RECENT_S = 120
-"""A failure group whose last delivery died longer ago than this is no longer what is going wrong now."""
+"""What failed last longer ago than this is no longer what is going wrong now."""
 QUIET_S = 30
-"""So long nothing more died of it, and the agent says it is well: then it is over."""
+"""So long nothing more failed of it, and something shows that it goes through again: then it is over."""
+_MANY = 5
+_SHARE = 20
+"""Fewer failures than `_MANY` of late, against more than `_SHARE` times as many that wait: stragglers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
     """The sentence, how bad it is (`bad`, `warning`, `well`), and the group it is about, if any.
 
-    `short` says the same where there is little room.
+    `shorter` say the same where there is less and less room.
     """
 
     sentence: str
     level: str
     group: Group | None = None
-    short: str = ""
+    shorter: tuple[str, ...] = ()
 
     def fitting(self, width: int) -> str:
-        """The sentence if it has at most `width` characters, else the short one."""
-        return self.sentence if len(self.sentence) <= width or not self.short else self.short
-
-
-def _is_well_now(state: Overview, group: Group) -> bool:
-    """True if the agent's health was well when it was last probed, some time after the group's last letter died."""
-    agent = next((health for health in state.health if health.target == "agent"), None)
-    quiet_s = (state.at - group.last).total_seconds()
-    return agent is not None and agent.ok and agent.at > group.last and quiet_s > QUIET_S
+        """The longest that has at most `width` characters, else the shortest."""
+        ways = (self.sentence, *self.shorter)
+        return next((way for way in ways if len(way) <= width), ways[-1])
 
 
 def cause_of(snapshot: Snapshot) -> Cause:
-    """What an operator must know first: relays gone, the agent failing, or what the dead letters share."""
+    """What an operator must know first: relays gone, what fails, the agent failing, or what the dead letters share."""
     state = snapshot.overview
     if not state.alive:
         last = min((relay.age_s for relay in state.relays), default=None)
         heard = "none was ever heard of" if last is None else f"the last was heard of {span(last)} ago"
         return Cause(f"No relay is running: {heard}. Webhooks are being lost. Start one with `relay serve`.", "bad")
-    failing = [group for group in snapshot.groups if (state.at - group.last).total_seconds() < RECENT_S]
-    if failing:
-        group = max(failing, key=lambda group: (group.per_minute, group.count))
-        age = span((state.at - group.first).total_seconds())
-        well = _is_well_now(state, group)
-        since = f"{group.last_error} since {day_clock(group.first, state.at)} ({age})."
-        if well:
-            ended = f"from {day_clock(group.first, state.at)} to {day_clock(group.last, state.at)}"
-            since = f"{group.last_error} {ended}; it is well now."
-        shared = f"{group.count:,} of {plural(state.open_dead_letters, 'open dead letter')} share this cause."
-        short = f"{group.count:,} of {state.open_dead_letters:,} share it."
-        return Cause(f"{since} {shared}", "warning" if well else "bad", group, short=f"{since} {short}")
+    groups = [group for group in snapshot.groups if not group.only_tests]
+    if groups:
+        main = _weightiest(state, groups)
+        told = _told(state, main)
+        if told is not None:
+            sentence, level = told
+            shared = f"{main.count:,} of {plural(state.open_dead_letters, 'open dead letter')} share this cause."
+            short = f"{sentence} {main.count:,} of {state.open_dead_letters:,} share it."
+            return Cause(f"{sentence} {shared}", level, main, (short, sentence))
     agent = next((health for health in state.health if health.target == "agent" and not health.ok), None)
     if agent is not None:
         said = f"answers {agent.status}" if agent.status else f"fails: {agent.error}"
         return Cause(f"Agent SDK /health {said} ({span(agent.age_s)} ago).", "bad")
-    if snapshot.groups:
-        newest = max(group.last for group in snapshot.groups)
-        largest = max(snapshot.groups, key=lambda group: group.count)
-        quiet = span((state.at - newest).total_seconds())
-        waiting = plural(state.open_dead_letters, "dead letter")
-        of_them = f", {largest.count:,} of them: {largest.last_error}" if len(snapshot.groups) > 1 else ""
-        said = f"Nothing has failed for {quiet}. {waiting} can be replayed"
-        return Cause(f"{said}{of_them}.", "warning", largest, short=f"{said}.")
+    if groups:
+        return _waiting(state, groups)
+    quiet = _quiet(state, groups)
+    if quiet is not None and quiet.seconds < RECENT_S:
+        return Cause(f"{quiet.sentence} No dead letter waits.", "warning")
     if state.firing:
         verdict = state.firing[0]
         return Cause(f"{verdict.rule.condition}: {measured(verdict.rule, verdict.value)}.", "warning")
+    if state.open_dead_letters:
+        tests = f"{plural(state.open_dead_letters, 'dead letter')} of test webhooks"
+        return Cause(f"Nothing is failing. There is nothing but {tests}.", "well")
     return Cause("Nothing is failing. No dead letter waits.", "well")
+
+
+def _weightiest(state: Overview, groups: list[Group]) -> Group:
+    """The group that matters: what most of late died of, unless that is but a straggler, else the largest."""
+    largest = max(groups, key=lambda group: (group.count, group.last))
+
+    def lately(group: Group) -> int:
+        spell = state.spell_of(group.final_status)
+        return 0 if spell is None or (state.at - spell.last).total_seconds() >= RECENT_S else spell.lately
+
+    going_on = [group for group in groups if lately(group) >= _MANY or lately(group) * _SHARE >= max(1, largest.count)]
+    return max(going_on, key=lambda group: (lately(group), group.count), default=largest)
+
+
+def _told(state: Overview, group: Group) -> tuple[str, str] | None:
+    """What is said of a group that failed of late, and how bad that is; None if it did not."""
+    error, spell = group.last_error, state.spell_of(group.final_status)
+    if spell is not None and _age_s(state, spell.last) < RECENT_S:
+        first, last = spell.first, spell.last
+        if _age_s(state, last) > QUIET_S and retry_helps(group.final_status) and first is not None:
+            ended = f"{error} from {day_clock(first, state.at)} to {day_clock(last, state.at)}"
+            if state.gets_through_since(last):
+                return f"{ended}; deliveries succeed again.", "warning"
+            if state.agent_is_well_since(first, last):
+                return f"{ended}; its /health is well again.", "warning"
+        if first is None:
+            return f"{error} for more than a day.", "bad"
+        return f"{error} since {day_clock(first, state.at)} ({span(_age_s(state, first))}).", "bad"
+    replayed = state.spell_of(group.final_status, replayed=True)
+    if replayed is not None and _age_s(state, replayed.last) < RECENT_S and not state.gets_through_since(replayed.last):
+        return f"A replay failed {span(_age_s(state, replayed.last))} ago: {error}.", "bad"
+    return None
+
+
+def _waiting(state: Overview, groups: list[Group]) -> Cause:
+    """What waits once none of it fails now: how much of it a replay can help, and how much it cannot."""
+    ready = [group for group in groups if retry_helps(group.final_status)]
+    vain = [group for group in groups if not retry_helps(group.final_status)]
+    quiet = _quiet(state, groups)
+    said = "" if quiet is None else f"{quiet.sentence} "
+    in_short = "" if quiet is None else f"{quiet.short} "
+    if ready:
+        largest = max(ready, key=lambda group: group.count)
+        what = f"{plural(sum(group.count for group in ready), 'dead letter')} can be replayed"
+        named = f", {largest.count:,} of them: {largest.last_error}" if len(ready) > 1 else f": {largest.last_error}"
+        refused = f"; {sum(group.count for group in vain):,} were refused: no retry helps those" if vain else ""
+    else:
+        largest = max(vain, key=lambda group: group.count)
+        what = f"{plural(sum(group.count for group in vain), 'dead letter')} that no retry helps"
+        named = f": {largest.last_error}" if len(vain) == 1 else f", {largest.count:,} of them: {largest.last_error}"
+        refused = ""
+    return Cause(
+        f"{said}{what}{named}{refused}.", "warning", largest, (f"{in_short}{what}{refused}.", f"{in_short}{what}.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Quiet:
+    """For how long nothing has failed, and that in words."""
+
+    seconds: float
+    sentence: str
+    short: str
+
+
+def _quiet(state: Overview, groups: list[Group]) -> _Quiet | None:
+    """For how long nothing has failed, replays included; None if nothing is on record."""
+    failed = [spell.last for spell in state.spells] + [group.last for group in groups]
+    if state.last_failure_at is not None:
+        failed.append(state.last_failure_at)
+    if not failed:
+        return None
+    quiet_s = _age_s(state, max(failed))
+    if quiet_s < RECENT_S:
+        latest = max(state.spells, key=lambda spell: spell.last, default=None)
+        status = "" if latest is None else f" ({latest.status})"
+        sentence = f"The last failure was {span(quiet_s)} ago{status}."
+        return _Quiet(quiet_s, sentence, sentence)
+    silent = state.last_webhook_age_s is not None and state.last_webhook_age_s > quiet_s
+    short = f"Nothing has failed for {span(quiet_s)}"
+    return _Quiet(quiet_s, f"{short}{', and no webhook has come' if silent else ''}.", f"{short}.")
+
+
+def _age_s(state: Overview, moment: datetime) -> float:
+    return (state.at - moment).total_seconds()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING
 
@@ -314,7 +315,8 @@ def group_line(group: Group, now: datetime, width: int) -> Content:
     """One failure group: how many, how fast, since when, and why."""
     events = f"{group.events[0]}{_and_more(group.events)}" if width >= 100 and group.events else ""
     room = max(10, width - len(GROUP_HEADER) - (26 if width >= 100 else 0) - 2)
-    error = group.last_error if len(group.last_error) <= room else group.last_error.removeprefix("Agent SDK ")
+    cause = f"{group.last_error} (tests)" if group.only_tests else group.last_error
+    error = cause if len(cause) <= room else cause.removeprefix("Agent SDK ")
     error = error if len(error) <= room else error[: room - 1] + "…"
     rate = f"+{group.per_minute:,}" if group.per_minute else "0"
     hot = "$text-error bold" if group.per_minute else ""
@@ -360,22 +362,35 @@ def plan_line(plan: Plan, now: datetime, width: int) -> Content:
     return line.truncate(width, ellipsis=True)
 
 
-def resample(minutes: Sequence[tuple[datetime, int, int]], now: datetime, window: timedelta, cells: int) -> list[float]:
-    """Success rates in percent of the last `window` in `cells` equal stretches, from the first with data on.
+_NOTE_ROOM = 17
+_LEAST_CELLS = 40
 
-    A stretch without data holds the rate of the one before it: no data is not 0 %.
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Success rates in percent, oldest first; None where there was nothing. Each is of so many `minutes`."""
+
+    rates: tuple[float | None, ...]
+    minutes: int
+
+    @property
+    def note(self) -> str:
+        """The scale, in words."""
+        return f"1 cell = {self.minutes} min"
+
+
+def resample(minutes: Sequence[tuple[datetime, int, int]], now: datetime, window: timedelta, cells: int) -> Trace:
+    """The success rates of the last `window`, in `cells` cells at most; if those are many, with room for the note.
+
+    A cell is of whole minutes, one at least: none is drawn twice. No data is not 0 %, nor what was before.
     """
-    totals = [[0, 0] for _ in range(cells)]
+    asked = int(window.total_seconds() // 60)
+    room = cells - _NOTE_ROOM if cells >= _LEAST_CELLS else cells
+    step = -(-asked // max(1, room))
+    totals = [[0, 0] for _ in range(-(-asked // step))]
     for minute, delivered, failed in minutes:
-        place = cells - 1 - int((now - minute).total_seconds() / window.total_seconds() * cells)
-        if 0 <= place < cells:
+        place = len(totals) - 1 - int((now - minute).total_seconds() // 60) // step
+        if 0 <= place < len(totals):
             totals[place][0] += delivered
             totals[place][1] += failed
-    rates = [100 * good / (good + bad) if good + bad else None for good, bad in totals]
-    filled: list[float] = []
-    for rate in rates:
-        if rate is not None:
-            filled.append(rate)
-        elif filled:
-            filled.append(filled[-1])
-    return filled
+    return Trace(tuple(100 * good / (good + bad) if good + bad else None for good, bad in totals), step)

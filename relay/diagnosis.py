@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from relay.outcome import RETRIED_4XX, Failure
+from relay.figures import retry_helps
+from relay.outcome import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,9 +102,10 @@ def _not_received(evidence: Evidence) -> Chapter:
     ]
     pointing, faults = _chatwoots_side(evidence, checks)
     weight, verdict = 0.0, "Webhooks come in."
-    if not alive and state.relays:
-        weight = 1_000_000
-        verdict = f"No relay is running: the last heartbeat was {_span(state.relays[0].age_s)} ago; webhooks are lost."
+    if not alive:
+        heard = min((relay.age_s for relay in state.relays), default=None)
+        last = "none was heard of in a day" if heard is None else f"the last heartbeat was {_span(heard)} ago"
+        weight, verdict = 1_000_000, f"No relay is running: {last}; webhooks are lost."
     elif silent:
         assert age_s is not None
         weight = usual * age_s / 3600
@@ -144,17 +147,54 @@ def _chatwoots_side(evidence: Evidence, checks: list[Check]) -> tuple[bool, list
         checks.append(Check(None, f"Chatwoot's webhooks: {evidence.webhooks_error}"))
         unreachable = [result for result in evidence.probes if result.target == "chatwoot" and not result.ok]
         return False, [f"Chatwoot itself fails its health check ({r.status or r.error})" for r in unreachable]
-    here = [one for one in evidence.webhooks if one.url.rstrip("/").endswith(evidence.webhook_path)]
+    here = [one for one in evidence.webhooks if _points_here(one.url, evidence) is not False]
     if not here:
         elsewhere = ", ".join(one.url for one in evidence.webhooks) or "none at all"
-        fault = f"none of Chatwoot's webhooks points to {evidence.webhook_path} ({elsewhere})"
+        fault = f"none of Chatwoot's webhooks points to {evidence.own_url}{evidence.webhook_path} ({elsewhere})"
         checks.append(Check(ok=False, text=fault))
         return False, [fault]
     missing = [event for event in EVENTS if not any(event in one.subscriptions for one in here)]
-    checks.append(Check(ok=True, text=f"Chatwoot has a webhook that points here: {here[0].url}"))
+    here.sort(key=lambda one: _points_here(one.url, evidence) is None)
+    if _points_here(here[0].url, evidence):
+        checks.append(Check(ok=True, text=f"Chatwoot has a webhook that points here: {here[0].url}"))
+    else:
+        text = f"Chatwoot has a webhook to {here[0].url}; whether that address leads here cannot be told from here"
+        checks.append(Check(ok=None, text=text))
     fault = f"Chatwoot's webhook does not send {' and '.join(missing)}"
     checks.append(Check(not missing, fault if missing else f"it sends {', '.join(here[0].subscriptions)}"))
     return True, [fault] if missing else []
+
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_PORTS = {"http": 80, "https": 443}
+
+
+def _points_here(url: str, evidence: Evidence) -> bool | None:
+    """Whether a webhook's address is a relay's; None where only whoever set up proxies and names can know.
+
+    By another name, or at another host's ordinary port, a proxy may stand that hands on to the relay. On the very
+    host that the relay is on, another port that is not an ordinary one is something else's.
+    """
+    if not url.rstrip("/").endswith(evidence.webhook_path):
+        return False
+    (host, port), (own_host, own_port) = _address(url), _address(evidence.own_url)
+    if host != own_host:
+        return None
+    bound = {relay.name.rpartition(":")[2] for relay in evidence.overview.alive}
+    if port == own_port or str(port) in bound:
+        return True
+    return None if port in _PORTS.values() else False
+
+
+def _address(url: str) -> tuple[str, int | None]:
+    """Host and port of an address, this machine by one name; no port where it names none that can be."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        port = None
+    host = parts.hostname or ""
+    return "localhost" if host in _LOOPBACK else host, port
 
 
 # High Retry Rate
@@ -163,7 +203,7 @@ def _chatwoots_side(evidence: Evidence, checks: list[Check]) -> tuple[bool, list
 def _retries(evidence: Evidence) -> Chapter:
     state = evidence.overview
     figures = state.last_1h
-    retried = {status: count for status, count in figures.failures.items() if _is_retried(status)}
+    retried = {status: count for status, count in figures.failures.items() if retry_helps(status)}
     failed = sum(retried.values())
     average = figures.average_attempts
     slow_ms = state.last_15min.average_ms
@@ -191,12 +231,11 @@ def _retries(evidence: Evidence) -> Chapter:
     if failed:
         worst = max(retried, key=lambda status: retried[status])
         total = sum(figures.failures.values())
-        since = min((group.first for group in evidence.groups if group.final_status == worst), default=None)
-        began = "" if since is None else f", since {since:%H:%M:%S}Z"
+        began = _began(worst, evidence)
         now = (
             f"; its /health fails too ({agent.status or agent.error})"
             if agent is not None and is_down
-            else ("; its /health is well now" if agent is not None else "")
+            else ("; its /health answers well now" if agent is not None else "")
         )
         weight = float(failed)
         verdict = f"{_agent_does(worst)}: {retried[worst]} of {total} failures in the last hour{began}{now}."
@@ -216,10 +255,15 @@ def _retries(evidence: Evidence) -> Chapter:
     )  # fmt: skip
 
 
-def _is_retried(status: str) -> bool:
-    if status.isdigit():
-        return int(status) >= 500 or int(status) in RETRIED_4XX
-    return status in _NETWORK
+def _began(status: str, evidence: Evidence) -> str:
+    """Since when it has failed so, by what was recorded: what is open moves on as it is replayed."""
+    spell = next((one for one in evidence.spells if one.status == status and not one.replayed), None)
+    if spell is None:
+        return ""
+    if spell.first is None:
+        return ", for more than a day"
+    day = "" if spell.first.date() == evidence.overview.at.date() else f"{spell.first:%b %d} "
+    return f", since {day}{spell.first:%H:%M:%S}Z"
 
 
 def _by_status(counts: dict[str, int]) -> str:
@@ -269,25 +313,32 @@ def _dead_letters(evidence: Evidence) -> Chapter:
         *(
             Check(
                 ok=False,
-                text=f"{group.count} × {group.last_error}, {_when(group.first)} to {_when(group.last)}",
+                text=f"{group.count} × {group.last_error}, died {_when(group.first)} to {_when(group.last)}",
             )
             for group in sorted(evidence.groups, key=lambda group: -group.count)[:10]
         ),
     ]
-    refused = [group for group in evidence.groups if not _is_retried(group.final_status)]
-    gone = [group for group in evidence.groups if _cause_is_gone(group, evidence)]
+    real = [group for group in evidence.groups if not group.only_tests]
+    refused = [group for group in real if not retry_helps(group.final_status)]
+    gone = [group for group in real if _cause_is_gone(group, evidence)]
+    failures = state.last_1h.failures
+    refused_lately = sum(count for status, count in failures.items() if not retry_helps(status))
     weight, verdict = 0.0, "No dead letter waits."
-    if refused and fresh:
-        worst = max(refused, key=lambda group: group.count)
-        weight = float(sum(group.count for group in refused))
+    if refused and refused_lately:
+        worst = max(refused, key=lambda group: (failures.get(group.final_status, 0), group.count))
+        weight = float(refused_lately)
         verdict = (
-            f"{worst.last_error}: {worst.count} dead letters since {worst.first:%H:%M:%S}Z that no retry helps; "
-            "look at one payload."
+            f"{worst.last_error}: {worst.count} dead letters that no retry helps, the oldest of "
+            f"{_when(worst.first)}; look at one payload."
         )
     elif open_now:
         ready = sum(group.count for group in gone)
         weight = 0.5
-        verdict = f"{open_now} dead letters wait" + (f"; the cause of {ready} is gone: replay them." if ready else ".")
+        vain = sum(group.count for group in refused)
+        verdict = f"{open_now} dead letters wait"
+        verdict += f"; the cause of {ready} is gone: replay them" if ready else ""
+        verdict += f"; {vain} of them no retry helps" if vain else ""
+        verdict += "."
     lines = [
         "Identify the root cause from lastError, above",
         "Fix the underlying issue (Agent SDK, network, configuration)",
@@ -306,10 +357,18 @@ def _when(moment: datetime) -> str:
 
 
 def _cause_is_gone(group: Group, evidence: Evidence) -> bool:
-    """True if trying again would have helped, the agent is well now, and nothing failed so for a while."""
+    """True if trying again would have helped, nothing failed so for a while, and something shows that it is over.
+
+    That the agent's health is well now shows nothing if it has been well all along.
+    """
+    state = evidence.overview
     agent_ok = any(result.target == "agent" and result.ok for result in evidence.probes)
-    quiet_s = (evidence.overview.at - group.last).total_seconds()
-    return agent_ok and _is_retried(group.final_status) and quiet_s > _CAUSE_GONE_AFTER_S
+    own = [spell for spell in evidence.spells if spell.status == group.final_status]
+    first = min((spell.first for spell in own if spell.first is not None), default=group.first)
+    last = max([group.last, *(spell.last for spell in own)])
+    is_quiet = (state.at - last).total_seconds() > _CAUSE_GONE_AFTER_S
+    is_over = state.gets_through_since(last) or state.agent_is_well_since(first, last)
+    return agent_ok and retry_helps(group.final_status) and is_quiet and is_over
 
 
 def _filter_of(group: Group) -> str:

@@ -187,7 +187,7 @@ def _patterns(told: Incident) -> list[str]:
          f"{group.last:%m-%d %H:%M:%S}Z")
         for group in told.evidence.groups[:10]
     ]  # fmt: skip
-    return [*lines, "", *_table(("open", "status", "error", "first", "last"), rows)] if rows else lines
+    return [*lines, "", *_table(("open", "status", "error", "oldest died", "newest died"), rows)] if rows else lines
 
 
 def _health(told: Incident) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from relay.store import browse, facts, overview
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from relay.figures import Spell
     from relay.probes import ProbeResult
     from relay.settings import Settings
     from relay.store.browse import Group
@@ -56,12 +58,13 @@ class SelfTest:
 class Evidence:
     """What the checks look at. `refused` is of the last hour, `usual_per_hour` the last day's webhooks an hour.
 
-    `webhooks` is None, with `webhooks_error` saying why, if Chatwoot could not be asked. `clock_ahead_s` is
-    Chatwoot's clock against this machine's.
+    `spells` hold every failure of the last hour at least. `webhooks` is None, with `webhooks_error` saying why, if
+    Chatwoot could not be asked. `clock_ahead_s` is Chatwoot's clock against this machine's.
     """
 
     overview: Overview
     groups: Sequence[Group]
+    spells: Sequence[Spell]
     refused: Sequence[Refused]
     probes: Sequence[ProbeResult]
     agent: Reach
@@ -69,6 +72,7 @@ class Evidence:
     webhooks: Sequence[Webhook] | None
     webhooks_error: str | None
     webhook_path: str
+    own_url: str
     clock_ahead_s: float | None
     self_tests: Sequence[SelfTest]
     usual_per_hour: float
@@ -85,6 +89,7 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
     if state.alive and state.alive[0].agent != settings.agent_endpoint_shown:  # what counts is where the relay sends
         settings = settings.model_copy(update={"agent_sdk_url": state.alive[0].agent.removesuffix(AGENT_PATH)})
     groups = await browse.groups(connection)
+    spells = await overview.spells(connection, pause=timedelta(hours=1))
     refused = await facts.refused(connection)
     probes, agent, own, (webhooks, error, ahead_s), tests = await asyncio.gather(
         run_probes([agent_probe(settings), *chatwoot_probes(settings)]),
@@ -97,6 +102,7 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
     return Evidence(
         overview=state,
         groups=groups,
+        spells=spells,
         refused=refused,
         probes=probes,
         agent=agent,
@@ -104,6 +110,7 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
         webhooks=webhooks,
         webhooks_error=error,
         webhook_path=WEBHOOK_PATH,
+        own_url=settings.own_url,
         clock_ahead_s=ahead_s,
         self_tests=tests,
         usual_per_hour=(day.delivered + day.failed) / 24,

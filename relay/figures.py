@@ -16,6 +16,32 @@ if TYPE_CHECKING:
     from relay.store.facts import Tally
 
 _SLOTS_PER_DOUBLING = 8
+_PASSING_4XX = frozenset({408, 429})
+
+
+def retry_helps(status: str) -> bool:
+    """True if what ended with this final status may get through when it is sent again (DESIGN, 3).
+
+    A refusal (any other 4xx, a redirect) is the same however often the same payload is sent.
+    """
+    if status.isdigit():
+        return int(status) >= 500 or int(status) in _PASSING_4XX
+    return bool(status)
+
+
+@dataclass(frozen=True, slots=True)
+class Spell:
+    """The latest failures of one final status, test webhooks left out, from `first` to `last`.
+
+    No longer pause than the reader asked for lies within. `first` is None if they go back further than a day.
+    `lately` is how many there were in the last three minutes. `replayed`: they are those of replays.
+    """
+
+    status: str
+    replayed: bool
+    first: datetime | None
+    last: datetime
+    lately: int
 
 
 @dataclass(frozen=True, slots=True)

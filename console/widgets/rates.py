@@ -1,50 +1,53 @@
-"""A sparkline of success rates: Textual's own, on a scale that always reaches from 0 to 100 %."""
+"""A sparkline of success rates, on a scale that always reaches from 0 to 100 %, with a gap where there was nothing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from textual.containers import Container
-from textual.widgets import Sparkline
+from textual.content import Content
+from textual.style import Style
+from textual.widget import Widget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from textual.app import ComposeResult
+    from console.panels import Trace
+
+BARS = "▁▂▃▄▅▆▇█"
+NOTHING = " "
+"""0 of 0 is not 0 %: it looks different without any colour."""
 
 
-class RateSparkline(Container):
-    """One cell a stretch of time. `show` takes what gives the rates (percent) for a number of cells."""
+class RateSparkline(Widget):
+    """A cell a stretch of time, the newest at the right. `show` takes what gives the rates for a number of cells."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"sparkline--max-color", "sparkline--min-color"}
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
-        self._rates: Callable[[int], Sequence[float]] = lambda _: ()
+        self._rates: Callable[[int], Trace] | None = None
 
-    def compose(self) -> ComposeResult:
-        """The sparkline, which begins where the rates do."""
-        yield Sparkline([], summary_function=_last)
-
-    def show(self, rates: Callable[[int], Sequence[float]]) -> None:
-        """Show `rates(cells)`, oldest first."""
+    def show(self, rates: Callable[[int], Trace]) -> None:
+        """Show `rates(cells)`."""
         self._rates = rates
-        self._fit()
+        self.refresh()
 
-    def on_resize(self) -> None:
-        """As many cells as there are now."""
-        self._fit()
+    def render(self) -> Content:
+        """The scale, if there is room for it, then the rates."""
+        cells = self.size.width
+        if self._rates is None or not cells:
+            return Content("")
+        trace = self._rates(cells)
+        shown = Content("").join(map(self._cell, trace.rates[-cells:]))
+        left = cells - len(trace.rates)
+        note = trace.note if len(trace.note) + 2 <= left else ""
+        return Content.styled(f"{note:<{max(0, left)}}", "$text-muted") + shown
 
-    def _fit(self) -> None:
-        """Each cell's bucket holds its rate three times; the first one 0 and 100 as well, which set the scale.
-
-        The time before the first rate stays empty.
-        """
-        cells = max(1, self.size.width)
-        rates = self._rates(cells)
-        sparkline = self.query_one(Sparkline)
-        sparkline.styles.margin = (0, 0, 0, max(0, cells - len(rates)))
-        anchored = [value for rate in rates for value in (rate, rate, rate)]
-        sparkline.data = [0.0, 100.0, *anchored[2:]] if anchored else []
-
-
-def _last(bucket: Sequence[float]) -> float:
-    return bucket[-1]
+    def _cell(self, rate: float | None) -> Content:
+        if rate is None:
+            return Content.styled(NOTHING, "$text-muted")
+        _, base = self.background_colors
+        worst = base + self.get_component_styles("sparkline--min-color").color
+        best = base + self.get_component_styles("sparkline--max-color").color
+        bar = BARS[int(rate / 100 * (len(BARS) - 1))]
+        return Content.styled(bar, Style(foreground=worst.blend(best, rate / 100)))

@@ -158,7 +158,11 @@ async def _number(cursor: AsyncCursor[Any]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Open dead letters that share status and error. `per_minute` is how many came to it in the last minute."""
+    """Open dead letters that share status and error. `per_minute` is how many came to it in the last minute.
+
+    `first` and `last` are when the oldest and the newest of them died, be it in a replay. `only_tests`: all of them
+    are test webhooks.
+    """
 
     final_status: str
     last_error: str
@@ -167,6 +171,7 @@ class Group:
     first: datetime
     last: datetime
     events: tuple[str, ...]
+    only_tests: bool = False
 
 
 _OF_THE_GROUP = """FROM relay.deliveries d
@@ -174,7 +179,8 @@ _OF_THE_GROUP = """FROM relay.deliveries d
       AND coalesce(d.last_error, '') = c.last_error AND d.finished_at IS NOT NULL"""
 # Ends by ORDER BY and LIMIT: min() and max() would look through the whole group where Postgres takes it for small.
 _GROUPS = f"""
-    SELECT c.final_status, c.last_error, c.letters, fresh.number, first.at, last.at, c.events
+    SELECT c.final_status, c.last_error, c.letters, fresh.number, first.at, last.at, c.events,
+           NOT EXISTS (SELECT {_OF_THE_GROUP} AND NOT d.test)
       FROM (SELECT k.final_status, k.last_error, sum(k.letters)::bigint AS letters,
                    array_agg(k.event ORDER BY k.letters DESC) FILTER (WHERE k.event <> '') AS events
               FROM (SELECT final_status, last_error, event, sum(letters) AS letters FROM relay.dead_causes
@@ -192,7 +198,8 @@ async def groups(connection: Connection, *, limit: int = 100) -> list[Group]:
     """The failure groups of the dead-letter queue, largest first."""
     cursor = await connection.execute(_GROUPS.encode(), {"most": limit})
     return [
-        Group(row[0], row[1], row[2], row[3], row[4], row[5], tuple(row[6] or ())) for row in await cursor.fetchall()
+        Group(row[0], row[1], row[2], row[3], row[4], row[5], tuple(row[6] or ()), row[7])
+        for row in await cursor.fetchall()
     ]
 
 

@@ -115,19 +115,31 @@ async def end(connection: Connection, instance: UUID) -> None:
 DOWN_AFTER_S = 60
 """A relay not heard of for this long is down (DESIGN, 7: relay-down)."""
 
-_LIVENESS = """
+AWAY_S = 600
+"""A relay heard of so shortly before Postgres started may have been alive all the while: nobody could beat."""
+
+HEARD_AT = f"""
+    CASE WHEN stopped_at IS NULL AND heartbeat_at > pg_postmaster_start_time() - interval '{AWAY_S} s'
+         THEN greatest(heartbeat_at, pg_postmaster_start_time()) ELSE heartbeat_at END
+"""
+"""SQL: what a relay's silence counts from, its heartbeat or, if that was before it, the start of Postgres."""
+
+_LIVENESS = f"""
     SELECT name, slot, version, signed, agent, in_flight,
            extract(epoch FROM now() - heartbeat_at)::float8,
-           stopped_at IS NULL AND heartbeat_at > now() - make_interval(secs => %(down_s)s), started_at
+           stopped_at IS NULL AND {HEARD_AT} > now() - make_interval(secs => %(down_s)s), started_at
       FROM relay.instances
      WHERE heartbeat_at > now() - interval '1 day'
      ORDER BY 8 DESC, heartbeat_at DESC LIMIT 64
-"""
+"""  # noqa: S608 - constants
 
 
 async def liveness(connection: Connection) -> list[Liveness]:
-    """The relays heard of in the last day, those alive first."""
-    cursor = await connection.execute(_LIVENESS, {"down_s": DOWN_AFTER_S})
+    """The relays heard of in the last day, those alive first.
+
+    While Postgres was away nobody could beat: a relay is given until `DOWN_AFTER_S` after its start.
+    """
+    cursor = await connection.execute(_LIVENESS.encode(), {"down_s": DOWN_AFTER_S})
     return [Liveness(*row) for row in await cursor.fetchall()]
 
 

@@ -7,11 +7,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from relay.alerts import Measures, Severity, Verdict, evaluate, sustain
-from relay.figures import Figures, failing_since_s, figures
+from relay.delivery import FactType
+from relay.figures import Figures, Spell, failing_since_s, figures
 from relay.store import alerts, facts, instances
 from relay.store.database import one_moment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from relay.store.database import Connection
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 _WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (10, 15, 30, 60, 6 * 60, 24 * 60))
 _SUSTAINED = timedelta(hours=2)
 
-_NOW = """
+_PAUSE = timedelta(minutes=15)
+
+_NOW = f"""
     SELECT now(),
            (SELECT coalesce(sum(letters), 0)::bigint FROM relay.dead_causes),
            (SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'forwarding')),
@@ -35,25 +39,74 @@ _NOW = """
                UNION ALL
                SELECT min(received_at) FROM relay.deliveries
                 WHERE state IN ('received', 'forwarding') AND customer AND NOT test) AS waiting),
-           (SELECT extract(epoch FROM now() - max(heartbeat_at))::float8 FROM relay.instances)
-"""
+           (SELECT extract(epoch FROM now() - max({instances.HEARD_AT}))::float8 FROM relay.instances),
+           (SELECT recorded_at FROM dashboard_facts
+             WHERE fact_type = 'support.webhook.dead_letter' AND coalesce(metadata::jsonb ->> 'test', '') <> 'true'
+             ORDER BY recorded_at DESC LIMIT 1)
+"""  # noqa: S608 - constants
 _AGENT_FAILING = """
-    SELECT extract(epoch FROM now() - min(f.recorded_at))::float8
-      FROM dashboard_facts f
-     WHERE f.fact_type = 'support.health' AND f.recorded_at > now() - interval '2 hours'
-       AND f.value ->> 'target' = 'agent'
-       AND f.recorded_at > coalesce((
-           SELECT max(o.recorded_at) FROM dashboard_facts o
-            WHERE o.fact_type = 'support.health' AND o.recorded_at > now() - interval '2 hours'
-              AND o.value ->> 'target' = 'agent' AND o.value ->> 'ok' = 'true'), '-infinity')
+    SELECT extract(epoch FROM now() - min(at) FILTER (WHERE at > coalesce(well_at, '-infinity')))::float8,
+           max(at) FILTER (WHERE NOT ok)
+      FROM (SELECT at, ok, max(at) FILTER (WHERE ok) OVER () AS well_at
+              FROM (SELECT recorded_at AS at, coalesce(value ->> 'ok', '') = 'true' AS ok FROM dashboard_facts
+                     WHERE fact_type = 'support.health' AND recorded_at > now() - interval '2 hours'
+                       AND value ->> 'target' = 'agent') AS probes) AS seen
 """
+
+_FAILED_SO = """coalesce(f.value::jsonb ->> 'success', '') <> 'true'
+           AND coalesce(f.value::jsonb ->> 'finalStatus', '') = s.final_status
+           AND coalesce(f.metadata::jsonb ->> 'test', '') <> 'true'"""
+# From the minutes' roll-ups of two hours, and only if a spell goes back to where they begin from those of the hours;
+# the first and the last minute of each are then looked into, for the very moment.
+_SPELLS = f"""
+    WITH failing AS (
+        SELECT fact_type, final_status, minute, sum(facts) AS facts,
+               minute - lag(minute) OVER (PARTITION BY fact_type, final_status ORDER BY minute) > %(pause)s AS paused
+          FROM relay.minutes
+         WHERE minute >= date_trunc('minute', now() - %(window)s) AND minute <= now()
+           AND fact_type = ANY(%(runs)s) AND NOT success AND NOT test
+         GROUP BY 1, 2, 3 HAVING sum(facts) > 0
+    ), spells AS (
+        SELECT fact_type, final_status, max(minute) FILTER (WHERE paused IS DISTINCT FROM false) AS first,
+               max(minute) AS last,
+               coalesce(sum(facts) FILTER (WHERE minute > now() - interval '3 minutes'), 0) AS lately
+          FROM failing GROUP BY 1, 2 ORDER BY sum(facts) DESC LIMIT 20
+    )
+    SELECT s.final_status, s.fact_type = %(replay)s, began.at, coalesce(newest.at, s.last), s.lately::bigint
+      FROM spells s
+     CROSS JOIN LATERAL (
+        SELECT CASE WHEN s.first - %(pause)s > date_trunc('minute', now() - %(window)s) THEN s.first ELSE (
+            SELECT min(m.minute) FROM relay.minutes m, (
+                SELECT max(g.hour) + interval '1 hour' AS hour
+                  FROM (SELECT date_trunc('hour', s.first, 'UTC') - make_interval(hours => n)
+                          FROM generate_series(1, 24) AS n) AS g(hour)
+                 WHERE coalesce((SELECT sum(h.facts) FROM relay.hours h
+                        WHERE h.hour = g.hour AND h.fact_type = s.fact_type AND NOT h.test AND NOT h.success
+                          AND h.final_status = s.final_status), 0) <= 0) AS bad
+             WHERE m.minute >= bad.hour AND m.minute < bad.hour + interval '1 hour' AND m.fact_type = s.fact_type
+               AND NOT m.test AND NOT m.success AND m.final_status = s.final_status) END AS minute OFFSET 0) AS start
+     CROSS JOIN LATERAL (SELECT coalesce((
+        SELECT f.recorded_at FROM dashboard_facts f
+         WHERE f.fact_type = s.fact_type AND f.recorded_at >= start.minute
+           AND f.recorded_at < start.minute + interval '1 minute' AND {_FAILED_SO}
+         ORDER BY f.recorded_at LIMIT 1), start.minute) AS at) AS began
+      LEFT JOIN LATERAL (
+        SELECT f.recorded_at AS at FROM dashboard_facts f
+         WHERE f.fact_type = s.fact_type AND f.recorded_at >= s.last
+           AND f.recorded_at < s.last + interval '1 minute' AND {_FAILED_SO}
+         ORDER BY f.recorded_at DESC LIMIT 1) AS newest ON true
+     ORDER BY 2, 5 DESC
+"""  # noqa: S608 - constants
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
     """Everything at one moment. `last_*` are figures of that window; ages in seconds.
 
-    `minutes` are `(minute, delivered, failed)` of each minute in which something was, oldest first.
+    `minutes` are `(minute, delivered, failed)` of each minute in which something was, oldest first. `spells` are
+    the latest failures by status, `last_failure_at` is when the last webhook was dead-lettered, `last_success_at` when
+    the last was delivered (looked for while something failed or waits), `agent_failed_at` when the agent's health last
+    failed within two hours. Test webhooks are in none of them.
     """
 
     at: datetime
@@ -71,6 +124,10 @@ class Overview:
     last_webhook_age_s: float | None
     health: list[Health]
     relays: list[Liveness]
+    spells: list[Spell]
+    last_failure_at: datetime | None
+    last_success_at: datetime | None
+    agent_failed_at: datetime | None
 
     @property
     def firing(self) -> list[Verdict]:
@@ -82,6 +139,20 @@ class Overview:
         """The relays that are alive."""
         return [relay for relay in self.relays if relay.alive]
 
+    def spell_of(self, status: str, *, replayed: bool = False) -> Spell | None:
+        """The latest failures with this final status."""
+        return next((one for one in self.spells if one.status == status and one.replayed == replayed), None)
+
+    def gets_through_since(self, moment: datetime) -> bool:
+        """True if a webhook was delivered after `moment`."""
+        return self.last_success_at is not None and self.last_success_at > moment
+
+    def agent_is_well_since(self, first: datetime, last: datetime) -> bool:
+        """True if its health failed at `first` or later and is well after `last`: well all along says nothing."""
+        agent = next((health for health in self.health if health.target == "agent"), None)
+        failed_at = self.agent_failed_at
+        return agent is not None and agent.ok and agent.at > last and failed_at is not None and failed_at >= first
+
 
 async def read(connection: Connection) -> Overview:
     """Read the overview, in one transaction that sees one moment."""
@@ -91,17 +162,18 @@ async def read(connection: Connection) -> Overview:
 
 async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAINED) -> Overview:
     """Read the overview inside the caller's `one_moment`; `minutes` reach back `minutes_of`, two hours at least."""
-    cursor = await connection.execute(_NOW)
+    cursor = await connection.execute(_NOW.encode())
     row = await cursor.fetchone()
     assert row is not None
-    now, dead, in_flight, oldest_s, webhook_s, waiting_s, heartbeat_s = row
+    now, dead, in_flight, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at = row
     windows = [figures(tallies) for tallies in await facts.tallies(connection, _WINDOWS)]
     minutes = await facts.per_minute(connection, max(minutes_of, _SUSTAINED))
     cursor = await connection.execute(_AGENT_FAILING)
-    failing = await cursor.fetchone()
+    agent_failing_s, agent_failed_at = await cursor.fetchone() or (None, None)
     health = await facts.last_health(connection)
     relays = await instances.liveness(connection)
     last_10min, last_15min, last_30min, last_1h, last_6h, last_24h = windows
+    failed = await spells(connection) if last_24h.failures or last_24h.replayed.failed else []
     measures = Measures(
         rate_10min=last_10min.rate,
         rate_15min=last_15min.rate,
@@ -110,7 +182,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         dead_letters_1h=last_1h.dead_letters,
         average_attempts_1h=last_1h.average_attempts,
         average_ms_15min=last_15min.average_ms,
-        agent_failing_s=failing[0] if failing else None,
+        agent_failing_s=agent_failing_s,
         oldest_customer_wait_s=waiting_s,
         heartbeat_age_s=heartbeat_s,
         last_webhook_age_s=webhook_s,
@@ -132,7 +204,45 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         last_webhook_age_s=webhook_s,
         health=health,
         relays=relays,
+        spells=failed,
+        last_failure_at=failure_at,
+        last_success_at=await _last_success(connection, minutes) if failed or dead else None,
+        agent_failed_at=agent_failed_at,
     )
+
+
+_LAST_SUCCESS = """
+    SELECT recorded_at FROM dashboard_facts
+     WHERE fact_type = 'support.webhook.retry' AND recorded_at >= %(minute)s
+       AND recorded_at < %(minute)s::timestamptz + interval '1 minute'
+       AND value::jsonb ->> 'success' = 'true' AND coalesce(metadata::jsonb ->> 'test', '') <> 'true'
+     ORDER BY recorded_at DESC LIMIT 1
+"""
+
+
+async def _last_success(connection: Connection, minutes: Sequence[tuple[datetime, int, int]]) -> datetime | None:
+    """When the last webhook was delivered: within the last of `minutes` in which one was."""
+    minute = next((minute for minute, delivered, _ in reversed(minutes) if delivered), None)
+    if minute is None:
+        return None
+    cursor = await connection.execute(_LAST_SUCCESS, {"minute": minute})
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def spells(connection: Connection, *, pause: timedelta = _PAUSE) -> list[Spell]:
+    """What failed in the last two hours, by status, each from when it began after a `pause` without it.
+
+    Replays come last. What began before that is followed back through the hours that it was in.
+    """
+    given = {
+        "pause": pause,
+        "window": _SUSTAINED,
+        "runs": [FactType.RETRY, FactType.REPLAY],
+        "replay": FactType.REPLAY,
+    }
+    cursor = await connection.execute(_SPELLS.encode(), given)
+    return [Spell(*row) for row in await cursor.fetchall()]
 
 
 async def gauges(connection: Connection) -> dict[str, float]:

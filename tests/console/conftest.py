@@ -35,6 +35,15 @@ def webhook(number: int, **more: Any) -> dict[str, Any]:
     } | more
 
 
+def later(rows: Rows, seconds: float) -> None:
+    """Let so much time have passed since whatever failed, and since all that was recorded."""
+    given = {"seconds": seconds}
+    rows("UPDATE relay.deliveries SET finished_at = finished_at - make_interval(secs => %(seconds)s)"
+         " WHERE state = 'dead'", given)  # fmt: skip
+    rows("UPDATE dashboard_facts SET recorded_at = recorded_at - make_interval(secs => %(seconds)s)"
+         " WHERE fact_type LIKE 'support.webhook.%%'", given)  # fmt: skip
+
+
 @pytest_asyncio.fixture
 async def incident(
     start_relay: Callable[..., Awaitable[RunningRelay]], agent: AgentStandIn, rows: Rows

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.console.conftest import LIMITED, OVERLOADED, REFUSED
+from tests.console.conftest import LIMITED, OVERLOADED, REFUSED, later
 from tests.servers import until
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ async def test_enter_on_an_alert_diagnoses(incident: RunningRelay, console: Cons
 async def test_it_leads_to_a_replay_of_what_can_go_through_now(
     incident: RunningRelay, console: Console, rows: Rows
 ) -> None:
-    rows("UPDATE relay.deliveries SET finished_at = now() - interval '5 minutes' WHERE state = 'dead'")
+    later(rows, 300)
     async with console(relay=incident) as seen:
         await seen.shows("Failure groups")
         await seen.press("2", "D")

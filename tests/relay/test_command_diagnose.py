@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from relay.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
-from tests.servers import Behaviour, until
+from tests.servers import Behaviour, free_port, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
     from relay.demo.chatwoot import ChatwootStandIn
     from tests.conftest import CommandLine
     from tests.servers import Rows, RunningRelay
+
+_LATER = (
+    "UPDATE relay.deliveries SET finished_at = finished_at - make_interval(secs => %(seconds)s)",
+    "UPDATE dashboard_facts SET recorded_at = recorded_at - make_interval(secs => %(seconds)s)",
+)
+
+
+def later(rows: Rows, seconds: float) -> None:
+    """Let so much time have passed since all that was recorded."""
+    for statement in _LATER:
+        rows(statement, {"seconds": seconds})
+
 
 BODY = b'{"event":"message_created","id":1}'
 
@@ -105,7 +118,11 @@ async def test_dead_letters_whose_cause_is_gone_are_offered_for_replay(scene: Sc
     scene.agent.behave(Behaviour(status=503))
     await scene.post()
     scene.agent.behave()
-    rows("UPDATE relay.deliveries SET finished_at = now() - interval '5 minutes'")
+    later(rows, 300)
+    _, text, _ = await scene.diagnose()
+    assert "is gone" not in text  # its /health was well all the while
+    assert "relay replay --canary" not in text
+    await scene.post(1)
     _, text, _ = await scene.diagnose()
     assert """relay replay --canary 1 --rate 20 --filter 'status:503 error:"Agent SDK answered 503"'""" in text
     chapters = {chapter["name"]: chapter for chapter in (await scene.document())["chapters"]}
@@ -153,12 +170,66 @@ async def test_a_silence_is_explained_by_what_chatwoot_is_set_to(scene: Scene, r
     assert "something between it and here is in the way" in first
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "said"),
+    [
+        ("127.0.0.1", None, "✓ Chatwoot has a webhook that points here"),
+        ("localhost", None, "✓ Chatwoot has a webhook that points here"),
+        ("127.0.0.1", 18801, "✗ none of Chatwoot's webhooks points to"),
+        ("relay.example", 18801, "? Chatwoot has a webhook to http://relay.example:18801"),
+        ("localhost", 80, "? Chatwoot has a webhook to http://localhost:80"),
+    ],
+    ids=["its address", "its address by name", "another port", "another host", "perhaps a proxy"],
+)
+async def test_a_webhook_points_here_if_it_names_a_relays_address(
+    scene: Scene, host: str, port: int | None, said: str
+) -> None:
+    await scene.post(1)
+    port = port or int(scene.relay.url.rpartition(":")[2])
+    scene.chatwoot.webhook_url = f"http://{host}:{port}/api/webhooks/chatwoot"
+    _, text, _ = await scene.diagnose()
+    assert said in text
+
+
+async def test_since_is_when_the_first_failed_though_it_was_replayed_meanwhile(scene: Scene, rows: Rows) -> None:
+    scene.agent.behave(Behaviour(status=503))
+    await scene.post(3)
+    rows("UPDATE dashboard_facts SET recorded_at = recorded_at - interval '20 minutes'"
+         " WHERE fact_type LIKE 'support.webhook.%'")  # fmt: skip
+    rows("UPDATE relay.deliveries SET state = 'delivered'")
+    await scene.post(2)
+    first, text, _ = await scene.diagnose()
+    began = rows.one("SELECT min(recorded_at) FROM dashboard_facts WHERE fact_type = 'support.webhook.retry'")
+    day = "" if began.date() == datetime.now(UTC).date() else f"{began:%b %d} "
+    assert first.startswith(f"The Agent SDK answers 503: 5 of 5 failures in the last hour, since {day}{began:%H:%M:%S}")
+    assert "2 × Agent SDK answered 503, died " in text
+
+
+async def test_what_is_refused_weighs_as_much_as_of_it_failed_lately(scene: Scene, rows: Rows) -> None:
+    scene.agent.behave(Behaviour(status=422))
+    await scene.post(9)
+    later(rows, 7_200)
+    scene.agent.behave(Behaviour(status=503))
+    await scene.post(3)
+    first, text, _ = await scene.diagnose()
+    assert first.startswith("The Agent SDK answers 503: 3 of 3 failures")
+    assert "12 dead letters wait; 9 of them no retry helps." in text
+
+
+async def test_without_any_relay_nothing_is_well(relay_command: CommandLine) -> None:
+    ended = await relay_command.run("diagnose", RELAY_URL=f"http://127.0.0.1:{free_port()}")
+    assert ended.stdout.startswith("No relay is running: none was heard of in a day; webhooks are lost.")
+    assert "Webhooks Not Received ─ PROBLEM" in ended.stdout
+    assert "1. Start a relay: relay serve" in ended.stdout
+    assert ended.returncode == 1
+
+
 async def test_a_relay_that_is_gone_is_the_first_thing_to_say(scene: Scene, rows: Rows) -> None:
     await scene.post()
     await scene.relay.stop()
-    rows("UPDATE relay.instances SET heartbeat_at = now() - interval '5 minutes'")
+    rows("UPDATE relay.instances SET heartbeat_at = now() - interval '11 minutes'")
     first, text, status = await scene.diagnose()
-    assert first.startswith("No relay is running: the last heartbeat was 5 min ago")
+    assert first.startswith("No relay is running: the last heartbeat was 11 min ago")
     assert "1. Start a relay: relay serve" in text
     assert status == 1
 

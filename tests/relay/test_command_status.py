@@ -49,7 +49,7 @@ def test_without_any_relay_it_fails_and_says_how_to_start_one(relay_command: Com
 
 
 def test_a_relay_that_was_not_heard_of_for_long_is_an_alert(relay_command: CommandLine, plant: Plant) -> None:
-    plant.relay(heartbeat_age_s=300)
+    plant.relay(heartbeat_age_s=660)
     ended = relay_command("status")
     assert ended.returncode == 1
     assert line(ended.stdout, "relays").startswith("NONE ALIVE")

@@ -102,7 +102,7 @@ CASES: list[tuple[str, bool, str, Callable[[Plant], object]]] = [
     ("escalate-replies-stalled", False, "a test", lambda p: p.delivery("dead", customer=True, test=True, age_s=9_000)),
     ("escalate-replies-stalled", False, "delivered", lambda p: p.delivery("delivered", customer=True, age_s=9_000)),
     ("escalate-replies-stalled", False, "discarded", lambda p: p.delivery("discarded", customer=True, age_s=9_000)),
-    ("relay-down", True, "for 61 s", lambda p: p.relay(heartbeat_age_s=61)),
+    ("relay-down", True, "for 11 min", lambda p: p.relay(heartbeat_age_s=660)),
     ("relay-down", False, "30 s ago", lambda p: p.relay(heartbeat_age_s=30)),
     ("relay-down", False, "one of two", lambda p: (p.relay(heartbeat_age_s=600), p.relay(heartbeat_age_s=1))),
     ("no-webhooks-info", True, "241 a day", lambda p: _busy_day(p, 241, last_age_s=1_801)),

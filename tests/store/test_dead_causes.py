@@ -171,6 +171,16 @@ async def test_a_groups_rate_is_that_of_the_last_minute(connection: Connection, 
     assert (group.count, group.per_minute) == (5, 3)
 
 
+async def test_a_group_of_tests_alone_is_known_as_one(connection: Connection, plant: Plant) -> None:
+    for _ in range(3):
+        plant.delivery(test=True, final_status="503", last_error="Agent SDK answered 503")
+        plant.delivery(test=True, final_status="422", last_error="Agent SDK refused the payload (422)")
+    plant.delivery(final_status="422", last_error="Agent SDK refused the payload (422)")
+    assert {group.final_status: group.only_tests for group in await browse.groups(connection)} == {
+        "503": True, "422": False,
+    }  # fmt: skip
+
+
 async def all_pages(connection: Connection, text: str, limit: int) -> list[Row]:
     """Every dead letter that the filter finds, read page by page from the newest to the oldest."""
     found: list[Row] = []
