@@ -13,6 +13,7 @@ from textual.content import Content
 from console import words
 from console.wrapping import shortened
 from relay.alerts import Severity
+from relay.filters import SHORT_STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,8 +125,8 @@ def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Conte
         ),
         _pairs(
             ("dead letters", f"{state.last_1h.dead_letters:,} in 1 h"),
-            ("", f"{state.last_24h.dead_letters:,} in 24 h"),
-            ("", f"{state.open_dead_letters:,} open"),
+            ("·", f"{state.last_24h.dead_letters:,} in 24 h"),
+            ("·", f"{state.open_dead_letters:,} open"),
         ),
     ]
 
@@ -324,7 +325,7 @@ def group_line(group: Group, now: datetime, width: int) -> Content:
         (f"{group.count:>8,}", "bold"),
         (f"{rate:>7}", hot or _MUTED),
         f"  {_short(group.first, now)}  {_short(group.last, now)}  ",
-        (f"{group.final_status[:10]:<10}", "$text-error"),
+        (f"{SHORT_STATUSES.get(group.final_status, group.final_status)[:10]:<10}", "$text-error"),
         f" {error:<{room}} ",
         (events[:26], _MUTED),
     )

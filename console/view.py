@@ -133,10 +133,9 @@ class View(Screen[None]):
         return Content.assemble((" hotdash ", "bold reverse"), f" {what}")
 
     def _cause(self, cause: Cause, width: int) -> Content:
-        hint = self.hint(cause)
-        sentence = cause.fitting(width - len(hint) - 2)
+        sentence, hint = cause.fitting(width - 2), self.hint(cause)
         if len(sentence) + len(hint) + 2 > width:
-            sentence, hint = cause.fitting(width - 2), ""
+            hint = ""
         return Content(f" {sentence}").truncate(max(10, width - 1), ellipsis=True) + Content.styled(hint, "dim")
 
     def hint(self, cause: Cause) -> str:

@@ -153,5 +153,7 @@ class ActivityView(Replaying):
 def _about(action: OperatorAction) -> list[str]:
     """What there is to say of it, part by part. Not clean."""
     about = [f"plan #{action.plan_id}"] if action.plan_id is not None else []
-    about += [f"{key}: {value}" for key, value in {**action.details, **(action.result or {})}.items() if value]
+    told = {**action.details, **(action.result or {})}
+    about += [f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+              for key, value in told.items() if value]  # fmt: skip
     return about + ([action.reason] if action.reason else [])

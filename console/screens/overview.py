@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SORTS = ("rate", "count", "last")
 _MOST_GROUP_ROWS = 16
 _LEAST_TAIL_ROWS = 2
+_NARROW_ALERTS, _WIDE_ALERTS = 4, 5
 
 
 class OverviewView(Replaying, View):
@@ -47,7 +48,9 @@ class OverviewView(Replaying, View):
         self._sort = 0
 
     def compose_body(self) -> ComposeResult:
-        """Charts and lights, groups, the end of the log."""
+        """Charts and lights, groups, the end of the log. Where it is narrow, alerts and groups come first."""
+        with Vertical(id="alerts-first", classes="pane"):
+            yield LineList(id="first-alert-lines", classes="calm")
         with Container(id="top"):
             with Vertical(id="success", classes="pane"):
                 with Container(id="rate-row"):
@@ -67,7 +70,7 @@ class OverviewView(Replaying, View):
 
     def on_mount(self) -> None:
         """Name the panes."""
-        for pane, title in (("alerts", "Alerts"), ("health", "Health"), ("tail-pane", "Log ─ 4 for all of it")):
+        for pane, title in (("health", "Health"), ("tail-pane", "Log ─ 4 for all of it")):
             self.query_one(f"#{pane}").border_title = title
 
     def paint(self, snapshot: Snapshot) -> None:
@@ -75,7 +78,8 @@ class OverviewView(Replaying, View):
         state, window_name = snapshot.overview, self.console.window_name
         window = WINDOWS[window_name]
         figures = self._figures(snapshot)
-        narrow = self.app.size.width < WIDE
+        narrow = self._is_narrow
+        self._put_in_order(narrow)
         self.query_one("#success").border_title = f"Success, last {window_name} ─ w window"
         self.query_one("#attempts").border_title = f"Deliveries by attempts, last {window_name}"
         rates, *rest = panels.success(snapshot, figures, window_name)
@@ -94,16 +98,15 @@ class OverviewView(Replaying, View):
         tail.update(Content("\n").join(lines or [Content.styled("no webhook yet", "$text-muted")]))
 
     def _paint_lights(self, snapshot: Snapshot) -> None:
-        alerts = self.query_one("#alert-lines", LineList)
+        alerts, narrow = self._alert_lines, self._is_narrow
         state = snapshot.overview
-        rows = 3 if self.app.size.width < WIDE else 5
         firing = len(state.firing)
-        self.query_one("#alerts").border_title = f"Alerts ─ {firing} firing ─ D diagnoses" if firing else "Alerts"
-        shown = panels.alerts(state, alerts.size.width or 60, rows)
-        alerts.show([Line(place, content) for place, content in enumerate(shown)])
+        title = f"Alerts ─ {firing} firing ─ D diagnoses" if firing else "Alerts"
+        self.query_one("#alerts-first" if narrow else "#alerts").border_title = title
+        shown = panels.alerts(state, (alerts.size.width or 60) - 2, _NARROW_ALERTS if narrow else _WIDE_ALERTS)
+        alerts.show([Line(place, Content(" ") + content) for place, content in enumerate(shown)])
         alerts.styles.height = len(shown)
         health = self.query_one("#health-lines", Static)
-        narrow = self.app.size.width < WIDE
         lights = panels.health_in_short(state) if narrow else panels.health(state, health.size.width or 50)
         health.update(Content("\n").join(lights))
 
@@ -132,10 +135,27 @@ class OverviewView(Replaying, View):
         if cause is not None and not lines.touched:
             lines.move_to(list(self._groups).index((cause.final_status, cause.last_error)))
 
+    @property
+    def _is_narrow(self) -> bool:
+        return self.app.size.width < WIDE
+
+    @property
+    def _alert_lines(self) -> LineList:
+        """The list of alerts that is to be seen."""
+        return self.query_one("#first-alert-lines" if self._is_narrow else "#alert-lines", LineList)
+
+    def _put_in_order(self, narrow: bool) -> None:
+        body, groups, top = self.query_one("#body"), self.query_one("#groups-pane"), self.query_one("#top")
+        groups_come_first = body.children.index(groups) < body.children.index(top)
+        if narrow and not groups_come_first:
+            body.move_child(groups, before=top)
+        elif groups_come_first and not narrow:
+            body.move_child(groups, after=top)
+
     def _share_room(self, groups: int) -> None:
         """The groups get the rows that they need, the log what is left of the body, if that is enough for some."""
-        top = self.query_one("#top")
-        room = self.query_one("#body").size.height - (top.size.height if top.display else 0)
+        others = (self.query_one("#top"), self.query_one("#alerts-first"))
+        room = self.query_one("#body").size.height - sum(pane.size.height for pane in others if pane.display)
         wanted = min(max(1, groups) + 2, room, _MOST_GROUP_ROWS)
         shared = room - wanted >= _LEAST_TAIL_ROWS and not self.has_class("zoomed")
         self.set_class(not shared, "-no-tail")
@@ -164,12 +184,12 @@ class OverviewView(Replaying, View):
     @property
     def lines(self) -> LineList:
         """The groups, unless the alerts have the focus."""
-        alerts = self.query_one("#alert-lines", LineList)
+        alerts = self._alert_lines
         return alerts if self.focused is alerts else self.query_one("#groups", LineList)
 
     def on_line_list_opened(self, event: LineList.Opened) -> None:
         """Diagnose what an alert is about, or open the group as a filtered list of dead letters."""
-        if event.lines.id == "alert-lines":
+        if event.lines is self._alert_lines:
             self.action_diagnose()
             return
         from console.screens.dead_letters import DeadLettersView  # noqa: PLC0415 - views open one another
