@@ -140,6 +140,11 @@ class Proxy:
         self._links: set[_Link] = set()
         self.port = 0
 
+    @property
+    def links(self) -> int:
+        """How many connections go through it."""
+        return len(self._links)
+
     async def start(self) -> Proxy:
         """Listen."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)

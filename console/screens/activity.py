@@ -63,9 +63,9 @@ class ActivityView(Replaying):
     def compose_body(self) -> ComposeResult:
         """Two lists."""
         with Vertical(classes="pane", id="plans-pane"):
-            yield LineList(id="plans", empty="  No replay was ever asked for.", newest_first=True)
+            yield LineList(id="plans", newest_first=True)
         with Vertical(classes="pane", id="audit-pane"):
-            yield LineList(id="audit", empty="  Nobody has done anything yet.", newest_first=True)
+            yield LineList(id="audit", newest_first=True)
         yield Static("", id="activity-hint", markup=False)
 
     def on_mount(self) -> None:
@@ -88,10 +88,12 @@ class ActivityView(Replaying):
         self.query_one("#plans", LineList).show(
             [Line(plan.id, panels.plan_line(plan, now, width)) for plan in snapshot.view.plans],
             header=Content(f" {'WHEN':<13} {'WHO':<14}   PLAN"),
+            empty=Content("  No replay was ever asked for."),
         )
         self.query_one("#audit", LineList).show(
             [Line(action.id, self._line(action, now, width)) for action in snapshot.view.audit],
             header=Content(f" {'WHEN':<13} {'WHO':<14} {'WHAT':<16} DETAILS"),
+            empty=Content("  Nobody has done anything yet."),
         )
 
     def _line(self, action: OperatorAction, now: object, width: int) -> Content:

@@ -237,6 +237,9 @@ class DetailView(OnTop):
     def _is_dead(self) -> bool:
         if self._detail is not None and self._detail.row.state is State.DEAD:
             return True
+        if self._detail is None:
+            self.console.say("The delivery has not been read yet", bad=True)
+            return False
         self.console.say("Only a dead letter can be replayed, edited or discarded", bad=True)
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from textual.containers import VerticalScroll
@@ -28,6 +29,10 @@ class HealthView(ScrollingView):
     BINDINGS = bindings_of(HEALTH)
     AUTO_FOCUS = SCROLL = "#health-scroll"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._probes: list[Content] = []
+
     def compose_body(self) -> ComposeResult:
         """The sections."""
         with VerticalScroll(id="health-scroll"):
@@ -45,16 +50,22 @@ class HealthView(ScrollingView):
     def paint(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""
         state, width = snapshot.overview, self.app.size.width - 4
-        probes = [*panels.health(state, width), _postgres(self.console.place, snapshot)]
-        self.query_one("#probes", Static).update(Content("\n").join(probes))
+        self._probes = panels.health(state, width)
+        self._paint_probes(snapshot)
         self.query_one("#relays", Static).update(Content("\n").join(hanging(_relays(state, width), width)))
         self.query_one("#rules", Static).update(Content("\n").join(_rules(state, width)))
+
+    def _paint_probes(self, snapshot: Snapshot) -> None:
+        postgres = _postgres(self.console.place, snapshot, self.console.trouble)
+        self.query_one("#probes", Static).update(Content("\n").join([*self._probes, postgres]))
 
     def freshen(self) -> None:
         """Show the health check's lines as they come as well."""
         super().freshen()
         if not self.is_up:
             return
+        if self.console.snapshot is not None:
+            self._paint_probes(self.console.snapshot)
         (head, *rest), ok = self.console.check
         style = {True: "$text-success bold", False: "$text-error bold", None: "$text-muted"}[ok]
         self.query_one("#check", Static).update(
@@ -62,8 +73,11 @@ class HealthView(ScrollingView):
         )
 
 
-def _postgres(place: str, snapshot: Snapshot) -> Content:
-    """Which database all of this is read from, and what reading it took."""
+def _postgres(place: str, snapshot: Snapshot, trouble: str | None) -> Content:
+    """Which database all of this is read from, and what reading it took; or that it is away, and all of this old."""
+    if trouble is not None:
+        old = f"  away: all of this is {words.span(time.monotonic() - snapshot.read_at)} old"
+        return Content.assemble(("✗ ", "$text-error bold"), "Postgres ", (place, "bold"), (old, "$text-error"))
     return Content.assemble(
         ("✓ ", "$text-success"), "Postgres ", (place, "bold"), (f"  read in {snapshot.took_ms:.0f} ms", "$text-muted")
     )

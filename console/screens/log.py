@@ -133,7 +133,7 @@ class LogScreen(Replaying):
         yield Input(id="filter", placeholder="find in the lines; n and N go from match to match", compact=True)
         yield Static("", id="filter-line", markup=False)
         with Vertical(id="rows-pane"):
-            yield LineList(id="log-lines", empty=_EMPTY)
+            yield LineList(id="log-lines")
 
     def reading(self) -> LogReading:
         """What is not here yet."""
@@ -169,6 +169,8 @@ class LogScreen(Replaying):
             self._show(above=len(above))
         else:
             above = []
+            if not self._held:
+                self._show()  # that there are none
         self._look_on(len(above))
         self._paint_state()
 

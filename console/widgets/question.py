@@ -14,6 +14,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from console.words import plural, span
+from console.wrapping import hanging
 from relay.store.replays import Control, PlanState
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from relay.store.replays import Plan
 
 _MAX_TYPED = 500
+_MOST_ROWS = 12
 
 
 class Kind(Enum):
@@ -157,10 +159,17 @@ class Question(Widget, can_focus=True):
     def render(self) -> RenderResult:
         """The strip's lines."""
         if self._prompt is not None:
-            return Content("\n").join([*self._prompt.lines, self._last_line(self._prompt)])
+            return Content("\n").join([*self._fitted(self._prompt.lines), self._last_line(self._prompt)])
         if self._plan is not None:
             return Content("\n").join(plan_lines(self._plan, self.size.width))
         return Content.styled("waiting for a relay to take it on …" if self._plan_id else "", "$text-muted")
+
+    def _fitted(self, lines: Sequence[Content]) -> list[Content]:
+        """`lines` in rows, and of too many the first one and the last ones: the latest counts, and what to press."""
+        rows = hanging(lines, max(20, (self.size.width or self.app.size.width - 2)))
+        if len(rows) <= _MOST_ROWS:
+            return rows
+        return [rows[0], Content.styled("  …", "$text-muted"), *rows[-(_MOST_ROWS - 2) :]]
 
     def _last_line(self, prompt: Prompt) -> Content:
         cursor = Content.styled("▏", "blink")

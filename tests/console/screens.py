@@ -170,9 +170,9 @@ class RawTerminal:
         os.close(slave)
         self.output = b""
 
-    def read_until(self, wanted: bytes, patience_s: float = 20) -> None:
-        """Read on until `wanted` has come since the call."""
-        deadline, start = time.monotonic() + patience_s, len(self.output)
+    def read_until(self, wanted: bytes, patience_s: float = 20, since: int | None = None) -> None:
+        """Read on until `wanted` has come since the call, or since so many bytes had."""
+        deadline, start = time.monotonic() + patience_s, len(self.output) if since is None else since
         while wanted not in self.output[start:]:
             assert time.monotonic() < deadline, f"{wanted!r} did not come: {self.output[-2000:]!r}"
             self.rest(0.05)

@@ -64,7 +64,8 @@ async def test_a_connection_that_is_half_open_is_given_up(server: Server) -> Non
         await seen.shows("LIVE", "all 20")
         await seen.press("enter")
         await seen.shows("hello")
-        assert proxy.strand() == 2  # the poller's and the desk's
+        await until(lambda: proxy.links == 2, what="the poller and the desk are connected")
+        proxy.strand()
         await seen.shows("STALE")
         await seen.shows("LIVE")
     await proxy.close()

@@ -395,6 +395,18 @@ async def test_the_line_above_the_first_one_is_read_and_gone_to(
 # Health, health check, test webhook
 
 
+async def test_a_test_webhook_that_fails_is_seen_to_its_end_at_80x24(
+    relay: RunningRelay, console: Console, agent: AgentStandIn
+) -> None:
+    agent.behave(Behaviour(status=503))
+    async with console((80, 24), relay=relay) as seen:
+        await seen.press("t")
+        await seen.shows("test webhook to")
+        await seen.press("1")
+        shown = await seen.shows("posting message_created", "the relay answered 500", "any key closes this")
+        assert "dead-lettered" in shown
+
+
 async def test_health_lists_probes_relays_and_every_rule(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
         await seen.press("5")

@@ -70,7 +70,7 @@ async def polling(dsn: str, watcher: Watcher) -> AsyncIterator[Poller]:
 
 
 async def test_what_took_long_rests_while_all_else_stays_fresh(dsn: str) -> None:
-    slow = Slow(0.3)
+    slow = Slow(0.6)
     watcher = Watcher(slow)
     async with polling(dsn, watcher) as poller:
         await until(lambda: watcher.shown)

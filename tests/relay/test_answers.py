@@ -140,7 +140,7 @@ async def test_a_webhook_that_takes_longer_than_the_deadline_is_answered_202_and
 ) -> None:
     delivery_id = str(uuid4())
     async with BluntAgent(DRAFTED, held=True) as agent:
-        relay = await start_shared(agent=agent.url, chatwoot_webhook_response_deadline_ms=200)
+        relay = await start_shared(agent=agent.url, chatwoot_webhook_response_deadline_ms=1500)
         answer = await relay.post(PAYLOAD, X_Chatwoot_Delivery=delivery_id)
         assert (answer.status_code, answer.json()) == (202, {"accepted": True, "delivery_id": delivery_id})
         assert trace(shared_rows, delivery_id).state == "forwarding"
@@ -153,7 +153,7 @@ async def test_a_webhook_that_fails_after_its_202_becomes_a_dead_letter_all_the_
     start_shared: StartRelay, shared_rows: Rows
 ) -> None:
     async with BluntAgent(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", held=True) as agent:
-        relay = await start_shared(agent=agent.url, chatwoot_webhook_response_deadline_ms=200)
+        relay = await start_shared(agent=agent.url, chatwoot_webhook_response_deadline_ms=1500)
         answer = await relay.post(PAYLOAD)
         assert answer.status_code == 202
         agent.may_answer.set()

@@ -118,7 +118,7 @@ async def test_failures_before_a_pause_count_after_it(
 ) -> None:
     await start_relay(**ONE_BY_ONE)
     agent.behave(Behaviour(status=422))
-    plan_id = await operator.ask(*letters, stop_after=3, rate=2)
+    plan_id = await operator.ask(*letters, stop_after=3, rate=0.5)
     await operator.settles(plan_id, 1)
     await operator.steer(plan_id, Control.PAUSE)
     await operator.reaches(plan_id, PlanState.PAUSED)
@@ -130,7 +130,7 @@ async def test_failures_before_a_pause_count_after_it(
 async def test_a_paused_plan_sends_nothing_until_it_is_resumed(
     relay: RunningRelay, operator: Operator, agent: AgentStandIn, rows: Rows, letters: list[str]
 ) -> None:
-    plan_id = await operator.ask(*letters[:20], rate=20)
+    plan_id = await operator.ask(*letters[:20], rate=3)
     await operator.settles(plan_id, 2)
     await operator.steer(plan_id, Control.PAUSE)
     await operator.reaches(plan_id, PlanState.PAUSED)
@@ -147,7 +147,7 @@ async def test_a_paused_plan_sends_nothing_until_it_is_resumed(
 async def test_a_stopped_plan_leaves_the_rest_dead_for_another_one(
     relay: RunningRelay, operator: Operator, agent: AgentStandIn, rows: Rows, letters: list[str]
 ) -> None:
-    plan_id = await operator.ask(*letters, rate=20)
+    plan_id = await operator.ask(*letters, rate=3)
     await operator.settles(plan_id, 2)
     await operator.steer(plan_id, Control.STOP)
     plan = await operator.reaches(plan_id, PlanState.STOPPED)
@@ -216,7 +216,7 @@ async def test_another_relay_goes_on_with_the_plan_of_one_that_stopped(
     letters: list[str],
 ) -> None:
     first = await start_relay()
-    plan_id = await operator.ask(*letters[:12], rate=10)
+    plan_id = await operator.ask(*letters[:12], rate=2)
     await operator.settles(plan_id, 2)
     await first.stop()
     assert not (await operator.plan(plan_id)).ended
