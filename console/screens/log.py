@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from textual.containers import Vertical
 from textual.content import Content
@@ -19,59 +17,23 @@ from textual.widgets import Input, Static
 
 from console.actions import LOG, bindings_of
 from console.clean import clean
+from console.loglines import FIRST, OLDER, DrawnLines, LogPage, LogReading
 from console.replaying import Replaying
-from console.tail import Entry, Missing, draw, entry_of
-from console.widgets.lines import Line, LineList
+from console.tail import Entry, Missing, draw
+from console.widgets.lines import LineList
 from console.words import plural
-from relay.store import browse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Hashable
 
     from textual.app import ComposeResult
 
     from console.snapshot import Snapshot
-    from relay.store.database import Connection
 
 KEPT = 50_000
-_FIRST = 1_000
-_A_TICK = 2_000
-_OLDER = 2_000
 _EMPTY = "  No webhook yet: the log is empty."
 _HIDDEN = "  None of these lines is shown: l changes the level, o and esc what is searched for."
 LEVELS = ("info", "warning", "error")
-
-
-@dataclass(frozen=True, slots=True)
-class LogReading:
-    """Read the lines after `after` (None: the newest), and those before `before` if it is asked for.
-
-    `missing` are ids that were passed over, to be asked for again.
-    """
-
-    after: int | None
-    before: int | None = None
-    missing: tuple[int, ...] = ()
-
-    async def read(self, connection: Connection) -> LogPage:
-        """Read them."""
-        older = [] if self.before is None else await browse.log_before(connection, self.before, _OLDER)
-        if self.after is None:
-            newer = await browse.log_before(connection, None, _FIRST)
-        else:
-            newer = await browse.log_after(connection, self.after, _A_TICK, self.missing)
-        return LogPage(
-            newer=[entry_of(line_id, line) for line_id, line in newer],
-            older=[entry_of(line_id, line) for line_id, line in older],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class LogPage:
-    """Lines, oldest first."""
-
-    newer: list[Entry]
-    older: list[Entry]
 
 
 class Sought(Enum):
@@ -82,27 +44,6 @@ class Sought(Enum):
     MATCH = auto()  # a line with the text searched for
     FAILURE = auto()
     SCREENFUL = auto()  # as many lines as there is room for, where some are hidden
-
-
-class DrawnLines(Sequence[Line]):
-    """`entries`, by ascending id, as rows that are drawn when they are asked for."""
-
-    def __init__(self, entries: Sequence[Entry], draw_one: Callable[[Entry], Content]) -> None:
-        self._entries = entries
-        self._draw = draw_one
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    @overload
-    def __getitem__(self, index: int) -> Line: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Line]: ...
-    def __getitem__(self, index: int | slice) -> Line | Sequence[Line]:
-        if isinstance(index, slice):
-            return DrawnLines(self._entries[index], self._draw)
-        entry = self._entries[index]
-        return Line(entry.id, self._draw(entry))
 
 
 class LogScreen(Replaying):
@@ -148,10 +89,10 @@ class LogScreen(Replaying):
             return
         newest = self._held[-1].id if self._held else None
         if newest is None:
-            self._oldest_reached = len(page.newer) < _FIRST
+            self._oldest_reached = len(page.newer) < FIRST
         elif self._older_wanted:
             self._older_wanted = False
-            self._oldest_reached = len(page.older) < _OLDER
+            self._oldest_reached = len(page.older) < OLDER
         self._missing.look([entry.id for entry in page.newer], after=newest, now=snapshot.read_at)
         room = max(0, KEPT - len(self._held) - len(page.newer))
         older = page.older[-room:] if room else []

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from console import snapshot
+from console.loglines import LogReading
 from console.rows import RowsReading
 from console.screens.activity import ActivityReading
-from console.screens.log import LogReading
 from relay.delivery import State
 from relay.store.sessions import open_session
 

@@ -79,7 +79,11 @@ async def test_it_shows_everything_at_a_glance(incident: RunningRelay, console: 
 async def test_groups_are_counted_by_cause(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
         shown = await seen.shows("Agent SDK is rate limiting (429)", "Agent SDK refused the payload (422)")
-        groups = [line.split() for line in shown.splitlines() if "Agent SDK" in line and "message_created" in line]
+        groups = [
+            line.replace("▸", " ").split()
+            for line in shown.splitlines()
+            if "Agent SDK" in line and "message_created" in line
+        ]
         assert [(int(group[0]), group[4]) for group in groups] == [
             (OVERLOADED, "503"), (LIMITED, "429"), (REFUSED, "422")
         ]  # fmt: skip

@@ -33,9 +33,7 @@ def drawn(
     return "\n".join(one.plain for one in both)
 
 
-@pytest.mark.parametrize(
-    ("columns", "width"), [(DEAD_COLUMNS, IN_80), (DEAD_COLUMNS, IN_120), (ALL_COLUMNS, IN_120), (ALL_COLUMNS, 160)]
-)
+@pytest.mark.parametrize(("columns", "width"), [(DEAD_COLUMNS, IN_80), (DEAD_COLUMNS, IN_120), (ALL_COLUMNS, 160)])
 def test_the_longest_event_stands_whole(columns: tuple[Column, ...], width: int) -> None:
     shown = drawn(columns, width)
     assert f" {_LONGEST} 812345 " in shown
