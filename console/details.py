@@ -56,10 +56,14 @@ def _attempt(attempt: Try) -> Content:
     return Content.assemble(
         (f"{attempt.number} ", "bold"),
         f"{attempt.started_at:%H:%M:%S}.{attempt.started_at.microsecond // 1000:03d} ",
-        (f"+{attempt.wait_ms} ms " if attempt.wait_ms else "", _MUTED),
+        (f"+{_wait(attempt.wait_ms)} " if attempt.wait_ms else "", _MUTED),
         (f"{attempt.status} ", "$text-error" if attempt.error else "$text-success"),
         words.milliseconds(attempt.duration_ms),
     )
+
+
+def _wait(wait_ms: int) -> str:
+    return f"{wait_ms} ms" if wait_ms < 1000 else f"{wait_ms / 1000:.3g} s"
 
 
 def peek(detail: Detail) -> Content:

@@ -90,13 +90,20 @@ def diagnose(evidence: Evidence) -> Diagnosis:
 # Webhooks Not Received
 
 
+def _workers(alive: int) -> str:
+    return "1 relay worker alive" if alive == 1 else f"{alive} relay workers alive"
+
+
 def _not_received(evidence: Evidence) -> Chapter:
     state = evidence.overview
     age_s, usual = state.last_webhook_age_s, evidence.usual_per_hour
     silent = age_s is not None and age_s > SILENT_S and usual > 10
     alive = bool(state.alive)
     checks = [
-        Check(alive, f"{len(state.alive)} relay worker(s) alive" if alive else "no relay is alive"),
+        Check(
+            alive,
+            _workers(len(state.alive)) if alive else "no relay is alive",
+        ),
         Check(evidence.relay.ok, _reached(evidence.relay, "this relay")),
         Check(None if age_s is None else not silent, _last_webhook(age_s, usual)),
     ]

@@ -155,7 +155,7 @@ class OverviewView(Replaying, View):
     def _share_room(self, groups: int) -> None:
         """The groups get the rows that they need, the log what is left of the body, if that is enough for some."""
         others = (self.query_one("#top"), self.query_one("#alerts-first"))
-        room = self.query_one("#body").size.height - sum(pane.size.height for pane in others if pane.display)
+        room = self.query_one("#body").size.height - sum(pane.outer_size.height for pane in others if pane.display)
         wanted = min(max(1, groups) + 2, room, _MOST_GROUP_ROWS)
         shared = room - wanted >= _LEAST_TAIL_ROWS and not self.has_class("zoomed")
         self.set_class(not shared, "-no-tail")
