@@ -258,15 +258,13 @@ _SHORT_TARGETS = {"agent": "Agent SDK", "chatwoot": "Chatwoot", "chatwoot_api": 
 
 
 def health_in_short(state: Overview) -> list[Content]:
-    """The same in two lines, for narrow screens."""
+    """The same in two lines, for narrow screens: each light with its latency and age."""
     probes = [
         Content.assemble(
             _light(ok=probe.ok),
             f"{_SHORT_TARGETS.get(probe.target, probe.target)} ",
             (probe.status or probe.error or "–", "$text-success" if probe.ok else "$text-error bold"),
-            (f" {words.milliseconds(probe.latency_ms)} {words.span(probe.age_s)} ago", _MUTED)
-            if probe.target == "agent" or not probe.ok
-            else "",
+            (f" {words.milliseconds(probe.latency_ms)} {words.span(probe.age_s)}", _MUTED),
         )
         for probe in state.health
     ]

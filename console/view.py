@@ -105,7 +105,7 @@ class View(Screen[None]):
         cause.set_class(app.trouble is not None, "trouble")
         if snapshot is None:
             self.query_one("#status", Static).update(self._waiting())
-            cause.update(Content(f" {app.trouble}. Trying again." if app.trouble else ""))
+            cause.update(Content(f"{app.trouble}. Trying again." if app.trouble else ""))
             return
         age_s = time.monotonic() - snapshot.read_at
         self.query_one("#status", Static).update(
@@ -120,7 +120,7 @@ class View(Screen[None]):
             )
         )
         if app.trouble is not None:
-            cause.update(Content(f" {app.trouble}. Trying again; the figures are {int(age_s)} s old."))
+            cause.update(Content(f"{app.trouble}. Trying again; the figures are {int(age_s)} s old."))
             cause.set_classes("bad trouble")
         else:
             found = cause_of(snapshot)

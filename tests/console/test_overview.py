@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from console.actions import VIEWS
 from tests.console.conftest import LIMITED, OVERLOADED, REFUSED, later, webhook
-from tests.servers import until
+from tests.servers import Behaviour, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
+    from relay.demo.chatwoot import ChatwootStandIn
     from tests.servers import AgentStandIn, Rows, RunningRelay
 
     Console = Callable[..., object]
@@ -30,6 +32,25 @@ async def test_the_first_sentence_says_when_it_is_over(incident: RunningRelay, c
         await seen.shows("Agent SDK answered 503 from ", "; deliveries succeed again.", f"{OVERLOADED} of {ALL}")
     async with console(size=(80, 24)) as seen:
         await seen.shows("Agent SDK answered 503 from ", "; deliveries succeed again.")
+
+
+async def test_at_80x24_alerts_and_groups_come_first_and_each_light_has_latency_and_age(
+    start_relay: Callable[..., Awaitable[RunningRelay]],
+    chatwoot: ChatwootStandIn,
+    agent: AgentStandIn,
+    console: Console,
+) -> None:
+    relay = await start_relay(
+        chatwoot_base_url=chatwoot.url, chatwoot_api_key=chatwoot.api_key, chatwoot_account_id=chatwoot.account_id
+    )
+    agent.behave(Behaviour(status=422))
+    for number in range(6):
+        await relay.post(webhook(number))
+    async with console(size=(80, 24)) as seen:
+        shown = await seen.shows("✓ Agent SDK 200", "firing", "refused the payload (422)", "✓ API 200")
+        panes = [shown.index(f"─{pane}") for pane in ("Alerts", "Failure groups", "Success", "Health")]
+        assert panes == sorted(panes)
+        assert re.search(r"✓ Agent SDK 200 \d+ ms \d+s  ✓ Chatwoot 200 \d+ ms \d+s  ✓ API 200 \d+ ms \d+s", shown)
 
 
 async def test_a_groups_rate_is_what_came_in_the_last_minute(
