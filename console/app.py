@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _GRACE_S = 3.0
 _WRITES_S = 2.0
 _MOST_PASTED = 1_000_000
+_MOST_SAID = 500
 _BUILD_AFTER_S = 0.3
 _COLLECT_AFTER = (5_000, 20, 20)
 
@@ -233,10 +234,10 @@ class ConsoleApp(TypeAhead):
     # What every view can ask for
 
     def say(self, text: str, *, bad: bool = False) -> None:
-        """Tell the operator something in passing, if he is still there. `text` is shown as it is, never parsed."""
+        """Tell the operator something in passing, if he is still there. `text` is shown as text, never parsed."""
         if not self.screen_stack:
             return
-        self.notify(text, severity="error" if bad else "information", markup=False, timeout=6)
+        self.notify(clean(text, limit=_MOST_SAID), severity="error" if bad else "information", markup=False, timeout=6)
 
     def go(self, view: str) -> View:
         """Bring a view to the front and return it."""

@@ -132,7 +132,7 @@ class Replaying(View):
                 (f"{plural(len(proposal.letters), 'delivery')} would be sent", "bold"), "; nothing was sent."
             ),
             *(
-                Content(f"  {number:>6,}  {status}  {error}")
+                Content(f"  {number:>6,}  {clean(status, limit=20)}  {clean(error, limit=80)}")
                 for (status, error), number in causes.most_common(_DRY_ROWS)
             ),
             Content("  events: " + ", ".join(f"{event} {number:,}" for event, number in events.most_common(5))),
@@ -257,17 +257,19 @@ def _matching(text: str, but: Collection[int]) -> Condition:
 def _which(letters: Sequence[DeadLetter], *, listed: bool) -> list[Content]:
     """Which ones: a line each as far as they are to be listed, else what became of how many of them."""
     if listed:
-        lines = [
-            Content(f"  {clean(letter.delivery_id, limit=40)}  {clean(letter.event or '-', limit=40)}  "
-                    f"conv {clean(letter.conversation_id or '-', limit=20)}  {letter.final_status}")
-            for letter in letters[:_LISTED]
-        ]  # fmt: skip
+        lines = [Content(f"  {_named(letter)}") for letter in letters[:_LISTED]]
         more = len(letters) - _LISTED
         return [*lines, Content(f"  … and {more} more")] if more > 0 else lines
     causes = Counter((letter.final_status or "–", letter.last_error or "–") for letter in letters).most_common()
     told = [f"{number:,} × {clean(error, limit=80)}" for (_, error), number in causes[:_CAUSES]]
     more = len(causes) - _CAUSES
     return [Content("  " + ";  ".join(told) + (f";  and {plural(more, 'other cause')}" if more > 0 else ""))]
+
+
+def _named(letter: DeadLetter) -> str:
+    event, conversation = clean(letter.event or "-", limit=40), clean(letter.conversation_id or "-", limit=20)
+    status = clean(letter.final_status or "-", limit=20)
+    return f"{clean(letter.delivery_id, limit=40)}  {event}  conv {conversation}  {status}"
 
 
 def _agent_now(proposal: Proposal) -> Content:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 WINDOW = 200
 _LEAST_REST = 12
-_NARROWEST_REST = 12
 _AGE_WIDTH = 5
 _MUTED = "$text-muted"
 
@@ -139,8 +138,7 @@ def fitted(columns: tuple[Column, ...], width: int) -> tuple[Column, ...]:
 
 def _more(column: Column, rest: int) -> int:
     """What `column` may take of the `rest` beside its width: all it would, or what the rest can spare."""
-    wanted = column.most - column.width
-    return wanted if rest - wanted >= _NARROWEST_REST else max(0, min(wanted, rest - _LEAST_REST))
+    return max(0, min(column.most - column.width, rest - _LEAST_REST))
 
 
 def header(columns: tuple[Column, ...], width: int) -> Content:
@@ -160,7 +158,7 @@ def line(row: Row, columns: tuple[Column, ...], width: int, now: datetime, *, ma
 
 def _fit(column: Column, text: str, width: int, columns: tuple[Column, ...]) -> str:
     """`text` cut or filled to the column's width in cells."""
-    room = column.width or max(_NARROWEST_REST, _rest(columns, width))
+    room = column.width or max(_LEAST_REST, _rest(columns, width))
     content = Content(text)
     if content.cell_length > room:
         return content.truncate(room, ellipsis=True).plain

@@ -25,8 +25,14 @@ def hanging(lines: Iterable[Content], width: int) -> list[Content]:
 def _broken(line: Content, width: int) -> list[Content]:
     found = _BEGINNING.match(line.plain)
     indent = min(found.end() if found else 0, max(0, width - _LEAST))
-    first, *rest = line[indent:].wrap(max(1, width - indent))
-    return [line[:indent] + first, *(Content(" " * indent) + row for row in rest)]
+    return beside(line[:indent], line[indent:], width)
+
+
+def beside(head: Content, text: Content, width: int) -> list[Content]:
+    """`text` to the right of `head`, in rows of `width` cells at most: all of them begin where the first does."""
+    indent = head.cell_length
+    first, *rest = text.wrap(max(1, width - indent)) or [Content("")]
+    return [head + first, *(Content(" " * indent) + row for row in rest)]
 
 
 def shortened(condition: str, room: int) -> str:

@@ -91,7 +91,7 @@ def diagnose(evidence: Evidence) -> Diagnosis:
 
 
 def _workers(alive: int) -> str:
-    return "1 relay worker alive" if alive == 1 else f"{alive} relay workers alive"
+    return {0: "no relay is alive", 1: "1 relay worker alive"}.get(alive, f"{alive} relay workers alive")
 
 
 def _not_received(evidence: Evidence) -> Chapter:
@@ -100,10 +100,7 @@ def _not_received(evidence: Evidence) -> Chapter:
     silent = age_s is not None and age_s > SILENT_S and usual > 10
     alive = bool(state.alive)
     checks = [
-        Check(
-            alive,
-            _workers(len(state.alive)) if alive else "no relay is alive",
-        ),
+        Check(alive, _workers(len(state.alive))),
         Check(evidence.relay.ok, _reached(evidence.relay, "this relay")),
         Check(None if age_s is None else not silent, _last_webhook(age_s, usual)),
     ]

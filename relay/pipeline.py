@@ -218,11 +218,8 @@ class Pipeline:
         """
         incoming = Incoming(uuid4(), receipt)
         deadline = time.monotonic() + STORE_PATIENCE_S
-        try:
-            async with asyncio.timeout(STORE_PATIENCE_S):
-                await self._opened.wait()
-        except TimeoutError:
-            raise StoreUnavailable("The relay is not ready to store webhooks") from None
+        if not self._opened.is_set():
+            await self._until_open()
         while True:
             try:
                 return await self._receipts.submit(incoming, by=deadline)
@@ -232,6 +229,13 @@ class Pipeline:
                 await asyncio.sleep(_RETRY_STORE_S)
             except psycopg.Error as error:
                 raise StoreUnavailable(f"Postgres refuses this webhook: {type(error).__name__}") from error
+
+    async def _until_open(self) -> None:
+        try:
+            async with asyncio.timeout(STORE_PATIENCE_S):
+                await self._opened.wait()
+        except TimeoutError:
+            raise StoreUnavailable("The relay is not ready to store webhooks") from None
 
     async def _carry(self, claimed: Claimed) -> Outcome | None:
         """Forward a claimed delivery and record the outcome; None if it is another relay's by now."""

@@ -59,6 +59,7 @@ class DetailView(OnTop):
         super().__init__()
         self._row_id = row_id
         self._detail: Detail | None = None
+        self._gone = False
         self._texts: dict[str, Content] = {}
         self._find = ""
         self._found: list[tuple[str, Place]] = []
@@ -79,8 +80,8 @@ class DetailView(OnTop):
 
     @property
     def is_settled(self) -> bool:
-        """True once the delivery is there."""
-        return self._detail is not None
+        """True once the delivery is there, or is known to be gone."""
+        return self._detail is not None or self._gone
 
     def reading(self) -> DetailReading:
         """This delivery."""
@@ -91,6 +92,7 @@ class DetailView(OnTop):
         if snapshot.reading != self.reading():
             return
         detail = snapshot.view
+        self._gone = detail is None
         if detail is None:
             self.query_one("#detail-facts", Static).update("This delivery is gone: its retention is over.")
             return
@@ -235,13 +237,13 @@ class DetailView(OnTop):
         return f"{settings.chatwoot_base_url}/app/accounts/{account}/conversations/{conversation}"
 
     def _is_dead(self) -> bool:
-        if self._detail is not None and self._detail.row.state is State.DEAD:
-            return True
         if self._detail is None:
-            self.console.say("The delivery has not been read yet", bad=True)
+            self.console.say("The delivery is gone" if self._gone else "The delivery has not been read yet", bad=True)
             return False
-        self.console.say("Only a dead letter can be replayed, edited or discarded", bad=True)
-        return False
+        is_dead = self._detail.row.state is State.DEAD
+        if not is_dead:
+            self.console.say("Only a dead letter can be replayed, edited or discarded", bad=True)
+        return is_dead
 
     def action_replay(self) -> None:
         """Replay this one."""

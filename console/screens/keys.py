@@ -11,10 +11,13 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from console.actions import TITLES, VIEWS, actions_of, shown_key
+from console.wrapping import beside
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
+_WIDEST = 100
+_AROUND = 5  # borders, padding, the scrollbar
 _FILTER = (
     "Filters: error:503  status:5xx  event:message_created  conv:77  id:0192f  age:<1h  since:14:02  until:15:00  "
     'test:yes  payload.sender.name:jane*  word  !word  "two words"; age, since and until go by when it was received'
@@ -39,18 +42,20 @@ class KeysScreen(ModalScreen[None]):
             yield Static(self._table(), markup=False)
 
     def _table(self) -> Content:
+        width = min(_WIDEST, self.app.size.width * 96 // 100) - _AROUND
         actions = list(actions_of(self._view, read_only=self._read_only))
         moves = [action for action in actions if action.name.startswith("cursor(")]
         lines = [
-            _line(" ".join(shown_key(key) for key in action.keys), action.text)
+            _line(" ".join(shown_key(key) for key in action.keys), action.text, width)
             for action in actions
             if action not in moves and not action.name.startswith("view(")
         ]
-        lines.append(_line(" ".join(shown_key(move.keys[0]) for move in moves), "; ".join(move.text for move in moves)))
+        moving = "; ".join(move.text for move in moves)
+        lines.append(_line(" ".join(shown_key(move.keys[0]) for move in moves), moving, width))
         views = [f"{number} {title}" for number, title in enumerate(VIEWS.values(), start=1)]
-        lines.append(_line(f"1–{len(VIEWS)}", "  ".join(views)))
+        lines.append(_line(f"1–{len(VIEWS)}", "  ".join(views), width))
         return Content("\n").join([*lines, Content(""), Content.styled(_FILTER, "$text-muted")])
 
 
-def _line(keys: str, text: str) -> Content:
-    return Content.assemble((f"{keys:>22}  ", "bold $accent"), text)
+def _line(keys: str, text: str, width: int) -> Content:
+    return Content("\n").join(beside(Content.styled(f"{keys:>22}  ", "bold $accent"), Content(text), width))

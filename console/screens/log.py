@@ -183,7 +183,7 @@ class LogScreen(Replaying):
         return bool(self._level or (self._only and self._find))
 
     def _draw(self, entry: Entry) -> Content:
-        mark = Content.styled("▸", "$text-warning bold") if entry.id in self._marked else Content(" ")
+        mark = Content.styled("■", "$text-warning bold") if entry.id in self._marked else Content(" ")
         content = mark + draw(entry)
         return content.highlight_regex(_literally(self._find), style="reverse") if self._find else content
 
@@ -208,9 +208,8 @@ class LogScreen(Replaying):
         lines.show(DrawnLines(self._shown, self._draw), place_of=self._place_of, empty=Content(empty))
         if self._following:
             lines.move_to(len(self._shown) - 1)
-        elif on_top and above and self._sought is not Sought.TOP:  # a list's cursor stays on top by itself
+        elif on_top and above and self._sought is not Sought.TOP:  # what was in sight stays in sight
             lines.scroll_to(y=above, animate=False, immediate=True, force=True)
-            lines.move_to(above)
 
     def _place_of(self, key: Hashable) -> int | None:
         """Where in the lines shown the one with this id is, or would be."""

@@ -69,7 +69,8 @@ class OverviewView(Replaying, View):
             yield Static("", id="tail", markup=False)
 
     def on_mount(self) -> None:
-        """Name the panes."""
+        """Name the panes, and put them in order before there is anything in them to be seen."""
+        self._put_in_order(self._is_narrow)
         for pane, title in (("health", "Health"), ("tail-pane", "Log ─ 4 for all of it")):
             self.query_one(f"#{pane}").border_title = title
 

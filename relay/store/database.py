@@ -200,5 +200,9 @@ def unavailable(error: BaseException) -> StoreUnavailable:
     """`error` as an operator reads it: Postgres's first line, or what timed out."""
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
         return StoreUnavailable("Postgres did not answer in time")
-    first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return StoreUnavailable(f"Postgres cannot be used now: {first_line}")
+    return StoreUnavailable(f"Postgres cannot be used now: {first_line(error)}")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line, or its name if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from relay.errors import RelayError, SchemaError
-from relay.store.database import SILENCE_S, connection_parameters, no_longer_than, unavailable
+from relay.errors import RelayError, SchemaError, StoreUnavailable
+from relay.printable import printable
+from relay.store.database import SILENCE_S, connection_parameters, first_line, no_longer_than, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,13 +54,9 @@ _NO_TABLES = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psy
 
 
 def trouble(error: psycopg.Error | OSError) -> RelayError:
-    """What a session met with, as an operator reads it and can act on it."""
+    """What a session met with, as an operator reads it and can act on it, fit for a terminal: it may quote a value."""
     if isinstance(error, _NO_TABLES):
         return SchemaError("The relay's tables are not there, or of another version: run `relay migrate`")
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return RelayError(f"This role of Postgres may not do that: {_first_line(error)}")
-    return unavailable(error)
-
-
-def _first_line(error: psycopg.Error) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return RelayError(f"This role of Postgres may not do that: {printable(first_line(error))}")
+    return StoreUnavailable(printable(str(unavailable(error))))

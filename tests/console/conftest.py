@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 OVERLOADED, LIMITED, REFUSED = 40, 5, 2
 """How many dead letters of each cause `incident` leaves."""
 
+ALL = OVERLOADED + LIMITED + REFUSED
+
 
 def webhook(number: int, **more: Any) -> dict[str, Any]:
     """A customer's message in a conversation of the same number."""
@@ -42,6 +44,27 @@ def later(rows: Rows, seconds: float) -> None:
          " WHERE state = 'dead'", given)  # fmt: skip
     rows("UPDATE dashboard_facts SET recorded_at = recorded_at - make_interval(secs => %(seconds)s)"
          " WHERE fact_type LIKE 'support.webhook.%%'", given)  # fmt: skip
+
+
+async def open_dead_letters(seen: Watched) -> None:
+    """Go to the dead letters that `incident` leaves."""
+    await seen.press("2")
+    await seen.shows(f"all {ALL}")
+
+
+async def open_one(seen: Watched) -> None:
+    """Go on to the first of them."""
+    await open_dead_letters(seen)
+    await seen.press("enter")
+    await seen.shows("Attempts")
+
+
+async def ask_for_the_group(seen: Watched) -> None:
+    """Have the replay of the largest group asked for, on the overview."""
+    await seen.shows("Failure groups", "answered 503")
+    await seen.press("r")
+    await seen.shows(f"type {OVERLOADED}")
+    await seen.type(str(OVERLOADED))
 
 
 @pytest_asyncio.fixture

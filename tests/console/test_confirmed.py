@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from textual.events import Key
 
-from tests.console.conftest import LIMITED, OVERLOADED, REFUSED
+from tests.console.conftest import ALL, OVERLOADED, REFUSED, ask_for_the_group, open_dead_letters, open_one
 from tests.servers import Behaviour, until
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from tests.servers import AgentStandIn, Rows, RunningRelay
 
     Console = Callable[..., Any]
-
-ALL = OVERLOADED + LIMITED + REFUSED
 
 
 @asynccontextmanager
@@ -44,10 +42,7 @@ async def test_a_replay_is_sent_though_the_delivery_is_left(
     incident: RunningRelay, console: Console, rows: Rows
 ) -> None:
     async with console() as seen:
-        await seen.press("2")
-        await seen.shows(f"all {ALL}")
-        await seen.press("enter")
-        await seen.shows("Attempts")
+        await open_one(seen)
         await seen.press("r")
         await seen.shows("y does it")
         async with held_up(rows.dsn):
@@ -64,10 +59,7 @@ async def test_a_replay_is_sent_though_the_console_is_left(
     incident: RunningRelay, console: Console, rows: Rows
 ) -> None:
     async with console() as seen:
-        await seen.shows("Failure groups", "answered 503")
-        await seen.press("r")
-        await seen.shows(f"type {OVERLOADED}")
-        await seen.type(str(OVERLOADED))
+        await ask_for_the_group(seen)
         async with held_up(rows.dsn):
             now(seen, "enter")
             await waits_for_a_lock(rows)
@@ -79,8 +71,7 @@ async def test_a_replay_that_is_handed_over_does_not_take_the_place_of_another_q
     incident: RunningRelay, console: Console, rows: Rows
 ) -> None:
     async with console() as seen:
-        await seen.press("2")
-        await seen.shows(f"all {ALL}")
+        await open_dead_letters(seen)
         await seen.press("r")
         await seen.shows("y does it")
         async with held_up(rows.dsn):
@@ -97,8 +88,7 @@ async def test_a_replay_that_is_handed_over_does_not_take_the_place_of_another_q
 
 async def test_a_discard_names_what_it_is_about(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
-        await seen.press("2")
-        await seen.shows(f"all {ALL}")
+        await open_dead_letters(seen)
         row = seen.app.view.row
         await seen.press("d")
         await seen.shows("Discard 1 dead letter", row.delivery_id, f"conv {row.conversation_id}", "It stays on record")
@@ -108,8 +98,7 @@ async def test_what_is_typed_ahead_of_the_reason_is_its_beginning(
     incident: RunningRelay, console: Console, rows: Rows
 ) -> None:
     async with console() as seen:
-        await seen.press("2")
-        await seen.shows(f"all {ALL}")
+        await open_dead_letters(seen)
         now(seen, *"dno use")
         await seen.shows("> no use")
         await seen.press("enter")
@@ -118,8 +107,7 @@ async def test_what_is_typed_ahead_of_the_reason_is_its_beginning(
 
 async def test_all_but_one_are_marked_and_replayed(incident: RunningRelay, console: Console, rows: Rows) -> None:
     async with console() as seen:
-        await seen.press("2")
-        await seen.shows(f"all {ALL}")
+        await open_dead_letters(seen)
         await seen.press("asterisk")
         await seen.shows("all marked")
         spared = seen.app.view.row.delivery_id
@@ -135,8 +123,7 @@ async def test_all_but_one_are_marked_and_replayed(incident: RunningRelay, conso
 
 async def test_marks_outlast_a_filter_that_hides_them(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
-        await seen.press("2")
-        await seen.shows(f"all {ALL}")
+        await open_dead_letters(seen)
         await seen.press("space", "space", "space")
         await seen.shows("3 marked")
         await seen.press("slash")
@@ -149,8 +136,7 @@ async def test_esc_in_the_filter_keeps_what_was_typed_and_what_follows_goes_by_i
     incident: RunningRelay, console: Console
 ) -> None:
     async with console() as seen:
-        await seen.press("2")
-        await seen.shows(f"all {ALL}")
+        await open_dead_letters(seen)
         await seen.press("slash")
         now(seen, *"status", "colon", *"422", "escape", "R")
         await seen.shows(f"{REFUSED} deliveries")
@@ -161,10 +147,7 @@ async def test_a_watched_replay_is_followed_however_many_come_after_it(
 ) -> None:
     agent.behave(Behaviour(delay_ms=300))
     async with console() as seen:
-        await seen.shows("Failure groups", "answered 503")
-        await seen.press("r")
-        await seen.shows(f"type {OVERLOADED}")
-        await seen.type(str(OVERLOADED))
+        await ask_for_the_group(seen)
         await seen.press("enter")
         await seen.shows("p pauses")
         rows(
@@ -180,10 +163,7 @@ async def test_a_running_replay_is_steered_from_the_list_of_them(
 ) -> None:
     agent.behave(Behaviour(delay_ms=200))
     async with console() as seen:
-        await seen.shows("Failure groups", "answered 503")
-        await seen.press("r")
-        await seen.shows(f"type {OVERLOADED}")
-        await seen.type(str(OVERLOADED))
+        await ask_for_the_group(seen)
         await seen.press("enter")
         await seen.shows("p pauses")
         await seen.press("escape", "6")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.console.conftest import LIMITED, OVERLOADED, REFUSED
+from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED
 from tests.servers import until
 from tests.store.plant import Plant
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     Console = Callable[..., object]
 
-ALL = OVERLOADED + LIMITED + REFUSED
 MORE = 400
 """So many that a replay of all lasts until it is stopped."""
 

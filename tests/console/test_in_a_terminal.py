@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.console.conftest import LIMITED, OVERLOADED, REFUSED, webhook
+from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED, webhook
 from tests.servers import Behaviour, until
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tests.servers import AgentStandIn, Rows, RunningRelay
 
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 36)], ids=["80x24", "120x36"])
-ALL = OVERLOADED + LIMITED + REFUSED
 MANY = 200
 """How many dead letters there are in the drill."""
 

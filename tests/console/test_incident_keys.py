@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.console.conftest import LIMITED, OVERLOADED, REFUSED, later
+from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED, later
 from tests.servers import until
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     Console = Callable[..., object]
 
-ALL = OVERLOADED + LIMITED + REFUSED
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 36)], ids=["80x24", "120x36"])
 
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from console.actions import VIEWS
-from tests.console.conftest import LIMITED, OVERLOADED, REFUSED, later, webhook
+from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED, later, webhook
 from tests.servers import Behaviour, until
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from tests.servers import AgentStandIn, Rows, RunningRelay
 
     Console = Callable[..., object]
-
-ALL = OVERLOADED + LIMITED + REFUSED
 
 
 async def test_the_first_sentence_is_the_cause(incident: RunningRelay, console: Console) -> None:

@@ -10,7 +10,8 @@ import pytest
 from textual import events
 
 from console.app import ConsoleApp
-from tests.console.conftest import LIMITED, OVERLOADED, REFUSED
+from relay.store.sessions import trouble
+from tests.console.conftest import OVERLOADED, open_dead_letters, open_one
 from tests.console.screens import opened
 from tests.servers import ROOT, Rows, relay_settings, until
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from tests.servers import AgentStandIn, RunningRelay
 
     Console = Callable[..., Any]
-
-ALL = OVERLOADED + LIMITED + REFUSED
 
 
 def app_on(dsn: str, agent: AgentStandIn) -> ConsoleApp:
@@ -47,8 +46,7 @@ async def test_a_database_that_is_read_only_by_now_is_no_end(
 ) -> None:
     frozen = psycopg.conninfo.make_conninfo(rows.dsn, options="-c default_transaction_read_only=on")
     async with opened(app_on(frozen, agent), (120, 36)) as seen:
-        await seen.press("2")
-        await seen.shows(f"all {ALL}")
+        await open_dead_letters(seen)
         await seen.press("r")
         await seen.shows("y does it")
         await seen.press("y")
@@ -63,8 +61,7 @@ async def test_a_role_that_may_not_write_is_told_so(incident: RunningRelay, rows
         async with opened(
             app_on(psycopg.conninfo.make_conninfo(rows.dsn, user="only_reads"), agent), (120, 36)
         ) as seen:
-            await seen.press("2")
-            await seen.shows(f"all {ALL}")
+            await open_dead_letters(seen)
             await seen.press("r")
             await seen.shows("y does it")
             await seen.press("y")
@@ -133,10 +130,7 @@ async def test_a_view_that_is_gone_to_is_the_one_in_front(
         await seen.shows("Health check")
         await seen.press("1")
         await seen.shows("Failure groups")
-        await seen.press("2")
-        await seen.shows(f"all {ALL}")
-        await seen.press("enter")
-        await seen.shows("Attempts")
+        await open_one(seen)
         await seen.press("h")
         await seen.shows("Health check")
         await seen.press("1")
@@ -158,14 +152,10 @@ async def test_a_health_check_goes_on_when_its_view_is_left(
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with console(chatwoot_base_url=url, chatwoot_api_key="k", chatwoot_account_id=1) as seen:
-        await seen.press("2")
-        await seen.shows(f"all {ALL}")
-        await seen.press("enter")
-        await seen.shows("Attempts")
+        await open_one(seen)
         await seen.press("h")
         await seen.shows("under way")
-        await seen.press("2")
-        await seen.shows(f"all {ALL}")
+        await open_dead_letters(seen)
         may_answer.set()
         await seen.press("5")
         await seen.shows("Chatwoot health check FAILED")
@@ -189,3 +179,13 @@ async def test_a_delivery_asked_for_in_the_log_does_not_open_elsewhere(
         assert [len(stack) for stack in seen.app._screen_stacks.values() if stack] == [1] * sum(
             map(bool, seen.app._screen_stacks.values())
         )
+
+
+async def test_what_is_said_of_an_error_is_text(relay: RunningRelay, console: Console) -> None:
+    error = psycopg.DataError('invalid value: "\x1b]52;c;aGk=\x07[bold]\u202e"')
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        seen.app.say("\x1b]52;c;aGk=\x07 [@click=app.quit]said\u202e")
+        shown = await seen.shows("␛]52;c;aGk=␇ [@click=app.quit]said<U+202E>")
+        assert not any(character < " " for character in shown.replace("\n", ""))
+    assert str(trouble(error)).isprintable()

@@ -14,7 +14,7 @@ from relay.store.database import Database, Lane
 from tests.servers import PATIENCE_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 STEPS = 40
 
@@ -51,34 +51,21 @@ async def ends(task: asyncio.Task[None]) -> bool:
 
 
 @pytest.mark.parametrize("steps", range(STEPS))
-async def test_a_service_ends_that_is_cancelled_as_it_gets_the_connection_it_waited_for(
-    database: Database, steps: int
+@pytest.mark.parametrize("through", [lambda database: database, Lane], ids=["the pool", "a lane"])
+async def test_who_is_cancelled_as_he_gets_the_connection_he_waited_for_ends(
+    database: Database, through: Callable[[Database], Database | Lane], steps: int
 ) -> None:
-    used = asyncio.Event()
+    used, way = asyncio.Event(), through(database)
     async with database.connection():
-        task = asyncio.create_task(use_again_and_again(database, used))
+        task = asyncio.create_task(use_again_and_again(way, used))
         await asyncio.sleep(0.01)
         assert not used.is_set(), "it waits for the connection"
     for _ in range(steps):
         await asyncio.sleep(0)
     task.cancel()
     assert await ends(task)
-
-
-@pytest.mark.parametrize("steps", range(STEPS))
-async def test_a_lane_is_let_go_of_when_it_is_cancelled_as_it_gets_its_connection(
-    database: Database, steps: int
-) -> None:
-    used, lane = asyncio.Event(), Lane(database)
-    async with database.connection():
-        task = asyncio.create_task(use_again_and_again(lane, used))
-        await asyncio.sleep(0.01)
-        assert not used.is_set(), "it waits for the connection"
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    task.cancel()
-    assert await ends(task)
-    await lane.close()
+    if isinstance(way, Lane):
+        await way.close()
 
 
 async def test_a_connection_that_breaks_as_its_user_is_cancelled_does_not_hide_the_cancellation(
