@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     Console = Callable[..., Any]
 
+CANARY_MS = 5_000
+"""How long the agent takes for the first of a replay that is to be found under way."""
+
 
 @asynccontextmanager
 async def held_up(dsn: str, table: str = "relay.replay_plans") -> AsyncIterator[psycopg.AsyncConnection[Any]]:
@@ -145,7 +148,7 @@ async def test_esc_in_the_filter_keeps_what_was_typed_and_what_follows_goes_by_i
 async def test_a_watched_replay_is_followed_however_many_come_after_it(
     incident: RunningRelay, console: Console, rows: Rows, agent: AgentStandIn
 ) -> None:
-    agent.behave(Behaviour(delay_ms=300))
+    agent.behave(Behaviour(delay_ms=CANARY_MS))
     async with console() as seen:
         await ask_for_the_group(seen)
         await seen.press("enter")
@@ -161,7 +164,7 @@ async def test_a_watched_replay_is_followed_however_many_come_after_it(
 async def test_a_running_replay_is_steered_from_the_list_of_them(
     incident: RunningRelay, console: Console, rows: Rows, agent: AgentStandIn
 ) -> None:
-    agent.behave(Behaviour(delay_ms=200))
+    agent.behave(Behaviour(delay_ms=CANARY_MS))
     async with console() as seen:
         await ask_for_the_group(seen)
         await seen.press("enter")

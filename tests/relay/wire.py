@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.servers import RunningRelay
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 @dataclass(slots=True)
