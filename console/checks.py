@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _LOOK_EVERY_S = 0.15
 _FOLLOW_S = 120
 _LEAVE_WITHIN_S = 5
+_GOES_ON = 202
 _SETTLED = ("Webhook forwarded successfully", "Webhook failed, dead-lettered")
 
 
@@ -69,12 +70,13 @@ async def _follow(view: View, event: str) -> None:
     """Post the event and show every step of it until it is settled, or the operator has closed the strip."""
     app, delivery_id = view.console, str(uuid4())
     steps = [Content(f"posting {event} to {app.settings.own_url} as {delivery_id}")]
+    outcome: list[Content] = []  # of all of it: whatever is read after it came before it
     shown = Prompt(title="test webhook", lines=tuple(steps), kind=Kind.NOTICE)
     view.question.ask(shown)
 
     def show() -> None:
         nonlocal shown
-        shown = view.question.renew(shown, tuple(steps))
+        shown = view.question.renew(shown, (*steps, *outcome))
 
     posting: asyncio.Task[tuple[int, Any, int]] | None = None
     try:
@@ -93,7 +95,7 @@ async def _follow(view: View, event: str) -> None:
             settled = settled or any(_settles(line) for line in lines)
             if posting.done() and not told:
                 told = True
-                steps.append(_answer(posting.result()))
+                (steps if posting.result()[0] == _GOES_ON else outcome).append(_answer(posting.result()))
                 settled = settled or _is_all(posting.result())
             show()
         if not told:
@@ -126,7 +128,7 @@ def _settles(line: Entry) -> bool:
 def _is_all(answered: tuple[int, Any, int]) -> bool:
     """True if nothing follows the relay's answer: it refused the webhook, ignores its event, or knew it already."""
     status, body, _ = answered
-    return status not in {200, 202, 500} or (isinstance(body, dict) and ("ignored" in body or "duplicate" in body))
+    return status not in {200, _GOES_ON, 500} or (isinstance(body, dict) and ("ignored" in body or "duplicate" in body))
 
 
 def _answer(answered: tuple[int, Any, int]) -> Content:

@@ -247,6 +247,19 @@ async def test_the_log_jumps_from_failure_to_failure(incident: RunningRelay, con
         await until(lambda: lines.cursor == first)
 
 
+async def test_a_line_too_long_for_the_screen_is_read_to_its_end_below(
+    incident: RunningRelay, console: Console
+) -> None:
+    async with console((80, 24)) as seen:
+        await seen.press("4")
+        await seen.shows("FOLLOWING")
+        assert "finalStatus" not in seen.text
+        await seen.press("left_square_bracket")
+        await seen.shows("held; f follows", "finalStatus: 4")
+        await seen.press("f")
+        await seen.hides("finalStatus")
+
+
 async def test_the_log_shows_a_level_and_worse(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
         await seen.press("4")
@@ -403,8 +416,8 @@ async def test_a_test_webhook_that_fails_is_seen_to_its_end_at_80x24(
         await seen.press("t")
         await seen.shows("test webhook to")
         await seen.press("1")
-        shown = await seen.shows("posting message_created", "the relay answered 500", "any key closes this")
-        assert "dead-lettered" in shown
+        await seen.shows("posting message_created", "dead-lettered", "the relay answered 500", "any key closes this")
+        assert seen.text.index("finalStatus: 503") < seen.text.index("the relay answered 500")
 
 
 async def test_health_lists_probes_relays_and_every_rule(incident: RunningRelay, console: Console) -> None:
