@@ -97,7 +97,7 @@ class ConsoleApp(TypeAhead):
         self.window_name = "1 h"
         self.snapshot: Snapshot | None = None
         self.trouble: str | None = None
-        self.paused = False
+        self.paused = self.is_leaving = False
         self.check: tuple[list[str], bool | None] = (["not run from here yet"], None)
         self.desk = Desk(settings, dsn, self.operator, read_only=read_only)
         self._poller = Poller(dsn, self, read_only=read_only)
@@ -191,6 +191,11 @@ class ConsoleApp(TypeAhead):
         if self.view is not None:
             self.view.take(snapshot)
 
+    def exit(self, *args: Any, **more: Any) -> None:
+        """End the console. From now on views are taken apart, or never become whole: nothing is painted any more."""
+        self.is_leaving = True
+        super().exit(*args, **more)
+
     async def _build_views(self) -> None:
         """Put the other views together while the first one is read, so that a first switch is as quick as any.
 
@@ -199,7 +204,7 @@ class ConsoleApp(TypeAhead):
         """
         for name in VIEWS:
             await asyncio.sleep(_BUILD_AFTER_S)
-            if not self.is_running:
+            if self.is_leaving or not self.is_running:
                 return
             await self._init_mode(name)
         gc.freeze()

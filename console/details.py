@@ -23,6 +23,18 @@ _MUTED = "$text-muted"
 _SECOND_COLUMN = 42
 
 
+def headline(detail: Detail) -> list[Content]:
+    """Which delivery it is, part by part, and why it is dead if it is."""
+    row = detail.row
+    parts = [
+        Content.styled(f"{clean(row.delivery_id[:8])}  conv {clean(row.conversation_id or '–', limit=40)}", "bold"),
+        Content.styled(clean(row.event or "–", limit=80), "bold"),
+    ]
+    if row.last_error and row.state is State.DEAD:
+        parts.append(Content.styled(clean(row.last_error, limit=200), "$text-error"))
+    return parts
+
+
 def attempt_lines(detail: Detail) -> list[Content]:
     """The attempts of the last run, a line each: when, after which wait, what came of it."""
     if not detail.attempts:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from console.snapshot import Snapshot
+    from relay.alerts import Verdict
     from relay.figures import Figures
     from relay.store.browse import Group
     from relay.store.facts import Health
@@ -222,7 +223,7 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
     for verdict in state.firing[: rows if len(state.firing) <= rows else rows - 1]:
         rule = verdict.rule
         value = words.measured(rule, verdict.value)
-        since = _firing_since(verdict.since, state.at)
+        since = _firing_since(verdict, state.at)
         room = max(8, width - 11 - len(value) - len(since) - 3)
         condition = shortened(rule.condition, room)
         lines.append(
@@ -242,8 +243,11 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
     return lines
 
 
-def _firing_since(since: datetime | None, now: datetime) -> str:
-    return "" if since is None else f"for {words.span((now - since).total_seconds())}"
+def _firing_since(verdict: Verdict, now: datetime) -> str:
+    """How long it has fired; that it is about to clear, if its condition holds no more."""
+    if verdict.since is None:
+        return ""
+    return f"for {words.span((now - verdict.since).total_seconds())}" if verdict.holds else "ending"
 
 
 def health(state: Overview, width: int) -> list[Content]:
@@ -343,21 +347,24 @@ def progress(plan: Plan, room: int) -> Content:
     return Content.assemble((drawn, "$primary"), ("░" * (room - len(drawn)), "$rule"))
 
 
-def plan_line(plan: Plan, now: datetime, width: int) -> Content:
-    """A replay plan: when, by whom, how far it got, of what."""
+_LEAST_ABOUT = 16
+
+
+def plan_line(plan: Plan, head: Content, width: int) -> Content:
+    """A replay plan: `head`, how far it got; of what and why, if there is room to say."""
     wide = width >= 100
     line = Content.assemble(
-        (f" {words.day_clock(plan.created_at, now):<13} ", _MUTED),
-        (f"{plan.requested_by[:14]:<14} ", "bold"),
+        head,
         f"{f'#{plan.id}':>4} {plan.state.value:<8} ",
         progress(plan, 24 if wide else 8),
         (f" {plan.delivered:,} {'delivered' if wide else 'ok'} ", "$text-success" if plan.delivered else _MUTED),
         (f" {plan.dead:,} dead {'again ' if wide else ''}", "$text-error bold" if plan.dead else _MUTED),
         f" {plan.left:,} left of {plan.total:,}" if plan.left else f" of {plan.total:,}",
         (f"  {plan.stopped_why}" if plan.stopped_why else "", "$text-warning"),
-        (f"  {plan.filter}" if plan.filter else "", _MUTED),
-        (f"  {plan.reason}" if plan.reason else "", _MUTED),
     )
+    about = "  ".join(filter(None, (plan.filter, plan.reason)))
+    if about and width - line.cell_length >= _LEAST_ABOUT:
+        line += Content.styled(f"  {about}", _MUTED)
     return line.truncate(width, ellipsis=True)
 
 

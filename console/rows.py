@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,16 @@ from relay.store import browse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from relay.store.browse import Key, Row
     from relay.store.database import Connection
 
 WINDOW = 200
-_LEAST_REST = 12
-_AGE_WIDTH = 5
+_LEAST_REST = 15
+_GOOD_REST = 19
+_UNSAID = re.compile(r"^Agent SDK (?:is )?|\bthe |(?<!^) \(\d{3}\)$")
+"""What a cause can do without in a column: whose it is, articles, and the number that stands beside it."""
 _MUTED = "$text-muted"
 
 
@@ -76,7 +79,7 @@ class Column:
     """One column: its head, its width (0: the rest of the line), its text and style.
 
     An `optional` one gives its room to the rest where that would be too narrow; one with `most` takes up to that
-    much where the rest can do without.
+    much where the rest can do without; one with `brief` says what does not fit in fewer letters.
     """
 
     head: str
@@ -86,23 +89,21 @@ class Column:
     right: bool = False
     optional: bool = False
     most: int = 0
+    brief: Callable[[str], str] | None = None
 
 
 def _since_death(row: Row, now: datetime) -> str:
-    return _brief(now - (row.finished_at or row.received_at))
+    return words.span((now - (row.finished_at or row.received_at)).total_seconds())
 
 
 def _age(row: Row, now: datetime) -> str:
-    return _brief(now - row.received_at)
+    return words.span((now - row.received_at).total_seconds())
 
 
-def _brief(age: timedelta) -> str:
-    """How long that is, in the larger unit alone where both are too long for the column: `12h` for `12h05m`."""
-    text = words.span(age.total_seconds())
-    if len(text) <= _AGE_WIDTH:
-        return text
-    digits = len(text) - len(text.lstrip("0123456789"))
-    return text[: digits + 1]
+def _larger_unit(age: str) -> str:
+    """`12h` for `12h05m`."""
+    digits = len(age) - len(age.lstrip("0123456789"))
+    return age[: digits + 1]
 
 
 def _status(row: Row, _: datetime) -> str:
@@ -111,22 +112,26 @@ def _status(row: Row, _: datetime) -> str:
 
 def _cause(row: Row, _: datetime) -> str:
     if row.last_error:
-        return row.last_error.removeprefix("Agent SDK ")
+        return _UNSAID.sub("", row.last_error)
     return "" if row.duration_ms is None else f"in {words.milliseconds(row.duration_ms)}"
 
 
+_MARK = Column("", 1, lambda *_: "")
 _ID = Column("ID", 8, lambda row, _: row.delivery_id[:8])
 # Not their age, which `age:` filters by and which begins when they were received.
-_DIED = Column("DIED", _AGE_WIDTH, _since_death, right=True)
-_AGE = Column("AGE", _AGE_WIDTH, _age, right=True)
+_DIED = Column("DIED", 4, _since_death, right=True, brief=_larger_unit)
+_AGE = Column("AGE", 3, _age, right=True, brief=_larger_unit)
 _STATE = Column("STATE", 10, lambda row, _: row.state.value, lambda row: words.STATE_STYLES[row.state])
-_EVENT = Column("EVENT", 17, lambda row, _: row.event or "–", most=len("conversation_status_changed"))
+_EVENT = Column(
+    "EVENT", len("conv_status_changed"), lambda row, _: row.event or "–", most=len("conversation_status_changed"),
+    brief=lambda event: event.replace("conversation_", "conv_", 1),
+)  # fmt: skip
 _CONVERSATION = Column("CONV", 6, lambda row, _: row.conversation_id or "–", right=True, optional=True)
 _TRIES = Column("TRY", 3, lambda row, _: "–" if row.attempts is None else str(row.attempts), right=True)
 _STATUS = Column("STATUS", 7, _status, lambda row: "$text-error" if row.state is State.DEAD else "")
 _CAUSE = Column("CAUSE", 0, _cause)
 
-DEAD_COLUMNS = (_ID, _DIED, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
+DEAD_COLUMNS = (_MARK, _ID, _DIED, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
 ALL_COLUMNS = (_ID, _AGE, _STATE, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
 
 
@@ -138,28 +143,33 @@ def fitted(columns: tuple[Column, ...], width: int) -> tuple[Column, ...]:
 
 def _more(column: Column, rest: int) -> int:
     """What `column` may take of the `rest` beside its width: all it would, or what the rest can spare."""
-    return max(0, min(column.most - column.width, rest - _LEAST_REST))
+    return max(0, min(column.most - column.width, rest - _GOOD_REST))
 
 
 def header(columns: tuple[Column, ...], width: int) -> Content:
     """The line over the rows."""
-    return Content("   " + " ".join(_fit(column, column.head, width, columns) for column in columns))
+    return Content(" " + " ".join(_fit(column, column.head, width, columns) for column in columns))
 
 
 def line(row: Row, columns: tuple[Column, ...], width: int, now: datetime, *, marked: bool) -> Content:
-    """One row, cut to `width`."""
-    cells: list[Content] = [Content.styled(" ■ ", "$text-warning") if marked else Content("   ")]
-    for index, column in enumerate(columns):
-        text = _fit(column, column.text(row, now), width, columns)
-        style = column.style(row) or (_MUTED if row.test else "")
-        cells.append(Content.styled(text + (" " if index < len(columns) - 1 else ""), style))
-    return Content("").join(cells)
+    """One row, cut to `width`. Its first cell is the cursor's."""
+    cells = []
+    for column in columns:
+        if column is _MARK and marked:
+            cells.append(Content.styled("■", "$text-warning"))
+        else:
+            style = column.style(row) or (_MUTED if row.test else "")
+            cells.append(Content.styled(_fit(column, column.text(row, now), width, columns), style))
+    return Content(" ") + Content(" ").join(cells)
 
 
 def _fit(column: Column, text: str, width: int, columns: tuple[Column, ...]) -> str:
     """`text` cut or filled to the column's width in cells."""
     room = column.width or max(_LEAST_REST, _rest(columns, width))
     content = Content(text)
+    if content.cell_length > room and column.brief is not None:
+        text = column.brief(text)
+        content = Content(text)
     if content.cell_length > room:
         return content.truncate(room, ellipsis=True).plain
     fill = " " * (room - content.cell_length)
@@ -168,4 +178,4 @@ def _fit(column: Column, text: str, width: int, columns: tuple[Column, ...]) -> 
 
 def _rest(columns: tuple[Column, ...], width: int) -> int:
     """The room that the columns of a width of their own leave."""
-    return width - 3 - sum(column.width for column in columns) - len(columns) + 1
+    return width - 1 - sum(column.width for column in columns) - len(columns) + 1

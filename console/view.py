@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 from textual.containers import Vertical
 from textual.content import Content
@@ -19,6 +19,7 @@ from console.widgets.question import Question
 if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
+    from textual.widget import Widget
 
     from console.app import ConsoleApp
     from console.cause import Cause
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
 
 WIDE = 110
 """From this width on there are two columns."""
+
+
+Pane = TypeVar("Pane", bound="Widget")
+
+
+def titled(pane: Pane, title: str) -> Pane:
+    """`pane` with its name on its edge. It is named before it is mounted: a console that is quit may mount nothing."""
+    pane.border_title = title
+    return pane
 
 
 class View(Screen[None]):
@@ -79,7 +89,7 @@ class View(Screen[None]):
     @property
     def is_up(self) -> bool:
         """True while its widgets are there."""
-        return self.is_mounted and self.is_running and self.app.is_running
+        return self.is_mounted and self.is_running and self.app.is_running and not self.console.is_leaving
 
     @property
     def is_settled(self) -> bool:

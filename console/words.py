@@ -112,6 +112,13 @@ def badge(severity: Severity) -> str:
     return f"{GLYPHS[severity]}{severity.value}"
 
 
+def standing(verdict: Verdict) -> str:
+    """`FIRING`; `ending` for an alert whose condition holds no more; `quiet`."""
+    if not verdict.firing:
+        return "quiet"
+    return "FIRING" if verdict.holds else "ending"
+
+
 def worst(verdicts: list[Verdict]) -> Severity | None:
     """The worst severity among those that fire."""
     order = list(Severity)

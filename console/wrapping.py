@@ -35,6 +35,17 @@ def beside(head: Content, text: Content, width: int) -> list[Content]:
     return [head + first, *(Content(" " * indent) + row for row in rest)]
 
 
+def flowing(parts: Iterable[Content], width: int) -> list[Content]:
+    """`parts` one after the other, two cells apart: in as few rows of `width` cells as they go without being broken."""
+    rows: list[Content] = []
+    for part in parts:
+        if rows and rows[-1].cell_length + 2 + part.cell_length <= width:
+            rows[-1] = rows[-1] + "  " + part
+        else:
+            rows.append(part)
+    return rows
+
+
 def shortened(condition: str, room: int) -> str:
     """An alert rule's condition in at most `room` characters, its threshold kept as long as there is room for it."""
     if len(condition) > room:

@@ -14,12 +14,15 @@ from console.actions import ACTIVITY, bindings_of
 from console.clean import clean
 from console.replaying import Replaying
 from console.snapshot import clean_plan
+from console.view import titled
 from console.widgets.lines import Line, LineList
 from console.widgets.question import Kind, Prompt
 from relay.store import actions, browse
 from relay.store.replays import Control, PlanState
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from textual.app import ComposeResult
 
     from console.snapshot import Snapshot
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 _MOST = 200
 _PARTS = 10
+_NAME = 14
+_ACTION = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,38 @@ class Activity:
     plans: list[Plan]
     audit: list[OperatorAction]
 
+    def heads(self, now: datetime) -> Heads:
+        """Columns as wide as what stands in them."""
+        moments = [*(plan.created_at for plan in self.plans), *(action.at for action in self.audit)]
+        names = [*(plan.requested_by for plan in self.plans), *(action.operator for action in self.audit)]
+        return Heads(
+            now,
+            when=max((len(words.day_clock(moment, now)) for moment in moments), default=0),
+            who=max((len(clean(name, limit=_NAME)) for name in names), default=0),
+            what=max((len(clean(action.action, limit=_ACTION)) for action in self.audit), default=0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """How a line begins: when, who and, in the audit, what; each in a column as wide as this says, or as its name."""
+
+    now: datetime
+    when: int
+    who: int
+    what: int
+
+    def names(self, last: str) -> Content:
+        """Over the lines."""
+        return Content(f" {'WHEN':<{self.when}}  {'WHO':<{self.who}}  {last}")
+
+    def of(self, moment: datetime, name: str) -> Content:
+        """When and who."""
+        return Content.assemble(
+            (f" {words.day_clock(moment, self.now):<{self.when}}  ", "$text-muted"),
+            (f"{clean(name, limit=_NAME):<{max(3, self.who)}}  ", "bold"),
+        )
+
 
 class ActivityView(Replaying):
     """Replays above, the audit below."""
@@ -62,17 +99,12 @@ class ActivityView(Replaying):
 
     def compose_body(self) -> ComposeResult:
         """Two lists."""
-        with Vertical(classes="pane", id="plans-pane"):
+        steering = "" if self.console.read_only else ", p pauses a running one, x stops it"
+        with titled(Vertical(classes="pane", id="plans-pane"), f"Replays ─ enter watches one{steering}"):
             yield LineList(id="plans", newest_first=True)
-        with Vertical(classes="pane", id="audit-pane"):
+        with titled(Vertical(classes="pane", id="audit-pane"), "Who did what ─ enter reads one to its end"):
             yield LineList(id="audit", newest_first=True)
         yield Static("", id="activity-hint", markup=False)
-
-    def on_mount(self) -> None:
-        """Name the panes."""
-        steering = "" if self.console.read_only else ", p pauses a running one, x stops it"
-        self.query_one("#plans-pane").border_title = f"Replays ─ enter watches one{steering}"
-        self.query_one("#audit-pane").border_title = "Who did what"
 
     def reading(self) -> ActivityReading:
         """Plans and audit."""
@@ -82,29 +114,22 @@ class ActivityView(Replaying):
         """Show a snapshot."""
         if not isinstance(snapshot.view, Activity):
             return
-        width, now = self.app.size.width - 2, snapshot.overview.at
+        width, heads = self.app.size.width - 2, snapshot.view.heads(snapshot.overview.at)
         self._audit = {action.id: action for action in snapshot.view.audit}
         self._plans = {plan.id: plan for plan in snapshot.view.plans}
         self.query_one("#plans", LineList).show(
-            [Line(plan.id, panels.plan_line(plan, now, width)) for plan in snapshot.view.plans],
-            header=Content(f" {'WHEN':<13} {'WHO':<14}   PLAN"),
+            [
+                Line(plan.id, panels.plan_line(plan, heads.of(plan.created_at, plan.requested_by), width))
+                for plan in snapshot.view.plans
+            ],
+            header=heads.names("PLAN"),
             empty=Content("  No replay was ever asked for."),
         )
         self.query_one("#audit", LineList).show(
-            [Line(action.id, self._line(action, now, width)) for action in snapshot.view.audit],
-            header=Content(f" {'WHEN':<13} {'WHO':<14} {'WHAT':<16} DETAILS"),
+            [Line(action.id, _line(action, heads, width)) for action in snapshot.view.audit],
+            header=heads.names(f"{'WHAT':<{heads.what}}  DETAILS"),
             empty=Content("  Nobody has done anything yet."),
         )
-
-    def _line(self, action: OperatorAction, now: object, width: int) -> Content:
-        when = words.day_clock(action.at, now)  # type: ignore[arg-type]
-        line = Content.assemble(
-            (f" {when:<13} ", "$text-muted"),
-            (f"{clean(action.operator, limit=14):<14} ", "bold"),
-            f"{clean(action.action, limit=16):<16} ",
-            clean("  ".join(_about(action)), limit=300),
-        )
-        return line.truncate(width, ellipsis=True)
 
     def _whole(self, action: OperatorAction) -> list[Content]:
         head = Content.assemble(
@@ -150,6 +175,15 @@ class ActivityView(Replaying):
         else:
             self._watch(plan.id)
             self._steer(plan.id, Control.STOP)
+
+
+def _line(action: OperatorAction, heads: Heads, width: int) -> Content:
+    line = Content.assemble(
+        heads.of(action.at, action.operator),
+        f"{clean(action.action, limit=_ACTION):<{max(4, heads.what)}}  ",
+        clean("  ".join(_about(action)), limit=300),
+    )
+    return line.truncate(width, ellipsis=True)
 
 
 def _about(action: OperatorAction) -> list[str]:

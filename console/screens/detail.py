@@ -15,6 +15,7 @@ from console.actions import DETAIL, bindings_of
 from console.clean import clean
 from console.curl import MOST_BYTES, copy_curl
 from console.scrolling import OnTop
+from console.view import titled
 from relay.delivery import State
 from relay.store import browse
 
@@ -70,13 +71,8 @@ class DetailView(OnTop):
         yield Input(id="filter", placeholder="find in the delivery; n and N go from match to match", compact=True)
         yield Static("", id="filter-line", markup=False)
         with VerticalScroll(id="detail"):
-            for section in _TITLES:
-                yield Static("", id=f"detail-{section}", classes="pane", markup=False)
-
-    def on_mount(self) -> None:
-        """Name the sections."""
-        for section, title in _TITLES.items():
-            self.query_one(f"#detail-{section}").border_title = title
+            for section, title in _TITLES.items():
+                yield titled(Static("", id=f"detail-{section}", classes="pane", markup=False), title)
 
     @property
     def is_settled(self) -> bool:

@@ -76,6 +76,8 @@ class EditorScreen(ModalScreen[bytes | None]):
     def on_mount(self) -> None:
         """Begin; a payload too long for this editor goes to `$EDITOR` at once."""
         self._text = self._original
+        if not self.children:
+            return  # the console is being quit
         self._check()
         if len(self._original) > MOST_CHARS:
             self.action_external()

@@ -13,6 +13,7 @@ from console import panels, words
 from console.actions import HEALTH, bindings_of
 from console.clean import clean
 from console.scrolling import ScrollingView
+from console.view import titled
 from console.wrapping import hanging, shortened
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from console.snapshot import Snapshot
     from relay.store.overview import Overview
+
+
+_TITLES = {"probes": "Probes", "check": "Health check ─ h runs it", "relays": "Relays", "rules": "Alert rules"}
 
 
 class HealthView(ScrollingView):
@@ -36,16 +40,8 @@ class HealthView(ScrollingView):
     def compose_body(self) -> ComposeResult:
         """The sections."""
         with VerticalScroll(id="health-scroll"):
-            yield Static("", id="probes", classes="pane", markup=False)
-            yield Static("", id="check", classes="pane", markup=False)
-            yield Static("", id="relays", classes="pane", markup=False)
-            yield Static("", id="rules", classes="pane", markup=False)
-
-    def on_mount(self) -> None:
-        """Name them."""
-        titles = {"probes": "Probes", "check": "Health check ─ h runs it", "relays": "Relays", "rules": "Alert rules"}
-        for section, title in titles.items():
-            self.query_one(f"#{section}").border_title = title
+            for section, title in _TITLES.items():
+                yield titled(Static("", id=section, classes="pane", markup=False), title)
 
     def paint(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""
@@ -110,7 +106,7 @@ def _rules(state: Overview, width: int) -> list[Content]:
     for verdict in state.verdicts:
         rule = verdict.rule
         style = words.STYLES[rule.severity] if verdict.firing else "$text-muted"
-        mark = Content.styled("FIRING " if verdict.firing else "quiet  ", style)
+        mark = Content.styled(f"{words.standing(verdict):<6} ", style)
         value = words.measured(rule, verdict.value)
         room = min(60, width - 31)
         lines.append(

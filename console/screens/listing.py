@@ -14,14 +14,14 @@ from textual.widgets import Input, Static
 
 from console import rows as layout
 from console.clean import clean
-from console.details import attempt_lines, peek
+from console.details import attempt_lines, headline, peek
 from console.replaying import Replaying
 from console.rows import WINDOW, Page, RowsReading
 from console.snapshot import TooSlow
 from console.view import View
 from console.widgets.lines import Line, LineList
 from console.words import span
-from console.wrapping import hanging
+from console.wrapping import flowing, hanging
 from relay.delivery import State
 from relay.errors import FilterError, RelayError
 from relay.filters import compile_filter
@@ -306,9 +306,8 @@ class RowsView(Replaying, View):
         if known is None or not self.is_up or self.row is None or self.row.id != known.row.id:
             return
         width = max(20, self.query_one("#peek").scrollable_content_region.width)
-        what = f"{row.delivery_id[:8]}  conv {row.conversation_id or '–'}  {row.event or '–'}"
         lines = [
-            Content.styled(what, "bold").truncate(width, ellipsis=True),
+            *flowing(headline(known), width),
             *attempt_lines(known),
             Content(""),
             *peek(known).split("\n", allow_blank=True),

@@ -75,6 +75,7 @@ class LogScreen(Replaying):
         yield Static("", id="filter-line", markup=False)
         with Vertical(id="rows-pane"):
             yield LineList(id="log-lines")
+            yield Static("", id="whole", markup=False)
 
     def reading(self) -> LogReading:
         """What is not here yet."""
@@ -241,6 +242,13 @@ class LogScreen(Replaying):
         elif self._has_more_above:
             parts += [("   k at the top, or g, loads older", "$text-muted")]
         self.query_one("#filter-line", Static).update(Content.assemble(*parts))
+        self._paint_whole()
+
+    def _paint_whole(self) -> None:
+        """Show the line under the cursor to its end, below the others, unless they run on."""
+        self.set_class(not self._following, "held")
+        if not self._following and self._entry is not None:
+            self.query_one("#whole", Static).update(draw(self._entry))
 
     @property
     def _extent(self) -> str:
@@ -266,6 +274,7 @@ class LogScreen(Replaying):
         if event.lines.cursor < len(self._shown) - 1 and self._following:
             self._following = False
             self._paint_state()
+        self._paint_whole()
 
     def on_line_list_edge(self, event: LineList.Edge) -> None:
         """Beyond the top are older lines."""

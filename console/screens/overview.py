@@ -15,7 +15,7 @@ from console.app import WINDOWS
 from console.cause import cause_of
 from console.replaying import Replaying
 from console.tail import draw
-from console.view import WIDE, View
+from console.view import WIDE, View, titled
 from console.widgets.lines import Line, LineList
 from console.widgets.rates import RateSparkline
 from console.words import span
@@ -51,6 +51,16 @@ class OverviewView(Replaying, View):
         """Charts and lights, groups, the end of the log. Where it is narrow, alerts and groups come first."""
         with Vertical(id="alerts-first", classes="pane"):
             yield LineList(id="first-alert-lines", classes="calm")
+        for compose in (self._groups_pane, self._top) if self._is_narrow else (self._top, self._groups_pane):
+            yield from compose()
+        with titled(Vertical(id="tail-pane", classes="pane"), "Log ─ 4 for all of it"):
+            yield Static("", id="tail", markup=False)
+
+    def _groups_pane(self) -> ComposeResult:
+        with Vertical(id="groups-pane", classes="pane"):
+            yield LineList(id="groups")
+
+    def _top(self) -> ComposeResult:
         with Container(id="top"):
             with Vertical(id="success", classes="pane"):
                 with Container(id="rate-row"):
@@ -61,18 +71,8 @@ class OverviewView(Replaying, View):
                 yield Static("", id="histogram", markup=False)
             with Vertical(id="alerts", classes="pane"):
                 yield LineList(id="alert-lines", classes="calm")
-            with Vertical(id="health", classes="pane"):
+            with titled(Vertical(id="health", classes="pane"), "Health"):
                 yield Static("", id="health-lines", markup=False)
-        with Vertical(id="groups-pane", classes="pane"):
-            yield LineList(id="groups")
-        with Vertical(id="tail-pane", classes="pane"):
-            yield Static("", id="tail", markup=False)
-
-    def on_mount(self) -> None:
-        """Name the panes, and put them in order before there is anything in them to be seen."""
-        self._put_in_order(self._is_narrow)
-        for pane, title in (("health", "Health"), ("tail-pane", "Log ─ 4 for all of it")):
-            self.query_one(f"#{pane}").border_title = title
 
     def paint(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""

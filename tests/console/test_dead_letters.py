@@ -167,7 +167,7 @@ async def test_the_payload_and_the_attempts_are_beside_the_row(incident: Running
         await seen.press("slash")
         await seen.type("conv:7")
         await seen.press("enter")
-        await seen.shows("1 match", '"message 7"', "conv 7  message_created")
+        await seen.shows("1 match", '"message 7"', "conv 7  message_created", "│ Agent SDK answered 503")
         assert len(re.findall(r"│ +\d \d\d:\d\d:\d\d\.\d{3} .*503 ", seen.text)) == 3
 
 

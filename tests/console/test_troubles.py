@@ -9,15 +9,18 @@ import psycopg
 import pytest
 from textual import events
 
+from console.actions import ACTIVITY, HEALTH, OVERVIEW
 from console.app import ConsoleApp
 from relay.store.sessions import trouble
 from tests.console.conftest import OVERLOADED, open_dead_letters, open_one
 from tests.console.screens import opened
-from tests.servers import ROOT, Rows, relay_settings, until
+from tests.servers import PATIENCE_S, ROOT, Rows, relay_settings, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from textual.app import AwaitMount
 
     from tests.servers import AgentStandIn, RunningRelay
 
@@ -189,3 +192,30 @@ async def test_what_is_said_of_an_error_is_text(relay: RunningRelay, console: Co
         shown = await seen.shows("␛]52;c;aGk=␇ [@click=app.quit]said<U+202E>")
         assert not any(character < " " for character in shown.replace("\n", ""))
     assert str(trouble(error)).isprintable()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+@pytest.mark.parametrize("view", [OVERVIEW, HEALTH, ACTIVITY])
+async def test_a_console_quit_while_a_view_is_put_together_ends_without_a_word(
+    relay: RunningRelay, agent: AgentStandIn, dsn: str, view: str, steps: int
+) -> None:
+    """`steps` are rounds of the event loop after it was begun; what fails is raised by the console's end."""
+
+    app = app_on(dsn, agent)
+    build = app._init_mode
+
+    quitting: list[asyncio.Task[None]] = []
+
+    async def quit_soon() -> None:
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        app.exit()
+
+    def quit_meanwhile(mode: str) -> AwaitMount:
+        if mode == view:
+            quitting.append(asyncio.create_task(quit_soon()))
+        return build(mode)
+
+    app._init_mode = quit_meanwhile  # type: ignore[method-assign]
+    async with asyncio.timeout(PATIENCE_S), opened(app, (120, 36)):
+        await until(lambda: not app.is_running)

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.content import Content
 
-from console.wrapping import hanging, shortened
+from console.wrapping import flowing, hanging, shortened
+
+
+def test_parts_flow_into_as_few_rows_as_they_go_whole() -> None:
+    parts = [Content("0123"), Content("conv 7"), Content("message_created"), Content("it answered 503, so it is dead")]
+    which, why = "0123  conv 7  message_created", "it answered 503, so it is dead"
+    assert [row.plain for row in flowing(parts, 30)] == [which, why]
+    assert [row.plain for row in flowing(parts, 80)] == [f"{which}  {why}"]
+    assert flowing([], 80) == []
 
 
 @pytest.mark.parametrize(
