@@ -1,4 +1,4 @@
-"""Takes the pictures in this directory: every screen of the real console, while an outage is under way.
+"""Takes the pictures in this directory: every screen of the real console, at both sizes, while an outage is under way.
 
 `python screenshots/take.py [--calm-s SECONDS] [--into DIRECTORY]`. It plays `relay demo` on an embedded Postgres
 of its own: traffic flows for `--calm-s` seconds, then the Agent SDK fails for three reasons, and after as long again
@@ -33,32 +33,37 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 WIDE, NARROW = (120, 36), (80, 24)
-LEAST_OUTAGE_S, TAKING_S = 6, 45
-_PATIENCE_S = 20.0
+LEAST_OUTAGE_S, TAKING_S = 6, 90
+_PATIENCE_S = 60.0
 _FONT = "DejaVu Sans Mono, Menlo, Consolas, monospace"
 _CELL, _ADVANCE = 12.2, 0.602
 
-SHOTS: tuple[tuple[str, tuple[int, int], tuple[str, ...]], ...] = (
-    ("overview", WIDE, ("~Failure groups",)),
-    ("overview-80x24", NARROW, ("~Failure groups",)),
-    ("dead-letters", WIDE, ("2", "~CAUSE", "j", "space", "j", "space", "~2 marked", "~Agent SDK")),
-    ("dead-letters-80x24", NARROW, ("2", "~CAUSE", "~  conv ")),
-    ("delivery", WIDE, ("2", "~CAUSE", "j", "j", "enter", "~Attempts", "~run 1")),
-    ("deliveries", WIDE, ("3", "~STATE", "~  conv ")),
-    ("log", WIDE, ("4", "~FOLLOWING", "~retrying")),
-    ("health", WIDE, ("5", "~Alert rules", "h", "~authenticated API")),
-    ("test-webhook", WIDE, ("t", "~TEST WEBHOOK", "1", "~the relay answered")),
-    ("diagnosis", WIDE, ("D", "~PROBLEM")),
-    ("escalation", WIDE, ("x", "~appends this to")),
-    ("edit", WIDE, ("2", "~CAUSE", "e", "~as it came")),
-    ("keys", WIDE, ("2", "~CAUSE", "question_mark", "~Keys")),
-    ("replay", WIDE, ("2", "~CAUSE", "slash", "s", "t", "a", "t", "u", "s", "colon", "5", "0", "3", "enter", "~match",
-                      "R", "~and enter")),
-    ("replay-80x24", NARROW, ("r", "~and enter")),
-    ("replay-under-way", WIDE, ("=recovered", "r", "~and enter", "=count", "enter", "~p pauses")),
-    ("activity", WIDE, ("6", "~Who did what", "~running")),
+SCENES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("overview", ("~Failure groups",)),
+    ("dead-letters", ("2", "~CAUSE", "j", "space", "j", "space", "~2 marked", "~  conv ")),
+    ("delivery", ("2", "~CAUSE", "j", "j", "enter", "~Attempts", "~run 1")),
+    ("deliveries", ("3", "~STATE", "~  conv ")),
+    ("log", ("4", "~FOLLOWING", "~retrying")),
+    ("health", ("5", "~Alert rules", "h", "~authenticated API")),
+    ("test-webhook", ("t", "~TEST WEBHOOK", "1", "~the relay answered")),
+    ("diagnosis", ("D", "~PROBLEM")),
+    ("escalation", ("x", "~appends this to")),
+    ("edit", ("2", "~CAUSE", "e", "~as it came")),
+    ("keys", ("2", "~CAUSE", "question_mark", "~Keys")),
+    ("replay", ("2", "~CAUSE", "slash", "s", "t", "a", "t", "u", "s", "colon", "5", "0", "3", "enter", "~match",
+                "R", "~and enter")),
+    ("replay-under-way", ("=recovered", "r", "~and enter", "=count", "enter", "~p pauses")),
+    ("activity", ("6", "~Who did what", "~running")),
 )  # fmt: skip
-"""Name, size, and the keys that lead there; `~text` waits for a text, `=` for what is said after it."""
+"""Name, and the keys that lead there; `~text` waits for a text, `=` for what is said after it."""
+
+ONCE = {"replay-under-way": ("6", "~running", "enter", "~p pauses")}
+"""What is begun in the wider picture is looked at again in the other one."""
+
+SHOTS = tuple(
+    shot for name, keys in SCENES for shot in ((name, WIDE, keys), (f"{name}-80x24", NARROW, ONCE.get(name, keys)))
+)
+"""Every scene at both sizes."""
 
 
 class Photographer:
