@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60.0
+AT_ONCE_S = 60
+"""The end of a test of what takes milliseconds: no slow machine comes near it, what compares all with all would."""
 
 
 def free_port() -> int:
@@ -199,6 +201,6 @@ def wait_until_healthy(port: int, seconds: float = 30) -> None:
 
 
 __all__ = [
-    "PATIENCE_S", "ROOT", "AgentStandIn", "Behaviour", "Rows", "RunningRelay", "database_like", "free_port",
-    "program", "relay_settings", "until", "wait_for", "wait_until_healthy",
+    "AT_ONCE_S", "PATIENCE_S", "ROOT", "AgentStandIn", "Behaviour", "Rows", "RunningRelay", "database_like",
+    "free_port", "program", "relay_settings", "until", "wait_for", "wait_until_healthy",
 ]  # fmt: skip

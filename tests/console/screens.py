@@ -93,7 +93,7 @@ class Terminal:
     def _tmux(self, *arguments: str) -> str:
         return subprocess.run(
             ["tmux", "-S", self._socket, *arguments],
-            env=self._surroundings, capture_output=True, text=True, check=True, timeout=10,
+            env=self._surroundings, capture_output=True, text=True, check=True, timeout=60,
         ).stdout  # fmt: skip
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -102,7 +103,8 @@ async def test_one_straggler_does_not_take_the_headline(scene: Scene, what: str)
     scene.rows("UPDATE relay.deliveries SET finished_at = finished_at - interval '10 minutes'"
                " WHERE final_status = '503'")  # fmt: skip
     found = await scene.cause()
-    assert found.sentence.startswith("The last failure was 5s ago (422). 118 dead letters can be replayed, 115 of them")
+    said = r"The last failure was \d+s ago \(422\)\. 118 dead letters can be replayed, 115 of them"
+    assert re.match(said, found.sentence), found
     assert found.group is not None
     assert found.group.final_status == "503"
 

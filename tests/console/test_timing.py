@@ -21,7 +21,7 @@ def timing(folder: Path, dsn: str, *arguments: str) -> subprocess.CompletedProce
     env = os.environ | {"DATABASE_URL": dsn, "HOME": str(folder), "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-m", "console", "--timing", *arguments],
-        cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+        cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 

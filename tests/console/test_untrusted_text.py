@@ -7,11 +7,11 @@ import base64
 import json
 import random
 import re
-import time
 import unicodedata
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from textual.visual import Style
@@ -25,7 +25,7 @@ from relay.delivery import State
 from relay.store.browse import Detail, Row
 from relay.store.log import LogLine
 from tests.console.screens import RawTerminal
-from tests.servers import ROOT
+from tests.servers import AT_ONCE_S, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,11 +127,10 @@ def test_any_bytes_at_all_are_shown_edited_and_quoted_harmlessly(body: bytes) ->
     assert ansi_c_quoted(body).isprintable()
 
 
+@pytest.mark.timeout(AT_ONCE_S)
 def test_five_megabytes_are_shown_at_once() -> None:
     body = encoded({"content": "\x1b" * 800_000})
-    began = time.perf_counter()
     assert_harmless(clean_json(body, limit=2_000))
-    assert time.perf_counter() - began < 2
 
 
 _PARSING_SINKS = {"Static", "Label", "Button", "notify", "update", "from_markup", "OptionList", "Option"}

@@ -81,7 +81,7 @@ def demo(surroundings: dict[str, str]) -> Iterator[Demo]:
         wait_for(lambda: "traffic starts" in output.read_text(encoding="utf-8"), what="the demo begins", patience_s=60)
         port = surroundings["RELAY_BIND"].rpartition(":")[2]
         script = CURL.replace("8788", port).replace("curl ", "curl --silent --show-error --include ")
-        curled = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30, check=False)
+        curled = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=120, check=False)
         status = process.wait(60)
     finally:
         if process.poll() is None:
@@ -132,7 +132,7 @@ def test_it_is_played_on_its_own_postgres_whatever_is_configured(
     given = surroundings | {"DATABASE_URL": dsn, "RELAY_BIND": f"127.0.0.1:{port}"}
     ended = subprocess.run(
         [sys.executable, "-m", "relay", "demo", "--no-console", "--seconds", "1"],
-        env=os.environ | given, cwd=surroundings["HOME"], capture_output=True, text=True, timeout=60, check=False,
+        env=os.environ | given, cwd=surroundings["HOME"], capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "DATABASE_URL is set and left alone" in ended.stderr

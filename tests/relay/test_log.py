@@ -157,7 +157,7 @@ async def test_a_batch_of_lines_is_one_notification(relay: RunningRelay, dsn: st
         await listener.execute(f"LISTEN {CHANNEL}")
         await asyncio.gather(*(relay.post(PAYLOAD) for _ in range(60)))
         heard: list[int] = []
-        async for notification in listener.notifies(timeout=20):
+        async for notification in listener.notifies(timeout=60):
             heard.append(int(notification.payload))
             if rows.one("SELECT (count(*), max(id)) = (120, %s) FROM relay.log", (heard[-1],)):
                 break

@@ -199,7 +199,7 @@ async def test_progress_is_told_while_a_plan_is_running(
         await watcher.connection.execute(f"LISTEN {replays.CHANNEL}")
         plan_id = await operator.ask(*letters[:4], rate=2)
         seen = []
-        async for notification in watcher.connection.notifies(timeout=20):
+        async for notification in watcher.connection.notifies(timeout=60):
             assert notification.payload == str(plan_id)
             seen.append(await operator.plan(plan_id))
             if seen[-1].ended:

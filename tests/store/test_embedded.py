@@ -51,12 +51,12 @@ class User:
 
     def leave(self) -> None:
         """Let go of the server in good order."""
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=120)
 
     def kill(self) -> None:
         """End without a word."""
         self.process.kill()
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=120)
 
 
 @contextmanager

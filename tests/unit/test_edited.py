@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import pytest
 
 from console.screens.editor import _diff
+from tests.servers import AT_ONCE_S
 
 
 def numbered(lines: int) -> list[str]:
@@ -26,19 +27,17 @@ def test_what_was_taken_away_or_added_at_an_end_is_shown() -> None:
     assert _diff("a\na", "a\na\na").plain.split("\n")[1:] == [" a", " a", "+a"]
 
 
+@pytest.mark.timeout(AT_ONCE_S)
 def test_one_change_in_many_megabytes_is_shown_at_once() -> None:
     before = numbered(400_000)
     after = [*before[:200_000], "mended", *before[200_001:]]
-    began = time.perf_counter()
     assert "+mended" in _diff("\n".join(before), "\n".join(after)).plain
-    assert time.perf_counter() - began < 2
 
 
+@pytest.mark.timeout(AT_ONCE_S)
 def test_of_very_many_changes_the_first_are_shown_and_what_is_left_out_is_said() -> None:
     before = numbered(100_000)
-    began = time.perf_counter()
     shown = _diff("\n".join(before), "\n".join(f"other {line}" for line in before)).plain
-    assert time.perf_counter() - began < 2
     assert "-line 1\n" in shown
     assert "… 1,501 more lines of differences are not shown" in shown
     assert "… 99,000 more lines, some of which differ, are not compared" in shown
