@@ -58,7 +58,7 @@ class RowsView(Replaying, View):
         self._all_marked = False
         self._spared: set[int] = set()
         self._too_slow: RowsReading | None = None
-        self._filter_error = ""
+        self._filter_error = self._filter_before = ""
         self._typing: Timer | None = None
         self._looking = self._look_wanted = False
         self._painted: RowsReading | None = None
@@ -183,6 +183,7 @@ class RowsView(Replaying, View):
 
     def action_filter(self) -> None:
         """Open the filter."""
+        self._filter_before = self.filter_text
         box = self.query_one("#filter", Input)
         box.add_class("open")
         box.focus()
@@ -222,13 +223,15 @@ class RowsView(Replaying, View):
             self.query_one("#rows", LineList).focus()
 
     def action_back(self) -> None:
-        """Close the filter box, then clear the filter, then go back."""
+        """Close the filter box, then clear the filter, then go back.
+
+        What was typed stands; what does not parse was never meant, nor was what its beginning happens to match.
+        """
         box = self.query_one("#filter", Input)
         if box.has_class("open"):
             if self._filter_error:
-                box.value = self.filter_text
-            else:
-                self._filter_by(box.value)
+                box.value = self._filter_before
+            self._filter_by(box.value)
             box.remove_class("open")
             self.query_one("#rows", LineList).focus()
         elif self._marks or self._all_marked:
