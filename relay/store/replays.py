@@ -258,9 +258,9 @@ _CLAIM = f"""
      WHERE p.id = (
         SELECT p.id FROM relay.replay_plans p
           {_LAST_CONTROL}
-         WHERE p.state IN ('queued', 'running', 'paused')
+         WHERE p.state IN ('queued', 'running', 'paused') AND p.id <> ALL(%(working)s)
            AND (coalesce((SELECT o.lease_until FROM relay.instances o WHERE o.id = p.owner), '-infinity') < now()
-                OR (p.owner = %(owner)s AND p.id <> ALL(%(working)s)))
+                OR p.owner = %(owner)s)
            AND (p.state <> 'paused' OR c.action IS DISTINCT FROM 'replay.pause')
          ORDER BY p.id LIMIT 1 FOR UPDATE OF p SKIP LOCKED)
     RETURNING {plan_columns}
@@ -269,7 +269,7 @@ _CLAIM = f"""
 
 async def claim(connection: Connection, owner: UUID, *, working: Sequence[int]) -> Plan | None:
     """Take on the oldest plan that waits: queued, resumed or stopped after a pause, left by a dead relay, or
-    `owner`'s own that it is not `working` on.
+    `owner`'s own. None that it is `working` on, even if its own lease has run out in the meantime.
     """
     cursor = await connection.execute(_CLAIM.encode(), {"owner": owner, "working": list(working)})
     row = await cursor.fetchone()

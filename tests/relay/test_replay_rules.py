@@ -44,6 +44,17 @@ def sent(agent: AgentStandIn) -> list[str]:
     return [seen.delivery_id for seen in agent.seen]
 
 
+async def test_a_relay_takes_on_no_plan_that_it_works_on_though_its_own_lease_ran_out(
+    operator: Operator, rows: Rows, letters: list[str]
+) -> None:
+    relay, plan_id = Plant(rows).relay(lease_s=-1), await operator.ask(*letters[:3])
+    taken = await replays.claim(operator.connection, relay, working=[])
+    assert taken is not None
+    assert taken.id == plan_id
+    assert await replays.claim(operator.connection, relay, working=[plan_id]) is None
+    assert await replays.claim(operator.connection, Plant(rows).relay(), working=[]) is not None
+
+
 async def test_a_plan_sends_no_faster_than_its_rate(
     relay: RunningRelay, operator: Operator, letters: list[str]
 ) -> None:
