@@ -38,6 +38,7 @@ TITLES = VIEWS | {DETAIL: "A delivery", DIAGNOSIS: "Diagnosis", ESCALATION: "Esc
 _TABLES = frozenset({DEAD, DELIVERIES, OVERVIEW, ACTIVITY})
 _ROWS = frozenset({DEAD, DELIVERIES})
 _TEXTS = frozenset({LOG, DETAIL})
+ELSEWHERE = frozenset(TITLES) - {ACTIVITY}
 _LETTERS = frozenset({DEAD, DETAIL})
 
 
@@ -91,16 +92,21 @@ ACTIONS: tuple[Action, ...] = (
     Action(("y",), "copy", "copy", "Copy payload or id to the clipboard", where=_ROWS | {DETAIL, LOG}),
     Action(("Y",), "copy_curl", "curl", "Copy as an equivalent curl command", where=_ROWS | {DETAIL}),
     Action(("D",), "diagnose", "diagnose", "Diagnose: walk the runbook's troubleshooting", shown=True),
-    Action(("x",), "escalate", "escalate", "Escalate: gather the evidence and file it", write=True, shown=True),
+    Action(("x",), "escalate", "escalate", "Stop the replay under the cursor while it runs; else escalate",
+           where=frozenset({ACTIVITY}), write=True, shown=True),
+    Action(("x",), "escalate", "escalate", "Escalate: gather the evidence and file it", where=ELSEWHERE, write=True,
+           shown=True),
     Action(("t",), "test", "test", "Post a test webhook and watch it go through", write=True, shown=True),
     Action(("h",), "check_health", "health", "Run the health check", shown=True),
     Action(("w",), "window", "window", "Switch the window: 15 min, 1 h, 6 h, 24 h",
            where=frozenset({OVERVIEW}), shown=True),
     Action(("o",), "sort", "sort", "Sort the groups by another column", where=frozenset({OVERVIEW})),
-    Action(("z",), "zoom", "zoom", "Give the pane under the cursor all of the room",
+    Action(("z",), "zoom", "zoom", "Give the list all of the room, or take it back",
            where=frozenset({OVERVIEW, DEAD})),
     Action(("z",), "zoom", "zoom", "The payload alone, or all of it again", where=frozenset({DETAIL})),
-    Action(("p",), "pause", "pause", "Pause painting; p again goes on"),
+    Action(("p",), "pause", "pause", "Pause the replay under the cursor while it runs; else pause painting",
+           where=frozenset({ACTIVITY})),
+    Action(("p",), "pause", "pause", "Pause painting; p again goes on", where=ELSEWHERE),
     Action(("f",), "follow", "follow", "Follow the log's end", where=frozenset({LOG}), shown=True),
     Action(("m",), "mark_line", "mark", "Mark the line", where=frozenset({LOG})),
     Action(("l",), "level", "level", "Least level shown: info, warning, error", where=frozenset({LOG}), shown=True),

@@ -51,7 +51,8 @@ def cause_of(snapshot: Snapshot) -> Cause:
     if not state.alive:
         last = min((relay.age_s for relay in state.relays), default=None)
         heard = "none was ever heard of" if last is None else f"the last was heard of {span(last)} ago"
-        return Cause(f"No relay is running: {heard}. Webhooks are being lost. Start one with `relay serve`.", "bad")
+        remedy = "Webhooks are being lost. Start one with `relay serve`."
+        return Cause(f"No relay is running: {heard}. {remedy}", "bad", shorter=(f"No relay is running! {remedy}",))
     groups = [group for group in snapshot.groups if not group.only_tests]
     if groups:
         main = _weightiest(state, groups)

@@ -19,8 +19,10 @@ from relay.probes import ARTIFACTS, check_health, write_artifact
 from relay.trial import EVENTS, post_test
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from console.app import ConsoleApp
-    from console.tail import Entry
+    from console.desk import Desk
     from console.view import View
     from relay.store.browse import Row
 
@@ -80,19 +82,18 @@ async def _follow(view: View, event: str) -> None:
 
     posting: asyncio.Task[tuple[int, Any, int]] | None = None
     try:
-        before, seen = await app.desk.newest_line(), set[int]()
+        traces = _Traces(app.desk, delivery_id)
+        unread = await _trouble_of(traces.begin())
         posting = asyncio.create_task(post_test(app.settings, event, delivery_id))
         deadline = time.monotonic() + _FOLLOW_S
-        stored = told = settled = False
+        told = settled = False
         while not (told and settled) and view.question.shows(shown) and time.monotonic() < deadline:
             await asyncio.sleep(_LOOK_EVERY_S)
-            if not stored and (row := await app.desk.stored(delivery_id)) is not None:
-                stored = True
-                steps.append(_stored(row))
-            lines = [line for line in await app.desk.lines_about(delivery_id, after=before) if line.id not in seen]
-            seen |= {line.id for line in lines}
-            steps += [draw(line) for line in lines]
-            settled = settled or any(_settles(line) for line in lines)
+            unread = unread or await _trouble_of(traces.look())
+            steps += traces.take()
+            if unread and not settled:
+                steps.append(Content.styled(unread, "$text-error"))  # what the relay says of it is told all the same
+            settled = settled or traces.settled or bool(unread)
             if posting.done() and not told:
                 told = True
                 (steps if posting.result()[0] == _GOES_ON else outcome).append(_answer(posting.result()))
@@ -102,13 +103,56 @@ async def _follow(view: View, event: str) -> None:
             await asyncio.wait((posting,), timeout=_LEAVE_WITHIN_S)  # closed so soon: it goes out all the same
         elif not settled and view.question.shows(shown):
             steps.append(Content.styled(f"not settled within {_FOLLOW_S} s; 3 shows where it stands", "$text-warning"))
-        await app.desk.record("test-webhook", {"event": event, "deliveryId": delivery_id})
+        unrecorded = await _trouble_of(app.desk.record("test-webhook", {"event": event, "deliveryId": delivery_id}))
+        if unrecorded and not unread:
+            steps.append(Content.styled(unrecorded, "$text-error"))
     except RelayError as error:
         steps.append(Content.styled(str(error), "$text-error"))
     finally:
         if posting is not None:
             posting.cancel()  # the relay goes on with it all the same
     show()
+
+
+class _Traces:
+    """What a delivery leaves in Postgres, as lines: its row, then the log's lines about it. Each is told once."""
+
+    def __init__(self, desk: Desk, delivery_id: str) -> None:
+        self._desk = desk
+        self._delivery_id = delivery_id
+        self._after = 0
+        self._seen: set[int] = set()
+        self._stored = self.settled = False
+        self._fresh: list[Content] = []
+
+    async def begin(self) -> None:
+        """Look from here on; before it is posted."""
+        self._after = await self._desk.newest_line()
+
+    async def look(self) -> None:
+        """Look for more. `settled` is true from the line on that says how it ended."""
+        if not self._stored and (row := await self._desk.stored(self._delivery_id)) is not None:
+            self._stored = True
+            self._fresh.append(_stored(row))
+        for line in await self._desk.lines_about(self._delivery_id, after=self._after):
+            if line.id not in self._seen:
+                self._seen.add(line.id)
+                self._fresh.append(draw(line))
+                self.settled = self.settled or line.message in _SETTLED
+
+    def take(self) -> list[Content]:
+        """What was found since."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+
+async def _trouble_of(looking: Awaitable[None]) -> str:
+    """Why that could not be done, or nothing."""
+    try:
+        await looking
+    except RelayError as error:
+        return str(error)
+    return ""
 
 
 def _stored(row: Row) -> Content:
@@ -119,10 +163,6 @@ def _stored(row: Row) -> Content:
         (f"{clean(row.delivery_id[:8])}  ", "$text-accent"),
         f"Received and stored in Postgres as row {row.id}",
     )
-
-
-def _settles(line: Entry) -> bool:
-    return line.message in _SETTLED
 
 
 def _is_all(answered: tuple[int, Any, int]) -> bool:

@@ -15,10 +15,11 @@ from console.clean import clean, clean_json
 from relay.delivery import State
 
 if TYPE_CHECKING:
-    from relay.store.browse import Detail, Try
+    from relay.store.browse import Detail, Replayed, Try
 
 PEEK_CHARS = 2_000
 PAYLOAD_CHARS = 60_000
+PAYLOAD_LINES = 2_000
 _MUTED = "$text-muted"
 _SECOND_COLUMN = 42
 
@@ -91,7 +92,13 @@ def payload(detail: Detail) -> Content:
 def _json(detail: Detail, limit: int) -> Content:
     from textual.highlight import highlight  # noqa: PLC0415 - Pygments is loaded when there is something to colour
 
-    return highlight(clean_json(detail.body, limit=limit), language="json")
+    lines = clean_json(detail.body, limit=limit).split("\n")
+    if len(lines) > PAYLOAD_LINES:  # a widget takes its time for each of them
+        lines = [
+            *lines[:PAYLOAD_LINES],
+            f"… {len(lines) - PAYLOAD_LINES:,} more lines, and what follows, are not shown",
+        ]
+    return highlight("\n".join(lines), language="json")
 
 
 def facts(detail: Detail, link: str | None) -> list[Content]:
@@ -144,12 +151,17 @@ def header_lines(detail: Detail) -> list[Content]:
     ]
 
 
+def _came_of(item: Replayed) -> str:
+    """What became of it in a plan; one that was stopped never sends what it had not sent."""
+    return "not sent, the replay was stopped" if item.plan_ended and item.state == "pending" else item.state
+
+
 def history(detail: Detail) -> list[Content]:
     """Earlier replays and discards, newest last."""
     lines = [
         Content.assemble(
             (f"replay #{item.plan_id} ", "bold"),
-            f"by {clean(item.requested_by, limit=60)}: {item.state}",
+            f"by {clean(item.requested_by, limit=60)}: {_came_of(item)}",
             (f" at {words.clock(item.settled_at)}" if item.settled_at else "", _MUTED),
             (" with an edited body" if item.edited else "", "$text-warning"),
             (f"  {clean(item.reason, limit=100)}" if item.reason else "", _MUTED),

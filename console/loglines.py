@@ -24,7 +24,8 @@ FIRST = 1_000
 OLDER = 2_000
 """Lines that are read at once of those before."""
 
-_A_TICK = 2_000
+A_TICK = 2_000
+"""Lines that are read at once of those after: as many of them mean that there may be more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class LogReading:
         if self.after is None:
             newer = await browse.log_before(connection, None, FIRST)
         else:
-            newer = await browse.log_after(connection, self.after, _A_TICK, self.missing)
+            newer = await browse.log_after(connection, self.after, A_TICK, self.missing)
         return LogPage(
             newer=[entry_of(line_id, line) for line_id, line in newer],
             older=[entry_of(line_id, line) for line_id, line in older],

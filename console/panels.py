@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from relay.store.replays import Plan
 
 _TARGETS = {"agent": "Agent SDK /health", "chatwoot": "Chatwoot /rails/health", "chatwoot_api": "Chatwoot API"}
-_STALE_RELAY_S = 20
 _MUTED = "$text-muted"
 
 
@@ -110,7 +109,8 @@ def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Conte
     shown = [
         Content.assemble((words.percent(value), _rate_style(value)), (f" {name}", _MUTED)) for value, name in rates
     ]
-    per_second = (delivered + failed) / max(1.0, 60.0 + state.at.second) if last_minutes else 0.0
+    came = delivered + failed + state.in_flight_of_late  # of which some came before and ended since
+    per_second = came / (60.0 + state.at.second)
     return [
         Content("   ").join(shown),
         _pairs(
@@ -267,8 +267,9 @@ def health_in_short(state: Overview) -> list[Content]:
         Content.assemble(
             _light(ok=probe.ok),
             f"{_SHORT_TARGETS.get(probe.target, probe.target)} ",
-            (probe.status or probe.error or "–", "$text-success" if probe.ok else "$text-error bold"),
-            (f" {words.milliseconds(probe.latency_ms)} {words.span(probe.age_s)}", _MUTED),
+            (_said(probe), "$text-success" if probe.ok else "$text-error bold"),
+            (f" {words.milliseconds(probe.latency_ms)}" if probe.status else "", _MUTED),
+            (f" {words.span(probe.age_s)}", _MUTED),
         )
         for probe in state.health
     ]
@@ -284,7 +285,7 @@ def _relays(state: Overview) -> Content:
     versions = ", ".join(sorted({f"v{relay.version}" for relay in alive}))
     signed = all(relay.signed for relay in alive)
     return Content.assemble(
-        ("✓ ", "$text-warning" if newest > _STALE_RELAY_S else "$text-success"),
+        ("✓ ", "$text-warning" if newest > words.QUIET_RELAY_S else "$text-success"),
         f"{words.plural(len(alive), 'relay worker')}  {versions}  beat {words.span(newest)} ago  ",
         ("signed only", _MUTED) if signed else ("! unsigned accepted", "$text-warning"),
     )
@@ -294,30 +295,36 @@ def _light(*, ok: bool) -> tuple[str, str]:
     return ("✓ ", "$text-success") if ok else ("✗ ", "$text-error bold")
 
 
+def _said(health: Health) -> str:
+    """What the target answered, or why it did not, in few letters."""
+    said = health.status or health.error or "–"
+    return SHORT_STATUSES.get(said, said)
+
+
 def _probe(health: Health, width: int) -> Content:
     name = _TARGETS.get(health.target, health.target)
     glyph, style = _light(ok=health.ok)
-    said = health.status or health.error or "–"
     latency = words.milliseconds(health.latency_ms)
     tail = f"{latency:>7}  {words.span(health.age_s)} ago"
     name = f"{name:<23}" if width >= 50 else name
-    return Content.assemble((glyph, style), name, " ", (f"{said:<4}", style), (f" {tail}", _MUTED))
+    return Content.assemble((glyph, style), name, " ", (f"{_said(health):<4}", style), (f" {tail}", _MUTED))
 
 
+_EVENTS_ROOM = 26
 GROUP_HEADER = "   COUNT   /MIN  FIRST     LAST      STATUS     "
 
 
 def group_header(width: int) -> Content:
     """The header over the failure groups."""
     events = "EVENTS" if width >= 100 else ""
-    cause = max(10, width - len(GROUP_HEADER) - (26 if width >= 100 else 0) - 2)
+    cause = max(10, width - len(GROUP_HEADER) - (_EVENTS_ROOM if width >= 100 else 0) - 2)
     return Content(f"{GROUP_HEADER}{'CAUSE':<{cause}} {events}")
 
 
 def group_line(group: Group, now: datetime, width: int) -> Content:
     """One failure group: how many, how fast, since when, and why."""
-    events = f"{group.events[0]}{_and_more(group.events)}" if width >= 100 and group.events else ""
-    room = max(10, width - len(GROUP_HEADER) - (26 if width >= 100 else 0) - 2)
+    events = _events(group.events) if width >= 100 and group.events else ""
+    room = max(10, width - len(GROUP_HEADER) - (_EVENTS_ROOM if width >= 100 else 0) - 2)
     cause = f"{group.last_error} (tests)" if group.only_tests else group.last_error
     error = cause if len(cause) <= room else cause.removeprefix("Agent SDK ")
     error = error if len(error) <= room else error[: room - 1] + "…"
@@ -329,12 +336,18 @@ def group_line(group: Group, now: datetime, width: int) -> Content:
         f"  {_short(group.first, now)}  {_short(group.last, now)}  ",
         (f"{SHORT_STATUSES.get(group.final_status, group.final_status)[:10]:<10}", "$text-error"),
         f" {error:<{room}} ",
-        (events[:26], _MUTED),
+        (events, _MUTED),
     )
 
 
-def _and_more(names: Sequence[str]) -> str:
-    return f" +{len(names) - 1}" if len(names) > 1 else ""
+def _events(names: Sequence[str]) -> str:
+    """The first of them and how many more, in `_EVENTS_ROOM` cells."""
+    more = f" +{len(names) - 1}" if len(names) > 1 else ""
+    room = _EVENTS_ROOM - len(more)
+    return (
+        Content(names[0] if len(names[0]) <= room else words.brief_event(names[0])).truncate(room, ellipsis=True).plain
+        + more
+    )
 
 
 def _short(moment: datetime, now: datetime) -> str:

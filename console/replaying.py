@@ -183,18 +183,19 @@ class Replaying(View):
 
     def discard_matching(self, text: str, *, but: Collection[int] = ()) -> None:
         """Ask whether all that the filter `text` matches is to be discarded, but for those that are spared."""
-        self._ask_discard(_matching(text, but), text)
+        self._ask_discard(_matching(text, but), text, by_filter=True)
 
     def discard_rows(self, row_ids: Sequence[int]) -> None:
         """Ask whether certain dead letters are to be discarded."""
         self._ask_discard(Condition("d.id = ANY(%(ids)s)", {"ids": list(row_ids)}))
 
-    def _ask_discard(self, condition: Condition, text: str = "") -> None:
+    def _ask_discard(self, condition: Condition, text: str = "", *, by_filter: bool = False) -> None:
         waiting = self.question.wait("discard", "Freezing what would be discarded …", follows=Kind.TEXT)
-        self.look_up(self._propose_discard(self.console.desk.propose(condition, text), waiting))
+        proposing = self.console.desk.propose(condition, text)
+        self.look_up(self._propose_discard(proposing, waiting, by_filter=by_filter))
 
-    async def _propose_discard(self, proposing: Awaitable[Proposal], waiting: Prompt) -> None:
-        """Ask for the reason, then for the count if there are many."""
+    async def _propose_discard(self, proposing: Awaitable[Proposal], waiting: Prompt, *, by_filter: bool) -> None:
+        """Ask for the reason, then by size as for a replay."""
         proposal = await self._frozen(proposing, waiting)
         if proposal is None:
             return
@@ -208,14 +209,15 @@ class Replaying(View):
             if len(ids) == 1:
                 discard(reason)
                 return
+            few = len(ids) <= _BY_KEY and not by_filter
             self.question.ask(
                 Prompt(
                     title="discard",
                     lines=[
                         Content(f"{plural(len(ids), 'dead letter')} will never be sent: {reason}"),
-                        *_which(letters, listed=False),
+                        *_which(letters, listed=few),
                     ],
-                    kind=Kind.COUNT,
+                    kind=Kind.YES if few else Kind.COUNT,
                     expected=str(len(ids)),
                     then=lambda _: discard(reason),
                 )
@@ -257,7 +259,7 @@ def _matching(text: str, but: Collection[int]) -> Condition:
 def _which(letters: Sequence[DeadLetter], *, listed: bool) -> list[Content]:
     """Which ones: a line each as far as they are to be listed, else what became of how many of them."""
     if listed:
-        lines = [Content(f"  {_named(letter)}") for letter in letters[:_LISTED]]
+        lines = [Content(f"  {_named(letter, whole=len(letters) == 1)}") for letter in letters[:_LISTED]]
         more = len(letters) - _LISTED
         return [*lines, Content(f"  … and {more} more")] if more > 0 else lines
     causes = Counter((letter.final_status or "–", letter.last_error or "–") for letter in letters).most_common()
@@ -266,10 +268,12 @@ def _which(letters: Sequence[DeadLetter], *, listed: bool) -> list[Content]:
     return [Content("  " + ";  ".join(told) + (f";  and {plural(more, 'other cause')}" if more > 0 else ""))]
 
 
-def _named(letter: DeadLetter) -> str:
+def _named(letter: DeadLetter, *, whole: bool) -> str:
+    """Which one it is; of several each in a line, by the beginning of its id as the list has it."""
     event, conversation = clean(letter.event or "-", limit=40), clean(letter.conversation_id or "-", limit=20)
     status = clean(letter.final_status or "-", limit=20)
-    return f"{clean(letter.delivery_id, limit=40)}  {event}  conv {conversation}  {status}"
+    delivery_id = clean(letter.delivery_id, limit=40) if whole else clean(letter.delivery_id[:8])
+    return f"{delivery_id}  {event}  conv {conversation}  {status}"
 
 
 def _agent_now(proposal: Proposal) -> Content:

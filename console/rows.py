@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from textual.content import Content
@@ -31,24 +31,30 @@ _MUTED = "$text-muted"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A window of rows, how many match in all (`None`: more than are counted), and whether it begins at the top."""
+    """A window of rows, how many match in all (`None`: more than are counted), and whether it begins at the top.
+
+    `gone` are those of the marked rows that are in the states no more.
+    """
 
     rows: list[Row]
     matching: int | None
     live: bool
+    gone: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class RowsReading:
     """Read a window of the deliveries that `filter` matches, in one of `states` (None: any).
 
-    It begins at `anchor`, that row included, or at the newest; with `up` it ends there.
+    It begins at `anchor`, that row included, or at the newest; with `up` it ends there. Which of the `marked` ones are
+    in the states still is read as well; it is the same reading whichever they are.
     """
 
     filter: str
     states: tuple[State, ...] | None
     anchor: Key | None = None
     up: bool = False
+    marked: frozenset[int] = field(default=frozenset(), compare=False)
 
     async def read(self, connection: Connection) -> Page:
         """Read it. The filter is one that parses."""
@@ -61,6 +67,7 @@ class RowsReading:
             rows=[clean_row(row) for row in rows],
             matching=len(rows) if whole else await browse.count(connection, condition, self.states),
             live=self.anchor is None or (self.up and len(rows) < WINDOW),
+            gone=self.marked - await browse.still_in(connection, self.marked, self.states or tuple(State)),
         )
 
 
@@ -124,7 +131,7 @@ _AGE = Column("AGE", 3, _age, right=True, brief=_larger_unit)
 _STATE = Column("STATE", 10, lambda row, _: row.state.value, lambda row: words.STATE_STYLES[row.state])
 _EVENT = Column(
     "EVENT", len("conv_status_changed"), lambda row, _: row.event or "–", most=len("conversation_status_changed"),
-    brief=lambda event: event.replace("conversation_", "conv_", 1),
+    brief=words.brief_event,
 )  # fmt: skip
 _CONVERSATION = Column("CONV", 6, lambda row, _: row.conversation_id or "–", right=True, optional=True)
 _TRIES = Column("TRY", 3, lambda row, _: "–" if row.attempts is None else str(row.attempts), right=True)

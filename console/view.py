@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
-from console import panels
+from console import panels, words
 from console.actions import OVERVIEW, VIEWS, actions_of, shown_key
 from console.cause import cause_of
 from console.widgets.lines import LineList
@@ -45,6 +45,7 @@ class View(Screen[None]):
     VIEW: ClassVar[str]
     ON_TOP: ClassVar[bool] = False
     AUTO_FOCUS = "LineList"
+    _painted_at: float | None = None
 
     def compose(self) -> ComposeResult:
         """Status on top, keys at the bottom, the view's own body between them."""
@@ -101,7 +102,10 @@ class View(Screen[None]):
         if not self.is_up:
             return
         self.freshen()
+        self.question.hear(min((relay.age_s for relay in snapshot.overview.alive), default=None))
         self.question.follow(snapshot.plans)
+        if self.reading() is None or snapshot.reading == self.reading():
+            self._painted_at = snapshot.read_at
         self.paint(snapshot)
 
     def freshen(self) -> None:
@@ -130,7 +134,9 @@ class View(Screen[None]):
             )
         )
         if app.trouble is not None:
-            cause.update(Content(f"{app.trouble}. Trying again; the figures are {int(age_s)} s old."))
+            shown_s = time.monotonic() - (self._painted_at or snapshot.read_at)
+            older = f", what is below {words.span(shown_s)}" if shown_s > age_s + 1 else ""
+            cause.update(Content(f"{app.trouble}. Trying again; the figures are {int(age_s)} s old{older}."))
             cause.set_classes("bad trouble")
         else:
             found = cause_of(snapshot)

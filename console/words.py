@@ -41,6 +41,10 @@ STATE_STYLES = {
 }
 
 
+QUIET_RELAY_S = 20
+"""A relay beats every ten seconds: one that is not heard of for so long is on its way to be given up."""
+
+
 def percent(value: float | None) -> str:
     """`71.4 %`, or `–` without data."""
     return "–" if value is None else f"{value:.1f} %"
@@ -112,11 +116,18 @@ def badge(severity: Severity) -> str:
     return f"{GLYPHS[severity]}{severity.value}"
 
 
-def standing(verdict: Verdict) -> str:
-    """`FIRING`; `ending` for an alert whose condition holds no more; `quiet`."""
+def standing(verdict: Verdict, now: datetime) -> str:
+    """`FIRING 19m`; `ending` for an alert whose condition holds no more; `quiet`."""
     if not verdict.firing:
         return "quiet"
-    return "FIRING" if verdict.holds else "ending"
+    if not verdict.holds:
+        return "ending"
+    return "FIRING" if verdict.since is None else f"FIRING {span((now - verdict.since).total_seconds())}"
+
+
+def brief_event(event: str) -> str:
+    """`conv_status_changed`, where there is no room for more."""
+    return event.replace("conversation_", "conv_", 1)
 
 
 def worst(verdicts: list[Verdict]) -> Severity | None:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from console import rows as layout
 from console.actions import DEAD, bindings_of
-from console.rows import WINDOW
 from console.screens.listing import RowsView
 from console.widgets.lines import LineList
 from relay.delivery import State
-
-if TYPE_CHECKING:
-    from console.snapshot import Snapshot
 
 
 class DeadLettersView(RowsView):
@@ -22,12 +16,6 @@ class DeadLettersView(RowsView):
     BINDINGS = bindings_of(DEAD)
     STATES = (State.DEAD,)
     COLUMNS = layout.DEAD_COLUMNS
-
-    def paint(self, snapshot: Snapshot) -> None:
-        """Show the window; rows that are gone are marked no more."""
-        super().paint(snapshot)
-        if self._page is not None and self._page.live and len(self._page.rows) < WINDOW and not self.filter_text:
-            self._marks &= set(self._rows)
 
     # Marks
 
@@ -44,18 +32,19 @@ class DeadLettersView(RowsView):
             self._spared ^= {row.id}
         else:
             self._marks ^= {row.id}
-        self._last_mark = row.id
+        self._last_mark = row.id if self._is_marked(row.id) else None
         self._repaint_marks()
         self.action_cursor("down")
 
     def action_mark_range(self) -> None:
-        """Mark all rows from the last mark to here."""
+        """Mark all rows from the last mark to here; without one, mark this row, to go on from."""
         keys = [key for key in self.query_one("#rows", LineList).keys if isinstance(key, int)]
         if self.row is None:
             return
         here = keys.index(self.row.id)
         there = keys.index(self._last_mark) if self._last_mark in keys else here
         self._marks |= set(keys[min(here, there) : max(here, there) + 1])
+        self._last_mark = self.row.id
         self._repaint_marks()
 
     def action_mark_all(self) -> None:
@@ -70,6 +59,7 @@ class DeadLettersView(RowsView):
     def action_unmark(self) -> None:
         """Unmark all."""
         self._unmark_all()
+        self._last_mark = None
         self._repaint_marks()
 
     # What can be done

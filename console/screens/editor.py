@@ -155,6 +155,9 @@ class EditorScreen(ModalScreen[bytes | None]):
             self._text = path.read_text(encoding="utf-8", errors="replace")
         if len(self._text) <= MOST_CHARS and len(self._original) <= MOST_CHARS:
             self.query_one("#editor", TextArea).text = self._text
+        if self._text == self._original and len(self._original) > MOST_CHARS:
+            self.dismiss(None)  # there is nothing of it here to go back to
+            return
         self._check()
         self.action_review()
 

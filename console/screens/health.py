@@ -106,9 +106,9 @@ def _rules(state: Overview, width: int) -> list[Content]:
     for verdict in state.verdicts:
         rule = verdict.rule
         style = words.STYLES[rule.severity] if verdict.firing else "$text-muted"
-        mark = Content.styled(f"{words.standing(verdict):<6} ", style)
+        mark = Content.styled(f"{words.standing(verdict, state.at):<13} ", style)
         value = words.measured(rule, verdict.value)
-        room = min(60, width - 31)
+        room = min(60, width - 34)
         lines.append(
             Content.assemble(
                 (
@@ -117,7 +117,7 @@ def _rules(state: Overview, width: int) -> list[Content]:
                 ),
                 mark,
                 (f"{shortened(rule.condition, room):<{room}} ", "" if verdict.firing else "$text-muted"),
-                (f"{value:>10}", "bold" if verdict.firing else "$text-muted"),
+                (f"{value:>8}", "bold" if verdict.firing else "$text-muted"),
                 (f"  {rule.name}" if width > 110 else "", "$text-muted"),
             )
         )

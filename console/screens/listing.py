@@ -75,7 +75,7 @@ class RowsView(Replaying, View):
 
     def reading(self) -> RowsReading | None:
         """The window in sight; None if reading it took too long: that is not tried again and again."""
-        wanted = RowsReading(self.filter_text, self.STATES, self._anchor, self._up)
+        wanted = RowsReading(self.filter_text, self.STATES, self._anchor, self._up, frozenset(self._marks))
         return None if wanted == self._too_slow else wanted
 
     @property
@@ -99,6 +99,7 @@ class RowsView(Replaying, View):
             return
         page = snapshot.view
         self._page = page
+        self._marks -= page.gone
         self._rows = {row.id: row for row in page.rows}
         if self._up:
             self._up = False
@@ -128,8 +129,8 @@ class RowsView(Replaying, View):
         if self.filter_text:
             parts += [f"   {matching}{hidden}"]
         else:
-            total = "more than 10,000" if page.matching is None else f"{page.matching:,}"
-            parts += [f"all {total}, newest first; / filters"]
+            total = "more than 10,000" if page.matching is None else f"all {page.matching:,}"
+            parts += [f"{total}, newest first; / filters"]
         if not page.live:
             parts += [("   older ones; g for the newest", "$text-warning")]
         if snapshot.view_age_s > _OLD_S:

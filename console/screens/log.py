@@ -17,7 +17,7 @@ from textual.widgets import Input, Static
 
 from console.actions import LOG, bindings_of
 from console.clean import clean
-from console.loglines import FIRST, OLDER, DrawnLines, LogPage, LogReading
+from console.loglines import A_TICK, FIRST, OLDER, DrawnLines, LogPage, LogReading
 from console.replaying import Replaying
 from console.tail import Entry, Missing, draw
 from console.widgets.lines import LineList
@@ -57,6 +57,7 @@ class LogScreen(Replaying):
         self._held: list[Entry] = []
         self._shown: list[Entry] = []
         self._following = True
+        self._is_behind = False
         self._level = 0
         self._find = ""
         self._only = False
@@ -89,6 +90,9 @@ class LogScreen(Replaying):
         if not isinstance(page, LogPage) or snapshot.reading != self.reading():
             return
         newest = self._held[-1].id if self._held else None
+        self._is_behind = newest is not None and len(page.newer) >= A_TICK
+        if self._is_behind:
+            self.console.read_now()
         if newest is None:
             self._oldest_reached = len(page.newer) < FIRST
         elif self._older_wanted:
@@ -226,6 +230,8 @@ class LogScreen(Replaying):
 
     def _paint_state(self) -> None:
         follow = ("FOLLOWING", "$text-success bold") if self._following else ("held; f follows", "$text-warning bold")
+        if self._following and self._is_behind:
+            follow = ("CATCHING UP", "$text-warning bold")
         parts: list[tuple[str, str] | str] = [follow, f"   {self._extent}"]
         if self._level:
             parts += [("   level ", "$text-muted"), (f"{LEVELS[self._level]} and worse", "$text-warning")]

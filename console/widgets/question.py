@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widget import Widget
 
-from console.words import plural, span
+from console.words import QUIET_RELAY_S, plural, span
 from console.wrapping import hanging
 from relay.store.replays import Control, PlanState
 
@@ -82,6 +82,7 @@ class Question(Widget, can_focus=True):
         self._wrong = ""
         self._plan: Plan | None = None
         self._plan_id: int | None = None
+        self._quiet_s: float | None = 0.0
         self._control: Callable[[int, Control], object] = lambda *_: None
         self._came_from: Widget | None = None
         self._closes_when_ended: set[str] = set()
@@ -137,6 +138,13 @@ class Question(Widget, can_focus=True):
             self._plan = plan
             self.refresh(layout=True)
 
+    def hear(self, heard_s: float | None) -> None:
+        """Take how long ago a relay was heard of; None if none is alive."""
+        quiet_s = 0.0 if heard_s is not None and heard_s <= QUIET_RELAY_S else heard_s
+        if quiet_s != self._quiet_s:
+            self._quiet_s = quiet_s
+            self.refresh(layout=True)
+
     def close(self) -> None:
         """Close; the focus goes back to where it was."""
         self._prompt = self._plan = self._plan_id = None
@@ -161,7 +169,7 @@ class Question(Widget, can_focus=True):
         if self._prompt is not None:
             return Content("\n").join([*self._fitted(self._prompt.lines), self._last_line(self._prompt)])
         if self._plan is not None:
-            return Content("\n").join(plan_lines(self._plan, self.size.width))
+            return Content("\n").join(plan_lines(self._plan, self.size.width, self._quiet_s))
         return Content.styled("waiting for a relay to take it on …" if self._plan_id else "", "$text-muted")
 
     def _fitted(self, lines: Sequence[Content]) -> list[Content]:
@@ -285,8 +293,11 @@ class Question(Widget, can_focus=True):
         event.prevent_default()
 
 
-def plan_lines(plan: Plan, width: int) -> list[Content]:
-    """A replay under way or at its end: how far, how fast, how long yet; at the end, the proof."""
+def plan_lines(plan: Plan, width: int, quiet_s: float | None) -> list[Content]:
+    """A replay under way or at its end: how far, how fast, how long yet; at the end, the proof.
+
+    `quiet_s` is for how long no relay was heard of, None if none is alive: there is nobody to send it.
+    """
     from console.panels import progress  # noqa: PLC0415 - a chart's drawing is loaded when one is drawn
 
     counts = Content.assemble(
@@ -299,11 +310,10 @@ def plan_lines(plan: Plan, width: int) -> list[Content]:
     )
     if plan.ended:
         return [counts, _verdict(plan)]
-    rate = "as fast as it goes" if plan.rate is None else f"up to {plan.rate:g}/s"
-    left = "" if plan.rate is None else f", about {span(plan.left / plan.rate + 0.9)} left"
     how = Content.assemble(
         (f"{plan.state.value}", "$text-warning bold" if plan.state is PlanState.PAUSED else "bold"),
-        f"  {plan.left:,} left, {rate}{left}",
+        f"  {plan.left:,} left",
+        _pace(plan, quiet_s),
     )
     resume = "p goes on" if plan.state is PlanState.PAUSED else "p pauses"
     return [
@@ -311,6 +321,18 @@ def plan_lines(plan: Plan, width: int) -> list[Content]:
         how,
         Content.styled(f"{resume}, x stops what was not sent yet, esc leaves it running", "$text-muted"),
     ]
+
+
+def _pace(plan: Plan, quiet_s: float | None) -> tuple[str, str]:
+    """How fast it goes and how long it will take; or that there seems to be nobody who sends it."""
+    if quiet_s is None:
+        return "; no relay is running, so nobody sends them. Start one: `relay serve`", "$text-error bold"
+    if quiet_s:
+        return f"; no relay was heard of for {span(quiet_s)}, so it may stand still", "$text-warning bold"
+    if plan.rate is None:
+        return ", as fast as it goes", ""
+    time = f", about {span(plan.left / plan.rate + 0.9)} left" if plan.state is PlanState.RUNNING else ""
+    return f", up to {plan.rate:g}/s{time}", ""
 
 
 def _verdict(plan: Plan) -> Content:

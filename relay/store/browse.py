@@ -14,7 +14,7 @@ from relay.store.log import LogLine
 from relay.store.replays import plan_columns, plan_of_row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from psycopg import AsyncCursor
@@ -132,6 +132,18 @@ def _are_dead(states: Sequence[State] | None) -> bool:
     return states is not None and tuple(states) == (State.DEAD,)
 
 
+_STILL_IN = "SELECT d.id FROM relay.deliveries d WHERE d.id = ANY(%(ids)s) AND d.state = ANY(%(states)s)"
+
+
+async def still_in(connection: Connection, ids: Collection[int], states: Collection[State]) -> set[int]:
+    """Those of the rows `ids` that are in one of `states`. By the primary key."""
+    if not ids:
+        return set()
+    given = {"ids": list(ids), "states": [state.value for state in states]}
+    cursor = await connection.execute(_STILL_IN, given)
+    return {row[0] for row in await cursor.fetchall()}
+
+
 async def count(
     connection: Connection, condition: Condition, states: Sequence[State] | None, cap: int = COUNT_CAP
 ) -> int | None:
@@ -234,6 +246,7 @@ class Replayed:
     state: str
     settled_at: datetime | None
     edited: bool
+    plan_ended: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +281,8 @@ _TRIES = """
       FROM relay.attempts WHERE delivery = %(id)s ORDER BY run, number LIMIT 500
 """
 _REPLAYED = """
-    SELECT p.id, p.requested_by, p.reason, i.state, i.settled_at, p.edited_body IS NOT NULL
+    SELECT p.id, p.requested_by, p.reason, i.state, i.settled_at, p.edited_body IS NOT NULL,
+           p.state IN ('stopped', 'done')
       FROM relay.replay_items i JOIN relay.replay_plans p ON p.id = i.plan_id
      WHERE i.delivery = %(id)s ORDER BY p.id LIMIT 50
 """

@@ -29,6 +29,8 @@ _NOW = f"""
     SELECT now(),
            (SELECT coalesce(sum(letters), 0)::bigint FROM relay.dead_causes),
            (SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'forwarding')),
+           (SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'forwarding') AND run = 1 AND NOT test
+               AND received_at >= date_trunc('minute', now()) - interval '1 minute'),
            (SELECT extract(epoch FROM now() - min(CASE WHEN run = 1 THEN received_at ELSE claimed_at END))::float8
               FROM relay.deliveries WHERE state IN ('received', 'forwarding')),
            (SELECT extract(epoch FROM now() - received_at)::float8 FROM relay.deliveries
@@ -106,7 +108,8 @@ class Overview:
     `minutes` are `(minute, delivered, failed)` of each minute in which something was, oldest first. `spells` are
     the latest failures by status, `last_failure_at` is when the last webhook was dead-lettered, `last_success_at` when
     the last was delivered (looked for while something failed or waits), `agent_failed_at` when the agent's health last
-    failed within two hours. Test webhooks are in none of them.
+    failed within two hours. Test webhooks are in none of them. `in_flight_of_late` are those in flight for the first
+    time that came in this minute or the last one.
     """
 
     at: datetime
@@ -120,6 +123,7 @@ class Overview:
     minutes: list[tuple[datetime, int, int]]
     open_dead_letters: int
     in_flight: int
+    in_flight_of_late: int
     oldest_in_flight_s: float | None
     last_webhook_age_s: float | None
     health: list[Health]
@@ -165,7 +169,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     cursor = await connection.execute(_NOW.encode())
     row = await cursor.fetchone()
     assert row is not None
-    now, dead, in_flight, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at = row
+    now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at = row
     windows = [figures(tallies) for tallies in await facts.tallies(connection, _WINDOWS)]
     minutes = await facts.per_minute(connection, max(minutes_of, _SUSTAINED))
     cursor = await connection.execute(_AGENT_FAILING)
@@ -200,6 +204,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         minutes=minutes,
         open_dead_letters=dead,
         in_flight=in_flight,
+        in_flight_of_late=of_late,
         oldest_in_flight_s=oldest_s,
         last_webhook_age_s=webhook_s,
         health=health,

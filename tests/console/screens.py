@@ -170,7 +170,7 @@ class RawTerminal:
         os.close(slave)
         self.output = b""
 
-    def read_until(self, wanted: bytes, patience_s: float = 20, since: int | None = None) -> None:
+    def read_until(self, wanted: bytes, patience_s: float = PATIENCE_S, since: int | None = None) -> None:
         """Read on until `wanted` has come since the call, or since so many bytes had."""
         deadline, start = time.monotonic() + patience_s, len(self.output) if since is None else since
         while wanted not in self.output[start:]:

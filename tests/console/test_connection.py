@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from console.app import ConsoleApp
@@ -10,14 +12,14 @@ from relay.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
 from tests.console.screens import opened
 from tests.postgres import Proxy
-from tests.servers import Rows, relay_settings, until
+from tests.servers import Rows, RunningRelay, relay_settings, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.postgres import Server
-    from tests.servers import RunningRelay
+    from tests.servers import AgentStandIn
 
 _PLANT = """
     INSERT INTO relay.deliveries (delivery_id, state, claim, test, event, customer, finished_at, attempts, duration_ms,
@@ -52,6 +54,41 @@ async def test_a_restart_of_the_database_is_survived_in_place(tmp_path: Path) ->
             await seen.shows("Copied 00000017")  # the cursor is where it was
     finally:
         await asyncio.to_thread(server.close)
+
+
+async def test_a_relay_without_postgres_is_heard_by_a_test_webhook(tmp_path: Path, agent: AgentStandIn) -> None:
+    server = await asyncio.to_thread(EmbeddedPostgres, tmp_path)
+    with ExitStack() as running:
+        running.callback(server.close)
+        relay = await RunningRelay(relay_settings(agent), server.dsn).ready()
+        app = ConsoleApp(relay_settings(agent, console_operator="maria", relay_url=relay.url), server.dsn)
+        async with opened(app, (120, 36)) as seen:
+            await seen.shows("Failure groups")
+            await seen.press("t")
+            await seen.shows("1  message_created")
+            await asyncio.to_thread(running.close)
+            await seen.press("1")
+            await seen.shows("Postgres cannot be used now", "the relay answered 503")
+        await relay.stop()
+
+
+async def test_what_was_read_before_the_rest_says_its_own_age(tmp_path: Path) -> None:
+    server = await asyncio.to_thread(EmbeddedPostgres, tmp_path)
+    with ExitStack() as running:
+        running.callback(server.close)
+        await migrate(server.dsn, roles=True)
+        app = ConsoleApp(relay_settings("http://127.0.0.1:9", console_operator="maria"), server.dsn)
+        async with opened(app, (120, 36)) as seen:
+            await seen.shows("Failure groups")
+            await seen.press("6")
+            await seen.shows("Nobody has done anything yet")
+            await seen.press("1")
+            read_at = seen.app.snapshot.read_at
+            await until(lambda: seen.app.snapshot.read_at > read_at + 3)
+            await asyncio.to_thread(running.close)
+            await seen.shows("Trying again")
+            await seen.press("6")
+            await until(lambda: re.search(r"the figures are \d+ s old, what is below \d+s\.", seen.text))
 
 
 async def test_a_connection_that_is_half_open_is_given_up(server: Server) -> None:

@@ -225,6 +225,32 @@ async def test_marked_ones_are_listed_and_replayed_together(
     assert plans(rows) == [("maria", 3, 3)]
 
 
+async def test_v_begins_a_range_and_goes_on_from_its_end(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("v", "j", "j", "v")
+        await seen.shows("3 marked")
+        await seen.press("j", "j", "v")
+        await seen.shows("5 marked")
+        await seen.press("g", "space", "u", "j", "j", "v")  # what was unmarked begins no range
+        await seen.shows("1 marked")
+
+
+async def test_a_mark_ends_with_its_row_under_a_filter_too(
+    incident: RunningRelay, console: Console, rows: Rows
+) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("slash")
+        await seen.type("status:422")
+        await seen.press("enter")
+        await seen.shows(f"{REFUSED} match")
+        await seen.press("space", "space")
+        await seen.shows("2 marked")
+        rows("UPDATE relay.deliveries SET state = 'delivered' WHERE id = %s", (seen.app.view.row.id,))
+        await seen.shows("1 match", "1 marked")
+
+
 async def test_a_range_is_marked_by_v(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
         await in_queue(seen)
@@ -324,6 +350,16 @@ async def test_a_running_replay_is_paused_resumed_and_stopped(
     assert actions == ["replay", "replay.pause", "replay.resume", "replay.stop"]
 
 
+async def test_a_replay_whose_relay_is_gone_says_so(incident: RunningRelay, console: Console, rows: Rows) -> None:
+    async with console((80, 24)) as seen:
+        await in_queue(seen)
+        await seen.press("r")
+        await seen.shows("y does it")
+        await incident.stop()
+        await seen.press("y")
+        await seen.shows("queued  1 left; no relay is running", "`relay serve`")
+
+
 async def test_without_a_relay_it_says_so_at_once(incident: RunningRelay, console: Console, rows: Rows) -> None:
     await incident.stop()
     async with console() as seen:
@@ -349,18 +385,32 @@ async def test_a_discard_needs_a_reason_and_is_recorded(incident: RunningRelay, 
     assert rows.one("SELECT count(*) FROM relay.deliveries WHERE state = 'discarded'") == 1
 
 
-async def test_many_are_discarded_only_with_their_count_typed(
-    incident: RunningRelay, console: Console, rows: Rows
-) -> None:
+async def test_a_few_are_discarded_by_y_under_their_list(incident: RunningRelay, console: Console, rows: Rows) -> None:
     async with console() as seen:
         await in_queue(seen)
+        marked = [row.delivery_id[:8] for row in list(seen.app.view._rows.values())[:2]]
         await seen.press("space", "space", "d")
         await seen.shows("2 dead letters")
         await seen.type("duplicates")
         await seen.press("enter")
-        await seen.shows("type 2 and enter")
-        await seen.press("2", "enter")
+        await seen.shows("2 dead letters will never be sent: duplicates", *marked, "y does it")
+        await seen.press("y")
         await until(lambda: dead(rows) == ALL - 2)
+
+
+async def test_all_that_match_are_discarded_only_with_their_count_typed(
+    incident: RunningRelay, console: Console, rows: Rows
+) -> None:
+    async with console() as seen:
+        await in_queue(seen)
+        await seen.press("asterisk", "d")
+        await seen.shows(f"{ALL} dead letters")
+        await seen.type("noise")
+        await seen.press("enter")
+        await seen.shows(f"type {ALL} and enter")
+        await seen.type(str(ALL))
+        await seen.press("enter")
+        await until(lambda: dead(rows) == 0)
 
 
 async def test_an_edited_payload_is_checked_shown_as_a_difference_and_replayed(

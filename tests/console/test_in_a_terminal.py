@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED, webhook
+from tests.console.screens import RawTerminal
 from tests.servers import Behaviour, until
 
 if TYPE_CHECKING:
@@ -123,6 +124,15 @@ async def test_a_lost_session_ends_it_and_leaves_a_running_replay_to_the_relay(
     os.kill(screen.pid, sign)
     await until(lambda: screen.has_ended)
     await until(lambda: rows("SELECT delivered FROM relay.replay_plans WHERE state = 'done'") == [OVERLOADED])
+
+
+@pytest.mark.parametrize("after_s", [0.1, 0.2, 0.3, 0.5, 0.8])
+def test_ctrl_c_while_it_starts_ends_it_without_a_traceback(tmp_path: Path, dsn: str, after_s: float) -> None:
+    terminal = RawTerminal(tmp_path, dsn)
+    terminal.rest(after_s)
+    terminal.press(b"\x03")
+    terminal.close()
+    assert b"Traceback" not in terminal.output
 
 
 async def test_it_ends_with_its_terminal(incident: RunningRelay, terminal: Callable[..., Terminal]) -> None:

@@ -295,6 +295,19 @@ async def test_the_log_goes_back_fifty_thousand_lines(relay: RunningRelay, conso
         await until(lambda: any(line.rstrip().endswith("line 1") for line in seen.text.splitlines()))
 
 
+async def test_the_log_says_that_it_catches_up(relay: RunningRelay, console: Console, rows: Rows) -> None:
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("No webhook yet")
+        await relay.post(webhook(1))
+        await seen.shows("FOLLOWING", "Webhook forwarded successfully")
+        await seen.press("1")
+        rows(_LOGGED, {"failures": 0, "lines": 60_000})
+        await seen.press("4")
+        await seen.shows("CATCHING UP")
+        await seen.shows("FOLLOWING", "line 60000")
+
+
 _LOGGED = """
     INSERT INTO relay.log (at, level, scope, message, fields, instance)
     SELECT now(), CASE WHEN n <= %(failures)s THEN 'error' ELSE 'info' END, 'support.webhook', 'line ' || n, '{}',

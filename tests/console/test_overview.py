@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
+
+import pytest
 
 from console.actions import VIEWS
 from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED, later, webhook
 from tests.servers import Behaviour, until
+from tests.store.plant import Plant
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -220,7 +224,38 @@ async def test_an_alert_whose_condition_holds_no_more_is_said_to_end(
         rows("UPDATE relay.alerts SET held_at = now() + interval '1 hour'")  # as long as this test needs
         await seen.shows("ending")
         await seen.press("5")
-        await seen.shows("ending average attempts")
+        await until(lambda: re.search(r"ending +average attempts", seen.text))
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 36)])
+async def test_the_relays_stay_in_sight_when_nothing_else_answers(
+    relay: RunningRelay, console: Console, rows: Rows, size: tuple[int, int]
+) -> None:
+    plant = Plant(rows)
+    for target in ("chatwoot", "chatwoot_api"):
+        found = {"target": target, "ok": False, "status": None, "latencyMs": 3, "error": "connection_refused"}
+        plant.facts("support.health", found, age_s=0)
+    async with console(size) as seen:
+        await seen.shows("Agent SDK", "1 relay worker", "unsigned accepted", "in flight")
+        await until(lambda: seen.text.count(" refused ") == 2)
+
+
+async def test_what_hangs_at_the_agent_has_come_in(relay: RunningRelay, console: Console, agent: AgentStandIn) -> None:
+    agent.behave(Behaviour(delay_ms=30_000))
+    coming = [asyncio.create_task(relay.post(webhook(number))) for number in range(24)]
+    async with console() as seen:
+        await seen.shows("24 in flight")
+        assert re.search(r"in 0\.[2-4]/s", seen.text), seen.text
+    agent.behave()
+    for one in coming:
+        one.cancel()
+    await asyncio.gather(*coming, return_exceptions=True)
+
+
+async def test_that_no_relay_is_running_ends_with_the_remedy_at_80x24(console: Console, rows: Rows) -> None:
+    Plant(rows).relay(heartbeat_age_s=700, lease_s=-600)
+    async with console((80, 24)) as seen:
+        await seen.shows("No relay is running! Webhooks are being lost. Start one with `relay serve`.")
 
 
 async def test_the_palette_knows_every_action(incident: RunningRelay, console: Console) -> None:
