@@ -12,11 +12,11 @@ import unicodedata
 
 _MORE = "… {} more"
 HARMFUL = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200c\u200e\u200f\u2028-\u202e"
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\ue000-\uf8ff"
     "\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
 )
-"""Every character that is not shown as it is. U+200D is not among them: it makes one picture of several emoji."""
+"""Every character that is not shown as it is. U+200D is among them: terminals disagree on how wide is what it joins."""
 
 
 def _picture(match: re.Match[str]) -> str:

@@ -86,9 +86,9 @@ def test_what_was_there_is_still_to_be_seen() -> None:
     assert clean("[bold]x[/]") == "[bold]x[/]"
 
 
-def test_what_joins_emoji_is_kept_and_all_else_of_no_width_is_named() -> None:
+def test_all_that_has_no_width_is_named_also_what_joins_emoji() -> None:
     assert clean("👩\u200d👩\u200d👧 a\u200bb\u200cc\u2060d\ufeff") == (
-        "👩\u200d👩\u200d👧 a<U+200B>b<U+200C>c<U+2060>d<U+FEFF>"
+        "👩<U+200D>👩<U+200D>👧 a<U+200B>b<U+200C>c<U+2060>d<U+FEFF>"
     )
 
 
