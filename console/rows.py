@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 WINDOW = 200
 _LEAST_REST = 15
-_GOOD_REST = 19
+_GOOD_REST = 18
 _UNSAID = re.compile(r"^Agent SDK (?:is )?|\bthe |(?<!^) \(\d{3}\)$")
 """What a cause can do without in a column: whose it is, articles, and the number that stands beside it."""
 _MUTED = "$text-muted"

@@ -108,7 +108,7 @@ def _rules(state: Overview, width: int) -> list[Content]:
         style = words.STYLES[rule.severity] if verdict.firing else "$text-muted"
         mark = Content.styled(f"{words.standing(verdict, state.at):<13} ", style)
         value = words.measured(rule, verdict.value)
-        room = min(60, width - 34)
+        room = min(56, width - 34)
         lines.append(
             Content.assemble(
                 (

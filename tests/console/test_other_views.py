@@ -439,6 +439,8 @@ async def test_health_lists_probes_relays_and_every_rule(incident: RunningRelay,
         shown = await seen.shows("Agent SDK /health", "worker 0", "unsigned accepted", "FIRING", "quiet")
         for rule in ("success-rate-p0", "escalate-dlq", "relay-down", "no-webhooks-info"):
             assert rule in shown
+        (longest,) = (line for line in shown.splitlines() if "escalate-replies-stalled" in line)
+        assert "a customer's message undelivered for more than 30 min" in longest
 
 
 async def test_h_runs_the_runbooks_health_check(

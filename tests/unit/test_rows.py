@@ -14,7 +14,7 @@ from relay.store.browse import Row
 
 _NOW = datetime(2026, 11, 24, 3, tzinfo=UTC)
 _LONGEST = "conversation_status_changed"
-IN_80, IN_120 = 79, 84
+IN_80, IN_120 = 79, 82
 """What the list has of screens of 80 and 120 columns; in the wider one a payload stands beside it."""
 
 
