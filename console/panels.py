@@ -219,21 +219,26 @@ def failures(figures: Figures) -> Content:
 
 def alerts(state: Overview, width: int, rows: int) -> list[Content]:
     """The alerts that fire, worst first, then how many rules are quiet."""
-    lines = []
-    for verdict in state.firing[: rows if len(state.firing) <= rows else rows - 1]:
-        rule = verdict.rule
-        value = words.measured(rule, verdict.value)
-        since = _firing_since(verdict, state.at)
-        room = max(8, width - 11 - len(value) - len(since) - 3)
-        condition = shortened(rule.condition, room)
-        lines.append(
-            Content.assemble(
-                (f"{words.badge(rule.severity):<10} ", words.STYLES[rule.severity]),
-                f"{condition:<{room}} ",
-                (value, "bold"),
-                (f" {since}", _MUTED),
-            )
+    told = [
+        (verdict.rule, words.measured(verdict.rule, verdict.value), _firing_since(verdict, state.at))
+        for verdict in state.firing[: rows if len(state.firing) <= rows else rows - 1]
+    ]
+    value_width = max((len(value) for _, value, _ in told), default=0)
+    since_width = max((len(since) for _, _, since in told), default=0)
+    room = max(8, width - 14 - value_width - since_width)
+    if any(shortened(rule.condition, room).endswith("…") for rule, _, _ in told):
+        told = [(rule, value, since.removeprefix("for ")) for rule, value, since in told]
+        since_width = max(len(since) for _, _, since in told)
+        room = max(8, width - 14 - value_width - since_width)
+    lines = [
+        Content.assemble(
+            (f"{words.badge(rule.severity):<10} ", words.STYLES[rule.severity]),
+            f"{shortened(rule.condition, room):<{room}} ",
+            (f"{value:>{value_width}}", "bold"),
+            (f" {since:<{since_width}}", _MUTED),
         )
+        for rule, value, since in told
+    ]
     if more := state.firing[len(lines) :]:
         badges = [Content.styled(words.badge(v.rule.severity), words.STYLES[v.rule.severity]) for v in more]
         lines.append(Content.styled(f"… and {len(more)} more:  ", _MUTED) + Content("  ").join(badges))

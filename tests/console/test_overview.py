@@ -213,6 +213,18 @@ async def test_an_alert_says_for_how_long_it_has_fired(incident: RunningRelay, c
         await seen.shows("for 19m")
 
 
+@pytest.mark.parametrize("size", [(80, 24), (120, 36)])
+async def test_what_the_alerts_say_stands_in_columns(
+    incident: RunningRelay, console: Console, rows: Rows, size: tuple[int, int]
+) -> None:
+    await until(lambda: rows.one("SELECT count(*) FROM relay.alerts") >= 5)
+    rows("UPDATE relay.alerts SET since = now() - interval '3 hours 10 minutes' WHERE rule = 'success-rate-critical'")
+    async with console(size) as seen:
+        shown = await seen.shows("success rate < 50 % over 10 min", "success rate < 80 % over 15 min", "3h1")
+        rates = [line for line in shown.splitlines() if "success rate <" in line]
+        assert len({line.index("2.1 %") for line in rates}) == 1, shown
+
+
 async def test_an_alert_whose_condition_holds_no_more_is_said_to_end(
     incident: RunningRelay, console: Console, rows: Rows
 ) -> None:
