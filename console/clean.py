@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from relay.store.actions import signed
+
 _MORE = "… {} more"
 HARMFUL = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
@@ -41,6 +43,11 @@ def clean(text: str, *, limit: int = 500, newlines: bool = False) -> str:
         shown = HARMFUL.sub(_picture, head)
     missing = len(text) - len(head)
     return shown + _MORE.format(_size(missing)) if missing > 0 else shown
+
+
+def signed_name(operator: str, login: str | None, *, limit: int) -> str:
+    """An operator's name made safe, with the database login beside it where the two differ; each cut at `limit`."""
+    return signed(clean(operator, limit=limit), None if login is None else clean(login, limit=limit))
 
 
 def _size(characters: int) -> str:

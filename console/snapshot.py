@@ -146,6 +146,7 @@ def clean_plan(plan: Plan) -> Plan:
     return replace(
         plan,
         requested_by=clean(plan.requested_by, limit=60),
+        login=None if plan.login is None else clean(plan.login, limit=60),
         reason=clean(plan.reason, limit=200),
         filter=clean(plan.filter, limit=200),
         stopped_why=None if plan.stopped_why is None else clean(plan.stopped_why, limit=200),

@@ -4,6 +4,7 @@ RelayError
 ├── ConfigurationError   a setting is wrong: which, and why
 ├── StoreUnavailable     Postgres cannot take or give it now; try again
 ├── SchemaError          the database is not one this version can use
+├── Refused              the database refuses what was asked: why
 ├── LeaseLost            another relay may own this delivery by now; stop
 ├── Overloaded           as much is in flight as may be
 └── FilterError          a filter that does not parse
@@ -24,6 +25,10 @@ class StoreUnavailable(RelayError):
 
 class SchemaError(RelayError):
     """The database's tables are not ones that this version can work on."""
+
+
+class Refused(RelayError):
+    """The database refuses what an operator asked for. The message says why and quotes no value."""
 
 
 class LeaseLost(RelayError):

@@ -203,7 +203,7 @@ def _log_line(line: LogLine) -> str:
 
 def _fixes(told: Incident) -> list[str]:
     rows = [
-        (f"{fix.at:%m-%d %H:%M:%S}Z", fix.operator, fix.action,
+        (f"{fix.at:%m-%d %H:%M:%S}Z", fix.who, fix.action,
          " ".join(filter(None, [f"plan {fix.plan_id}" if fix.plan_id else "", fix.reason, _details(fix)])))
         for fix in told.fixes
     ]  # fmt: skip

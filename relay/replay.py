@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from relay.errors import StoreUnavailable
 from relay.printable import printable
 from relay.store import deliveries, replays
+from relay.store.actions import signed
+from relay.store.database import described
 from relay.store.replays import Control, PlanState
 
 if TYPE_CHECKING:
@@ -44,19 +46,34 @@ class Replayer:
         self._owner = owner
         self._narration = narration
         self._working: dict[int, asyncio.Task[None]] = {}
+        self._given_up: set[int] = set()
 
-    async def look(self) -> None:
-        """Carry out the discards asked for, and take on a plan that waits, if there is room for one.
+    async def discard(self) -> None:
+        """Carry out the discards that operators asked for.
 
         Raises:
             StoreUnavailable: Postgres is away.
         """
         async with self._database.connection() as connection:
             await deliveries.apply_discards(connection)
-            if len(self._working) >= PLANS_AT_ONCE or not self._pipeline.capacity:
-                return
-            plan = await replays.claim(connection, self._owner, working=list(self._working))
-        if plan is not None:
+
+    async def look(self) -> None:
+        """Claim a plan that waits and start to work on it, if there is room for one.
+
+        Raises:
+            StoreUnavailable: Postgres is away.
+        """
+        if len(self._working) >= PLANS_AT_ONCE or not self._pipeline.capacity:
+            return
+        async with self._database.connection() as connection:
+            plan = await replays.claim(connection, self._owner, working=[*self._working, *self._given_up])
+            if plan is not None and plan.ended:
+                await replays.notify(connection, plan.id)
+        if plan is None:
+            return
+        if plan.ended:
+            self._narration.replay(plan.state, plan.id, left=plan.left, why=plan.stopped_why)
+        else:
             self._working[plan.id] = asyncio.create_task(self._work(plan), name=f"replay {plan.id}")
 
     async def close(self) -> None:
@@ -68,14 +85,30 @@ class Replayer:
             await asyncio.wait(tasks, timeout=_CLOSE_S)
 
     async def _work(self, plan: Plan) -> None:
-        """Work on one plan to its end. If Postgres goes away it is let go of, to be claimed again later."""
+        """Work on one plan to its end.
+
+        If Postgres goes away, the plan is claimed again later. A plan that fails in any other way is stopped, with
+        the reason: claimed again, it would fail again and keep the plans behind it waiting.
+        """
         try:
             self._narration.replay("started", plan.id, deliveries=plan.left, requestedBy=plan.requested_by)
             await _PlanRun(plan, self._database, self._pipeline, self._owner, self._narration).work()
         except StoreUnavailable:
             self._narration.replay("interrupted, Postgres is away", plan.id)
+        except Exception as error:  # noqa: BLE001 - the task's top
+            await self._give_up(plan, described(error))
         finally:
             self._working.pop(plan.id, None)
+
+    async def _give_up(self, plan: Plan, why: str) -> None:
+        why = f"this relay cannot carry it out: {why}"
+        self._given_up.add(plan.id)
+        self._narration.replay("failed", plan.id, why=why)
+        try:
+            async with self._database.connection() as connection:
+                await replays.settle(connection, plan.id, self._owner, PlanState.STOPPED, why)
+        except StoreUnavailable:
+            self._given_up.discard(plan.id)
 
 
 class _PlanRun:
@@ -128,7 +161,8 @@ class _PlanRun:
                 self._told = counts
                 await replays.notify(connection, self._plan.id)
         if asked is not None and asked.control is Control.STOP:
-            await self._end(PlanState.STOPPED, f"stopped by {printable(asked.operator)[:_NAME_CHARS]}")
+            name, login = printable(asked.operator)[:_NAME_CHARS], asked.login and printable(asked.login)
+            await self._end(PlanState.STOPPED, f"stopped by {signed(name, login)}")
             return False
         if asked is not None and asked.control is Control.PAUSE:
             await self._end(PlanState.PAUSED)

@@ -28,7 +28,7 @@ from relay.rejections import Rejections
 from relay.replay import Replayer
 from relay.store import deliveries, facts, instances, log, replays, retention
 from relay.store.batch import GroupCommit
-from relay.store.database import Database, Lane, heeding_cancellation
+from relay.store.database import Database, Lane, described, heeding_cancellation
 from relay.store.instances import Instance
 from relay.store.migrate import migrate, migrations, schema_version
 from relay.watch import WATCH_EVERY_S, AlertWatch
@@ -122,7 +122,8 @@ class Runtime:
 
     def _fail(self, main: asyncio.Task[None], on_defect: Callable[[], object]) -> None:
         self.defect = main.exception()
-        self._log.critical("The relay's services have ended by a defect; it stops", error=repr(self.defect))
+        told = None if self.defect is None else described(self.defect)
+        self._log.critical("The relay's services have ended by a defect; it stops", error=told)
         on_defect()
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
@@ -169,6 +170,7 @@ class Runtime:
                 ("rejections", 0.5, self._record_rejections),
                 ("log tail", 0.1, self._append_tail),
                 ("replays", 0.25, self._replayer.look),
+                ("discards", 0.25, self._replayer.discard),
                 ("probes", self.settings.relay_probe_seconds, self._probe),
                 ("alerts", WATCH_EVERY_S, self._watch.look),
                 ("retention", 600, self._retire),
@@ -217,7 +219,7 @@ class Runtime:
                 self._unavailable = True
                 self._log.error("Postgres is away; webhooks are answered 503", reason=str(error))
         except Exception as error:  # noqa: BLE001 - the loop's top
-            self._log.error("A service failed and goes on", service=name, error=f"{type(error).__name__}: {error}")
+            self._log.error("A service failed and goes on", service=name, error=described(error))
         else:
             if self._unavailable and name == "heartbeat":
                 self._unavailable = False

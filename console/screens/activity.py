@@ -11,7 +11,7 @@ from textual.widgets import Static
 
 from console import panels, words
 from console.actions import ACTIVITY, bindings_of
-from console.clean import clean
+from console.clean import clean, signed_name
 from console.replaying import Replaying
 from console.snapshot import clean_plan
 from console.view import titled
@@ -56,11 +56,11 @@ class Activity:
     def heads(self, now: datetime) -> Heads:
         """Columns as wide as what stands in them."""
         moments = [*(plan.created_at for plan in self.plans), *(action.at for action in self.audit)]
-        names = [*(plan.requested_by for plan in self.plans), *(action.operator for action in self.audit)]
+        names = [*(_who_asked(plan) for plan in self.plans), *(_who_acted(action) for action in self.audit)]
         return Heads(
             now,
             when=max((len(words.day_clock(moment, now)) for moment in moments), default=0),
-            who=max((len(clean(name, limit=_NAME)) for name in names), default=0),
+            who=max(map(len, names), default=0),
             what=max((len(clean(action.action, limit=_ACTION)) for action in self.audit), default=0),
         )
 
@@ -79,10 +79,10 @@ class Heads:
         return Content(f" {'WHEN':<{self.when}}  {'WHO':<{self.who}}  {last}")
 
     def of(self, moment: datetime, name: str) -> Content:
-        """When and who."""
+        """When and who; `name` is safe to show."""
         return Content.assemble(
             (f" {words.day_clock(moment, self.now):<{self.when}}  ", "$text-muted"),
-            (f"{clean(name, limit=_NAME):<{max(3, self.who)}}  ", "bold"),
+            (f"{name:<{max(3, self.who)}}  ", "bold"),
         )
 
 
@@ -119,7 +119,7 @@ class ActivityView(Replaying):
         self._plans = {plan.id: plan for plan in snapshot.view.plans}
         self.query_one("#plans", LineList).show(
             [
-                Line(plan.id, panels.plan_line(plan, heads.of(plan.created_at, plan.requested_by), width))
+                Line(plan.id, panels.plan_line(plan, heads.of(plan.created_at, _who_asked(plan)), width))
                 for plan in snapshot.view.plans
             ],
             header=heads.names("PLAN"),
@@ -134,7 +134,7 @@ class ActivityView(Replaying):
     def _whole(self, action: OperatorAction) -> list[Content]:
         head = Content.assemble(
             (f"{action.at:%Y-%m-%d %H:%M:%S}Z  ", "$text-muted"),
-            (clean(action.operator, limit=60), "bold"),
+            (signed_name(action.operator, action.login, limit=60), "bold"),
             f"  {clean(action.action, limit=40)}",
         )
         return [head, *(Content(f"  {clean(part, limit=300)}") for part in _about(action)[:_PARTS])]
@@ -177,9 +177,17 @@ class ActivityView(Replaying):
             self._steer(plan.id, Control.STOP)
 
 
+def _who_asked(plan: Plan) -> str:
+    return signed_name(plan.requested_by, plan.login, limit=_NAME)
+
+
+def _who_acted(action: OperatorAction) -> str:
+    return signed_name(action.operator, action.login, limit=_NAME)
+
+
 def _line(action: OperatorAction, heads: Heads, width: int) -> Content:
     line = Content.assemble(
-        heads.of(action.at, action.operator),
+        heads.of(action.at, _who_acted(action)),
         f"{clean(action.action, limit=_ACTION):<{max(4, heads.what)}}  ",
         clean("  ".join(_about(action)), limit=300),
     )

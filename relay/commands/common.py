@@ -13,6 +13,7 @@ import psycopg
 
 from relay.store.database import connection_parameters, unavailable
 from relay.store.migrate import migrate
+from relay.store.sessions import trouble
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -49,6 +50,7 @@ async def connected(dsn: str) -> AsyncIterator[Connection]:
     Raises:
         StoreUnavailable: Postgres is away.
         SchemaError: the schema cannot be brought up to date.
+        RelayError: the login may not do what was asked.
     """
     await migrate(dsn)
     try:
@@ -61,8 +63,8 @@ async def connected(dsn: str) -> AsyncIterator[Connection]:
         try:
             await connection.execute("SET timezone = 'UTC'")
             yield connection
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            raise unavailable(error) from error
+        except psycopg.Error as error:
+            raise trouble(error) from error
 
 
 def run(work: Coroutine[Any, Any, int]) -> None:

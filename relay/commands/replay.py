@@ -18,6 +18,7 @@ from relay.errors import RelayError
 from relay.filters import Condition, compile_filter
 from relay.settings import load_settings
 from relay.store import instances, replays
+from relay.store.actions import signed
 from relay.store.replays import Control, PlanRequest
 
 if TYPE_CHECKING:
@@ -134,14 +135,15 @@ async def _replay(connection: Connection, wanted: _Wanted, condition: Condition)
         _nothing(wanted, not_dead)
         return 1 if undelivered else 0
     alive = await _alive(connection)
+    who = signed(operator(), connection.info.user)
     if wanted.dry_run:
-        _show_dry_run(wanted, letters, alive[0].agent if alive else None)
+        _show_dry_run(wanted, letters, alive[0].agent if alive else None, who)
         return 0
     if not alive:
         raise RelayError(
             "No relay is running, so nobody would send them; start one with `relay serve`. Nothing was queued"
         )
-    _confirm(wanted, letters, alive[0].agent)
+    _confirm(wanted, letters, alive[0].agent, who)
     request = PlanRequest(
         request_id=uuid4(),
         requested_by=operator(),
@@ -186,21 +188,21 @@ def _nothing(wanted: _Wanted, not_dead: dict[str, str]) -> None:
         click.echo("No dead letter matches." if wanted.filter else "There are no dead letters.")
 
 
-def _show_dry_run(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str | None) -> None:
+def _show_dry_run(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str | None, who: str) -> None:
     if wanted.as_json:
         ids = [letter.delivery_id for letter in letters]
         print_json({"dryRun": True, "total": len(letters), "agentEndpoint": agent, "deliveries": ids})
         return
-    click.echo(f"{_plan_line(wanted, letters, agent or 'no relay is running')}\n" + "\n".join(_list(letters)))
+    click.echo(f"{_plan_line(wanted, letters, agent or 'no relay is running', who)}\n" + "\n".join(_list(letters)))
     click.echo("Dry run: nothing was sent.")
 
 
-def _plan_line(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str) -> str:
+def _plan_line(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str, who: str) -> str:
     pace = f"up to {wanted.rate:g}/s" if wanted.rate else "as fast as the relay allows"
     canary = f", first {wanted.canary} alone" if wanted.canary else ""
     stop = f", stop at {wanted.stop_after} failures in a row" if wanted.stop_after else ""
     count = "1 dead letter" if len(letters) == 1 else f"{len(letters)} dead letters"
-    return f"{count} → {agent} as {operator()}, {pace}{canary}{stop}"
+    return f"{count} → {agent} as {who}, {pace}{canary}{stop}"
 
 
 def _list(letters: Sequence[DeadLetter]) -> list[str]:
@@ -218,14 +220,14 @@ def _shown(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def _confirm(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str) -> None:
+def _confirm(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str, who: str) -> None:
     if wanted.yes:
         return
     if not sys.stdin.isatty():
         raise click.UsageError(
             f"{len(letters)} dead letters match. Add --yes to send them, or --dry-run to look first."
         )
-    click.echo(_plan_line(wanted, letters, agent) + "\n" + "\n".join(_list(letters)))
+    click.echo(_plan_line(wanted, letters, agent, who) + "\n" + "\n".join(_list(letters)))
     if len(letters) > 50:
         typed = click.prompt(f"Type {len(letters)} to send them", default="", show_default=False)
         if typed.strip() != str(len(letters)):

@@ -83,7 +83,7 @@ class Debrief:
         events += [
             (one.at, f"alert raised: {one.severity} {one.rule}{_after(one.at, cause_at)}") for one in self.raised
         ]
-        events += [(one.at, f"{one.operator}: {_told(one)}{_after(one.at, cause_at)}") for one in self.done]
+        events += [(one.at, f"{one.who}: {_told(one)}{_after(one.at, cause_at)}") for one in self.done]
         if self.observer.diagnosed_at is not None:
             events.append((self.observer.diagnosed_at, f"diagnosis: {self.observer.cause}"))
         story = [f"  {at:%H:%M:%S}Z  {printable(text)}" for at, text in sorted(events) if at <= self.ended_at]

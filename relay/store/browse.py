@@ -242,6 +242,7 @@ class Replayed:
 
     plan_id: int
     requested_by: str
+    login: str | None
     reason: str
     state: str
     settled_at: datetime | None
@@ -255,6 +256,7 @@ class Discarded:
 
     at: datetime
     operator: str
+    login: str | None
     reason: str
 
 
@@ -281,13 +283,13 @@ _TRIES = """
       FROM relay.attempts WHERE delivery = %(id)s ORDER BY run, number LIMIT 500
 """
 _REPLAYED = """
-    SELECT p.id, p.requested_by, p.reason, i.state, i.settled_at, p.edited_body IS NOT NULL,
+    SELECT p.id, p.requested_by, p.login, p.reason, i.state, i.settled_at, p.edited_body IS NOT NULL,
            p.state IN ('stopped', 'done')
       FROM relay.replay_items i JOIN relay.replay_plans p ON p.id = i.plan_id
      WHERE i.delivery = %(id)s ORDER BY p.id LIMIT 50
 """
 _DISCARDED = """
-    SELECT at, operator, reason FROM relay.operator_actions
+    SELECT at, operator, login, reason FROM relay.operator_actions
      WHERE action = 'discard' AND deliveries @> ARRAY[%(id)s]::bigint[] ORDER BY id LIMIT 10
 """
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import traceback
 from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -17,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
-from relay.errors import StoreUnavailable
+from relay.errors import Refused, RelayError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -197,12 +199,63 @@ async def _configure(connection: Connection) -> None:
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:
-    """`error` as an operator reads it: Postgres's first line, or what timed out."""
+    """`error` as an operator reads it: its description, or that Postgres did not answer in time."""
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
         return StoreUnavailable("Postgres did not answer in time")
-    return StoreUnavailable(f"Postgres cannot be used now: {first_line(error)}")
+    return StoreUnavailable(f"Postgres cannot be used now: {described(error)}")
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says in its first line, or its name if it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+_REFUSED = "RL001"
+"""The SQLSTATE of what the schema's own functions refuse. Their messages quote no value."""
+
+_QUOTING_CLASSES = ("22", "38", "39", "HV", "P0", "XX")
+"""Classes of SQLSTATE whose primary message may quote a value: data exceptions, other languages, RAISE, internals."""
+
+
+def described(error: BaseException) -> str:
+    """What may be logged and shown of an error, in one line: no text that a customer or an operator wrote.
+
+    DETAIL, CONTEXT and the statement are left out, since they quote rows. The primary message stays where Postgres
+    itself made it and quotes names only. Of an error that is none of Postgres's, the relay's or the system's, the
+    name and the line of code that raised it remain.
+    """
+    if isinstance(error, psycopg.Error):
+        return _described_by_postgres(error)
+    if isinstance(error, (RelayError, OSError)):
+        return _first_line(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else _name(error)
+
+
+def _described_by_postgres(error: psycopg.Error) -> str:
+    state, said = error.sqlstate, error.diag.message_primary
+    if state is None:  # the driver's own: it quotes values where it converts them
+        converts = isinstance(error, (psycopg.DataError, psycopg.ProgrammingError, psycopg.NotSupportedError))
+        return _name(error) if converts else _first_line(error)
+    raised = error.diag.source_function == "exec_stmt_raise"  # by RAISE: a trigger may quote the row
+    if said is None or (state != _REFUSED and (raised or state.startswith(_QUOTING_CLASSES))):
+        return f"{_name(error)} ({state})"
+    return next(iter(said.splitlines()), _name(error))
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), _name(error))
+
+
+def _name(error: BaseException) -> str:
+    return type(error).__name__
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what the schema's functions refuse into an error of the relay's.
+
+    Raises:
+        Refused: a function refused its arguments; the message says why.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        if error.sqlstate == _REFUSED:
+            raise Refused(described(error)) from error
+        raise

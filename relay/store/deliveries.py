@@ -323,18 +323,18 @@ async def hand_back(connection: Connection, owner: UUID) -> int:
 
 _DISCARD = """
     WITH asked AS (
-        SELECT id, deliveries FROM relay.operator_actions
-        WHERE action = 'discard' AND applied_at IS NULL ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+        SELECT w.action, a.deliveries FROM relay.discards w JOIN relay.operator_actions a ON a.id = w.action
+        WHERE w.applied_at IS NULL ORDER BY w.action LIMIT 1 FOR UPDATE OF w SKIP LOCKED
     ), discarded AS (
         UPDATE relay.deliveries d SET state = 'discarded', finished_at = now() FROM asked
         WHERE d.id = ANY(asked.deliveries) AND d.state = 'dead' RETURNING d.id
     )
-    UPDATE relay.operator_actions a
+    UPDATE relay.discards w
        SET applied_at = now(),
            result = jsonb_build_object('discarded', (SELECT count(*) FROM discarded),
-                                       'asked', coalesce(cardinality(a.deliveries), 0))
-      FROM asked WHERE a.id = asked.id
-    RETURNING a.id
+                                       'asked', coalesce(cardinality(asked.deliveries), 0))
+      FROM asked WHERE w.action = asked.action
+    RETURNING w.action
 """
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from relay.errors import SchemaError
-from relay.store.database import connection_parameters, unavailable
+from relay.store.database import connection_parameters, described, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,23 @@ _NO_TRANSACTION = "-- relay: no transaction"
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
 _LOCK_PAUSE_S = 0.5
 _RECORD = "INSERT INTO relay.schema_migrations (version, name) VALUES (%s, %s)"
+# Postgres lets PUBLIC execute every new function. Default privileges could change that only for all functions that this
+# login makes in the database, other applications' included.
+_CLOSE_FUNCTIONS = """
+    DO $$
+    DECLARE
+        open regprocedure;
+    BEGIN
+        FOR open IN
+            SELECT p.oid FROM pg_proc p
+             WHERE p.pronamespace = 'relay'::regnamespace AND pg_has_role(p.proowner, 'USAGE')
+               AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) WHERE grantee = 0)
+        LOOP
+            EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', open);
+        END LOOP;
+    END
+    $$
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +75,7 @@ def migrations() -> list[Migration]:
 async def migrate(
     dsn: str, *, roles: bool = False, tell: Callable[[Migration], None] = lambda _: None
 ) -> list[Migration]:
-    """Bring the database at `dsn` up to this version; with `roles`, create the two roles as well.
+    """Bring the database at `dsn` up to this version; with `roles`, create the three roles as well.
 
     Several relays may start at once: one works, the others wait for it. Returns the steps applied; `tell`
     hears of each before it starts.
@@ -83,8 +100,14 @@ async def migrate(
         except psycopg.OperationalError as error:
             raise unavailable(error) from error
         except psycopg.Error as error:
-            raise SchemaError(f"The database cannot be migrated: {error}") from error
+            raise SchemaError(f"The database cannot be migrated: {_said(error)}") from error
     return applied
+
+
+def _said(error: psycopg.Error) -> str:
+    """What a step says: its own exceptions name the remedy."""
+    said = error.diag.message_primary
+    return said if said and isinstance(error, psycopg.errors.RaiseException) else described(error)
 
 
 async def _check_server(connection: Connection) -> None:
@@ -152,6 +175,7 @@ async def _commits(connection: Connection, step: Migration) -> bool:
         async with connection.transaction():
             await connection.execute(_LOCK_TIMEOUT)
             await connection.execute(step.sql.encode())
+            await connection.execute(_CLOSE_FUNCTIONS)
             await connection.execute(_RECORD, (step.version, step.name))
     except psycopg.errors.LockNotAvailable:
         return False

@@ -1,18 +1,19 @@
 """Replay plans in Postgres: asked for, claimed by a relay, worked on item by item, followed by whoever watches.
 
-Operators insert: a plan with its frozen deliveries, and actions that pause, resume or stop it. Relays do
-the rest. A plan's item stands for one failed run of one delivery: once that delivery has been run again, by
-this plan or any other, the item is skipped, so that two plans that hold it send it once.
+Operators call functions of the schema, which check what they are given: one asks for a plan with its frozen
+deliveries, one pauses, resumes or stops it. Relays do the rest. A plan's item stands for one failed run of one
+delivery: once that delivery has been run again, by this plan or any other, the item is skipped, so that two plans
+that hold it send it once.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from relay.store.database import refusals
 from relay.store.deliveries import Claimed, read_claimed
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from relay.store.database import Connection
 
 CHANNEL = "relay_replay"
-_NAMED = 5
-"""So many deliveries of a plan are named in the audit; of more it says how many, and the plan holds them."""
 
 
 class PlanState(StrEnum):
@@ -47,10 +46,11 @@ class Control(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was last asked of a plan, and by whom."""
+    """What was last asked of a plan, and by whom: the operator's own name, and their database login."""
 
     control: Control
     operator: str
+    login: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,10 @@ class PlanRequest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan as it stands. What is `left` was not sent yet, or is on its way."""
+    """A plan as it stands. What is `left` was not sent yet, or is on its way.
+
+    `login` is the database login of the session that asked, None of a plan from before logins were recorded.
+    """
 
     id: int
     request_id: UUID
@@ -92,6 +95,7 @@ class Plan:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    login: str | None
 
     @property
     def left(self) -> int:
@@ -107,7 +111,7 @@ class Plan:
 plan_columns = """
     p.id, p.request_id, p.state, p.requested_by, p.reason, p.filter, p.rate, p.canary, p.stop_after,
     p.edited_body IS NOT NULL, p.total, p.delivered, p.dead, p.skipped, p.stopped_why, p.created_at,
-    p.started_at, p.finished_at
+    p.started_at, p.finished_at, p.login
 """
 
 
@@ -156,22 +160,10 @@ async def states_of(connection: Connection, delivery_ids: Sequence[str]) -> dict
 
 
 _ASK = """
-    WITH plan AS (
-        INSERT INTO relay.replay_plans
-               (request_id, requested_by, reason, filter, rate, canary, stop_after, edited_body, total)
-        VALUES (%(request_id)s, %(requested_by)s, %(reason)s, %(filter)s, %(rate)s, %(canary)s, %(stop_after)s,
-                %(edited_body)b, %(total)s)
-        ON CONFLICT (request_id) DO NOTHING
-        RETURNING id
-    ), items AS (
-        INSERT INTO relay.replay_items (plan_id, position, delivery, run)
-        SELECT plan.id, frozen.n, frozen.delivery, frozen.run
-          FROM plan, unnest(%(deliveries)s::bigint[], %(runs)s::int[]) WITH ORDINALITY AS frozen(delivery, run, n)
-    ), audit AS (
-        INSERT INTO relay.operator_actions (operator, action, plan_id, reason, details)
-        SELECT %(requested_by)s, 'replay', plan.id, %(reason)s, %(details)s::jsonb FROM plan
-    )
-    SELECT id FROM plan
+    SELECT relay.ask_replay(
+        request => %(request_id)s, operator => %(requested_by)s, reason => %(reason)s, filter => %(filter)s,
+        rate => %(rate)s::double precision, canary => %(canary)s, stop_after => %(stop_after)s,
+        edited_body => %(edited_body)b::bytea, deliveries => %(deliveries)s::bigint[], runs => %(runs)s::int[])
 """
 _BY_REQUEST = "SELECT id FROM relay.replay_plans WHERE request_id = %s"
 
@@ -185,54 +177,44 @@ async def is_known(connection: Connection, request_id: UUID) -> bool:
 async def ask(connection: Connection, request: PlanRequest, frozen: Sequence[DeadLetter]) -> int:
     """Enqueue a replay of the `frozen` dead letters and record who asked; returns the plan's id.
 
-    One statement, one transaction. Asking again with the same `request_id` changes nothing and returns the
-    plan that is there.
+    One statement, one transaction. Asking again with the same `request_id` from the same database login changes
+    nothing and returns the plan that is there.
+
+    Raises:
+        Refused: the request cannot be carried out as it is, or its id belongs to another login's replay.
     """
-    cursor = await connection.execute(
-        _ASK,
-        {
-            "request_id": request.request_id,
-            "requested_by": request.requested_by,
-            "reason": request.reason,
-            "filter": request.filter,
-            "rate": request.rate,
-            "canary": request.canary,
-            "stop_after": request.stop_after,
-            "edited_body": request.edited_body,
-            "total": len(frozen),
-            "deliveries": [letter.id for letter in frozen],
-            "runs": [letter.run for letter in frozen],
-            "details": json.dumps(_details(request, frozen)),
-        },
-    )
+    with refusals():
+        cursor = await connection.execute(
+            _ASK,
+            {
+                "request_id": request.request_id,
+                "requested_by": request.requested_by,
+                "reason": request.reason,
+                "filter": request.filter,
+                "rate": request.rate,
+                "canary": request.canary,
+                "stop_after": request.stop_after,
+                "edited_body": request.edited_body,
+                "deliveries": [letter.id for letter in frozen],
+                "runs": [letter.run for letter in frozen],
+            },
+        )
     row = await cursor.fetchone()
-    if row is None:
-        cursor = await connection.execute(_BY_REQUEST, (request.request_id,))
-        row = await cursor.fetchone()
-        assert row is not None
-    await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, str(row[0])))
+    assert row is not None
     return int(row[0])
 
 
-def _details(request: PlanRequest, frozen: Sequence[DeadLetter]) -> dict[str, object]:
-    """What the audit says of a replay beside who asked for it and why."""
-    details: dict[str, object] = {"total": len(frozen), "filter": request.filter}
-    if request.edited_body is not None:
-        details["body"] = "edited"
-    if len(frozen) <= _NAMED:
-        details["deliveries"] = [letter.delivery_id for letter in frozen]
-    return details
-
-
-_CONTROL = """
-    INSERT INTO relay.operator_actions (operator, action, plan_id, reason) VALUES (%s, %s, %s, %s)
-"""
+_CONTROL = "SELECT relay.control_replay(plan => %s, control => %s, operator => %s, reason => %s)"
 
 
 async def control(connection: Connection, plan_id: int, action: Control, *, operator: str, reason: str = "") -> None:
-    """Pause, resume or stop a plan; the relay that works on it, or the next one to look, acts on it."""
-    await connection.execute(_CONTROL, (operator, action, plan_id, reason))
-    await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, str(plan_id)))
+    """Pause, resume or stop a plan; the relay that works on it, or the next one to look, acts on it.
+
+    Raises:
+        Refused: there is no such plan.
+    """
+    with refusals():
+        await connection.execute(_CONTROL, (plan_id, action, operator, reason))
 
 
 _PLAN = f"SELECT {plan_columns} FROM relay.replay_plans p WHERE p.id = %s"  # noqa: S608
@@ -247,14 +229,23 @@ async def plan(connection: Connection, plan_id: int) -> Plan | None:
 
 _LAST_CONTROL = """
     LEFT JOIN LATERAL (
-        SELECT a.action, a.operator FROM relay.operator_actions a
+        SELECT a.action, a.operator, a.login FROM relay.operator_actions a
         WHERE a.plan_id = p.id AND a.action IN ('replay.pause', 'replay.resume', 'replay.stop')
         ORDER BY a.id DESC LIMIT 1) AS c ON true
 """
 _CLAIM = f"""
     UPDATE relay.replay_plans p
-       SET owner = %(owner)s, state = 'running', started_at = coalesce(p.started_at, now()),
-           total = (SELECT count(*) FROM relay.replay_items i WHERE i.plan_id = p.id)
+       SET started_at = coalesce(p.started_at, now()),
+           (total, state, owner, stopped_why, finished_at) = (
+               SELECT items.n, CASE WHEN fault.why IS NULL THEN 'running' ELSE 'stopped' END,
+                      CASE WHEN fault.why IS NULL THEN %(owner)s::uuid END, fault.why,
+                      CASE WHEN fault.why IS NOT NULL THEN now() END
+                 FROM (SELECT count(*) AS n FROM relay.replay_items i WHERE i.plan_id = p.id) AS items,
+              LATERAL (SELECT CASE
+                           WHEN p.edited_body IS NOT NULL AND items.n > 1
+                           THEN format('it has one edited body for %%s deliveries', items.n)
+                           WHEN NOT (p.rate > 0 AND p.rate < 'Infinity')
+                           THEN 'its rate is not a positive, finite number' END AS why) AS fault)
      WHERE p.id = (
         SELECT p.id FROM relay.replay_plans p
           {_LAST_CONTROL}
@@ -268,8 +259,10 @@ _CLAIM = f"""
 
 
 async def claim(connection: Connection, owner: UUID, *, working: Sequence[int]) -> Plan | None:
-    """Take on the oldest plan that waits: queued, resumed or stopped after a pause, left by a dead relay, or
+    """Claim the oldest plan that waits: queued, resumed or stopped after a pause, left by a dead relay, or
     `owner`'s own. None that it is `working` on, even if its own lease has run out in the meantime.
+
+    A plan that can never be sent as it is comes back `stopped`, with the reason.
     """
     cursor = await connection.execute(_CLAIM.encode(), {"owner": owner, "working": list(working)})
     row = await cursor.fetchone()
@@ -277,7 +270,7 @@ async def claim(connection: Connection, owner: UUID, *, working: Sequence[int]) 
 
 
 _CHECK = f"""
-    SELECT p.owner = %(owner)s, c.action, c.operator, {plan_columns}
+    SELECT p.owner = %(owner)s, c.action, c.operator, c.login, {plan_columns}
       FROM relay.replay_plans p {_LAST_CONTROL} WHERE p.id = %(plan)s
 """  # noqa: S608
 
@@ -288,7 +281,7 @@ async def check(connection: Connection, plan_id: int, owner: UUID) -> tuple[Plan
     row = await cursor.fetchone()
     if row is None or not row[0]:
         return None
-    return plan_of_row(row[3:]), None if row[1] is None else Asked(Control(row[1]), row[2])
+    return plan_of_row(row[4:]), None if row[1] is None else Asked(Control(row[1]), row[2], row[3])
 
 
 _NEXT = """

@@ -1,4 +1,4 @@
--- Two roles with least rights (DESIGN, 6). They cannot log in: grant them to the login that the relay or the
+-- Three roles with least rights (DESIGN, 6). They cannot log in: grant them to the login that the relay or the
 -- console uses, for example  GRANT console_operator TO maria;
 -- Run by `relay migrate --roles`, and by itself on the embedded server. Safe to run again.
 
@@ -16,28 +16,40 @@ BEGIN
 END
 $$;
 
--- The relay: works on its own tables, adds facts and retires old ones; creates and alters nothing.
-GRANT USAGE ON SCHEMA relay TO relay_service;
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA relay TO relay_service;
-REVOKE INSERT, UPDATE, DELETE ON relay.schema_migrations FROM relay_service;
+GRANT USAGE ON SCHEMA relay TO relay_service, console_operator, console_reader;
+
+-- All three read everything. These functions only compute; queries call them with the caller's rights.
+GRANT SELECT ON ALL TABLES IN SCHEMA relay TO relay_service, console_operator, console_reader;
+GRANT SELECT ON dashboard_facts TO relay_service, console_operator, console_reader;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA relay FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION relay.whole(text), relay.tally(text, jsonb, jsonb), relay.payload(bytea)
+    TO relay_service, console_operator, console_reader;
+
+-- The relay: works on its own tables, adds facts and retires old ones; creates and alters nothing. Of a replay plan it
+-- writes how far it got, never who asked for what.
+GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA relay TO relay_service;
+REVOKE INSERT, UPDATE, DELETE ON relay.schema_migrations, relay.fact_tables, relay.operator_actions FROM relay_service;
+REVOKE INSERT, UPDATE ON relay.replay_plans, relay.replay_items FROM relay_service;
+GRANT UPDATE (state, owner, stopped_why, started_at, finished_at, total, delivered, dead, skipped)
+    ON relay.replay_plans TO relay_service;
+GRANT UPDATE (state, settled_at) ON relay.replay_items TO relay_service;
+REVOKE INSERT, DELETE ON relay.discards FROM relay_service;
 GRANT SELECT, INSERT, DELETE ON dashboard_facts TO relay_service;
-GRANT USAGE ON ALL SEQUENCES IN SCHEMA relay TO relay_service;
 
--- The console: reads everything, asks for replays, leaves actions. It cannot touch a delivery or a fact.
-GRANT USAGE ON SCHEMA relay TO console_operator;
-GRANT SELECT ON ALL TABLES IN SCHEMA relay TO console_operator;
-GRANT SELECT ON dashboard_facts TO console_operator;
-GRANT INSERT (request_id, requested_by, reason, filter, rate, canary, stop_after, edited_body, total)
-    ON relay.replay_plans TO console_operator;
-GRANT INSERT (plan_id, position, delivery, run) ON relay.replay_items TO console_operator;
-GRANT INSERT (operator, action, plan_id, deliveries, reason, details) ON relay.operator_actions TO console_operator;
+-- Replays, discards and the audit are written through functions that check: by the console (without --read-only), and
+-- by the relay for its automatic replays. Neither can touch a row of theirs afterwards.
+REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA relay FROM console_operator, console_reader;
+GRANT EXECUTE ON FUNCTION
+    relay.ask_replay(uuid, text, text, text, double precision, integer, integer, bytea, bigint[], integer[]),
+    relay.control_replay(bigint, text, text, text),
+    relay.ask_discard(bigint[], text, text),
+    relay.record_action(text, text, text, jsonb)
+    TO relay_service, console_operator;
 
--- The console with --read-only: reads, and nothing else.
-GRANT USAGE ON SCHEMA relay TO console_reader;
-GRANT SELECT ON ALL TABLES IN SCHEMA relay TO console_reader;
-GRANT SELECT ON dashboard_facts TO console_reader;
+-- The tables' own ids need no right to a sequence.
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA relay FROM relay_service, console_operator, console_reader;
 
--- dashboard_facts may be somebody else's: in a schema of its own, its ids from a sequence.
+-- dashboard_facts may belong to another application: in a schema of its own, its ids from a sequence.
 DO $$
 DECLARE
     own regclass;

@@ -10,7 +10,7 @@ import psycopg
 
 from relay.errors import RelayError, SchemaError, StoreUnavailable
 from relay.printable import printable
-from relay.store.database import SILENCE_S, connection_parameters, first_line, no_longer_than, unavailable
+from relay.store.database import SILENCE_S, connection_parameters, described, no_longer_than, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,13 +50,18 @@ async def open_session(
     return connection
 
 
-_NO_TABLES = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName)
+_NO_TABLES = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.InvalidSchemaName,
+)
 
 
 def trouble(error: psycopg.Error | OSError) -> RelayError:
-    """What a session met with, as an operator reads it and can act on it, fit for a terminal: it may quote a value."""
+    """What a session met with, as an operator reads it and can act on it, fit for a terminal: it may quote a name."""
     if isinstance(error, _NO_TABLES):
         return SchemaError("The relay's tables are not there, or of another version: run `relay migrate`")
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return RelayError(f"This role of Postgres may not do that: {printable(first_line(error))}")
+        return RelayError(f"This role of Postgres may not do that: {printable(described(error))}")
     return StoreUnavailable(printable(str(unavailable(error))))
