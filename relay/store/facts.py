@@ -76,8 +76,9 @@ _TALLIES = """
         SELECT w.n, f.fact_type, t.success, t.attempts, t.final_status, t.slot, w.sign * t.facts, w.sign * t.duration_ms
           FROM parts w
           JOIN dashboard_facts f ON f.recorded_at >= w.first AND f.recorded_at < w.last
-         CROSS JOIN LATERAL relay.tally(f.fact_type, f.value::jsonb, f.metadata::jsonb) t
+         CROSS JOIN LATERAL relay.tally(f.fact_type, relay.json_or_null(f.value), relay.json_or_null(f.metadata)) t
          WHERE f.fact_type = ANY(%(rolled_up)s) AND NOT t.test
+           AND (f.value IS NULL OR relay.json_or_null(f.value) IS NOT NULL)
     )
     SELECT n, fact_type, success, attempts, final_status, slot, sum(facts)::bigint, sum(duration_ms)::bigint
       FROM tallies GROUP BY 1, 2, 3, 4, 5, 6 HAVING sum(facts) > 0

@@ -43,7 +43,8 @@ _NOW = f"""
                 WHERE state IN ('received', 'forwarding') AND customer AND NOT test) AS waiting),
            (SELECT extract(epoch FROM now() - max({instances.HEARD_AT}))::float8 FROM relay.instances),
            (SELECT recorded_at FROM dashboard_facts
-             WHERE fact_type = 'support.webhook.dead_letter' AND coalesce(metadata::jsonb ->> 'test', '') <> 'true'
+             WHERE fact_type = 'support.webhook.dead_letter'
+               AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
              ORDER BY recorded_at DESC LIMIT 1)
 """  # noqa: S608 - constants
 _AGENT_FAILING = """
@@ -55,9 +56,9 @@ _AGENT_FAILING = """
                        AND value ->> 'target' = 'agent') AS probes) AS seen
 """
 
-_FAILED_SO = """coalesce(f.value::jsonb ->> 'success', '') <> 'true'
-           AND coalesce(f.value::jsonb ->> 'finalStatus', '') = s.final_status
-           AND coalesce(f.metadata::jsonb ->> 'test', '') <> 'true'"""
+_FAILED_SO = """coalesce(relay.json_or_null(f.value) ->> 'success', '') <> 'true'
+           AND coalesce(relay.json_or_null(f.value) ->> 'finalStatus', '') = s.final_status
+           AND coalesce(relay.json_or_null(f.metadata) ->> 'test', '') <> 'true'"""
 # From the minutes' roll-ups of two hours, and only if a spell goes back to where they begin from those of the hours;
 # the first and the last minute of each are then looked into, for the very moment.
 _SPELLS = f"""
@@ -220,7 +221,8 @@ _LAST_SUCCESS = """
     SELECT recorded_at FROM dashboard_facts
      WHERE fact_type = 'support.webhook.retry' AND recorded_at >= %(minute)s
        AND recorded_at < %(minute)s::timestamptz + interval '1 minute'
-       AND value::jsonb ->> 'success' = 'true' AND coalesce(metadata::jsonb ->> 'test', '') <> 'true'
+       AND relay.json_or_null(value) ->> 'success' = 'true'
+       AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
      ORDER BY recorded_at DESC LIMIT 1
 """
 

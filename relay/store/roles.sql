@@ -22,14 +22,16 @@ GRANT USAGE ON SCHEMA relay TO relay_service, console_operator, console_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA relay TO relay_service, console_operator, console_reader;
 GRANT SELECT ON dashboard_facts TO relay_service, console_operator, console_reader;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA relay FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION relay.whole(text), relay.tally(text, jsonb, jsonb), relay.payload(bytea)
+GRANT EXECUTE ON FUNCTION relay.whole(text), relay.tally(text, jsonb, jsonb), relay.payload(bytea),
+    relay.json_or_null(jsonb), relay.json_or_null(json), relay.json_or_null(text)
     TO relay_service, console_operator, console_reader;
 
 -- The relay: works on its own tables, adds facts and retires old ones; creates and alters nothing. Of a replay plan it
 -- writes how far it got, never who asked for what.
 GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA relay TO relay_service;
 REVOKE INSERT, UPDATE, DELETE ON relay.schema_migrations, relay.fact_tables, relay.operator_actions FROM relay_service;
-REVOKE INSERT, UPDATE ON relay.replay_plans, relay.replay_items FROM relay_service;
+REVOKE INSERT, UPDATE ON relay.replay_plans FROM relay_service;
+REVOKE INSERT, UPDATE, DELETE ON relay.replay_items FROM relay_service;
 GRANT UPDATE (state, owner, stopped_why, started_at, finished_at, total, delivered, dead, skipped)
     ON relay.replay_plans TO relay_service;
 GRANT UPDATE (state, settled_at) ON relay.replay_items TO relay_service;

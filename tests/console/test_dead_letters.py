@@ -344,7 +344,7 @@ async def test_a_running_replay_is_paused_resumed_and_stopped(
         await seen.press("p")
         await seen.shows("running")
         await seen.press("x")
-        await seen.shows("Stopped: stopped by maria")
+        await seen.shows("Stopped: stopped by maria (login: postgres)")
         assert 0 < dead(rows) < waiting
     actions = rows("SELECT action FROM relay.operator_actions WHERE operator = 'maria' ORDER BY id")
     assert actions == ["replay", "replay.pause", "replay.resume", "replay.stop"]
@@ -380,7 +380,10 @@ async def test_a_discard_needs_a_reason_and_is_recorded(incident: RunningRelay, 
         await seen.type("spam from a bot")
         await seen.press("enter")
         await seen.shows(f"all {ALL - 1}")
-    (row,) = rows("SELECT operator, reason, result IS NOT NULL FROM relay.operator_actions WHERE action = 'discard'")
+    (row,) = rows(
+        "SELECT a.operator, a.reason, d.result IS NOT NULL "
+        "FROM relay.operator_actions a JOIN relay.discards d ON d.action = a.id"
+    )
     assert row == ("maria", "spam from a bot", True)
     assert rows.one("SELECT count(*) FROM relay.deliveries WHERE state = 'discarded'") == 1
 

@@ -48,7 +48,7 @@ async def test_the_entry_holds_all_the_evidence_that_the_runbook_lists(
         "Notify: Engineering Manager, AI-Customer lane (draft generation is affected), CEO", "Filed by: jonas",
         "Said: please look", "success-rate-p0", "escalate-dlq", "25 open; 25 in 1 h", "| 25 | 503 |",
         "Success rate: 0.00 % in 15 min", "Agent SDK /health: FAILED (503)", "Webhook failed, dead-lettered",
-        "| maria | discard | tried \\| that |",
+        "| maria (login: postgres) | discard | tried \\| that |",
         "| open | status | error | oldest died | newest died |", "High Retry Rate: ", "docs/runbooks/support_outage.md",
     ):  # fmt: skip
         assert wanted in text, wanted

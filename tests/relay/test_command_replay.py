@@ -335,7 +335,8 @@ async def test_ctrl_c_stops_what_was_not_sent_yet(
     await until(lambda: len(dead(rows)) == 2)
     os.kill(screen.process.pid, signal.SIGINT)
     assert await screen.leaves() == 1
-    assert f"stopped (stopped by {getpass.getuser()}): 1 delivered, 0 dead again, 2 not sent of 3" in screen.shown
+    stopped = f"stopped (stopped by {getpass.getuser()} (login: postgres))"
+    assert f"{stopped}: 1 delivered, 0 dead again, 2 not sent of 3" in screen.shown
     assert len(dead(rows)) == 2
 
 

@@ -162,7 +162,7 @@ async def test_a_stopped_plan_leaves_the_rest_dead_for_another_one(
     await operator.settles(plan_id, 2)
     await operator.steer(plan_id, Control.STOP)
     plan = await operator.reaches(plan_id, PlanState.STOPPED)
-    assert plan.stopped_why == "stopped by maria"
+    assert plan.stopped_why == "stopped by maria (login: postgres)"
     assert plan.left > 0
     dead = rows("SELECT delivery_id FROM relay.deliveries WHERE state = 'dead' ORDER BY id")
     assert (await operator.reaches(await operator.ask(*dead), PlanState.DONE)).delivered == len(dead)

@@ -180,9 +180,7 @@ async def test_a_discard_takes_dead_letters_out_of_the_queue_and_says_how_many(
     assert rows("SELECT id, state FROM relay.deliveries ORDER BY id") == [
         (dead, "discarded"), (kept, "dead"), (delivered, "delivered"),
     ]  # fmt: skip
-    assert rows("SELECT applied_at IS NOT NULL, result FROM relay.operator_actions") == [
-        (True, {"discarded": 1, "asked": 3})
-    ]
+    assert rows("SELECT applied_at IS NOT NULL, result FROM relay.discards") == [(True, {"discarded": 1, "asked": 3})]
     assert await apply_discards(connection) == 0
 
 
@@ -194,7 +192,7 @@ async def test_a_discard_of_nothing_is_applied_and_discards_nothing(
     rows(_DISCARD, (deliveries,))
     assert await apply_discards(connection) == 1
     assert rows("SELECT state FROM relay.deliveries") == ["dead"]
-    assert rows("SELECT result FROM relay.operator_actions") == [{"discarded": 0, "asked": 0}]
+    assert rows("SELECT result FROM relay.discards") == [{"discarded": 0, "asked": 0}]
 
 
 async def test_other_actions_of_operators_are_no_discards(connection: Connection, plant: Plant, rows: Rows) -> None:

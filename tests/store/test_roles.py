@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from relay.filters import compile_filter
-from relay.store import overview, replays
+from relay.store import actions, overview, replays
 from relay.store.database import connection_parameters
 from relay.store.migrate import migrate
 from relay.store.replays import Control, PlanRequest
@@ -53,11 +53,8 @@ async def deliver_fail_replay_and_discard(
         first, second = await replays.matching(connection, compile_filter("state:dead"))
         plan = await replays.ask(connection, PlanRequest(uuid4(), "maria", canary=1, rate=50), [first])
         await until(lambda: rows("SELECT 1 FROM relay.replay_plans WHERE id = %s AND state = 'done'", (plan,)))
-        await connection.execute(
-            "INSERT INTO relay.operator_actions (operator, action, deliveries) VALUES ('maria', 'discard', %s)",
-            ([second.id],),
-        )
-        await until(lambda: rows("SELECT 1 FROM relay.operator_actions WHERE applied_at IS NOT NULL"))
+        await actions.discard(connection, [second.id], "maria", "spam")
+        await until(lambda: rows("SELECT 1 FROM relay.discards WHERE applied_at IS NOT NULL"))
     assert rows("SELECT state FROM relay.deliveries ORDER BY id") == ["delivered", "delivered", "discarded"]
     await until(lambda: rows("SELECT 1 FROM relay.log"))
 
@@ -160,10 +157,14 @@ _TAMPERING = [
     "INSERT INTO relay.duties VALUES ('probes', gen_random_uuid(), 'infinity')",
     "CREATE TABLE relay.own (n int)",
     "DROP TABLE relay.attempts",
+    "INSERT INTO relay.replay_plans (request_id, requested_by) VALUES (gen_random_uuid(), 'maria')",
+    "INSERT INTO relay.replay_items (plan_id, position, delivery, run) VALUES (1, 1, 1, 1)",
+    "INSERT INTO relay.operator_actions (operator, action) VALUES ('maria', 'discard')",
 ]
 _ASKING = [
-    "INSERT INTO relay.replay_plans (request_id, requested_by) VALUES (gen_random_uuid(), 'maria')",
-    "INSERT INTO relay.operator_actions (operator, action) VALUES ('maria', 'discard')",
+    "SELECT relay.ask_replay(gen_random_uuid(), 'm', '', '', NULL, 0, 0, NULL, '{}', '{}')",
+    "SELECT relay.ask_discard('{}', 'm', '')",
+    "SELECT relay.record_action('m', 'note', '', '{}')",
 ]
 
 

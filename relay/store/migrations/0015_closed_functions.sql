@@ -9,12 +9,38 @@ CREATE TABLE relay.fact_tables (
 );
 INSERT INTO relay.fact_tables VALUES ('dashboard_facts'::regclass);
 
+-- The functions that queries call have no search_path of their own, so that Postgres can inline them. Each operator and
+-- function in them is therefore given arguments of exactly the types that Postgres's own has: those win over any that
+-- another login makes in a schema of the caller's search_path.
 -- `[.]`, not `\.`: what a backslash means in a string is a setting of the caller's session.
 CREATE OR REPLACE FUNCTION relay.whole(figure text) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT CASE WHEN figure ~ '^[0-9]{1,12}([.][0-9]{1,20})?$' THEN round(figure::numeric)::bigint ELSE 0 END
+    SELECT CASE WHEN figure ~ '^[0-9]{1,12}([.][0-9]{1,20})?$'::text THEN round(figure::numeric)::bigint ELSE 0 END
 $$;
 
--- A column's text as jsonb; NULL where it is no JSON, or JSON that jsonb refuses.
+CREATE OR REPLACE FUNCTION relay.tally(fact_type text, fact jsonb, metadata jsonb)
+    RETURNS TABLE (test boolean, success boolean, attempts integer, final_status text, slot smallint, facts bigint, duration_ms bigint)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(metadata ->> 'test'::text, '') = 'true'::text,
+           coalesce(fact ->> 'success'::text, '') = 'true'::text,
+           least(relay.whole(fact ->> 'attempts'::text), 1000)::integer,
+           left(coalesce(fact ->> 'finalStatus'::text, fact ->> 'reason'::text, ''), 100),
+           floor(8::float8 * ln((relay.whole(fact ->> 'durationMs'::text) + 1::bigint)::float8) / ln(2::float8))::smallint,
+           CASE WHEN fact_type = 'support.webhook.rejected'::text
+                THEN greatest(relay.whole(fact ->> 'count'::text), 1) ELSE 1 END,
+           relay.whole(fact ->> 'durationMs'::text)
+$$;
+
+CREATE OR REPLACE FUNCTION relay.payload(body bytea) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN convert_from(body, 'UTF8'::name)::jsonb;
+EXCEPTION WHEN OTHERS THEN
+    RETURN NULL;
+END
+$$;
+
+-- A column's value as jsonb, whichever of these types the column has; NULL where it is no JSON, or JSON that jsonb
+-- refuses.
+CREATE FUNCTION relay.json_or_null(given jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT given';
 CREATE FUNCTION relay.json_or_null(given text) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
     RETURN given::jsonb;
@@ -22,6 +48,8 @@ EXCEPTION WHEN OTHERS THEN
     RETURN NULL;
 END
 $$;
+CREATE FUNCTION relay.json_or_null(given json) RETURNS jsonb LANGUAGE sql IMMUTABLE AS
+    'SELECT relay.json_or_null(given::text)';
 
 -- Whether facts of other column types can be counted: json, text or a domain in place of jsonb, an enum as the type, a
 -- date as the time. False where a column is missing or has any other type.
@@ -43,6 +71,8 @@ $$;
 
 -- The first statement is the usual one. The second one reads columns by their output functions (`format`), which are
 -- Postgres's own for every type that `facts_are_readable` knows; a cast could be the table owner's.
+-- The trigger that fires must have its rows in a transition table named `changed`: where it has none, that name could be
+-- a table of the session's own. Such a trigger may be older than the closing of these functions.
 -- Times outside the years 1 to 9999 belong to no window, and some of them do not fit a timestamptz.
 CREATE OR REPLACE FUNCTION relay.roll_up() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -56,7 +86,10 @@ BEGIN
        AND (a.attname IN ('value', 'metadata') AND a.atttypid = 'jsonb'::regtype
             OR a.attname = 'fact_type' AND a.atttypid IN ('text'::regtype, 'varchar'::regtype)
             OR a.attname = 'recorded_at' AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype));
-    IF sign IS NULL THEN
+    IF sign IS NULL OR NOT EXISTS (
+        SELECT FROM pg_trigger t
+         WHERE t.tgrelid = TG_RELID AND t.tgname = TG_NAME AND 'changed' IN (t.tgnewtable, t.tgoldtable)
+    ) THEN
         RETURN NULL;
     ELSIF usual THEN
         WITH tallied AS (
@@ -87,11 +120,13 @@ BEGIN
             SELECT date_trunc('minute', c.recorded_at) AS minute, rtrim(format('%s', c.fact_type)) AS fact_type, t.test, t.success, t.attempts,
                    t.final_status, t.slot, sign * sum(t.facts) AS facts, sign * sum(t.duration_ms) AS duration_ms
               FROM changed c
-             CROSS JOIN LATERAL relay.tally(rtrim(format('%s', c.fact_type)), relay.json_or_null(format('%s', c.value)),
+             CROSS JOIN LATERAL (SELECT relay.json_or_null(format('%s', c.value)) AS value OFFSET 0) AS parsed
+             CROSS JOIN LATERAL relay.tally(rtrim(format('%s', c.fact_type)), parsed.value,
                                             relay.json_or_null(format('%s', c.metadata))) t
              WHERE rtrim(format('%s', c.fact_type)) IN ('support.webhook.retry', 'support.webhook.dead_letter', 'support.webhook.replay',
                                    'support.webhook.rejected')
                AND c.recorded_at BETWEEN '0001-01-01' AND '9999-12-31'
+               AND (parsed.value IS NOT NULL OR c.value IS NULL)
              GROUP BY 1, 2, 3, 4, 5, 6, 7
         ), of_minutes AS (
             INSERT INTO relay.minutes AS m
@@ -114,7 +149,7 @@ $$;
 CREATE OR REPLACE FUNCTION relay.forget_minutes() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF EXISTS (SELECT FROM relay.fact_tables WHERE facts = TG_RELID) THEN
+    IF TG_OP = 'TRUNCATE' AND EXISTS (SELECT FROM relay.fact_tables WHERE facts = TG_RELID) THEN
         DELETE FROM relay.minutes;
         DELETE FROM relay.hours;
     END IF;
@@ -141,14 +176,14 @@ $$;
 CREATE OR REPLACE FUNCTION relay.forget_dead() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF TG_RELID = to_regclass('relay.deliveries') THEN
+    IF TG_OP = 'TRUNCATE' AND TG_RELID = to_regclass('relay.deliveries') THEN
         DELETE FROM relay.dead_causes;
     END IF;
     RETURN NULL;
 END
 $$;
 
--- Queries call these three with the caller's rights, so each role that reads the tables may do so.
+-- Queries call these with the caller's rights, so each role that reads the tables may do so.
 DO $$
 DECLARE
     reader text;
@@ -158,8 +193,8 @@ BEGIN
           FROM pg_class c, aclexplode(c.relacl) AS granted JOIN pg_roles r ON r.oid = granted.grantee
          WHERE c.oid IN ('relay.minutes'::regclass, 'relay.deliveries'::regclass) AND granted.privilege_type = 'SELECT'
     LOOP
-        EXECUTE 'GRANT EXECUTE ON FUNCTION relay.whole(text), relay.tally(text, jsonb, jsonb), relay.payload(bytea) TO '
-             || reader;
+        EXECUTE 'GRANT EXECUTE ON FUNCTION relay.whole(text), relay.tally(text, jsonb, jsonb), relay.payload(bytea), '
+                'relay.json_or_null(jsonb), relay.json_or_null(json), relay.json_or_null(text) TO ' || reader;
         EXECUTE 'GRANT SELECT ON relay.fact_tables TO ' || reader;
     END LOOP;
 END

@@ -225,7 +225,8 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'relay_service') THEN
         REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON relay.operator_actions FROM relay_service;
-        REVOKE INSERT, UPDATE ON relay.replay_plans, relay.replay_items FROM relay_service;
+        REVOKE INSERT, UPDATE ON relay.replay_plans FROM relay_service;
+        REVOKE INSERT, UPDATE, DELETE ON relay.replay_items FROM relay_service;
         REVOKE ALL ON ALL SEQUENCES IN SCHEMA relay FROM relay_service;
     END IF;
 END

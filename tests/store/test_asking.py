@@ -1,0 +1,269 @@
+"""What operators ask for goes through functions that check it; the audit is signed with the login and never changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from relay.errors import Refused
+from relay.filters import compile_filter
+from relay.store import actions, browse, replays
+from relay.store.deliveries import apply_discards
+from relay.store.migrate import migrate, migrations
+from relay.store.replays import Control, PlanRequest
+from tests.servers import Rows
+from tests.store.attacks import Target, target_on, tried
+from tests.store.plant import Plant
+from tests.store.test_roles import connected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from relay.store.replays import DeadLetter
+
+REQUEST = UUID(int=7)
+
+
+@pytest.fixture
+def target(any_postgres: str) -> Iterator[Target]:
+    """A migrated database with a history, on each PostgreSQL."""
+    with target_on(any_postgres) as made:
+        yield made
+
+
+def name_of(dsn: str) -> str:
+    return str(psycopg.conninfo.conninfo_to_dict(dsn)["user"])
+
+
+_GIVEN: dict[str, str] = {
+    "request": "gen_random_uuid()", "operator": "'maria'", "reason": "''", "filter": "''", "rate": "5", "canary": "1",
+    "stop_after": "3", "edited_body": "NULL", "deliveries": "ARRAY[1]", "runs": "ARRAY[1]",
+}  # fmt: skip
+
+
+def ask_with(**given: str) -> str:
+    return f"SELECT relay.ask_replay({', '.join(f'{name} => {value}' for name, value in (_GIVEN | given).items())})"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"request": "NULL"}, "request id"),
+        ({"edited_body": "'{}'", "deliveries": "ARRAY[1, 2]", "runs": "ARRAY[1, 1]"}, "exactly one delivery"),
+        ({"edited_body": "'{}'", "deliveries": "'{}'", "runs": "'{}'"}, "exactly one delivery"),
+        ({"edited_body": "convert_to(repeat('x', 67108865), 'UTF8')"}, "64 MiB"),
+        *(({"rate": f"'{rate}'"}, "positive, finite") for rate in ("NaN", "Infinity", "-Infinity", "-1", "0")),
+        *(({"canary": canary}, "canary") for canary in ("-1", "NULL")),
+        *(({"stop_after": limit}, "limit of failures") for limit in ("-1", "NULL")),
+        ({"deliveries": "ARRAY[1, 2]"}, "one run for each"),
+        ({"deliveries": "NULL"}, "one run for each"),
+        ({"runs": "NULL"}, "one run for each"),
+        ({"runs": "ARRAY[0]"}, "positive number"),
+        ({"runs": "ARRAY[NULL]::int[]"}, "positive number"),
+        ({"deliveries": "ARRAY[0]"}, "positive number"),
+        ({"deliveries": "ARRAY[NULL]::bigint[]"}, "positive number"),
+        ({"deliveries": "ARRAY[9999]"}, "1 of the 1 deliveries do not exist"),
+        ({"deliveries": "ARRAY[1, 1]", "runs": "ARRAY[1, 1]"}, "named twice"),
+        ({"deliveries": "ARRAY[[1], [2]]", "runs": "ARRAY[1, 1]"}, "list of row ids"),
+    ],
+)
+def test_a_replay_that_cannot_be_carried_out_is_refused_with_the_reason(
+    target: Target, given: dict[str, str], why: str
+) -> None:
+    before = target.stored()
+    error = tried(target.login("console_operator"), ask_with(**given))
+    assert error is not None
+    assert error.sqlstate == "RL001"
+    assert error.diag.message_primary is not None
+    assert why in error.diag.message_primary
+    assert target.stored() == before
+
+
+def test_a_replay_without_limits_is_accepted(target: Target) -> None:
+    assert tried(target.login("console_operator"), ask_with(rate="NULL", canary="0", stop_after="0")) is None
+
+
+async def letters_of(target: Target) -> list[DeadLetter]:
+    async with connected(target.dsn) as connection:
+        return await replays.matching(connection, compile_filter(""))
+
+
+async def test_asked_again_by_the_same_login_it_is_the_same_plan_and_another_login_is_refused(target: Target) -> None:
+    letters = await letters_of(target)
+    request = PlanRequest(REQUEST, "maria")
+    mine, other = target.login("console_operator"), target.login("console_operator")
+    async with connected(mine) as connection:
+        plan = await replays.ask(connection, request, letters)
+        assert await replays.ask(connection, request, letters) == plan
+        assert await replays.ask(connection, request, []) == plan
+    async with connected(other) as connection:
+        with pytest.raises(Refused, match="another login"):
+            await replays.ask(connection, request, letters)
+        await replays.control(connection, plan, Control.PAUSE, operator="jonas")
+    assert target.rows("SELECT count(*) FROM relay.replay_items WHERE plan_id = %s", (plan,)) == [len(letters)]
+    async with connected(target.dsn) as connection:
+        found = await replays.plan(connection, plan)
+        newest = await actions.newest(connection, 2)
+        detail = await browse.detail(connection, letters[0].id)
+    assert found is not None
+    assert found.login == name_of(mine)
+    assert [(one.operator, one.login, one.action) for one in newest] == [
+        ("jonas", name_of(other), "replay.pause"), ("maria", name_of(mine), "replay"),
+    ]  # fmt: skip
+    assert newest[1].who == f"maria (login: {name_of(mine)})"
+    assert detail is not None
+    assert detail.replays[-1].login == name_of(mine)
+
+
+@pytest.mark.parametrize(("control", "plan"), [("replay.stop", 999), ("discard", 1), ("replay", 1), ("NULL", 1)])
+def test_only_a_plan_that_exists_is_controlled_and_only_by_the_three_controls(
+    target: Target, control: str, plan: int
+) -> None:
+    given = control if control == "NULL" else f"'{control}'"
+    error = tried(target.login("console_operator"), f"SELECT relay.control_replay({plan}, {given}, 'maria', '')")
+    assert error is not None
+    assert error.sqlstate == "RL001"
+
+
+@pytest.mark.parametrize("action", ["discard", "replay", "replay.stop", "replay.pause", "", "note\n", "anything"])
+async def test_only_known_actions_are_recorded(target: Target, action: str) -> None:
+    async with connected(target.login("console_operator")) as connection:
+        with pytest.raises(Refused, match="no action"):
+            await actions.record(connection, "maria", action, "", {})
+        with pytest.raises(Refused, match="16 KiB"):
+            await actions.record(connection, "maria", "note", "", {"a": "x" * 20_000})
+        await actions.record(connection, "maria", "note", "looked at it", {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("typed", "stored"),
+    [
+        ("maria\x1b]52;c;x\x07", "maria�]52;c;x�"),
+        ("maria\n(CEO)\u202e\u200b\x9b", "maria�(CEO)���"),
+        ("m" * 500, "m" * 99 + "…"),
+        ("  maria  ", "maria"),
+        ("Ünïcode 張", "Ünïcode 張"),
+    ],
+)
+async def test_a_name_is_stored_clean_and_capped(target: Target, typed: str, stored: str) -> None:
+    for dsn in (target.login("console_operator"), target.dsn):
+        async with connected(dsn) as connection:
+            await actions.record(connection, typed, "note", typed, {})
+            await replays.ask(connection, PlanRequest(uuid4(), typed), [])
+    target.rows("INSERT INTO relay.operator_actions (operator, action) VALUES (%s, 'note')", (typed,))
+    names = target.rows("SELECT DISTINCT operator FROM relay.operator_actions WHERE id > 1")
+    assert names == target.rows("SELECT DISTINCT requested_by FROM relay.replay_plans WHERE id > 1") == [stored]
+
+
+@pytest.mark.parametrize("name", ["", "   ", None])
+def test_an_action_without_a_name_is_the_logins(target: Target, name: str | None) -> None:
+    dsn = target.login("console_operator")
+    Rows(dsn)("SELECT relay.record_action(%s, 'note', NULL, NULL)", (name,))
+    assert target.rows.one("SELECT operator, reason FROM relay.operator_actions WHERE action = 'note'") == (
+        name_of(dsn), "",
+    )  # fmt: skip
+
+
+def test_the_login_cannot_be_chosen_not_even_by_the_owner(target: Target) -> None:
+    target.rows("INSERT INTO relay.operator_actions (operator, action, login) VALUES ('maria', 'note', 'maria')")
+    target.rows(
+        "INSERT INTO relay.replay_plans (request_id, requested_by, login) VALUES (gen_random_uuid(), 'maria', 'maria')"
+    )
+    assert set(target.rows("SELECT login FROM relay.operator_actions")) == {"postgres"}
+    assert set(target.rows("SELECT login FROM relay.replay_plans")) == {"postgres"}
+
+
+def test_the_login_is_that_of_the_session_whatever_role_it_takes(target: Target) -> None:
+    dsn = target.login("console_operator")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SET ROLE console_operator")
+        connection.execute("SELECT relay.record_action('maria', 'note', '', '{}')")
+    assert target.rows.one("SELECT login FROM relay.operator_actions WHERE action = 'note'") == name_of(dsn)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE relay.operator_actions SET operator = 'somebody else'",
+        "UPDATE relay.operator_actions SET reason = '' WHERE false",
+        "DELETE FROM relay.operator_actions",
+        "TRUNCATE relay.operator_actions",
+        (
+            "INSERT INTO relay.operator_actions (id, operator, action) OVERRIDING SYSTEM VALUE VALUES (1, 'm', 'note') "
+            "ON CONFLICT (id) DO UPDATE SET operator = excluded.operator"
+        ),
+    ],
+)
+def test_the_audit_is_append_only_for_the_owner_too(target: Target, change: str) -> None:
+    before = target.stored()
+    error = tried(target.dsn, change)
+    assert error is not None
+    assert error.diag.message_primary is not None
+    assert "append-only" in error.diag.message_primary
+    assert target.stored() == before
+
+
+_OLD = [
+    "INSERT INTO relay.operator_actions (operator, action, deliveries) VALUES ('maria', 'discard', '{1}')",
+    (
+        "INSERT INTO relay.operator_actions (operator, action, deliveries, applied_at, result) "
+        "VALUES ('maria', 'discard', '{2}', now(), '{\"discarded\": 1, \"asked\": 1}')"
+    ),
+    "INSERT INTO relay.replay_plans (request_id, requested_by) VALUES ('00000000-0000-0000-0000-000000000007', 'm')",
+    "GRANT USAGE ON SCHEMA relay TO relay_service, console_operator, console_reader",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA relay TO relay_service",
+    "GRANT USAGE ON ALL SEQUENCES IN SCHEMA relay TO relay_service",
+    "GRANT SELECT ON ALL TABLES IN SCHEMA relay TO console_operator, console_reader",
+    "GRANT SELECT ON dashboard_facts TO relay_service, console_operator, console_reader",
+    "GRANT INSERT, DELETE ON dashboard_facts TO relay_service",
+    (
+        "GRANT INSERT (request_id, requested_by, reason, filter, rate, canary, stop_after, edited_body, total) "
+        "ON relay.replay_plans TO console_operator"
+    ),
+    "GRANT INSERT (plan_id, position, delivery, run) ON relay.replay_items TO console_operator",
+    (
+        "GRANT INSERT (operator, action, plan_id, deliveries, reason, details) ON relay.operator_actions "
+        "TO console_operator"
+    ),
+]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["migrated", "and roles.sql run again"])
+async def test_an_installation_of_before_keeps_its_rows_and_loses_the_old_rights(
+    any_dsn: str, monkeypatch: pytest.MonkeyPatch, *, again: bool
+) -> None:
+    old = [step for step in migrations() if step.version <= 14]
+    monkeypatch.setattr("relay.store.migrate.migrations", lambda: old)
+    await migrate(any_dsn)
+    monkeypatch.undo()
+    rows = Rows(any_dsn)
+    if not rows("SELECT 1 FROM pg_roles WHERE rolname = 'console_reader'"):
+        rows("CREATE ROLE relay_service; CREATE ROLE console_operator; CREATE ROLE console_reader")
+    Plant(rows).delivery("dead", delivery_id="open")
+    for statement in _OLD:
+        rows(statement)
+    await migrate(any_dsn, roles=again)
+    target = Target(any_dsn)
+    operator, service, reader = (target.login(role) for role in ("console_operator", "relay_service", "console_reader"))
+    try:
+        assert rows("SELECT operator, login, action FROM relay.operator_actions ORDER BY id") == [
+            ("maria", None, "discard"), ("maria", None, "discard"),
+        ]  # fmt: skip
+        assert rows("SELECT action, applied_at FROM relay.discards") == [(1, None)]
+        async with connected(service) as connection:
+            assert await apply_discards(connection) == 1
+            assert [one.result for one in await actions.newest(connection, 5)] == [{"discarded": 1, "asked": 1}] * 2
+        assert rows("SELECT state FROM relay.deliveries") == ["discarded"]
+        for dsn in (operator, service, reader):
+            for statement in (*_OLD[:3], "UPDATE relay.operator_actions SET reason = ''", "SELECT relay.roll_up()"):
+                error: Any = tried(dsn, statement)
+                assert isinstance(error, psycopg.errors.InsufficientPrivilege), (dsn, statement)
+        async with connected(operator) as connection:
+            assert await replays.ask(connection, PlanRequest(uuid4(), "maria"), await letters_of(target)) > 1
+            with pytest.raises(Refused, match="another login"):
+                await replays.ask(connection, PlanRequest(REQUEST, "m"), [])
+    finally:
+        target.close()
