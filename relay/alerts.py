@@ -53,7 +53,7 @@ class Measures:
 
     `failing_s` is how long no minute has reached `SUSTAINED_PERCENT`, `agent_failing_s` how long the agent's
     health has failed without a break, `oldest_customer_wait_s` the age of the oldest customer's message that
-    is not delivered.
+    is not delivered. `facts_aside` counts facts that `dashboard_facts` refuses or has not taken for a minute.
     """
 
     rate_10min: Rate
@@ -68,6 +68,7 @@ class Measures:
     heartbeat_age_s: float | None
     last_webhook_age_s: float | None
     webhooks_24h: int
+    facts_aside: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,8 @@ RULES: tuple[Rule, ...] = (
     Rule("relay-down", Severity.P0, "no relay heartbeat for 60 s", "s", 60, lambda m: m.heartbeat_age_s),
     Rule("success-rate-critical", Severity.P1, "success rate < 80 % over 15 min", "%", 80,
          lambda m: m.rate_15min.percent, fires_below=True),
+    Rule("facts-aside-p1", Severity.P1, "facts refused by dashboard_facts wait aside", "", 0,
+         lambda m: float(m.facts_aside)),
     Rule("escalate-dlq", Severity.ESCALATE, "more than 20 dead letters in 1 h", "", 20,
          lambda m: float(m.dead_letters_1h)),
     Rule("escalate-success", Severity.ESCALATE, "success rate < 70 % for more than 30 min", "%", SUSTAINED_PERCENT,

@@ -13,12 +13,14 @@ from urllib.parse import urlsplit
 
 from relay.figures import retry_helps
 from relay.outcome import Failure
+from relay.store.refusal import MOST_COUNTED, explain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from relay.evidence import Evidence, Reach
+    from relay.store.aside import Waiting
     from relay.store.browse import Group
     from relay.store.facts import Refused
 
@@ -81,8 +83,10 @@ class Diagnosis:
 
 
 def diagnose(evidence: Evidence) -> Diagnosis:
-    """The runbook's four chapters on `evidence`."""
+    """The runbook's four chapters on `evidence`, and one on `dashboard_facts` if it refuses facts."""
     chapters = [_not_received(evidence), _retries(evidence), _dead_letters(evidence), _signatures(evidence)]
+    if evidence.overview.facts_aside is not None:
+        chapters.append(_facts_aside(evidence.overview.facts_aside))
     chapters.sort(key=lambda chapter: chapter.weight, reverse=True)
     return Diagnosis(evidence.overview.at, tuple(chapters))
 
@@ -430,6 +434,25 @@ def _signatures(evidence: Evidence) -> Chapter:
         weight, verdict = 1, f"The running relay does not know secret {broken[0].number} of this configuration."
         lines = _SIGNATURE_RESOLUTION["invalid_signature"]
     return Chapter("signatures-failing", "Signature Verification Failing", weight, verdict, tuple(checks), lines)
+
+
+# Facts that dashboard_facts refuses
+
+
+def _facts_aside(waiting: Waiting) -> Chapter:
+    reason, remedy = explain(waiting.reason)
+    facts = f"{waiting.facts}{' or more' if waiting.facts == MOST_COUNTED else ''} facts"
+    age = _span(waiting.oldest_s)
+    return Chapter(
+        "facts-refused", "Facts Refused by dashboard_facts", float(waiting.facts),
+        f"dashboard_facts does not take the relay's facts: {reason}; {facts} wait aside, so the figures are too low.",
+        (Check(ok=False, text=f"{facts} wait in relay.facts_aside, the oldest for {age}: {reason}"),),
+        (
+            remedy[0].upper() + remedy[1:],
+            "The relay moves the facts over within a minute, with the time they were recorded at",
+            "To give them up instead: DELETE FROM relay.facts_aside",
+        ),
+    )  # fmt: skip
 
 
 _RESYNC = (

@@ -3,6 +3,7 @@
 RelayError
 ├── ConfigurationError   a setting is wrong: which, and why
 ├── StoreUnavailable     Postgres cannot take or give it now; try again
+│   └── StatementRefused Postgres is there, and cancelled or refused this one statement
 ├── SchemaError          the database is not one this version can use
 ├── Refused              the database refuses what was asked: why
 ├── LeaseLost            another relay may own this delivery by now; stop
@@ -21,6 +22,13 @@ class ConfigurationError(RelayError):
 
 class StoreUnavailable(RelayError):
     """Postgres did not commit, or did not answer in time. Nothing may be assumed stored."""
+
+
+class StatementRefused(StoreUnavailable):
+    """Postgres is there, but cancelled or refused one statement. Nothing of it was stored.
+
+    The message holds the SQLSTATE and names, never a row's values.
+    """
 
 
 class SchemaError(RelayError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 SCOPE = "support"
 """The `scope` of every fact that the relay writes."""
 
+PAYLOAD_BYTES = 1024 * 1024
+"""A longer payload is not copied into a fact: a reference and an excerpt stand for it (DESIGN, 6)."""
+
+EXCERPT_BYTES = 2_048
 _NUMERIC_DIGITS = 131_072
 _NUMERIC_SCALE = 16_383
 _ESCAPED_TROUBLE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
@@ -81,7 +85,14 @@ def facts_of_run(delivery: Delivery, outcome: Outcome, endpoint: str) -> list[Fa
 
 
 def _dead_letter(delivery: Delivery, outcome: Outcome, endpoint: str, metadata: dict[str, Any]) -> Fact:
-    payload, altered = storable_json(delivery.body)
+    if len(delivery.body) > PAYLOAD_BYTES:
+        payload, mark = _reference(delivery), {"payload_truncated": True}
+    else:
+        try:
+            payload, altered = storable_json(delivery.body)
+            mark = {"payload_altered": True} if altered else {}
+        except (ValueError, RecursionError):  # nested too deep to be made storable
+            payload, mark = _reference(delivery), {"payload_truncated": True}
     value = {
         "attempts": len(outcome.attempts),
         "lastError": outcome.last.error,
@@ -89,8 +100,27 @@ def _dead_letter(delivery: Delivery, outcome: Outcome, endpoint: str, metadata: 
         "finalStatus": outcome.last.status,
         "deliveryId": delivery.delivery_id,
     }
-    marks = {"requires_manual_review": True} | ({"payload_altered": True} if altered else {})
-    return Fact(FactType.DEAD_LETTER, value, metadata | marks, payload)
+    return Fact(FactType.DEAD_LETTER, value, metadata | {"requires_manual_review": True} | mark, payload)
+
+
+def _reference(delivery: Delivery) -> str:
+    """What a dead letter's fact holds in place of a long payload, as JSON text. The delivery keeps the whole body."""
+    excerpt = delivery.body[:EXCERPT_BYTES].decode("utf-8", "ignore").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    reference = {
+        "truncated": True,
+        "bytes": len(delivery.body),
+        "deliveryId": delivery.delivery_id,
+        "excerpt": excerpt,
+    }
+    return _text(reference)
+
+
+def without_payload(fact: Fact, delivery: Delivery) -> Fact:
+    """`fact` with the reference to its delivery in place of the payload, if it has one."""
+    if fact.payload is None:
+        return fact
+    metadata = {key: mark for key, mark in fact.metadata.items() if key != "payload_altered"}
+    return replace(fact, payload=_reference(delivery), metadata=metadata | {"payload_truncated": True})
 
 
 def _metadata(delivery: Delivery) -> dict[str, Any]:

@@ -70,6 +70,10 @@ class Narration:
         """A webhook came that is stored and not forwarded."""
         self._log.info("Webhook ignored, not forwarded", delivery_id=delivery_id, webhookEvent=event)
 
+    def not_stored(self, delivery_id: str, reason: str) -> None:
+        """Postgres refused or cancelled the statement that stores a webhook. `reason` holds no customer's text."""
+        self._log.warning("Webhook not stored", delivery_id=delivery_id, reason=reason)
+
     def taken_over(self, delivery: Delivery) -> None:
         """A delivery that nobody forwards any more is taken on."""
         self._log.info("Webhook taken over", delivery_id=delivery.delivery_id, run=delivery.run)

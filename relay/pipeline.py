@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import psycopg
 
-from relay.errors import LeaseLost, Overloaded, RelayError, StoreUnavailable
-from relay.facts import as_json_text, facts_of_run
+from relay.errors import LeaseLost, Overloaded, RelayError, StatementRefused, StoreUnavailable
+from relay.finisher import facts_for
+from relay.store.database import described
 from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Incoming
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from relay.delivery import Delivery, Outcome, Receipt
+    from relay.finisher import Finisher
     from relay.forward import Forwarder
     from relay.metrics import Counters
     from relay.narration import Narration
@@ -33,7 +35,6 @@ STORE_PATIENCE_S = 3.5
 """How long a webhook waits for Postgres before its sender is told 503. Chatwoot itself waits 5 s."""
 
 _RETRY_STORE_S = 0.1
-_RETRY_FINISH_S = 2.0
 _BODIES_IN_FLIGHT = 256 * 1024 * 1024
 
 
@@ -94,7 +95,7 @@ class Pipeline:
         *,
         forwarder: Forwarder,
         receipts: GroupCommit[Incoming, Claimed | Duplicate | Ignored],
-        finishes: GroupCommit[Finish, bool],
+        finisher: Finisher,
         lease: Lease,
         narration: Narration,
         counters: Counters,
@@ -103,7 +104,7 @@ class Pipeline:
     ) -> None:
         self._forwarder = forwarder
         self._receipts = receipts
-        self._finishes = finishes
+        self._finisher = finisher
         self._lease = lease
         self._narration = narration
         self._counters = counters
@@ -223,11 +224,14 @@ class Pipeline:
         while True:
             try:
                 return await self._receipts.submit(incoming, by=deadline)
-            except StoreUnavailable:
+            except StoreUnavailable as error:
+                if isinstance(error, StatementRefused):
+                    self._narration.not_stored(receipt.delivery_id, str(error))
                 if time.monotonic() + _RETRY_STORE_S > deadline:
                     raise
                 await asyncio.sleep(_RETRY_STORE_S)
             except psycopg.Error as error:
+                self._narration.not_stored(receipt.delivery_id, described(error))
                 raise StoreUnavailable(f"Postgres refuses this webhook: {type(error).__name__}") from error
 
     async def _until_open(self) -> None:
@@ -243,7 +247,8 @@ class Pipeline:
         self._held.add(delivery.id)
         try:
             outcome = await self._forwarder.run(delivery, self._lease.check)
-            recorded = await self._finish(Finish(claimed.claim, delivery, outcome, ()))
+            facts = await facts_for(delivery, outcome, self._endpoint)
+            recorded = await self._finisher.record(Finish(claimed.claim, delivery, outcome, facts))
         except LeaseLost:
             recorded = False
         finally:
@@ -254,43 +259,9 @@ class Pipeline:
         self._tell(delivery, outcome)
         return outcome
 
-    async def _finish(self, finish: Finish) -> bool:
-        """Record an outcome, waiting for Postgres as long as that takes.
-
-        False if the claim no longer stands. A value that Postgres refuses after all must not cost the
-        outcome: the payload's copy then goes as text, and the agent's answers stay away.
-        """
-        facts = facts_of_run(finish.delivery, finish.outcome, self._endpoint)
-        finish = replace(finish, facts=facts)
-        pause_s, plain = 0.05, False
-        while True:
-            try:
-                return await self._finishes.submit(finish)
-            except StoreUnavailable:
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, _RETRY_FINISH_S)
-            except psycopg.Error:
-                if plain:
-                    raise
-                plain = True
-                finish = _plainer(finish)
-
     def _tell(self, delivery: Delivery, outcome: Outcome) -> None:
         self._counters.finished(outcome)
         if outcome.success:
             self._narration.delivered(delivery, outcome)
         else:
             self._narration.dead_lettered(delivery, outcome)
-
-
-def _plainer(finish: Finish) -> Finish:
-    """`finish` without anything that came from outside and that Postgres may refuse."""
-    attempts = tuple(replace(attempt, answer="", agent_status=None) for attempt in finish.outcome.attempts)
-    text = as_json_text(finish.delivery.body)
-    facts = [
-        fact
-        if fact.payload is None
-        else replace(fact, payload=text, metadata=fact.metadata | {"payload_altered": True})
-        for fact in finish.facts
-    ]
-    return replace(finish, outcome=replace(finish.outcome, attempts=attempts), facts=facts)

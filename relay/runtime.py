@@ -17,7 +17,8 @@ from uuid import UUID, uuid4
 from relay import __version__
 from relay.arrivals import Arrivals
 from relay.auto_replay import LOOK_EVERY_S, AutoReplay
-from relay.errors import StoreUnavailable
+from relay.errors import SchemaError, StatementRefused, StoreUnavailable
+from relay.finisher import RESTORE_EVERY_S, Finisher
 from relay.forward import Forwarder
 from relay.logs import RELAY_SCOPE
 from relay.metrics import Counters
@@ -26,9 +27,9 @@ from relay.pipeline import STORE_PATIENCE_S, Lease, Pipeline
 from relay.probes import agent_probe, chatwoot_probes, run_probes
 from relay.rejections import Rejections
 from relay.replay import Replayer
-from relay.store import deliveries, facts, instances, log, replays, retention
+from relay.store import deliveries, facts, instances, log, preflight, replays, retention
 from relay.store.batch import GroupCommit
-from relay.store.database import Database, Lane, described, heeding_cancellation
+from relay.store.database import LANE_SILENCE_S, Database, Lane, described, heeding_cancellation
 from relay.store.instances import Instance
 from relay.store.migrate import migrate, migrations, schema_version
 from relay.watch import WATCH_EVERY_S, AlertWatch
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from relay.logs import LogSink
     from relay.settings import Settings
-    from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Incoming
+    from relay.store.deliveries import Claimed, Duplicate, Ignored, Incoming
 
 DRAIN_S = 15
 """How long a stopping relay waits for what is in flight, after its listeners have closed."""
@@ -61,10 +62,15 @@ class Identity:
 
 
 class Runtime:
-    """Everything behind the HTTP routes of one relay process."""
+    """Everything behind the HTTP routes of one relay process.
 
-    def __init__(self, settings: Settings, dsn: str, identity: Identity, sink: LogSink) -> None:
+    With `checks` it ends with a `SchemaError` if the database refuses what every delivery needs. Without, for a worker
+    that replaces another, it serves as well as it can.
+    """
+
+    def __init__(self, settings: Settings, dsn: str, identity: Identity, sink: LogSink, *, checks: bool = True) -> None:
         self.settings = settings
+        self._checks = checks
         self.database = Database(dsn)
         self.counters = Counters()
         self.arrivals = Arrivals()
@@ -86,17 +92,15 @@ class Runtime:
         self._narration = narration
         self._lease = Lease(settings.relay_lease_seconds)
         self._forwarder = Forwarder(settings, narration)
-        self._receipt_lane, self._finish_lane, self._tail_lane = (Lane(self.database) for _ in range(3))
+        self._receipt_lane, self._tail_lane = Lane(self.database), Lane(self.database)
         self._receipts: GroupCommit[Incoming, Claimed | Duplicate | Ignored] = GroupCommit(
-            self._commit_receipts, size=lambda item: len(item.receipt.body)
+            self._commit_receipts, alone=self._commit_receipt, size=lambda item: len(item.receipt.body)
         )
-        self._finishes: GroupCommit[Finish, bool] = GroupCommit(
-            self._commit_finishes, size=lambda item: len(item.delivery.body)
-        )
+        self._finisher = Finisher(self.database, self.instance.id, self._log)
         self.pipeline = Pipeline(
             forwarder=self._forwarder,
             receipts=self._receipts,
-            finishes=self._finishes,
+            finisher=self._finisher,
             lease=self._lease,
             narration=narration,
             counters=self.counters,
@@ -122,8 +126,9 @@ class Runtime:
 
     def _fail(self, main: asyncio.Task[None], on_defect: Callable[[], object]) -> None:
         self.defect = main.exception()
-        told = None if self.defect is None else described(self.defect)
-        self._log.critical("The relay's services have ended by a defect; it stops", error=told)
+        if not isinstance(self.defect, SchemaError):
+            reason = None if self.defect is None else described(self.defect)
+            self._log.critical("The relay's services have ended by a defect; it stops", error=reason)
         on_defect()
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
@@ -141,7 +146,7 @@ class Runtime:
             await self._say_goodbye()
         except StoreUnavailable:
             self._log.warning("Postgres is away; what was in flight is taken over when the lease runs out")
-        for lane in (self._receipt_lane, self._finish_lane, self._tail_lane):
+        for lane in (self._receipt_lane, self._finisher, self._tail_lane):
             await lane.close()
         await self._forwarder.close()
         await self.database.close()
@@ -161,7 +166,7 @@ class Runtime:
         await self._prepare()
         lease_s = self._lease.seconds
         async with asyncio.TaskGroup() as group:
-            for lane in (self._receipts, self._finishes):
+            for lane in (self._receipts, self._finisher):
                 group.create_task(lane.run())
             self.pipeline.open()
             services: list[tuple[str, float, Callable[[], Awaitable[Any]]]] = [
@@ -173,6 +178,7 @@ class Runtime:
                 ("discards", 0.25, self._replayer.discard),
                 ("probes", self.settings.relay_probe_seconds, self._probe),
                 ("alerts", WATCH_EVERY_S, self._watch.look),
+                ("facts aside", RESTORE_EVERY_S, self._finisher.restore),
                 ("retention", 600, self._retire),
             ]
             if self.settings.relay_auto_replay:
@@ -190,6 +196,8 @@ class Runtime:
 
     async def _migrate_and_register(self) -> None:
         await migrate(self._dsn)
+        if self._checks:
+            await preflight.check(self._dsn)
         async with self.database.connection() as connection:
             found, known = await schema_version(connection), migrations()[-1].version
         if found > known:
@@ -214,10 +222,16 @@ class Runtime:
         try:
             with heeding_cancellation():
                 await step()
+        except StatementRefused as error:
+            self._log.warning("A statement was refused, will retry", service=name, reason=str(error))
         except StoreUnavailable as error:
             if not self._unavailable:
                 self._unavailable = True
                 self._log.error("Postgres is away; webhooks are answered 503", reason=str(error))
+        except SchemaError as error:
+            if self._checks and name == "start":
+                raise
+            self._log.error("A service failed and goes on", service=name, error=str(error))
         except Exception as error:  # noqa: BLE001 - the loop's top
             self._log.error("A service failed and goes on", service=name, error=described(error))
         else:
@@ -231,9 +245,9 @@ class Runtime:
         async with self._receipt_lane.connection() as connection:
             return await deliveries.store(connection, self.instance.id, batch)
 
-    async def _commit_finishes(self, batch: Sequence[Finish]) -> list[bool]:
-        async with self._finish_lane.connection() as connection:
-            return await deliveries.finish(connection, batch)
+    async def _commit_receipt(self, item: Incoming) -> Claimed | Duplicate | Ignored:
+        async with self.database.connection(LANE_SILENCE_S) as connection:
+            return (await deliveries.store(connection, self.instance.id, [item]))[0]
 
     async def _beat(self) -> None:
         asked_at = time.monotonic()

@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -27,7 +28,7 @@ from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 
 from relay import connection
-from relay.errors import ConfigurationError
+from relay.errors import ConfigurationError, SchemaError
 from relay.logs import RELAY_SCOPE, LogSink, capture_libraries
 from relay.runtime import Identity, Runtime
 from relay.service import create_app
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 STOP_WITHIN_S = 25
 """From SIGTERM to the end, whatever is in flight (DESIGN; the first seconds are the senders' answers)."""
+
+REFUSED = 2
+"""Exit status of a relay, or of one of its workers, whose database is not one that it can work on."""
 
 _ANSWER_S = 6
 _BIND_PATIENCE_S = 3
@@ -130,14 +134,24 @@ def settle_garbage_collection() -> None:
 
 
 async def serve_worker(
-    settings: Settings, dsn: str, identity: Identity, bound: socket.socket, sink: LogSink, stop: asyncio.Event
+    settings: Settings,
+    dsn: str,
+    identity: Identity,
+    bound: socket.socket,
+    sink: LogSink,
+    stop: asyncio.Event,
+    *,
+    checks: bool = True,
 ) -> None:
     """Serve on `bound` until `stop` is set, then drain. Takes `STOP_WITHIN_S` from there at most.
 
+    `checks` is False for a worker that replaces another: it does not refuse to start.
+
     Raises:
+        SchemaError: the database is not one that this version can work on.
         BaseException: whatever ended the services by a defect; the relay has stopped in good order.
     """
-    runtime = Runtime(settings, dsn, identity, sink)
+    runtime = Runtime(settings, dsn, identity, sink, checks=checks)
     settle_garbage_collection()
     await runtime.start(stop.set)
     try:
@@ -215,6 +229,7 @@ def serve(settings: Settings, dsn: str, options: LogOptions, *, embedded: bool) 
 
     Raises:
         ConfigurationError: `RELAY_BIND` cannot be bound.
+        SchemaError: the database is not one that this version can work on.
     """
     raise_file_limit()
     sockets = listen(settings.relay_bind, settings.relay_workers)
@@ -258,25 +273,36 @@ class _Supervisor:
         self._options = options
         self._context = multiprocessing.get_context("spawn")
         self._lifeline, self._held = self._context.Pipe(duplex=False)
+        self._refusals, self._refuse = self._context.Pipe(duplex=False)
         self._workers: dict[int, BaseProcess] = {}
         self._stopping = False
 
     def run(self) -> None:
-        """Start every worker and replace those that die, until SIGTERM or SIGINT; then end them in order."""
+        """Start every worker and replace those that die, until SIGTERM or SIGINT; then end them in order.
+
+        Raises:
+            SchemaError: a worker of the first start refuses the database.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: setattr(self, "_stopping", True))
         for slot in range(len(self._sockets)):
-            self._start(slot)
-        while not self._stopping:
+            self._start(slot, checks=True)
+        refusal: str | None = None
+        while not self._stopping and refusal is None:
             wait([worker.sentinel for worker in self._workers.values()], timeout=0.5)
             for slot, worker in list(self._workers.items()):
+                if worker.exitcode == REFUSED and self._refusals.poll():
+                    refusal = self._refusals.recv()
+                    break
                 if not worker.is_alive() and not self._stopping:
                     self._log.error("A worker died and is replaced", worker=slot, exitcode=worker.exitcode)
                     time.sleep(_RESTART_PAUSE_S)
-                    self._start(slot)
+                    self._start(slot, checks=False)
         self._end()
+        if refusal is not None:
+            raise SchemaError(refusal)
 
-    def _start(self, slot: int) -> None:
+    def _start(self, slot: int, *, checks: bool) -> None:
         worker = self._context.Process(
             target=_worker,
             args=(
@@ -286,6 +312,7 @@ class _Supervisor:
                 self._sockets[slot],
                 self._options,
                 self._lifeline,
+                self._refuse if checks else None,
             ),
             name=f"relay worker {slot}",
         )
@@ -312,8 +339,13 @@ def _worker(
     bound: socket.socket,
     options: LogOptions,
     lifeline: Connection,
+    refuse: Connection | None,
 ) -> None:
-    """A worker process. It stops on SIGTERM, and when the supervisor at the lifeline's other end is gone."""
+    """A worker process. It stops on SIGTERM, and when the supervisor at the lifeline's other end is gone.
+
+    With `refuse` it checks the database first: the reason why it cannot work on it goes there, and it exits with
+    `REFUSED`.
+    """
     raise_file_limit()
     sink = LogSink(options.form, level=options.level)
     capture_libraries(sink)
@@ -327,9 +359,13 @@ def _worker(
 
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor's to handle
         loop.add_reader(lifeline.fileno(), orphaned)
-        await serve_worker(settings, dsn, identity, bound, sink, stop)
+        await serve_worker(settings, dsn, identity, bound, sink, stop, checks=refuse is not None)
 
     try:
         run_loop(main())
+    except SchemaError as error:
+        assert refuse is not None
+        refuse.send(str(error))
+        sys.exit(REFUSED)
     finally:
         sink.close()

@@ -17,13 +17,14 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from relay import __version__
 from relay.asgi import HttpConnection, IncomingRequest, SenderGone
-from relay.errors import Overloaded, StoreUnavailable
+from relay.errors import Overloaded, StatementRefused, StoreUnavailable
 from relay.metrics import exposition
 from relay.receive import FORWARDED_FROM_HEADER, TEST_SENDER, BadBody, first_header, read_receipt
 from relay.settings import WEBHOOK_PATH
 from relay.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, signature_fault
-from relay.store import facts, instances, overview
+from relay.store import aside, facts, instances, overview
 from relay.store.deliveries import Duplicate, Ignored
+from relay.store.refusal import explain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from relay.delivery import Headers, Outcome, Receipt
     from relay.pipeline import Ticket
     from relay.runtime import Runtime
+    from relay.store.aside import Waiting
     from relay.store.deliveries import Claimed
 
 BODY_TIMEOUT_S = 20
@@ -240,6 +242,7 @@ async def _health(runtime: Runtime) -> Response:
     """200 while webhooks can be taken and stored; agent and Chatwoot as they were last probed."""
     database: dict[str, Any] = {"ok": False}
     probed: dict[str, Any] = {}
+    recorded: dict[str, Any] | None = None
     began = time.perf_counter()
     try:
         async with asyncio.timeout(_HEALTH_TIMEOUT_S), runtime.database.connection() as connection:
@@ -247,6 +250,7 @@ async def _health(runtime: Runtime) -> Response:
             database = {"ok": writable, "latency_ms": round((time.perf_counter() - began) * 1000, 1)}
             if not writable:
                 database["error"] = "Postgres is read-only"
+            recorded = _facts(await aside.waiting(connection))
             probed = {
                 health.target: {
                     "ok": health.ok,
@@ -257,8 +261,11 @@ async def _health(runtime: Runtime) -> Response:
                 }
                 for health in await facts.last_health(connection)
             }
-    except (StoreUnavailable, TimeoutError):
-        database["error"] = "Postgres is away"
+    except (StoreUnavailable, TimeoutError) as error:
+        if isinstance(error, StatementRefused):
+            database["error"] = str(error)
+        elif not database["ok"]:
+            database["error"] = "Postgres is away"
     except psycopg.ProgrammingError:
         database = {"ok": False, "error": "Postgres has no tables that this relay may use, or not yet"}
     ok = database["ok"] and runtime.pipeline.capacity > 0
@@ -266,6 +273,7 @@ async def _health(runtime: Runtime) -> Response:
         "status": "ok" if ok else "unavailable",
         "version": __version__,
         "database": database,
+        "facts": recorded,
         "agent": probed.get("agent"),
         "chatwoot": probed.get("chatwoot"),
         "chatwoot_api": probed.get("chatwoot_api"),
@@ -273,6 +281,14 @@ async def _health(runtime: Runtime) -> Response:
         "signed": runtime.instance.signed,
     }
     return _answer(200 if ok else 503, body, {} if ok else {"Retry-After": "5"})
+
+
+def _facts(waiting: Waiting | None) -> dict[str, Any]:
+    """Whether `dashboard_facts` takes what the relay records; if not, why, and what to do."""
+    if waiting is None:
+        return {"ok": True, "aside": 0}
+    reason, remedy = explain(waiting.reason)
+    return {"ok": False, "aside": waiting.facts, "reason": reason, "remedy": remedy}
 
 
 async def _metrics(runtime: Runtime) -> Response:

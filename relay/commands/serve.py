@@ -9,8 +9,9 @@ import click
 from relay.commands.common import database
 from relay.errors import SchemaError, StoreUnavailable
 from relay.logs import Format  # noqa: TC001 - beside LogOptions
-from relay.serve import LogOptions, serve
+from relay.serve import REFUSED, LogOptions, serve
 from relay.settings import load_settings
+from relay.store import preflight
 from relay.store.migrate import migrate
 
 
@@ -29,11 +30,13 @@ def command(bind: str | None, workers: int | None, log_format: Format, log_level
     settings = load_settings(relay_bind=bind, relay_workers=workers)
     with database(settings) as dsn:
         try:
-            asyncio.run(migrate(dsn, roles=settings.database_url is None))
-        except StoreUnavailable as error:
-            click.echo(f"relay: {error}. Serving 503 until it is there.", err=True)
+            try:
+                asyncio.run(migrate(dsn, roles=settings.database_url is None))
+                asyncio.run(preflight.check(dsn))
+            except StoreUnavailable as error:
+                click.echo(f"relay: {error}. Serving 503 until it is there.", err=True)
+            status = serve(settings, dsn, LogOptions(log_format, log_level), embedded=settings.database_url is None)
         except SchemaError as error:
             click.echo(f"relay: {error}", err=True)
-            click.get_current_context().exit(2)
-        status = serve(settings, dsn, LogOptions(log_format, log_level), embedded=settings.database_url is None)
+            status = REFUSED
     click.get_current_context().exit(status)

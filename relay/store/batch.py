@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import psycopg
 
-from relay.errors import StoreUnavailable
+from relay.errors import StatementRefused, StoreUnavailable
 from relay.store.database import unavailable
 
 if TYPE_CHECKING:
@@ -31,37 +31,53 @@ class GroupCommit(Generic[Item, Result]):
     """Collects items and commits them batch by batch, in the order they came.
 
     `commit` takes a batch and returns one result an item, in order; it either commits all of them or
-    raises. When Postgres refuses a value, the batch is committed item by item, so that one bad item fails
-    alone. `size` weighs an item in bytes, to keep a batch under `max_bytes`.
+    raises. `size` weighs an item in bytes: a batch stays under `max_bytes`, and an item heavier than `heavy` takes
+    part in none.
+
+    `alone` commits one item on a connection of its own, beside the batches, so that it delays none of them:
+    heavy items, those submitted so, and each item of a batch that Postgres refused or cancelled, so that a bad item
+    fails by itself. Without `alone` that is `commit` with a batch of one.
     """
 
     def __init__(
         self,
         commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
+        alone: Callable[[Item], Awaitable[Result]] | None = None,
         size: Callable[[Item], int] = lambda _: 0,
         max_items: int = 256,
         max_bytes: int = 8 * 1024 * 1024,
+        heavy: float = math.inf,
+        most_alone: int = 3,
     ) -> None:
         self._commit = commit
+        self._alone = alone or self._in_a_batch_of_one
         self._size = size
         self._max_items = max_items
         self._max_bytes = max_bytes
+        self._heavy = heavy
         self._waiting: deque[tuple[Item, asyncio.Future[Result], float]] = deque()
         self._wake = asyncio.Event()
+        self._room_alone = asyncio.Semaphore(most_alone)
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def submit(self, item: Item, *, by: float = math.inf) -> Result:
-        """Commit `item` with whatever else is waiting and return its result.
+    async def submit(self, item: Item, *, by: float = math.inf, alone: bool = False) -> Result:
+        """Commit `item` with whatever else is waiting, or by itself if `alone`, and return its result.
 
         Cancelling the caller does not take the item out: it may still be committed. But no commit of it begins
         after `by` (`time.monotonic()`).
 
         Raises:
+            StatementRefused: Postgres cancelled or refused the item's own statement.
             StoreUnavailable: it was not committed, or whether it was is in doubt.
+            psycopg.Error: Postgres refuses a value, or the statement; nothing was committed.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future, by))
-        self._wake.set()
+        if alone or self._size(item) > self._heavy:
+            self._start_alone(item, future, by)
+        else:
+            self._waiting.append((item, future, by))
+            self._wake.set()
         return await future
 
     async def run(self) -> None:
@@ -72,13 +88,17 @@ class GroupCommit(Generic[Item, Result]):
                 self._wake.clear()
                 while self._waiting:
                     if batch := self._take():
-                        await self._commit_one(batch)
+                        await self._commit_batch(batch)
         finally:
             while self._waiting:
                 _fail(self._waiting.popleft()[1], StoreUnavailable("The relay is stopping"))
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
-        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result], float]]:
+        batch: list[tuple[Item, asyncio.Future[Result], float]] = []
         weight, now = 0, time.monotonic()
         while self._waiting and len(batch) < self._max_items:
             item, future, by = self._waiting[0]
@@ -89,33 +109,71 @@ class GroupCommit(Generic[Item, Result]):
             weight += self._size(item)
             if batch and weight > self._max_bytes:
                 break
-            self._waiting.popleft()
-            batch.append((item, future))
+            batch.append(self._waiting.popleft())
         return batch
 
-    async def _commit_one(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _commit_batch(self, batch: list[tuple[Item, asyncio.Future[Result], float]]) -> None:
         try:
-            results = await self._commit([item for item, _ in batch])
-        except (psycopg.DataError, psycopg.IntegrityError) as error:
-            if len(batch) == 1:
-                _fail(batch[0][1], error)
-                return
-            for pair in batch:
-                await self._commit_one([pair])
+            results = await self._commit([item for item, _, _ in batch])
         except asyncio.CancelledError:
-            for _, future in batch:
+            for _, future, _ in batch:
                 _fail(future, StoreUnavailable("The relay is stopping"))
             raise
-        except Exception as error:  # noqa: BLE001 - the loop's top: every waiter is told, none is left hanging
-            reason = error if isinstance(error, StoreUnavailable) else unavailable(error)
-            if reason is not error:
-                _log.error("A batch failed by a defect: %s: %s", type(error).__name__, reason)
-            for _, future in batch:
+        except Exception as error:  # noqa: BLE001 - the loop's top: every waiter gets an answer
+            reason = _reason(error)
+            if len(batch) > 1 and _concerns_one_item(reason):
+                for item, future, by in batch:
+                    self._start_alone(item, future, by)
+                return
+            for _, future, _ in batch:
                 _fail(future, reason)
         else:
-            for (_, future), result in zip(batch, results, strict=True):
+            for (_, future, _), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)
+
+    def _start_alone(self, item: Item, future: asyncio.Future[Result], by: float) -> None:
+        task = asyncio.create_task(self._commit_alone(item, future, by))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _commit_alone(self, item: Item, future: asyncio.Future[Result], by: float) -> None:
+        try:
+            async with self._room_alone:
+                if by < time.monotonic():
+                    _fail(future, StoreUnavailable("Postgres did not answer in time"))
+                    return
+                result = await self._alone(item)
+        except asyncio.CancelledError:
+            _fail(future, StoreUnavailable("The relay is stopping"))
+            raise
+        except Exception as error:  # noqa: BLE001 - the task's top: its waiter gets an answer
+            _fail(future, _reason(error))
+        else:
+            if not future.done():
+                future.set_result(result)
+
+    async def _in_a_batch_of_one(self, item: Item) -> Result:
+        return (await self._commit([item]))[0]
+
+
+def _reason(error: Exception) -> Exception:
+    """What a waiter gets: Postgres's refusal as it is, all else as `StoreUnavailable`."""
+    if isinstance(error, StoreUnavailable):
+        return error
+    if isinstance(error, psycopg.Error):
+        if error.sqlstate is not None and not isinstance(error, psycopg.OperationalError):
+            return error
+        if isinstance(error, (psycopg.DataError, psycopg.IntegrityError)):
+            return error
+        return unavailable(error)
+    _log.error("A batch failed by a defect: %s: %s", type(error).__name__, error)
+    return unavailable(error)
+
+
+def _concerns_one_item(error: Exception) -> bool:
+    """True if the batch may commit without one of its items. Missing rights and tables concern all alike."""
+    return isinstance(error, (psycopg.Error, StatementRefused)) and not isinstance(error, psycopg.ProgrammingError)
 
 
 def _fail(future: asyncio.Future[Result], error: Exception) -> None:

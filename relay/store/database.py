@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import traceback
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
-from relay.errors import Refused, RelayError, StoreUnavailable
+from relay.errors import Refused, RelayError, StatementRefused, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -116,7 +118,7 @@ class Lane:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """The lane's connection. After any failure in the block it is given up, whatever its state.
+        """The lane's connection. A failure in the block closes it, unless Postgres itself reported the failure.
 
         Raises:
             StoreUnavailable: Postgres is away, refuses, is full or is read-only, or says nothing any more.
@@ -128,7 +130,8 @@ class Lane:
                 with no_longer_than(LANE_SILENCE_S, self._connection):
                     yield self._connection
             except BaseException as error:
-                await self._give_up()
+                if not self._is_usable_after(error):
+                    await self._give_up()
                 if isinstance(error, _UNAVAILABLE):
                     raise unavailable(error) from error
                 raise
@@ -138,6 +141,15 @@ class Lane:
         connection, self._connection = self._connection, None
         if connection is not None:
             await self._pool.putconn(connection)
+
+    def _is_usable_after(self, error: BaseException) -> bool:
+        connection = self._connection
+        return (
+            connection is not None
+            and isinstance(error, psycopg.Error)
+            and error.sqlstate is not None
+            and connection.info.transaction_status is TransactionStatus.IDLE
+        )
 
     async def _give_up(self) -> None:
         connection, self._connection = self._connection, None
@@ -152,6 +164,37 @@ async def one_moment(connection: Connection) -> AsyncIterator[None]:
     async with connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield
+
+
+_TIME_LIMIT = "SELECT set_config('statement_timeout', %s, true)"
+
+
+@asynccontextmanager
+async def time_limit(connection: Connection, milliseconds: int) -> AsyncIterator[None]:
+    """Run the block's statements as one transaction in which Postgres cancels each after `milliseconds`.
+
+    The limit ends with the transaction and does not cover its commit, so that no synchronous standby is skipped.
+    Inside a transaction it holds until that transaction ends.
+
+    Raises:
+        psycopg.errors.QueryCanceled: a statement took longer.
+    """
+    async with connection.pipeline():
+        await connection.execute(_TIME_LIMIT, (str(milliseconds),))
+        yield
+
+
+_COMMITS_WAIT = """
+    SELECT count(*) > 0 FROM pg_stat_activity
+     WHERE state = 'active' AND wait_event = 'SyncRep' AND usename = current_user AND datname = current_database()
+"""
+
+
+async def commits_wait(connection: Connection) -> bool:
+    """True if commits of this role wait for a synchronous standby: a cancellation would end that wait too early."""
+    cursor = await connection.execute(_COMMITS_WAIT)
+    row = await cursor.fetchone()
+    return bool(row and row[0])
 
 
 @contextmanager
@@ -199,10 +242,18 @@ async def _configure(connection: Connection) -> None:
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:
-    """`error` as an operator reads it: its description, or that Postgres did not answer in time."""
+    """`error` as an operator reads it. A `StatementRefused` if Postgres is there and refused the statement alone."""
+    if isinstance(error, StoreUnavailable):
+        return error
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
         return StoreUnavailable("Postgres did not answer in time")
+    if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_STATEMENT_REFUSED):
+        return StatementRefused(f"Postgres refused a statement: {described(error)}")
     return StoreUnavailable(f"Postgres cannot be used now: {described(error)}")
+
+
+_STATEMENT_REFUSED = ("40", "54", "55", "57014")  # rolled back, too complex, locked, cancelled
+_OWN_FUNCTION = re.compile(r"INTO (relay\.|dashboard_facts)|relay\.(write|restore)_facts\(")
 
 
 _REFUSED = "RL001"
@@ -232,10 +283,19 @@ def _described_by_postgres(error: psycopg.Error) -> str:
     if state is None:  # the driver's own: it quotes values where it converts them
         converts = isinstance(error, (psycopg.DataError, psycopg.ProgrammingError, psycopg.NotSupportedError))
         return _name(error) if converts else _first_line(error)
-    raised = error.diag.source_function == "exec_stmt_raise"  # by RAISE: a trigger may quote the row
-    if said is None or (state != _REFUSED and (raised or state.startswith(_QUOTING_CLASSES))):
-        return f"{_name(error)} ({state})"
-    return next(iter(said.splitlines()), _name(error))
+    text = f"{_name(error)} ({state})"
+    if said and (state == _REFUSED or not _may_quote(error, state)):
+        text = next(iter(said.splitlines()), text)
+    diag = error.diag
+    names = (("table", diag.table_name), ("column", diag.column_name), ("constraint", diag.constraint_name))
+    return ", ".join([text, *(f"{kind} {name}" for kind, name in names if name and name not in text)])
+
+
+def _may_quote(error: psycopg.Error, state: str) -> bool:
+    """True if the primary message may quote a row: by its class, or since another application's function raised it."""
+    raised_in = (error.diag.context or "").partition("\n")[0]
+    foreign = bool(raised_in) and not _OWN_FUNCTION.search(raised_in)
+    return foreign or error.diag.source_function == "exec_stmt_raise" or state.startswith(_QUOTING_CLASSES)
 
 
 def _first_line(error: BaseException) -> str:

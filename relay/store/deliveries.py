@@ -15,7 +15,7 @@ from relay.delivery import Delivery, Outcome, Receipt, State
 from relay.facts import SCOPE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from relay.facts import Fact
     from relay.store.database import Connection
@@ -54,12 +54,28 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of one run: what to record, all of it or nothing."""
+    """The end of one run: what to record, all of it or nothing. With `facts_later` its facts go aside, untried."""
 
     claim: UUID
     delivery: Delivery
     outcome: Outcome
     facts: Sequence[Fact]
+    facts_later: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FactsAside:
+    """How many facts of one statement went to `relay.facts_aside`: refused ones, and late ones.
+
+    `reason` is a refused one's, else what made them late: an SQLSTATE and names (`relay.refusal`).
+    """
+
+    refused: int = 0
+    late: int = 0
+    reason: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.refused + self.late > 0
 
 
 _STORE = """
@@ -163,13 +179,9 @@ _FINISH = """
           FROM moved m, jsonb_to_recordset(m.tries) AS t(
                number integer, started_at timestamptz, wait_ms integer, duration_ms integer, status text,
                error text, answer text)
-    ), told AS (
-        INSERT INTO dashboard_facts (fact_type, scope, value, metadata)
-        SELECT t.fact_type, %(scope)s,
-               CASE WHEN t.payload IS NULL THEN t.value
-                    ELSE jsonb_build_object('payload', t.payload::jsonb) || t.value END, t.metadata
-          FROM moved m, jsonb_to_recordset(m.facts) AS t(
-               fact_type text, value jsonb, metadata jsonb, payload text)
+    ), written AS MATERIALIZED (
+        SELECT w.refused, w.late, w.reason
+          FROM relay.write_facts((SELECT array_agg(m.facts) FROM moved m), %(scope)s, %(facts_now)s) AS w
     ), settled AS (
         UPDATE relay.replay_items i SET state = m.state, settled_at = now()
           FROM moved m WHERE i.plan_id = m.plan_id AND i.delivery = m.id AND i.state = 'sending'
@@ -180,7 +192,7 @@ _FINISH = """
                        count(*) FILTER (WHERE state = 'dead') AS dead FROM settled GROUP BY plan_id) c
          WHERE p.id = c.plan_id
     )
-    SELECT id FROM moved
+    SELECT m.id, w.refused, w.late, w.reason FROM moved m CROSS JOIN written w
 """
 _FINISHED = """
     SELECT id FROM relay.deliveries
@@ -188,19 +200,31 @@ _FINISHED = """
 """
 
 
-async def finish(connection: Connection, batch: Sequence[Finish]) -> list[bool]:
+async def finish(
+    connection: Connection,
+    batch: Sequence[Finish],
+    *,
+    facts_later: bool = False,
+    on_aside: Callable[[FactsAside], object] = lambda _: None,
+) -> list[bool]:
     """Commit a batch of outcomes: states, attempts, facts and replay counts, in one statement.
 
     Each result is False where the claim no longer stood: another relay had taken the delivery over, and
     nothing of that outcome was recorded. Finishing again, after a commit whose end was not seen, records
-    nothing twice and answers True.
+    nothing twice and answers True. `on_aside` is called if `dashboard_facts` did not take some facts: they are in
+    `relay.facts_aside` then. With `facts_later` all of them go there and `dashboard_facts` is not touched.
 
     Raises:
         psycopg.DataError: Postgres refuses a value; nothing was recorded.
+        psycopg.errors.QueryCanceled: the statement was cancelled before it came to the facts; nothing was recorded.
     """
     document = json.dumps([_finish_row(item) for item in batch])
-    cursor = await connection.execute(_FINISH, {"finishes": document, "scope": SCOPE})
-    moved = {row[0] for row in await cursor.fetchall()}
+    facts_now = not facts_later and not any(item.facts_later for item in batch)
+    cursor = await connection.execute(_FINISH, {"finishes": document, "scope": SCOPE, "facts_now": facts_now})
+    rows = await cursor.fetchall()
+    moved = {row[0] for row in rows}
+    if rows and (aside := FactsAside(*rows[0][1:])):
+        on_aside(aside)
     if len(moved) < len(batch):
         left = [item for item in batch if item.delivery.id not in moved]
         cursor = await connection.execute(

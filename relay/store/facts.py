@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from relay.delivery import FactType
 from relay.facts import SCOPE
-from relay.store.deliveries import fact_row
+from relay.store.database import time_limit
+from relay.store.deliveries import FactsAside, fact_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,16 +23,22 @@ if TYPE_CHECKING:
     from relay.store.database import Connection
 
 _RECORD = """
-    INSERT INTO dashboard_facts (fact_type, scope, value, metadata)
-    SELECT f.fact_type, %(scope)s, f.value, f.metadata
-      FROM jsonb_to_recordset(%(facts)s::jsonb) AS f(fact_type text, value jsonb, metadata jsonb)
+    SELECT w.refused, w.late, w.reason FROM relay.write_facts(ARRAY[%(facts)s::jsonb], %(scope)s, true) AS w
 """
+_RECORD_LIMIT_MS = 2_000
 
 
-async def record(connection: Connection, facts: Sequence[Fact]) -> None:
-    """Write facts that belong to no delivery's end: rejections, health, alerts."""
+async def record(connection: Connection, facts: Sequence[Fact]) -> FactsAside:
+    """Write facts that belong to no delivery's end: rejections, health, alerts.
+
+    Those that `dashboard_facts` does not take within 2 s go to `relay.facts_aside`; returns how many did.
+    """
+    if not facts:
+        return FactsAside()
     rows = json.dumps([fact_row(fact) for fact in facts])
-    await connection.execute(_RECORD, {"scope": SCOPE, "facts": rows})
+    async with time_limit(connection, _RECORD_LIMIT_MS):
+        cursor = await connection.execute(_RECORD, {"scope": SCOPE, "facts": rows})
+    return FactsAside(*(await cursor.fetchone() or ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from relay.alerts import Measures, Severity, Verdict, evaluate, sustain
 from relay.delivery import FactType
 from relay.figures import Figures, Spell, failing_since_s, figures
-from relay.store import alerts, facts, instances
+from relay.store import alerts, aside, facts, instances
 from relay.store.database import one_moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from relay.store.aside import Waiting
     from relay.store.database import Connection
     from relay.store.facts import Health
     from relay.store.instances import Liveness
@@ -110,7 +111,7 @@ class Overview:
     the latest failures by status, `last_failure_at` is when the last webhook was dead-lettered, `last_success_at` when
     the last was delivered (looked for while something failed or waits), `agent_failed_at` when the agent's health last
     failed within two hours. Test webhooks are in none of them. `in_flight_of_late` are those in flight for the first
-    time that came in this minute or the last one.
+    time that came in this minute or the last one. `facts_aside` is None while `dashboard_facts` takes every fact.
     """
 
     at: datetime
@@ -133,6 +134,7 @@ class Overview:
     last_failure_at: datetime | None
     last_success_at: datetime | None
     agent_failed_at: datetime | None
+    facts_aside: Waiting | None = None
 
     @property
     def firing(self) -> list[Verdict]:
@@ -171,6 +173,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     row = await cursor.fetchone()
     assert row is not None
     now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at = row
+    facts_aside = await aside.waiting(connection)
     windows = [figures(tallies) for tallies in await facts.tallies(connection, _WINDOWS)]
     minutes = await facts.per_minute(connection, max(minutes_of, _SUSTAINED))
     cursor = await connection.execute(_AGENT_FAILING)
@@ -192,6 +195,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         heartbeat_age_s=heartbeat_s,
         last_webhook_age_s=webhook_s,
         webhooks_24h=last_24h.rate.delivered + last_24h.rate.failed,
+        facts_aside=facts_aside.facts if facts_aside is not None else 0,
     )
     return Overview(
         at=now,
@@ -214,6 +218,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         last_failure_at=failure_at,
         last_success_at=await _last_success(connection, minutes) if failed or dead else None,
         agent_failed_at=agent_failed_at,
+        facts_aside=facts_aside,
     )
 
 
@@ -263,6 +268,7 @@ async def gauges(connection: Connection) -> dict[str, float]:
         "relay_average_attempts_1h": state.last_1h.average_attempts,
         "relay_deliveries_in_flight": state.in_flight,
         "relay_instances_alive": len(state.alive),
+        "relay_facts_aside": state.facts_aside.facts if state.facts_aside is not None else 0,
     }
     for health in state.health:
         values[f"relay_{health.target}_healthy"] = float(health.ok)

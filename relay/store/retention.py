@@ -40,6 +40,15 @@ _FACTS = """
     )
     SELECT count(*) FROM old
 """
+_ASIDE = """
+    WITH old AS (
+        DELETE FROM relay.facts_aside WHERE id IN (
+            SELECT id FROM (SELECT id, at FROM relay.facts_aside ORDER BY id LIMIT %(batch)s) AS oldest
+             WHERE at < now() - %(keep)s)
+        RETURNING 1
+    )
+    SELECT count(*) FROM old
+"""
 _LOG = """
     WITH old AS (
         DELETE FROM relay.log WHERE id IN (
@@ -109,7 +118,7 @@ async def retire(connection: Connection, keep: timedelta, stop: Callable[[], boo
     Returns the number of deliveries, facts, log lines and plans that went.
     """
     gone = 0
-    steps: list[tuple[str, dict[str, Any]]] = [(_DELIVERIES, {}), (_LOG, {}), (_PLANS, {})]
+    steps: list[tuple[str, dict[str, Any]]] = [(_DELIVERIES, {}), (_ASIDE, {}), (_LOG, {}), (_PLANS, {})]
     steps += [(_FACTS, {"fact_type": fact_type}) for fact_type in FactType]
     steps += [(_MINUTES, {}), (_NOTES, {}), (_DEAD_CAUSES, {}), (_NO_DEAD_CAUSES, {}), (_INSTANCES, {})]
     for sql, parameters in steps:

@@ -239,3 +239,15 @@ async def test_what_chatwoot_refuses_is_said_and_the_rest_is_looked_at(scene: Sc
     _, text, status = await scene.diagnose(CHATWOOT_API_KEY="wrong")
     assert "Chatwoot answered 401; check CHATWOOT_API_KEY" in text
     assert status == 0
+
+
+async def test_facts_that_dashboard_facts_refuses_are_named_with_reason_and_remedy(scene: Scene, rows: Rows) -> None:
+    await asyncio.to_thread(rows, "ALTER TABLE dashboard_facts ADD CONSTRAINT ours CHECK (scope = 'app') NOT VALID")
+    await scene.post()
+    first, text, status = await scene.diagnose()
+    assert first.startswith("dashboard_facts does not take the relay's facts: a check constraint refuses them (23514")
+    assert "constraint ours" in first
+    assert "Drop the constraint, or let fact types that begin with 'support.' pass" in text
+    assert status == 1
+    chapter = (await scene.document())["chapters"][0]
+    assert (chapter["name"], chapter["problem"]) == ("facts-refused", True)

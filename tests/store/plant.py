@@ -70,6 +70,14 @@ class Plant:
         value = {"payload": {"id": 1}, "attempts": 3, "lastError": "Agent SDK answered 503", "finalStatus": "503"}
         self.facts(DEAD_LETTER, value, {"test": True} if test else {}, age_s=age_s, times=times)
 
+    def fact_aside(self, *, refused: bool, age_s: float = 1) -> None:
+        """A retry fact that `dashboard_facts` refused, or has not taken yet."""
+        self.rows(
+            "INSERT INTO relay.facts_aside (at, fact_type, scope, value, metadata, refused, reason) "
+            "VALUES (now() - make_interval(secs => %s), %s, 'support', '{}', '{}', %s, %s)",
+            (age_s, RETRY, refused, "23514 constraint made_up" if refused else None),
+        )
+
     def probe(self, *, ok: bool, age_s: float, target: str = "agent") -> None:
         """A health fact."""
         self.facts(HEALTH, {"target": target, "ok": ok, "status": "200" if ok else "503", "latencyMs": 5}, age_s=age_s)

@@ -207,3 +207,19 @@ async def test_the_address_is_in_no_log(
     await watch().look()
     await until(lambda: "RELAY_ALERT_WEBHOOK_URL yet" in log.getvalue())
     assert agent.url.removeprefix("http://") not in log.getvalue()
+
+
+async def test_refused_facts_are_an_alert_that_arrives_though_the_alerts_own_fact_is_refused(
+    watch: Callable[..., AlertWatch], plant: Plant, rows: Rows, agent: AgentStandIn
+) -> None:
+    plant.fact_aside(refused=True)
+    rows("ALTER TABLE dashboard_facts ADD CONSTRAINT none CHECK (false) NOT VALID")
+    one = watch()
+    await one.look()
+    assert [text for text in told(agent) if "facts-aside-p1" in text] != []
+    assert rows("SELECT value ->> 'rule' FROM relay.facts_aside WHERE fact_type = %s", (ALERT,)) == ["facts-aside-p1"]
+    rows("ALTER TABLE dashboard_facts DROP CONSTRAINT none")
+    rows("DELETE FROM relay.facts_aside")
+    rows(_LET_A_MINUTE_PASS)
+    await one.look()
+    assert any("cleared" in text and "facts-aside-p1" in text for text in told(agent))

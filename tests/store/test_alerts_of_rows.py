@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from relay.alerts import Verdict
 
-_ALL_TABLES = "TRUNCATE dashboard_facts, relay.deliveries, relay.instances"
+_ALL_TABLES = "TRUNCATE dashboard_facts, relay.facts_aside, relay.deliveries, relay.instances"
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,9 @@ CASES: list[tuple[str, bool, str, Callable[[Plant], object]]] = [
     ("escalate-replies-stalled", False, "a test", lambda p: p.delivery("dead", customer=True, test=True, age_s=9_000)),
     ("escalate-replies-stalled", False, "delivered", lambda p: p.delivery("delivered", customer=True, age_s=9_000)),
     ("escalate-replies-stalled", False, "discarded", lambda p: p.delivery("discarded", customer=True, age_s=9_000)),
+    ("facts-aside-p1", True, "one refused", lambda p: p.fact_aside(refused=True)),
+    ("facts-aside-p1", True, "one late for 61 s", lambda p: p.fact_aside(refused=False, age_s=61)),
+    ("facts-aside-p1", False, "one late for 30 s", lambda p: p.fact_aside(refused=False, age_s=30)),
     ("relay-down", True, "for 11 min", lambda p: p.relay(heartbeat_age_s=660)),
     ("relay-down", False, "30 s ago", lambda p: p.relay(heartbeat_age_s=30)),
     ("relay-down", False, "one of two", lambda p: (p.relay(heartbeat_age_s=600), p.relay(heartbeat_age_s=1))),

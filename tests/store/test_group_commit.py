@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from relay.errors import StoreUnavailable
+from relay.errors import StatementRefused, StoreUnavailable
 from relay.store.batch import GroupCommit
 from tests.servers import until
 
@@ -158,3 +158,99 @@ async def test_stopping_tells_those_under_way_and_those_who_still_wait(numbers: 
         task.cancel()
         results = await asyncio.gather(*callers, return_exceptions=True)
     assert [type(result) for result in results] == [StoreUnavailable] * 3
+
+
+class Beside(Numbers):
+    """`Numbers`, and a way to commit one item alone that waits at a gate of its own for the item `stuck`."""
+
+    def __init__(self, connection: Connection, stuck: str = "") -> None:
+        super().__init__(connection)
+        self.stuck = stuck
+        self.alone: list[str] = []
+        self.way_free = asyncio.Event()
+
+    async def one(self, item: str) -> int:
+        """Commit one item."""
+        self.alone.append(item)
+        if item == self.stuck:
+            await self.way_free.wait()
+        cursor = await self._connection.execute(_SQUARES, ([item],))
+        (square,) = await cursor.fetchone() or ()
+        return int(square)
+
+
+@pytest.fixture
+def beside(connection: Connection, rows: Rows) -> Beside:
+    rows("CREATE TABLE numbers (n int CHECK (n < 1000))")
+    return Beside(connection)
+
+
+async def test_a_heavy_item_goes_alone_and_batches_go_on_beside_it(beside: Beside) -> None:
+    group = GroupCommit(beside, alone=beside.one, size=int, heavy=500)
+    beside.stuck = "501"
+    async with running(group):
+        heavy = asyncio.create_task(group.submit("501"))
+        await until(lambda: beside.alone)
+        assert [await group.submit("500"), await group.submit("2")] == [250_000, 4]
+        assert not heavy.done()
+        beside.way_free.set()
+        assert await heavy == 251_001
+    assert beside.batches == [["500"], ["2"]]
+
+
+async def test_the_others_of_a_cancelled_batch_are_committed_while_the_bad_one_still_waits(
+    beside: Beside, connection: Connection, rows: Rows
+) -> None:
+    rows("CREATE TABLE taken (n int PRIMARY KEY)")
+    beside.stuck = "13"
+
+    async def cancelled_by_13(batch: Sequence[str]) -> list[int]:
+        if "13" in batch:
+            async with connection.transaction():
+                await connection.execute("SET LOCAL statement_timeout = '1ms'")
+                await connection.execute("SELECT pg_sleep(60)")
+        return await beside(batch)
+
+    group = GroupCommit(cancelled_by_13, alone=beside.one)
+    async with running(group):
+        await submit_while_busy(beside, group, [])
+        beside.gate.clear()
+        first = asyncio.create_task(group.submit("1"))
+        await until(lambda: beside.batches[-1] == ["1"])
+        waiting = {item: asyncio.create_task(group.submit(item)) for item in ("13", "2", "3", "4")}
+        await asyncio.sleep(0)  # they are submitted
+        beside.gate.set()
+        assert await first == 1
+        assert [await waiting[item] for item in ("2", "3", "4")] == [4, 9, 16]
+        assert await group.submit("5") == 25
+        assert not waiting["13"].done()
+        beside.way_free.set()
+        assert await waiting["13"] == 169
+
+
+async def test_a_lone_item_that_postgres_cancels_fails_as_refused_and_not_as_postgres_away(
+    connection: Connection,
+) -> None:
+    async def slow(_: Sequence[str]) -> list[int]:
+        async with connection.transaction():
+            await connection.execute("SET LOCAL statement_timeout = '1ms'")
+            await connection.execute("SELECT pg_sleep(60)")
+        return []
+
+    group: GroupCommit[str, int] = GroupCommit(slow)
+    async with running(group):
+        with pytest.raises(StatementRefused, match="57014 QueryCanceled"):
+            await group.submit("1")
+
+
+async def test_what_concerns_every_item_alike_splits_no_batch(numbers: Numbers, rows: Rows) -> None:
+    group = GroupCommit(numbers)
+    async with running(group):
+        rows("DROP TABLE numbers")
+        numbers.gate.clear()
+        waiting = [asyncio.create_task(group.submit(str(n))) for n in range(20)]
+        await until(lambda: numbers.batches)
+        numbers.gate.set()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(result) for result in results} == {psycopg.errors.UndefinedTable}
+    assert len(numbers.batches) <= 2

@@ -92,6 +92,7 @@ def test_the_table_is_the_documents() -> None:
     assert {rule.name: rule.severity for rule in RULES} == {
         "success-rate-p0": Severity.P0,
         "success-rate-critical": Severity.P1,
+        "facts-aside-p1": Severity.P1,
         "dlq-p2": Severity.P2,
         "dlq-warning": Severity.WARNING,
         "attempts-info": Severity.INFO,
