@@ -1,4 +1,8 @@
-"""An equivalent curl command for a delivery: the same body and headers to the same agent."""
+"""A curl command that posts a delivery's payload to the agent as the relay would.
+
+It leaves Chatwoot's signature out, as it leaves out everything that must not reach a clipboard: an agent that
+verifies signatures refuses the command. A replay is the way to send a delivery with its signature.
+"""
 
 from __future__ import annotations
 

@@ -141,11 +141,11 @@ def _field(name: str, value: str) -> Content:
 
 
 def header_lines(detail: Detail) -> list[Content]:
-    """The headers as they came; a signature is a secret's print and is not shown."""
+    """The headers that are kept, secrets masked by the store."""
     return [
         Content.assemble(
             (f"{clean(name, limit=60)}: ", _MUTED),
-            "(not shown)" if "signature" in name or name in {"authorization", "cookie"} else clean(value, limit=200),
+            clean(value, limit=200),
         )
         for name, value in detail.headers
     ]

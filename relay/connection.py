@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -16,10 +17,12 @@ import hypercorn.asyncio.run
 import hypercorn.protocol
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.events import Closed, RawData
+from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 
 if TYPE_CHECKING:
     from hypercorn.events import Event
+    from hypercorn.protocol.events import Event as StreamEvent
 
 FIRST_REQUEST_S = 20
 """How long a new connection may take until the head of its first request is there."""
@@ -120,7 +123,13 @@ def end_the_idle(app: object) -> None:
 
 
 class _Requests(h11.Connection):
-    """Reads requests for a path in HTTP/1.x; an upgrade to anything else is not heard (RFC 9110, 7.8)."""
+    """Reads requests for a path in HTTP/1.x; an upgrade to anything else is not heard (RFC 9110, 7.8).
+
+    `is_ambiguous` is True after a request with both `Transfer-Encoding` and `Content-Length`, which may be an attempt
+    to smuggle another one past a proxy: it is answered, and the connection closed (RFC 9112, 6.1).
+    """
+
+    is_ambiguous = False
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
         """What came next.
@@ -129,17 +138,27 @@ class _Requests(h11.Connection):
             RemoteProtocolError: it cannot be served; the sender is answered 400.
         """
         event = super().next_event()
-        return _plain(event) if isinstance(event, h11.Request) else event
+        if not isinstance(event, h11.Request):
+            return event
+        names = {name for name, _ in event.headers}
+        if b"transfer-encoding" in names:
+            if event.http_version < b"1.1":
+                raise h11.RemoteProtocolError("HTTP/1.0 has no Transfer-Encoding")
+            self.is_ambiguous = b"content-length" in names
+        return _plain(event, _IGNORED | {b"content-length"} if self.is_ambiguous else _IGNORED)
 
 
-def _plain(request: h11.Request) -> h11.Request:
-    """`request` with its target as a path, and without an `Upgrade`."""
+_IGNORED = frozenset({b"upgrade"})
+
+
+def _plain(request: h11.Request, ignored: frozenset[bytes]) -> h11.Request:
+    """`request` with its target as a path, and without the headers that are `ignored`."""
     if not request.http_version.startswith(b"1."):
         raise h11.RemoteProtocolError("the version is not HTTP/1.1")
     target = request.target
     if not target.startswith(b"/"):
         target = _path_of(target)
-    headers = [header for header in request.headers if header[0] != b"upgrade"]
+    headers = [header for header in request.headers if header[0] not in ignored]
     if target is request.target and len(headers) == len(request.headers):
         return request
     return h11.Request(method=request.method, target=target, headers=headers, http_version=request.http_version)
@@ -159,7 +178,14 @@ def _path_of(target: bytes) -> bytes:
 class _Protocol(H11Protocol):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.connection = _Requests(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+        self._requests = _Requests(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+        self.connection = self._requests
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send a part of an answer; one to an ambiguous request is the last on its connection."""
+        if isinstance(event, Response) and self._requests.is_ambiguous:
+            event = replace(event, headers=[*event.headers, (b"connection", b"close")])
+        await super().stream_send(event)
 
 
 def install() -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from relay.signature import Signature
+
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -38,7 +40,9 @@ class FactType(StrEnum):
 class Receipt:
     """A webhook that was taken, verified and parsed, but not stored yet.
 
-    `body` is byte for byte what came in; `headers` all of its headers, names in lower case.
+    `body` is the JSON, `encoded_body` what came in if that had a content coding (else None, and `body` came in byte
+    for byte); `headers` are those that are kept, names in lower case. `signature` is the one that was verified, None
+    where no secret is configured.
     `event` and `conversation_id` are read from the body and None where it does not say; `customer` is True
     for a message that a customer wrote, which somebody waits to have answered. `ignored` is True for one that
     is stored and goes no further.
@@ -52,6 +56,13 @@ class Receipt:
     customer: bool
     test: bool
     ignored: bool = False
+    encoded_body: bytes | None = None
+    signature: Signature | None = None
+
+    @property
+    def size(self) -> int:
+        """The bytes of both forms of its body."""
+        return len(self.body) + len(self.encoded_body or b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,8 @@ class Delivery:
 
     `id` is the row, `delivery_id` Chatwoot's UUID, `run` counts the runs of the retry loop
     (1 for the first). `plan_id` is set when the run is a replay; `edited` when that replay sends a
-    body that an operator changed, which is then `body`.
+    body that an operator changed, which is then `body`. `encoded_body` is the body as it came in, if that had
+    a content coding.
     """
 
     id: int
@@ -74,6 +86,17 @@ class Delivery:
     plan_id: int | None = None
     edited: bool = False
     requested_by: str | None = None
+    encoded_body: bytes | None = None
+
+    @property
+    def sent_body(self) -> bytes:
+        """What is posted to the agent: the body as it came in, or as an operator edited it."""
+        return self.body if self.encoded_body is None else self.encoded_body
+
+    @property
+    def size(self) -> int:
+        """The bytes of both forms of its body."""
+        return len(self.body) + len(self.encoded_body or b"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from relay.figures import retry_helps
 from relay.outcome import Failure
+from relay.settings import without_credentials
 from relay.store.refusal import MOST_COUNTED, explain
 
 if TYPE_CHECKING:
@@ -157,16 +158,19 @@ def _chatwoots_side(evidence: Evidence, checks: list[Check]) -> tuple[bool, list
         return False, [f"Chatwoot itself fails its health check ({r.status or r.error})" for r in unreachable]
     here = [one for one in evidence.webhooks if _points_here(one.url, evidence) is not False]
     if not here:
-        elsewhere = ", ".join(one.url for one in evidence.webhooks) or "none at all"
+        elsewhere = ", ".join(without_credentials(one.url) for one in evidence.webhooks) or "none at all"
         fault = f"none of Chatwoot's webhooks points to {evidence.own_url}{evidence.webhook_path} ({elsewhere})"
         checks.append(Check(ok=False, text=fault))
         return False, [fault]
     missing = [event for event in EVENTS if not any(event in one.subscriptions for one in here)]
     here.sort(key=lambda one: _points_here(one.url, evidence) is None)
     if _points_here(here[0].url, evidence):
-        checks.append(Check(ok=True, text=f"Chatwoot has a webhook that points here: {here[0].url}"))
+        checks.append(
+            Check(ok=True, text=f"Chatwoot has a webhook that points here: {without_credentials(here[0].url)}")
+        )
     else:
-        text = f"Chatwoot has a webhook to {here[0].url}; whether that address leads here cannot be told from here"
+        url = without_credentials(here[0].url)
+        text = f"Chatwoot has a webhook to {url}; whether that address leads here cannot be told from here"
         checks.append(Check(ok=None, text=text))
     fault = f"Chatwoot's webhook does not send {' and '.join(missing)}"
     checks.append(Check(not missing, fault if missing else f"it sends {', '.join(here[0].subscriptions)}"))

@@ -14,9 +14,10 @@ import httpx
 
 from relay.chatwoot import Chatwoot, Webhook
 from relay.errors import RelayError
+from relay.headers import FORWARDED_FROM_HEADER
 from relay.outcome import failure_of
 from relay.probes import agent_probe, chatwoot_probes, run_probes
-from relay.receive import FORWARDED_FROM_HEADER, TEST_SENDER
+from relay.receive import TEST_SENDER
 from relay.settings import AGENT_PATH, WEBHOOK_PATH, without_credentials
 from relay.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from relay.store import browse, facts, overview
@@ -110,7 +111,7 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
         webhooks=webhooks,
         webhooks_error=error,
         webhook_path=WEBHOOK_PATH,
-        own_url=settings.own_url,
+        own_url=settings.own_url_shown,
         clock_ahead_s=ahead_s,
         self_tests=tests,
         usual_per_hour=(day.delivered + day.failed) / 24,
@@ -162,7 +163,7 @@ async def _test_secret(client: httpx.AsyncClient, settings: Settings, number: in
     try:
         answer = await client.post(settings.own_url + WEBHOOK_PATH, content=_NOTHING, headers=headers)
     except httpx.HTTPError as error:
-        return SelfTest(number, ok=False, answer=f"no relay answers at {settings.own_url} ({failure_of(error)})")
+        return SelfTest(number, ok=False, answer=f"no relay answers at {settings.own_url_shown} ({failure_of(error)})")
     known = answer.status_code == httpx.codes.BAD_REQUEST
     said = "the running relay accepts what it signs" if known else f"the running relay answers {answer.status_code}"
     return SelfTest(number, known, said)

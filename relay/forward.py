@@ -17,6 +17,7 @@ from httpx_aiohttp import AiohttpTransport
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
 from relay.delivery import Attempt, Delivery, Outcome
+from relay.headers import CONTENT_ENCODING, CONTENT_TYPE, is_forwarded
 from relay.outcome import (
     agent_status,
     answer_excerpt,
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 ANSWER_BYTES = 64 * 1024
 _KEEP_ALIVE_S = 4  # shorter than any server keeps an idle connection, so that none is cut under a request
 SENDER = "hotdash-relay"
-_PASSED_ON = ("content-type",)
-_PASSED_ON_PREFIX = "x-chatwoot-"
 # what an attempt may fail with: httpx's errors, and those of aiohttp that its transport lets through
 _FAILURES = (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 
@@ -175,7 +174,7 @@ class Forwarder:
     def _request(self, delivery: Delivery, number: int) -> httpx.Request:
         """The request of one attempt, complete, so that httpx need not work out what is missing."""
         headers = self._headers(delivery, number)
-        request = httpx.Request("POST", self._endpoint, headers=headers, stream=httpx.ByteStream(delivery.body))
+        request = httpx.Request("POST", self._endpoint, headers=headers, stream=httpx.ByteStream(delivery.sent_body))
         request.read()
         return request
 
@@ -183,27 +182,25 @@ class Forwarder:
         """The headers of one attempt (DESIGN, 1). Chatwoot's own pass through, its signature included.
 
         A body that an operator edited no longer fits that signature: it is signed afresh with the first
-        secret, or goes unsigned if there is none.
+        secret, or goes unsigned if there is none. It goes without the content coding that the original had.
         """
         passed = [
             (name, value)
             for name, value in delivery.headers
-            if (name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIX))
-            and name != DELIVERY_HEADER
-            and value.isascii()
+            if is_forwarded(name) and name != DELIVERY_HEADER and value.isascii()
         ]
         if delivery.edited:
-            passed = [item for item in passed if item[0] not in {SIGNATURE_HEADER, TIMESTAMP_HEADER}]
+            passed = [item for item in passed if item[0] not in {SIGNATURE_HEADER, TIMESTAMP_HEADER, CONTENT_ENCODING}]
             if self._resign_with is not None:
                 timestamp = str(int(time.time()))
                 signature = sign(self._resign_with, timestamp, delivery.body)
                 passed += [(TIMESTAMP_HEADER, timestamp), (SIGNATURE_HEADER, signature)]
-        if not any(name == "content-type" for name, _ in passed):
-            passed.append(("content-type", "application/json"))
+        if not any(name == CONTENT_TYPE for name, _ in passed):
+            passed.append((CONTENT_TYPE, "application/json"))
         return [
             ("host", self._host),
             *passed,
-            ("content-length", str(len(delivery.body))),
+            ("content-length", str(len(delivery.sent_body))),
             ("accept", "application/json"),
             ("accept-encoding", "identity"),
             ("user-agent", SENDER),

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from relay.logs import FORWARDING_SCOPE
 
 if TYPE_CHECKING:
-    from relay.delivery import Attempt, Delivery, Outcome, State
+    from relay.delivery import Attempt, Delivery, Outcome
     from relay.logs import LogSink
+    from relay.store.deliveries import Duplicate
 
 
 class Narration:
@@ -62,9 +63,25 @@ class Narration:
             deliveryId=delivery.delivery_id,
         )
 
-    def duplicate(self, delivery_id: str, state: State) -> None:
-        """A webhook came whose delivery is known: nothing is forwarded."""
-        self._log.info("Duplicate webhook, not forwarded", delivery_id=delivery_id, state=state)
+    def duplicate(self, sent_id: str, known: Duplicate) -> None:
+        """A webhook came whose delivery is known, or whose signature is, under another id: nothing is forwarded."""
+        if sent_id == known.delivery_id:
+            self._log.info("Duplicate webhook, not forwarded", delivery_id=known.delivery_id, state=known.state)
+        else:
+            self._log.warning(
+                "Signature seen before under another delivery id, not forwarded",
+                delivery_id=known.delivery_id,
+                state=known.state,
+                sentAs=sent_id,
+            )
+
+    def kept_apart(self, sent_id: str, delivery_id: str) -> None:
+        """A webhook came with the id of a dead letter and another body: it is a delivery of its own."""
+        self._log.warning(
+            "Webhook differs from the dead letter of its id, kept under another",
+            delivery_id=delivery_id,
+            sentAs=sent_id,
+        )
 
     def ignored(self, delivery_id: str, event: str | None) -> None:
         """A webhook came that is stored and not forwarded."""

@@ -146,16 +146,16 @@ class Pipeline:
         """
         if self._draining:
             raise StoreUnavailable("The relay is stopping")
-        if len(self._tasks) >= self._max_in_flight or self._bytes + len(receipt.body) > _BODIES_IN_FLIGHT:
+        if len(self._tasks) >= self._max_in_flight or self._bytes + receipt.size > _BODIES_IN_FLIGHT:
             raise Overloaded("Too many webhooks are in flight")
         loop = asyncio.get_running_loop()
         ticket = Ticket(loop.create_future(), loop.create_future())
-        self._start(self._receive(receipt, ticket), len(receipt.body))
+        self._start(self._receive(receipt, ticket), receipt.size)
         return ticket
 
     def take_on(self, claimed: Claimed) -> asyncio.Task[Outcome | None]:
         """Carry a delivery that this relay has claimed in the store: one abandoned, or one to replay."""
-        return self._start(self._carry(claimed), len(claimed.delivery.body))
+        return self._start(self._carry(claimed), claimed.delivery.size)
 
     async def drain(self, patience_s: float) -> None:
         """Accept no more, wait up to `patience_s` for what is in flight, and let go of the rest."""
@@ -195,19 +195,26 @@ class Pipeline:
         ticket.stored.set_result(stored)
         if isinstance(stored, Duplicate):
             self._counters.duplicates += 1
-            self._narration.duplicate(stored.delivery_id, stored.state)
+            self._narration.duplicate(receipt.delivery_id, stored)
             ticket.finished.set_result(None)
             return
         if isinstance(stored, Ignored):
             self._counters.ignored += 1
+            self._note_own_id(receipt, stored.delivery_id)
             self._narration.ignored(stored.delivery_id, receipt.event)
             ticket.finished.set_result(None)
             return
+        self._note_own_id(receipt, stored.delivery.delivery_id)
         outcome = None
         try:
             outcome = await self._carry(stored)
         finally:
             ticket.finished.set_result(outcome)
+
+    def _note_own_id(self, receipt: Receipt, delivery_id: str) -> None:
+        """Log that the store gave a webhook another delivery id than its sender."""
+        if delivery_id != receipt.delivery_id:
+            self._narration.kept_apart(receipt.delivery_id, delivery_id)
 
     async def _store(self, receipt: Receipt) -> Claimed | Duplicate | Ignored:
         """Commit the receipt, trying again for as long as its sender can wait; a relay that starts may yet be ready.

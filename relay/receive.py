@@ -13,15 +13,17 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from relay.delivery import Headers, Receipt
+from relay.headers import FORWARDED_FROM_HEADER, kept
 from relay.signature import DELIVERY_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from relay.signature import Signature
+
 MAX_DEPTH = 200
 """Nesting beyond this is refused. Chatwoot's deepest payload has 6 levels; Rails itself stops at 100."""
 
-FORWARDED_FROM_HEADER = "x-forwarded-from"
 TEST_SENDER = "chatwoot-test"
 _FIELD_CHARS = 200
 _DELIVERY_ID = re.compile(r"[\x21-\x7e]{1,200}")
@@ -32,6 +34,7 @@ _BRACKET = re.compile(rb"[\[\]{}]")
 class BodyFault(StrEnum):
     """Why a body is refused: the `reason` of a `support.webhook.rejected` fact."""
 
+    CORRUPT = "corrupt_encoding"
     EMPTY = "empty_body"
     NOT_UTF8 = "invalid_utf8"
     NOT_JSON = "invalid_json"
@@ -40,6 +43,7 @@ class BodyFault(StrEnum):
 
 
 _SENTENCES = {
+    BodyFault.CORRUPT: "The body is not a whole stream of its Content-Encoding",
     BodyFault.EMPTY: "The body is empty; a JSON object was expected",
     BodyFault.NOT_UTF8: "The body is not valid UTF-8",
     BodyFault.NOT_JSON: "The body is not valid JSON",
@@ -56,30 +60,40 @@ class BadBody(ValueError):
         self.fault = fault
 
 
-def read_receipt(headers: Headers, body: bytes, forwarded: Collection[str] = ()) -> Receipt:
-    """The receipt of a webhook with these `headers` (names in lower case) and this raw `body`.
+def read_receipt(
+    headers: Headers,
+    body: bytes,
+    forwarded: Collection[str] = (),
+    *,
+    encoded_body: bytes | None = None,
+    signature: Signature | None = None,
+) -> Receipt:
+    """The receipt of a webhook with these `headers` (names in lower case) and this `body`, which came as
+    `encoded_body` if it had a content coding. `signature` is the one that was verified.
 
     It is ignored if it is a private note that comes back (CONTRACT, "loops"), or if events are named that are
-    `forwarded`, and it is none of them.
+    `forwarded`, and it is none of them. An event that is no string counts as unknown.
 
     A delivery id that is missing, or is not 1 to 200 visible ASCII characters, is replaced by a fresh
-    UUID: such a webhook is never a duplicate (DESIGN, 1).
+    UUID: such a webhook is no duplicate by its id (DESIGN, 1).
 
     Raises:
         BadBody: the body is not a JSON object.
     """
     payload = parse_object(body)
     given = first_header(headers, DELIVERY_HEADER) or ""
-    event = payload.get("event")
+    event = payload["event"] if isinstance(payload.get("event"), str) else None
     return Receipt(
         delivery_id=given if _DELIVERY_ID.fullmatch(given) else str(uuid.uuid4()),
-        headers=headers,
+        headers=kept(headers),
         body=body,
         event=_field_text(event),
         conversation_id=_conversation_id(event, payload),
         customer=is_from_customer(event, payload),
         test=(first_header(headers, FORWARDED_FROM_HEADER) or "").strip().lower() == TEST_SENDER,
         ignored=_is_private_note(event, payload) or bool(forwarded and event not in forwarded),
+        encoded_body=encoded_body,
+        signature=signature,
     )
 
 
@@ -158,7 +172,7 @@ def is_from_customer(event: object, payload: dict[str, Any]) -> bool:
         return False
     sender = payload.get("sender")
     kind = sender.get("type") if isinstance(sender, dict) else None
-    return _is(payload.get("message_type"), "incoming", 0) and kind in {None, "contact"}
+    return _is(payload.get("message_type"), "incoming", 0) and (kind is None or kind == "contact")
 
 
 def _field_text(value: object) -> str | None:

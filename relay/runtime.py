@@ -27,7 +27,7 @@ from relay.pipeline import STORE_PATIENCE_S, Lease, Pipeline
 from relay.probes import agent_probe, chatwoot_probes, run_probes
 from relay.rejections import Rejections
 from relay.replay import Replayer
-from relay.store import deliveries, facts, instances, log, preflight, replays, retention
+from relay.store import deliveries, facts, instances, log, preflight, replays, retention, scrub, signatures
 from relay.store.batch import GroupCommit
 from relay.store.database import LANE_SILENCE_S, Database, Lane, described, heeding_cancellation
 from relay.store.instances import Instance
@@ -94,7 +94,7 @@ class Runtime:
         self._forwarder = Forwarder(settings, narration)
         self._receipt_lane, self._tail_lane = Lane(self.database), Lane(self.database)
         self._receipts: GroupCommit[Incoming, Claimed | Duplicate | Ignored] = GroupCommit(
-            self._commit_receipts, alone=self._commit_receipt, size=lambda item: len(item.receipt.body)
+            self._commit_receipts, alone=self._commit_receipt, size=lambda item: item.receipt.size
         )
         self._finisher = Finisher(self.database, self.instance.id, self._log)
         self.pipeline = Pipeline(
@@ -180,6 +180,8 @@ class Runtime:
                 ("alerts", WATCH_EVERY_S, self._watch.look),
                 ("facts aside", RESTORE_EVERY_S, self._finisher.restore),
                 ("retention", 600, self._retire),
+                ("signatures", 60, self._remove_signatures),
+                ("header scrub", 60, self._scrub_headers),
             ]
             if self.settings.relay_auto_replay:
                 every_s = min(LOOK_EVERY_S, self.settings.relay_probe_seconds)
@@ -318,6 +320,14 @@ class Runtime:
         results = await run_probes([agent_probe(self.settings), *chatwoot_probes(self.settings)])
         async with self.database.connection() as connection:
             await facts.record(connection, [result.fact for result in results])
+
+    async def _remove_signatures(self) -> None:
+        async with self.database.connection(patience_s=_RETENTION_S) as connection:
+            await signatures.remove_expired(connection, self._stopping.is_set)
+
+    async def _scrub_headers(self) -> None:
+        async with self.database.connection(patience_s=_RETENTION_S) as connection:
+            await scrub.scrub_headers(connection, self._stopping.is_set)
 
     async def _retire(self) -> None:
         keep = timedelta(days=self.settings.relay_retention_days)

@@ -1,6 +1,7 @@
 """The HTTP surface: Quart's routes over the pipeline (DESIGN, 2). Decides answers; knows no SQL.
 
-Refusals come in the order of what they cost: the size while it streams in, the signature, then the JSON.
+Refusals come in the order of what they cost: size and content coding while it streams in, the signature, then the
+JSON.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
@@ -17,11 +19,13 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from relay import __version__
 from relay.asgi import HttpConnection, IncomingRequest, SenderGone
+from relay.encoding import TAKEN, CorruptBody, DecodedTooLarge, Decoder, UnsupportedEncoding, coding_of
 from relay.errors import Overloaded, StatementRefused, StoreUnavailable
+from relay.headers import CONTENT_ENCODING, FORWARDED_FROM_HEADER
 from relay.metrics import exposition
-from relay.receive import FORWARDED_FROM_HEADER, TEST_SENDER, BadBody, first_header, read_receipt
+from relay.receive import TEST_SENDER, BadBody, BodyFault, first_header, read_receipt
 from relay.settings import WEBHOOK_PATH
-from relay.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, signature_fault
+from relay.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, SignatureFault, verify
 from relay.store import aside, facts, instances, overview
 from relay.store.deliveries import Duplicate, Ignored
 from relay.store.refusal import explain
@@ -105,54 +109,99 @@ async def _webhook(runtime: Runtime, http: IncomingRequest) -> Response:
     headers: Headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in _raw_headers(http))
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await _read_body(runtime, http)
+            body = await _read_body(runtime, http, headers)
     except SenderGone:
         return _answer(400, {"error": "The body is not whole"})
     except Overloaded as error:
         return _overloaded(runtime, error)
-    except RequestEntityTooLarge:
+    except (RequestEntityTooLarge, DecodedTooLarge):
         limit = runtime.settings.chatwoot_webhook_max_body_bytes
         return _refuse(runtime, 413, "body_too_large", f"The body is larger than {limit} bytes")
+    except UnsupportedEncoding as error:
+        message = f"Content-Encoding {str(error)[:100]!r} is not supported; supported are {TAKEN}"
+        return _refuse(runtime, 415, "unsupported_encoding", message, {"Accept-Encoding": TAKEN})
+    except CorruptBody:
+        return _refuse_body(runtime, headers, BadBody(BodyFault.CORRUPT))
     except TimeoutError:
         return _refuse(runtime, 408, "body_too_slow", f"The body did not arrive within {BODY_TIMEOUT_S} s")
-    secrets = runtime.settings.secrets
+    secrets, signature = runtime.settings.secrets, None
     if secrets:
-        fault = signature_fault(
+        verified = verify(
             secrets,
             first_header(headers, TIMESTAMP_HEADER),
             first_header(headers, SIGNATURE_HEADER),
-            body,
+            body.forms,
             now=time.time(),
         )
-        if fault is not None:
-            return _refuse(runtime, 401, fault, "Invalid signature")
+        if isinstance(verified, SignatureFault):
+            return _refuse(runtime, 401, verified, "Invalid signature")
+        signature = verified
     try:
-        receipt = read_receipt(headers, body, runtime.settings.forwarded_events)
+        receipt = read_receipt(
+            headers,
+            body.decoded,
+            runtime.settings.forwarded_events,
+            encoded_body=body.encoded,
+            signature=signature,
+        )
     except BadBody as error:
-        if secrets and first_header(headers, FORWARDED_FROM_HEADER) == TEST_SENDER:
-            return _answer(400, {"error": str(error)})  # who knows a secret tries it, with nothing in his hands
-        return _refuse(runtime, 400, error.fault, str(error))
+        return _refuse_body(runtime, headers, error)
     return await _carry(runtime, receipt, began)
 
 
-async def _read_body(runtime: Runtime, http: IncomingRequest) -> bytes:
-    """The body as it streams in.
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A body without its content coding, and as it came (None: it had none)."""
+
+    decoded: bytes
+    encoded: bytes | None
+
+    @property
+    def forms(self) -> tuple[bytes, ...]:
+        """What may have been signed: a sender signs what it sends, or a proxy compresses what was signed."""
+        return (self.decoded,) if self.encoded is None else (self.encoded, self.decoded)
+
+
+async def _read_body(runtime: Runtime, http: IncomingRequest, headers: Headers) -> _Body:
+    """The body as it streams in, decoded meanwhile.
 
     Raises:
         SenderGone: its sender hung up.
         RequestEntityTooLarge: it is larger than may be.
+        DecodedTooLarge: without its content coding it is larger than may be.
+        UnsupportedEncoding: it has a content coding that is not taken; it has been read to its end.
+        CorruptBody: it is not a stream of its content coding; it has been read to its end.
         Overloaded: large bodies that are still coming in have all the room there is for them.
     """
     limit, body = runtime.settings.chatwoot_webhook_max_body_bytes, bytearray()
     if (http.content_length or 0) > limit:
         raise RequestEntityTooLarge
+    decoder: Decoder | None = None
+    fault: UnsupportedEncoding | CorruptBody | None = None
+    try:
+        coding = coding_of([value for name, value in headers if name == CONTENT_ENCODING])
+        decoder = None if coding is None else Decoder(coding, limit)
+    except UnsupportedEncoding as error:
+        fault = error
     with runtime.arrivals.one() as reached:
         async for part in http.parts():
             body += part
             if len(body) > limit:
                 raise RequestEntityTooLarge
             reached(len(body))
-        return bytes(body)
+            if decoder is not None and fault is None:
+                try:
+                    for _ in decoder.feed(part):
+                        reached(len(body) + len(decoder.body))
+                        await asyncio.sleep(0)
+                except CorruptBody as error:
+                    fault = error
+        if fault is not None:
+            raise fault
+        if decoder is None:
+            return _Body(bytes(body), None)
+        decoder.close()
+        return _Body(bytes(decoder.body), bytes(body))
 
 
 def _raw_headers(http: Request) -> Iterable[tuple[bytes, bytes]]:
@@ -229,9 +278,17 @@ def _overloaded(runtime: Runtime, error: Overloaded) -> Response:
     return _answer(503, {"error": str(error)}, {"Retry-After": "1"})
 
 
-def _refuse(runtime: Runtime, status: int, reason: str, message: str) -> Response:
+def _refuse(
+    runtime: Runtime, status: int, reason: str, message: str, headers: dict[str, str] | None = None
+) -> Response:
     runtime.rejections.add(reason, status)
-    return _answer(status, {"error": message})
+    return _answer(status, {"error": message}, headers)
+
+
+def _refuse_body(runtime: Runtime, headers: Headers, error: BadBody) -> Response:
+    if runtime.settings.secrets and first_header(headers, FORWARDED_FROM_HEADER) == TEST_SENDER:
+        return _answer(400, {"error": str(error)})  # a diagnosis tries the secrets with a body that is no webhook
+    return _refuse(runtime, 400, error.fault, str(error))
 
 
 def _answer(status: int, body: Mapping[str, Any], headers: dict[str, str] | None = None) -> Response:

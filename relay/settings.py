@@ -45,6 +45,8 @@ def _http_url(value: str) -> str:
         raise ValueError("its port must be a number from 1 to 65535")
     if parts.query or parts.fragment:
         raise ValueError("must not have a query or a fragment")
+    if "@" in parts.path:
+        raise ValueError("must have / and @ in its password percent-encoded (%2F, %40)")
     if any(ord(c) <= 32 for c in parts.netloc + parts.path):
         raise ValueError("must not contain spaces or control characters")
     try:
@@ -71,9 +73,21 @@ def split_bind(value: str) -> tuple[str, int]:
 
 
 def without_credentials(url: str) -> str:
-    """`url` with any `user:password@` removed: the form that logs, facts and screens may show."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """`url` without `user:password@`, and with `?…` for its query: the form that logs, facts and screens may show."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return _without_what_may_be_secret(url)
+    query = "…" if parts.query or parts.fragment else ""
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query, fragment=""))
+
+
+def _without_what_may_be_secret(value: str) -> str:
+    """A `value` that is no URL although it was meant as one, without all that may be credentials or a query."""
+    scheme, slashes, rest = value.rpartition("://")
+    rest = rest.rpartition("@")[2]
+    kept = re.split("[?#]", rest, maxsplit=1)[0]
+    return scheme.rpartition("@")[2] + slashes + kept + ("?…" if kept != rest else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +188,10 @@ class Settings(BaseSettings):
     @classmethod
     def _dsn_can_be_read(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not _is_dsn(value.get_secret_value()):
-            raise ValueError("must be a connection string such as postgresql://user@host:5432/database")
+            raise ValueError(
+                "must be a connection string such as postgresql://user@host:5432/database "
+                "(with / and @ in a password as %2F and %40)"
+            )
         return value
 
     @field_validator("relay_data_dir")
@@ -234,6 +251,11 @@ class Settings(BaseSettings):
         return without_credentials(self.agent_endpoint)
 
     @property
+    def own_url_shown(self) -> str:
+        """`own_url` without credentials, for logs and screens."""
+        return without_credentials(self.own_url)
+
+    @property
     def own_url(self) -> str:
         """Where this machine reaches the relay: `RELAY_URL`, else the bound address."""
         if self.relay_url is not None:
@@ -274,7 +296,16 @@ def _split_severities(value: str) -> frozenset[Severity]:
 
 
 def _is_dsn(text: str) -> bool:
-    """True if it is a connection string that Postgres's client library reads, with ports that are numbers."""
+    """True if it is a connection string that Postgres's client library reads, with ports that are numbers.
+
+    A password in a URL must have `@` and `/` percent-encoded: a part of it would else count as the host or the
+    database, which are shown.
+    """
+    scheme, slashes, rest = text.strip().partition("://")
+    if slashes and scheme in {"postgresql", "postgres"}:
+        authority, _, path = rest.partition("?")[0].partition("/")
+        if authority.count("@") > 1 or "@" in path:
+            return False
     try:
         ports = conninfo_to_dict(text).get("port")
     except psycopg.ProgrammingError:
@@ -289,7 +320,7 @@ _SECRET_FIELDS = {
     "database_url",
     "relay_alert_webhook_url",
 }
-_CREDENTIALS = re.compile(r"//[^/]*@")
+_URL_FIELDS = {"agent_sdk_url", "chatwoot_base_url", "llm_base_url", "relay_url"}
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -312,5 +343,7 @@ def _explain(item: Any, given: dict[str, Any]) -> str:
     reason = reason.replace("Input should be", "must be", 1)
     if field in _SECRET_FIELDS:
         return f"{field.upper()}: {reason}"
-    value = _CREDENTIALS.sub("//", str(given.get(field, item.get("input", ""))))
+    value = str(given.get(field, item.get("input", "")))
+    if field in _URL_FIELDS:
+        value = _without_what_may_be_secret(value)
     return f"{field.upper()}={printable(value)}: {reason}"

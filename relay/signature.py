@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +22,7 @@ TIMESTAMP_HEADER = "x-chatwoot-timestamp"
 DELIVERY_HEADER = "x-chatwoot-delivery"
 
 TOLERANCE_S = 300
+_SCHEME = "sha256="
 _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
@@ -31,27 +34,46 @@ class SignatureFault(StrEnum):
     STALE = "stale_timestamp"
 
 
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A signature that was verified. `key` is the first half of its HMAC: it names the signature, however the header
+    writes it, and cannot be used to sign. `expires_at` (unix seconds) is the end of its validity.
+    """
+
+    key: UUID
+    expires_at: int
+
+
 def sign(secret: bytes, timestamp: str, body: bytes) -> str:
     """The value of `X-Chatwoot-Signature` for `body`, signed at `timestamp` (unix seconds as text)."""
-    return "sha256=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+    return _SCHEME + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
 
 
 def signature_fault(
     secrets: Sequence[bytes], timestamp: str | None, signature: str | None, body: bytes, *, now: float
 ) -> SignatureFault | None:
-    """None if one of `secrets` made `signature`, no longer ago (or ahead) than five minutes.
+    """None if one of `secrets` made `signature` over `body` in time: see `verify`."""
+    verified = verify(secrets, timestamp, signature, (body,), now=now)
+    return verified if isinstance(verified, SignatureFault) else None
 
-    `now` is in unix seconds. Every secret is tried and compared in constant time, so that the time
-    taken does not tell which one matched.
+
+def verify(
+    secrets: Sequence[bytes], timestamp: str | None, signature: str | None, bodies: Sequence[bytes], *, now: float
+) -> Signature | SignatureFault:
+    """The signature, if one of `secrets` made it over one of `bodies` (forms of one body) in time; else its fault.
+
+    `now` is in unix seconds. Every secret and form is tried and compared in constant time.
     """
     if not signature or not timestamp:
         return SignatureFault.MISSING
     if not _TIMESTAMP.fullmatch(timestamp):
         return SignatureFault.INVALID
     given = signature.encode("latin-1", "replace")
-    matches = [hmac.compare_digest(sign(secret, timestamp, body).encode(), given) for secret in secrets]
-    if not any(matches):
+    possible = [sign(secret, timestamp, body) for body in bodies for secret in secrets]
+    matches = [value for value in possible if hmac.compare_digest(value.encode(), given)]
+    if not matches:
         return SignatureFault.INVALID
     if abs(now - int(timestamp)) > TOLERANCE_S:
         return SignatureFault.STALE
-    return None
+    digest = matches[0].removeprefix(_SCHEME)
+    return Signature(UUID(digest[: len(digest) // 2]), int(timestamp) + TOLERANCE_S)

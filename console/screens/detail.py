@@ -17,6 +17,7 @@ from console.curl import MOST_BYTES, copy_curl
 from console.scrolling import OnTop
 from console.view import titled
 from relay.delivery import State
+from relay.settings import without_credentials
 from relay.store import browse
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ class DetailView(OnTop):
         if settings.chatwoot_base_url is None or not conversation or not conversation.isdigit():
             return None
         account = settings.chatwoot_account_id or 1
-        return f"{settings.chatwoot_base_url}/app/accounts/{account}/conversations/{conversation}"
+        return f"{without_credentials(settings.chatwoot_base_url)}/app/accounts/{account}/conversations/{conversation}"
 
     def _is_dead(self) -> bool:
         if self._detail is None:

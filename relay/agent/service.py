@@ -10,10 +10,12 @@ from quart import Quart, Response, request
 from relay.agent.drafts import DraftFailed
 from relay.agent.writer import Busy, Customer
 from relay.chatwoot import ChatwootError
+from relay.encoding import TAKEN, CorruptBody, DecodedTooLarge, UnsupportedEncoding, decoded
 from relay.errors import StoreUnavailable
+from relay.headers import CONTENT_ENCODING
 from relay.receive import BadBody, is_from_customer, parse_object
 from relay.settings import AGENT_PATH
-from relay.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, signature_fault
+from relay.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Signature, verify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +36,16 @@ def create_agent_app(writer: NoteWriter, secrets: Sequence[bytes], log: Filterin
 
     @app.post(AGENT_PATH)
     async def webhook() -> Response:
-        body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
-        if not _is_signed(secrets, body):
+        sent = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+        try:
+            body = decoded(request.headers.getlist(CONTENT_ENCODING), sent, _MAX_BODY)
+        except UnsupportedEncoding:
+            return _answer(415, {"error": f"Supported content codings are {TAKEN}"}, {"Accept-Encoding": TAKEN})
+        except CorruptBody:
+            return _answer(400, {"error": "The body is not a whole stream of its Content-Encoding"})
+        except DecodedTooLarge:
+            return _answer(413, {"error": f"The body is larger than {_MAX_BODY} bytes"})
+        if not _is_signed(secrets, (sent, body)):
             return _answer(401, {"error": "Invalid signature"})
         try:
             payload = parse_object(body)
@@ -53,13 +63,13 @@ def create_agent_app(writer: NoteWriter, secrets: Sequence[bytes], log: Filterin
     return app
 
 
-def _is_signed(secrets: Sequence[bytes], body: bytes) -> bool:
-    """True if one of `secrets` signed it. How long ago is the relay's affair: it may forward hours later."""
+def _is_signed(secrets: Sequence[bytes], forms: Sequence[bytes]) -> bool:
+    """True if one of `secrets` signed one of a body's `forms`, however long ago: the relay may forward hours later."""
     timestamp = request.headers.get(TIMESTAMP_HEADER, "")
     if not secrets:
         return True
     now = float(timestamp) if timestamp.isascii() and timestamp.isdigit() else 0.0
-    return signature_fault(secrets, timestamp, request.headers.get(SIGNATURE_HEADER), body, now=now) is None
+    return isinstance(verify(secrets, timestamp, request.headers.get(SIGNATURE_HEADER), forms, now=now), Signature)
 
 
 def ignored_because(payload: dict[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from relay.chatwoot import Chatwoot
 from relay.commands.common import database
 from relay.logs import Format, LogSink, capture_libraries
 from relay.serve import bound_url, listen, raise_file_limit, run_loop, stop_on_signals
-from relay.settings import load_settings
+from relay.settings import load_settings, without_credentials
 from relay.store.migrate import migrate
 
 
@@ -39,7 +39,7 @@ def serve(bind: str | None, log_format: Format) -> None:
     capture_libraries(sink)
     log = sink.logger(SCOPE)
     log.info(
-        "Agent SDK is listening", url=bound_url(bound), chatwoot=settings.chatwoot_base_url,
+        "Agent SDK is listening", url=bound_url(bound), chatwoot=without_credentials(settings.chatwoot_base_url or ""),
         drafts=settings.llm_model if settings.llm_base_url else "template",
     )  # fmt: skip
     with database(settings) as dsn:

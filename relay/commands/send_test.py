@@ -42,7 +42,7 @@ def command(event: str, url: str | None, wait_s: float, *, as_json: bool) -> Non
 async def _follow(connection: Connection, settings: Settings, event: str, wait_s: float, *, as_json: bool) -> int:
     say = (lambda _: None) if as_json else click.echo
     delivery_id = str(uuid4())
-    target = settings.own_url + WEBHOOK_PATH
+    target = settings.own_url_shown + WEBHOOK_PATH
     say(f"posting {event} to {target} as {delivery_id}")
     status, answer, took_ms = await post_test(settings, event, delivery_id)
     say(f"answered {status} after {took_ms} ms: {answer}")

@@ -103,7 +103,9 @@ class AgentStandIn:
         app.router.add_get("/health", self._health)
         app.router.add_post("/standin/behave", self._behave)
         app.router.add_get("/standin/seen", self._show_seen)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handle_signals=False)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=0.1, handle_signals=False, auto_decompress=False
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port, backlog=2048, reuse_address=True)
         await site.start()

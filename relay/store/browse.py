@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from relay.delivery import State
+from relay.headers import shown
 from relay.store.log import LogLine
 from relay.store.replays import plan_columns, plan_of_row
 
@@ -262,7 +263,9 @@ class Discarded:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One delivery close up. `body` is its beginning, `body_length` all of it in bytes. Nothing is cleaned."""
+    """One delivery close up. `body` is its beginning, `body_length` all of it in bytes. `headers` are those that
+    may be shown, secrets masked. No text is cleaned.
+    """
 
     row: Row
     headers: Headers
@@ -309,7 +312,7 @@ async def detail(connection: Connection, row_id: int) -> Detail | None:
     if row.state in {State.DEAD, State.DISCARDED}:
         asked = await connection.execute(_DISCARDED, {"id": row_id})
         discards = tuple(Discarded(*discard) for discard in await asked.fetchall())
-    headers = tuple((name, value) for name, value in found[13])
+    headers = shown(tuple((name, value) for name, value in found[13]))
     return Detail(row, headers, bytes(found[14]), found[15], found[16], attempts, replayed, discards)
 
 

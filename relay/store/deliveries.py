@@ -6,19 +6,30 @@ that his claim no longer stands, and can finish nothing.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from uuid import UUID, uuid5
+
+import psycopg
 
 from relay.delivery import Delivery, Outcome, Receipt, State
 from relay.facts import SCOPE
+from relay.headers import kept
+from relay.store.signatures import deliveries_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from psycopg import AsyncCursor
 
     from relay.facts import Fact
     from relay.store.database import Connection
+
+
+_DIFFERING = UUID("6e1f2f0c-5a1d-4a3e-9d5c-0c6b7f3a9b41")
+"""Namespace of the ids of webhooks that differ from the dead letter whose id they came with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +42,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """A webhook whose delivery id is known already; `state` is where that delivery stands."""
+    """A webhook whose delivery id or signature is known already; `delivery_id` and `state` are that delivery's."""
 
     delivery_id: str
     state: State
@@ -80,71 +91,179 @@ class FactsAside:
 
 _STORE = """
     INSERT INTO relay.deliveries AS d
-           (delivery_id, claim, headers, body, event, conversation_id, customer, test, state, owner, finished_at)
-    SELECT r.delivery_id, r.claim, r.headers, r.body, r.event, r.conversation_id, r.customer, r.test,
-           CASE WHEN r.ignored THEN 'ignored' ELSE 'forwarding' END,
+           (delivery_id, claim, headers, body, encoded_body, event, conversation_id, customer, test, state, owner,
+            finished_at)
+    SELECT r.delivery_id, r.claim, r.headers, r.body, nullif(r.encoded_body, ''), r.event, r.conversation_id,
+           r.customer, r.test, CASE WHEN r.ignored THEN 'ignored' ELSE 'forwarding' END,
            CASE WHEN NOT r.ignored THEN %(owner)s::uuid END, CASE WHEN r.ignored THEN now() END
       FROM unnest(%(ids)b::text[], %(claims)b::uuid[], %(headers)b::text[]::jsonb[], %(bodies)b::bytea[],
-                  %(events)b::text[], %(conversations)b::text[], %(customers)b::boolean[], %(tests)b::boolean[],
-                  %(ignored)b::boolean[])
-           AS r(delivery_id, claim, headers, body, event, conversation_id, customer, test, ignored)
+                  %(encoded_bodies)b::bytea[], %(events)b::text[], %(conversations)b::text[],
+                  %(customers)b::boolean[], %(tests)b::boolean[], %(ignored)b::boolean[])
+           AS r(delivery_id, claim, headers, body, encoded_body, event, conversation_id, customer, test, ignored)
     ON CONFLICT ON CONSTRAINT deliveries_delivery_id DO UPDATE
        SET state = excluded.state, owner = excluded.owner, claim = excluded.claim, claimed_at = now(),
            run = d.run + (d.claim <> excluded.claim)::integer, plan_id = NULL, finished_at = excluded.finished_at,
-           headers = excluded.headers, body = excluded.body, test = excluded.test, event = excluded.event,
-           conversation_id = excluded.conversation_id, customer = excluded.customer
-     WHERE d.state = 'dead' OR d.claim = excluded.claim
+           headers = excluded.headers, encoded_body = excluded.encoded_body, test = excluded.test
+     WHERE d.state = 'dead' AND d.body = excluded.body OR d.claim = excluded.claim
     RETURNING d.delivery_id, d.id, d.run
 """
-_STATES = "SELECT delivery_id, state FROM relay.deliveries WHERE delivery_id = ANY(%s)"
+# A signature counts only if its receipt was stored, so it comes after the delivery. If another delivery has it, the
+# constraint `signatures_name_one_delivery` undoes the whole statement: only a unique key decides between copies that
+# are stored at the same time. Every statement locks its deliveries in the order of their ids and then its signatures
+# in theirs (`fresh` is complete before the first is inserted), so that no two of them deadlock.
+_STORE_SIGNED = f"""
+    WITH stored AS ({_STORE}), fresh AS MATERIALIZED (
+        SELECT r.signature, r.delivery_id, r.expires_at
+          FROM unnest(%(signatures)b::uuid[], %(signed_ids)b::text[], %(expiries)b::bigint[])
+               AS r(signature, delivery_id, expires_at) JOIN stored USING (delivery_id)
+    ), signed AS (
+        INSERT INTO relay.signatures AS s (signature, delivery_id, expires_at)
+        SELECT signature, delivery_id, to_timestamp(expires_at) FROM fresh ORDER BY signature
+        ON CONFLICT ON CONSTRAINT signatures_pkey DO UPDATE
+           SET delivery_id = CASE WHEN s.delivery_id = excluded.delivery_id THEN s.delivery_id ELSE '' END
+    )
+    SELECT delivery_id, id, run FROM stored
+"""  # noqa: S608 - constants
+_SEEN = "signatures_name_one_delivery"
+_KNOWN = """
+    SELECT delivery_id, state, CASE WHEN state = 'dead' THEN body END
+      FROM relay.deliveries WHERE delivery_id = ANY(%s)
+"""
+Stored = Claimed | Duplicate | Ignored
 
 
-async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming]) -> list[Claimed | Duplicate | Ignored]:
+async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming]) -> list[Stored]:
     """Commit a batch of receipts as deliveries that `owner` is forwarding, or as ignored; one statement for all.
 
-    A delivery id that is known already gives a `Duplicate`, unless that delivery is dead: then it is
-    forwarded again, as what came in now. Storing the same `Incoming` again, after a commit whose end was
-    not seen, changes nothing.
+    A delivery id that is known already gives a `Duplicate`, unless that delivery is dead: then it is forwarded
+    again, if the body is the same. One with another body is stored as a delivery of its own, under a UUID made of
+    both, so that the same webhook gets the same one again. A signature that another delivery was stored with gives a
+    `Duplicate` that names that delivery. Storing the same `Incoming` again, after a commit whose end was not seen,
+    changes nothing.
 
     Raises:
         psycopg.DataError: Postgres refuses a value; nothing was stored.
     """
-    first: dict[str, Incoming] = {}
-    for item in batch:
-        first.setdefault(item.receipt.delivery_id, item)
-    ordered = [first[key] for key in sorted(first)]  # one order for all, so that no two batches deadlock
-    receipts = [item.receipt for item in ordered]
-    cursor = await connection.execute(
-        _STORE,
-        {
-            "owner": owner,
-            "ids": [r.delivery_id for r in receipts],
-            "claims": [item.claim for item in ordered],
-            "headers": [json.dumps(r.headers) for r in receipts],
-            "bodies": [r.body for r in receipts],
-            "events": [r.event for r in receipts],
-            "conversations": [r.conversation_id for r in receipts],
-            "customers": [r.customer for r in receipts],
-            "tests": [r.test for r in receipts],
-            "ignored": [r.ignored for r in receipts],
-        },
-    )
+    results: dict[int, Stored] = {}
+    pending = dict(enumerate(batch))
+    while pending:  # most batches need one round
+        firsts = _firsts(pending)
+        settled = await _store_round(connection, owner, pending, firsts)
+        ids: dict[str, Duplicate] = {}
+        signatures: dict[UUID, Duplicate] = {}
+        for place in firsts:
+            if isinstance(settled.get(place), Claimed | Ignored):
+                receipt = pending[place].receipt
+                ids[receipt.delivery_id] = known = Duplicate(
+                    receipt.delivery_id, State.IGNORED if receipt.ignored else State.FORWARDING
+                )
+                if receipt.signature is not None:
+                    signatures[receipt.signature.key] = known
+        for place in pending.keys() - settled.keys():
+            receipt = pending[place].receipt
+            known_signature = None if receipt.signature is None else signatures.get(receipt.signature.key)
+            if duplicate := ids.get(receipt.delivery_id) or known_signature:
+                settled[place] = duplicate
+        results |= settled
+        pending = {place: item for place, item in pending.items() if place not in settled}
+    return [results[place] for place in range(len(batch))]
+
+
+def _firsts(pending: Mapping[int, Incoming]) -> list[int]:
+    """The first of each delivery id and of each signature, as places in `pending`, in the order of their ids."""
+    ids: set[str] = set()
+    signatures: set[UUID] = set()
+    firsts: list[int] = []
+    for place, item in pending.items():
+        signature = item.receipt.signature
+        if item.receipt.delivery_id in ids or (signature is not None and signature.key in signatures):
+            continue
+        ids.add(item.receipt.delivery_id)
+        if signature is not None:
+            signatures.add(signature.key)
+        firsts.append(place)
+    return sorted(firsts, key=lambda place: pending[place].receipt.delivery_id)
+
+
+async def _store_round(
+    connection: Connection, owner: UUID, pending: dict[int, Incoming], firsts: Sequence[int]
+) -> dict[int, Stored]:
+    """Store those of `pending` that are `firsts`. What is not in the result is to be stored again, as `pending` then
+    has it: it was not decided, or gets an id of its own.
+    """
+    items = [pending[place] for place in firsts]
+    try:
+        cursor = await _execute_store(connection, owner, items)
+    except psycopg.errors.CheckViolation as error:
+        if error.diag.constraint_name != _SEEN:
+            raise
+        return await _seen_signatures(connection, pending, firsts)
     stored: dict[str, tuple[int, int]] = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
-    known: dict[str, State] = {}
-    if len(stored) < len(ordered):
-        missing = [r.delivery_id for r in receipts if r.delivery_id not in stored]
-        cursor = await connection.execute(_STATES, (missing,))
-        known = {row[0]: State(row[1]) for row in await cursor.fetchall()}
-    results: list[Claimed | Duplicate | Ignored] = []
-    for item in batch:
+    settled: dict[int, Stored] = {}
+    for place, item in zip(firsts, items, strict=True):
         delivery_id = item.receipt.delivery_id
-        if item is first[delivery_id] and delivery_id in stored and item.receipt.ignored:
-            results.append(Ignored(delivery_id))
-        elif item is first[delivery_id] and delivery_id in stored:
-            results.append(Claimed(item.claim, _delivery(item.receipt, *stored[delivery_id])))
+        if delivery_id not in stored:
+            continue
+        if item.receipt.ignored:
+            settled[place] = Ignored(delivery_id)
         else:
-            results.append(Duplicate(delivery_id, known.get(delivery_id, State.FORWARDING)))
-    return results
+            settled[place] = Claimed(item.claim, _delivery(item.receipt, *stored[delivery_id]))
+    if left := [place for place in firsts if place not in settled]:
+        cursor = await connection.execute(_KNOWN, ([pending[place].receipt.delivery_id for place in left],))
+        known = {row[0]: (State(row[1]), row[2]) for row in await cursor.fetchall()}
+        for place in left:
+            receipt = pending[place].receipt
+            state, body = known.get(receipt.delivery_id, (None, None))
+            if state is State.DEAD and body != receipt.body:
+                pending[place] = replace(pending[place], receipt=_under_its_own_id(receipt))
+            elif state is not None and state is not State.DEAD:
+                settled[place] = Duplicate(receipt.delivery_id, state)
+    return settled
+
+
+async def _execute_store(connection: Connection, owner: UUID, items: Sequence[Incoming]) -> AsyncCursor[Any]:
+    receipts = [item.receipt for item in items]
+    parameters: dict[str, Any] = {
+        "owner": owner,
+        "ids": [r.delivery_id for r in receipts],
+        "claims": [item.claim for item in items],
+        "headers": [json.dumps(r.headers) for r in receipts],
+        "bodies": [r.body for r in receipts],
+        "encoded_bodies": [r.encoded_body or b"" for r in receipts],
+        "events": [r.event for r in receipts],
+        "conversations": [r.conversation_id for r in receipts],
+        "customers": [r.customer for r in receipts],
+        "tests": [r.test for r in receipts],
+        "ignored": [r.ignored for r in receipts],
+    }
+    signed = [(r.signature, r.delivery_id) for r in receipts if r.signature is not None]
+    if not signed:
+        return await connection.execute(_STORE, parameters)
+    parameters |= {
+        "signatures": [signature.key for signature, _ in signed],
+        "signed_ids": [delivery_id for _, delivery_id in signed],
+        "expiries": [signature.expires_at for signature, _ in signed],
+    }
+    return await connection.execute(_STORE_SIGNED.encode(), parameters)
+
+
+async def _seen_signatures(
+    connection: Connection, pending: Mapping[int, Incoming], firsts: Sequence[int]
+) -> dict[int, Stored]:
+    """A `Duplicate` for each of the `firsts` whose signature another delivery has."""
+    keys = {place: signature.key for place in firsts if (signature := pending[place].receipt.signature) is not None}
+    known = await deliveries_of(connection, list(keys.values()))
+    return {
+        place: Duplicate(*known[key])
+        for place, key in keys.items()
+        if key in known and known[key][0] != pending[place].receipt.delivery_id
+    }
+
+
+def _under_its_own_id(receipt: Receipt) -> Receipt:
+    """`receipt`, which has the id of a dead letter with another body, under a UUID made of that id and its body."""
+    content = hashlib.sha256(receipt.body).hexdigest()
+    return replace(receipt, delivery_id=str(uuid5(_DIFFERING, f"{receipt.delivery_id} {content}")))
 
 
 def _delivery(receipt: Receipt, row_id: int, run: int) -> Delivery:
@@ -157,6 +276,7 @@ def _delivery(receipt: Receipt, row_id: int, run: int) -> Delivery:
         event=receipt.event,
         conversation_id=receipt.conversation_id,
         test=receipt.test,
+        encoded_body=receipt.encoded_body,
     )
 
 
@@ -286,7 +406,8 @@ _CLAIM_ABANDONED = """
              ORDER BY o.id LIMIT %(most)s
                FOR UPDATE OF o SKIP LOCKED) AS abandoned
      WHERE d.id = abandoned.id
-    RETURNING d.id, d.claim, d.delivery_id, d.run, d.headers, d.body, d.event, d.conversation_id, d.test, d.plan_id
+    RETURNING d.id, d.claim, d.delivery_id, d.run, d.headers, d.body, d.event, d.conversation_id, d.test, d.plan_id,
+              d.encoded_body
 """
 _PLANS = "SELECT id, requested_by, edited_body FROM relay.replay_plans WHERE id = ANY(%s)"
 
@@ -314,13 +435,13 @@ async def read_claimed(connection: Connection, rows: Sequence[tuple[Any, ...]]) 
         cursor = await connection.execute(_PLANS, (list(plan_ids),))
         plans = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
     claims = []
-    for row_id, claim, delivery_id, run, headers, body, event, conversation_id, test, plan_id in rows:
+    for row_id, claim, delivery_id, run, headers, body, event, conversation_id, test, plan_id, encoded_body in rows:
         requested_by, edited_body = plans.get(plan_id, (None, None))
         delivery = Delivery(
             id=row_id,
             delivery_id=delivery_id,
             run=run,
-            headers=tuple((name, value) for name, value in headers),
+            headers=kept(tuple((name, value) for name, value in headers)),
             body=body if edited_body is None else edited_body,
             event=event,
             conversation_id=conversation_id,
@@ -328,6 +449,7 @@ async def read_claimed(connection: Connection, rows: Sequence[tuple[Any, ...]]) 
             plan_id=plan_id,
             edited=edited_body is not None,
             requested_by=requested_by,
+            encoded_body=encoded_body if edited_body is None else None,
         )
         claims.append(Claimed(claim, delivery))
     return claims

@@ -296,7 +296,7 @@ _NEXT = """
           FROM next n
          WHERE d.id = n.delivery AND d.run = n.run AND d.state = 'dead'
         RETURNING d.id, d.claim, d.delivery_id, d.run, d.headers, d.body, d.event, d.conversation_id, d.test,
-                  d.plan_id
+                  d.plan_id, d.encoded_body
     ), marked AS (
         UPDATE relay.replay_items i
            SET state = CASE WHEN c.id IS NULL THEN 'skipped' ELSE 'sending' END,

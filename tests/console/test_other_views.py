@@ -70,7 +70,7 @@ async def test_only_a_dead_letter_can_be_replayed(relay: RunningRelay, console: 
 
 async def test_a_delivery_links_to_its_conversation_in_chatwoot(relay: RunningRelay, console: Console) -> None:
     await relay.post(webhook(77))
-    async with console(chatwoot_base_url="https://chat.example", chatwoot_account_id=3) as seen:
+    async with console(chatwoot_base_url="https://bot:s3cret@chat.example", chatwoot_account_id=3) as seen:
         await seen.press("3")
         await seen.shows("all 1")
         await seen.press("enter")

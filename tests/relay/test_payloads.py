@@ -56,6 +56,7 @@ def _can_sign(signer: str) -> bool:
     return True
 
 
+_SIGNED_AT: set[int] = set()
 SIGNERS = ["openssl", *(signer for signer in _COMMANDS if signer != "openssl" and _can_sign(signer))]
 
 
@@ -76,8 +77,10 @@ def as_rails_writes_it(event: str) -> bytes:
 
 
 async def post_signed(relay: RunningRelay, signer: str, body: bytes, delivery_id: str) -> httpx.Response:
-    """Post a body as Chatwoot does, its signature made by another program."""
-    timestamp = str(int(time.time()))
+    """Post a body as Chatwoot does, its signature made by another program; no two signatures are the same."""
+    second = next(second for second in range(int(time.time()), 0, -1) if second not in _SIGNED_AT)
+    _SIGNED_AT.add(second)
+    timestamp = str(second)
     digest = await asyncio.to_thread(hmac_by, signer, timestamp.encode() + b"." + body)
     return await relay.post(
         body, X_Chatwoot_Delivery=delivery_id, X_Chatwoot_Timestamp=timestamp, X_Chatwoot_Signature=f"sha256={digest}"

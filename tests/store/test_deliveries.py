@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
 from relay.delivery import State
 from relay.store.database import connection_parameters
-from relay.store.deliveries import Claimed, Duplicate, finish, progress, store
+from relay.store.deliveries import Claimed, Duplicate, Ignored, finish, progress, store
 from tests.store.values import finish_of, incoming, outcome
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
+    from relay.delivery import Delivery
     from relay.store.database import Connection
+    from relay.store.deliveries import Incoming
     from tests.servers import Rows
     from tests.store.plant import Plant
 
@@ -32,6 +32,13 @@ async def stored(connection: Connection, owner: UUID, *args: Any, **kwargs: Any)
     (claimed,) = await store(connection, owner, [incoming(*args, **kwargs)])
     assert isinstance(claimed, Claimed)
     return claimed
+
+
+async def stored_as(connection: Connection, owner: UUID, item: Incoming) -> Delivery:
+    """What a webhook is stored as."""
+    (claimed,) = await store(connection, owner, [item])
+    assert isinstance(claimed, Claimed)
+    return claimed.delivery
 
 
 async def ended(connection: Connection, owner: UUID, state: State, delivery_id: str = "") -> Claimed:
@@ -74,16 +81,41 @@ async def test_a_delivery_that_comes_again_is_a_duplicate_and_changes_nothing(
     assert rows("SELECT * FROM relay.deliveries") == before
 
 
-async def test_a_dead_delivery_that_comes_again_is_forwarded_again_as_what_came_in_now(
+async def test_a_dead_delivery_that_comes_again_is_forwarded_again_with_what_came_beside_its_body(
     connection: Connection, owner: UUID, rows: Rows
 ) -> None:
     first = await ended(connection, owner, State.DEAD, "known")
-    second = await stored(connection, owner, "known", body=b'{"second": true}')
+    again = incoming("known", encoded_body=b"compressed")
+    again = replace(again, receipt=replace(again.receipt, headers=(("content-encoding", "gzip"),)))
+    (second,) = await store(connection, owner, [again])
+    assert isinstance(second, Claimed)
     assert (second.delivery.id, second.delivery.run) == (first.delivery.id, 2)
-    assert second.delivery.body == b'{"second": true}'
-    assert rows("SELECT state, run, body, finished_at FROM relay.deliveries") == [
-        ("forwarding", 2, b'{"second": true}', None)
+    assert second.delivery.sent_body == b"compressed"
+    assert rows("SELECT state, run, body, encoded_body, headers, finished_at FROM relay.deliveries") == [
+        ("forwarding", 2, first.delivery.body, b"compressed", [["content-encoding", "gzip"]], None)
     ]
+
+
+async def test_a_webhook_that_differs_from_the_dead_letter_of_its_id_is_a_delivery_of_its_own(
+    connection: Connection, owner: UUID, rows: Rows
+) -> None:
+    await ended(connection, owner, State.DEAD, "known")
+    letter = "SELECT * FROM relay.deliveries WHERE delivery_id = 'known'"
+    before = rows(letter)
+    item = incoming("known", body=b'{"second": true}')
+    own = await stored_as(connection, owner, item)
+    assert rows(letter) == before
+    assert own.delivery_id != "known"
+    assert str(UUID(own.delivery_id)) == own.delivery_id
+    assert rows("SELECT body FROM relay.deliveries WHERE delivery_id = %s", (own.delivery_id,)) == [b'{"second": true}']
+    assert (await stored_as(connection, owner, item)).id == own.id  # its commit's end was not seen
+    again = incoming("known", body=b'{"second": true}')
+    assert await store(connection, owner, [again]) == [Duplicate(own.delivery_id, State.FORWARDING)]
+    another = await stored_as(connection, owner, incoming("known", body=b'{"third": true}'))
+    assert another.delivery_id not in {own.delivery_id, "known"}
+    ignored = await store(connection, owner, [incoming("known", body=b'{"fourth": true}', ignored=True)])
+    assert [type(result) for result in ignored] == [Ignored]
+    assert rows(letter) == before
 
 
 async def test_one_batch_with_the_same_id_twice_stores_it_once(connection: Connection, owner: UUID, rows: Rows) -> None:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from relay.delivery import Attempt, Outcome, Receipt
 from relay.facts import facts_of_run
+from relay.signature import Signature
 from relay.store.deliveries import Claimed, Finish, Incoming
 
 ENDPOINT = "http://agent/webhooks/chatwoot"
 
 
 def incoming(
-    delivery_id: str = "", *, body: bytes = b'{"event": "message_created"}', claim: UUID | None = None
+    delivery_id: str = "",
+    *,
+    body: bytes = b'{"event": "message_created"}',
+    claim: UUID | None = None,
+    signature: UUID | None = None,
+    ignored: bool = False,
+    encoded_body: bytes | None = None,
 ) -> Incoming:
-    """A webhook on its way into the store; without an id, with one of its own."""
+    """A webhook on its way into the store; without an id, with one of its own. `signature` is valid for 300 s."""
     receipt = Receipt(
         delivery_id=delivery_id or str(uuid4()),
         headers=(("content-type", "application/json"), ("x-chatwoot-event", "é")),
@@ -24,6 +32,9 @@ def incoming(
         conversation_id="77",
         customer=True,
         test=False,
+        ignored=ignored,
+        encoded_body=encoded_body,
+        signature=None if signature is None else Signature(signature, int(time.time()) + 300),
     )
     return Incoming(claim or uuid4(), receipt)
 

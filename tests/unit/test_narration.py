@@ -12,6 +12,7 @@ import pytest
 from relay.delivery import Attempt, Delivery, Outcome, State
 from relay.logs import LogSink
 from relay.narration import Narration
+from relay.store.deliveries import Duplicate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +56,7 @@ LINES: dict[str, Callable[[Narration], None]] = {
     "error: 'Agent SDK answered 503', duration: 655, deliveryId: '0192-abc' }":
         lambda log: log.dead_lettered(DELIVERY, outcome("500", "timeout", "503", duration_ms=655)),
     "[support.webhook] Duplicate webhook, not forwarded { state: 'delivered' }":
-        lambda log: log.duplicate("0192-abc", State.DELIVERED),
+        lambda log: log.duplicate("0192-abc", Duplicate("0192-abc", State.DELIVERED)),
     "[support.webhook] Webhook taken over { run: 2 }": lambda log: log.taken_over(DELIVERY),
     "[support.webhook] Lease lost, run abandoned { run: 2 }": lambda log: log.given_up(DELIVERY),
     "[support.webhook] Webhook rejected { reason: 'invalid_signature', status: 401 }":

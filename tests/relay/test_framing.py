@@ -1,0 +1,77 @@
+"""Requests whose length is told in two ways, or in one that their version does not have (RFC 9112, 6.1)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from relay.settings import WEBHOOK_PATH
+from tests.relay.wire import PATIENCE_S, wire_to
+
+if TYPE_CHECKING:
+    from relay.demo.agent import AgentStandIn
+    from tests.servers import Rows, RunningRelay
+
+BODY = b'{"event": "message_created", "id": 1}'
+CHUNKED = f"{len(BODY):x}\r\n".encode() + BODY + b"\r\n0\r\n\r\n"
+SMUGGLED = f"POST {WEBHOOK_PATH} HTTP/1.1\r\nHost: relay\r\nContent-Length: 12\r\n\r\n".encode() + b'{"event": 2}'
+
+
+async def all_answers(relay: RunningRelay, data: bytes) -> bytes:
+    """Everything that the relay sends until it closes the connection."""
+    async with wire_to(relay) as wire:
+        await wire.send(data)
+        async with asyncio.timeout(PATIENCE_S):
+            return await wire.reader.read()
+
+
+def request(*headers: str, version: str = "1.1") -> bytes:
+    lines = (f"POST {WEBHOOK_PATH} HTTP/{version}", "Host: relay", *headers, "", "")
+    return "\r\n".join(lines).encode()
+
+
+@pytest.mark.parametrize("length", [len(CHUNKED), len(CHUNKED) + len(SMUGGLED), 4, 999_999_999_999])
+@pytest.mark.parametrize("first", ["length", "coding"])
+async def test_a_request_with_both_is_read_by_its_chunks_and_is_its_connections_last(
+    relay: RunningRelay, agent: AgentStandIn, rows: Rows, length: int, first: str
+) -> None:
+    headers = [f"Content-Length: {length}", "Transfer-Encoding: chunked"][:: 1 if first == "length" else -1]
+    answers = await all_answers(relay, request(*headers) + CHUNKED + SMUGGLED)
+    head, _, _ = answers.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in head.lower()
+    assert answers.count(b"HTTP/1.1") == 1
+    assert [seen.body for seen in agent.seen] == [BODY]
+    assert rows("SELECT body FROM relay.deliveries") == [BODY]
+
+
+async def test_a_refused_request_with_both_is_its_connections_last(relay: RunningRelay) -> None:
+    for path in ("/api/webhooks/other", "/health"):
+        asked = request("Content-Length: 3", "Transfer-Encoding: Chunked").replace(WEBHOOK_PATH.encode(), path.encode())
+        answers = await all_answers(relay, asked + CHUNKED + SMUGGLED)
+        assert answers.startswith(b"HTTP/1.1 40")
+        assert b"connection: close" in answers.lower()
+        assert answers.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize("headers", [(), ("Content-Length: 3",), ("Connection: keep-alive",)])
+async def test_http_1_0_with_a_transfer_encoding_is_refused_and_its_connection_closed(
+    relay: RunningRelay, rows: Rows, headers: tuple[str, ...]
+) -> None:
+    asked = request("Transfer-Encoding: chunked", *headers, version="1.0")
+    answers = await all_answers(relay, asked + CHUNKED + SMUGGLED)
+    assert answers.startswith(b"HTTP/1.1 400")
+    assert b"connection: close" in answers.lower()
+    assert answers.count(b"HTTP/1.1") == 1
+    assert rows("SELECT count(*) FROM relay.deliveries") == [0]
+
+
+async def test_a_request_told_in_one_way_leaves_its_connection_open(relay: RunningRelay) -> None:
+    async with wire_to(relay) as wire:
+        for _ in range(2):
+            await wire.send(request("Transfer-Encoding: chunked") + CHUNKED)
+            assert (await wire.answer())[0] == 200
+            await wire.send(request(f"Content-Length: {len(BODY)}") + BODY)
+            assert (await wire.answer())[0] == 200
