@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from psycopg.pq import PGconn, Ping
 
 from relay.embedded import _account, _programs
-from tests.servers import Rows, free_port
+from tests.servers import PATIENCE_S, Rows, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DEBIAN = Path("/usr/lib/postgresql")
-_START_S = 60
+_START_S = PATIENCE_S
 
 
 def programs() -> Path:
@@ -91,7 +91,7 @@ class Server:
         """End it in good order, cutting its connections."""
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
-        self._process.wait(60)
+        self._process.wait(PATIENCE_S)
 
     def kill(self) -> None:
         """`kill -9` the server and each of its processes, as a power failure would."""
@@ -102,7 +102,7 @@ class Server:
         for child in (*map(int, children), pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-        self._process.wait(60)
+        self._process.wait(PATIENCE_S)
 
     def close(self) -> None:
         """End it, whatever state it is in."""

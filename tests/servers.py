@@ -7,11 +7,14 @@ import contextlib
 import inspect
 import io
 import os
+import select
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -27,12 +30,18 @@ from relay.serve import bound_url, listen, relay_name, serve_worker
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    from aiohttp import web
 
 ROOT = Path(__file__).parents[1]
-PATIENCE_S = 12.0
+PATIENCE_S = 120.0
+"""How long a test waits for what comes at all: no machine is so slow that it takes longer."""
+
 AT_ONCE_S = 60
 """The end of a test of what takes milliseconds: no slow machine comes near it, what compares all with all would."""
+
+_ROOM_FOR_SERVERS = 4 << 30
 
 
 def free_port() -> int:
@@ -43,7 +52,9 @@ def free_port() -> int:
         return port
 
 
-async def until(condition: Callable[[], Any], *, patience_s: float = PATIENCE_S, what: str = "") -> Any:
+async def until(
+    condition: Callable[[], Any], *, patience_s: float = PATIENCE_S, what: str = "", every_s: float = 0.01
+) -> Any:
     """The first true value of `condition()`, which may be a coroutine function; fails after `patience_s`."""
     deadline = time.monotonic() + patience_s
     while True:
@@ -53,7 +64,7 @@ async def until(condition: Callable[[], Any], *, patience_s: float = PATIENCE_S,
         if value:
             return value
         assert time.monotonic() < deadline, f"not within {patience_s:g} s: {what or inspect.getsource(condition)}"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(every_s)
 
 
 def wait_for(condition: Callable[[], Any], *, patience_s: float = PATIENCE_S, what: str = "") -> Any:
@@ -66,14 +77,42 @@ def wait_for(condition: Callable[[], Any], *, patience_s: float = PATIENCE_S, wh
 
 
 class Rows:
-    """Plain SQL against a test's database."""
+    """Plain SQL against a test's database. Each statement has a connection of its own, except within `connected`."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
+        self._kept: psycopg.Connection[Any] | None = None
+        self._keeps = False
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[Rows]:
+        """Use one connection for all statements, and another one when the server has closed it."""
+        self._keeps = True
+        yield self
+        self._keeps = False
+        self.close()
+
+    def close(self) -> None:
+        """End the session. The next statement begins another one."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
+        if not self._keeps:
+            with psycopg.connect(self.dsn, autocommit=True) as connection:
+                yield connection
+            return
+        if self._kept is not None and (self._kept.closed or select.select([self._kept], [], [], 0)[0]):
+            self.close()  # an idle connection that can be read from is one that the server closes
+        if self._kept is None:
+            self._kept = psycopg.connect(self.dsn, autocommit=True)
+        yield self._kept
 
     def __call__(self, statement: str, parameters: Sequence[Any] | dict[str, Any] | None = None) -> list[Any]:
         """The rows of `statement`; those of one column as its values."""
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
+        with self._connection() as connection:
             cursor = connection.execute(statement.encode(), parameters)
             if cursor.description is None:
                 return []
@@ -90,6 +129,12 @@ class Rows:
         return self("SELECT value, metadata FROM dashboard_facts WHERE fact_type = %s ORDER BY id", (fact_type,))
 
 
+def folder_in_memory() -> str | None:
+    """A directory whose files are in memory, for a server whose data no test needs on a disk; None if there is none."""
+    shared = Path("/dev/shm")
+    return str(shared) if shared.is_dir() and shutil.disk_usage(shared).free > _ROOM_FOR_SERVERS else None
+
+
 @contextlib.contextmanager
 def database_like(template: str, admin_dsn: str) -> Iterator[str]:
     """The DSN of a fresh database copied from `template`, dropped at the block's end."""
@@ -103,6 +148,41 @@ def database_like(template: str, admin_dsn: str) -> Iterator[str]:
     finally:
         with psycopg.connect(admin_dsn, autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextlib.asynccontextmanager
+async def locked(dsn: str, table: str, mode: str = "EXCLUSIVE") -> AsyncIterator[None]:
+    """Lock `table` for the length of the block. The loop runs on while the lock is waited for."""
+    async with await psycopg.AsyncConnection.connect(dsn) as holding:
+        await holding.execute(f"LOCK TABLE {table} IN {mode} MODE".encode())
+        yield
+
+
+@dataclass
+class HeldAgent(AgentStandIn):
+    """A stand-in Agent SDK that takes webhooks and, between `hold` and `release`, answers none of them."""
+
+    _released: asyncio.Event = field(default_factory=asyncio.Event)
+    _answered_first: int = 0
+    _holds: bool = False
+
+    def hold(self, *, after: int = 0) -> None:
+        """Answer only the next `after` webhooks until `release`."""
+        self._released.clear()
+        self._holds, self._answered_first = True, after
+
+    def release(self) -> None:
+        """Answer those that wait and all later ones."""
+        self._holds = False
+        self._released.set()
+
+    async def _webhook(self, request: web.Request) -> web.StreamResponse:
+        answer = await super()._webhook(request)
+        if self._holds and self._answered_first == 0:
+            await self._released.wait()
+        elif self._holds:
+            self._answered_first -= 1
+        return answer
 
 
 class RunningRelay:
@@ -122,7 +202,7 @@ class RunningRelay:
         self.port = bound.getsockname()[1]
         self.identity = Identity(relay_name(bound), uuid4())
         self._task = asyncio.create_task(serve_worker(settings, dsn, self.identity, bound, self._sink, self._stop))
-        self.client = httpx.AsyncClient(base_url=self.url, timeout=60)
+        self.client = httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S, verify=False)
 
     @property
     def output(self) -> str:
@@ -162,7 +242,7 @@ def relay_settings(agent: AgentStandIn | str, **overrides: Any) -> Settings:
         "agent_sdk_url": agent if isinstance(agent, str) else agent.url,
         "relay_bind": "127.0.0.1:0",
         "chatwoot_webhook_base_delay_ms": 1,
-        "relay_lease_seconds": 2,
+        "relay_lease_seconds": 10,
         "relay_probe_seconds": 3600,
     }
     return load_settings(_env_file=None, **(given | overrides))
@@ -180,13 +260,13 @@ def program(*arguments: str, env: dict[str, str] | None = None, out: Any = subpr
         if process.poll() is None:
             process.terminate()
         try:
-            process.wait(40)
+            process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
-def wait_until_healthy(port: int, seconds: float = 30) -> None:
+def wait_until_healthy(port: int, seconds: float = PATIENCE_S) -> None:
     """Until the relay on `port` answers its health check with 200."""
     deadline = time.monotonic() + seconds
     while True:
@@ -201,6 +281,6 @@ def wait_until_healthy(port: int, seconds: float = 30) -> None:
 
 
 __all__ = [
-    "AT_ONCE_S", "PATIENCE_S", "ROOT", "AgentStandIn", "Behaviour", "Rows", "RunningRelay", "database_like",
-    "free_port", "program", "relay_settings", "until", "wait_for", "wait_until_healthy",
+    "AT_ONCE_S", "PATIENCE_S", "ROOT", "AgentStandIn", "Behaviour", "HeldAgent", "Rows", "RunningRelay",
+    "database_like", "folder_in_memory", "free_port", "locked", "program", "relay_settings", "until", "wait_for", "wait_until_healthy",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from relay.agent.serve import SCOPE, serve_agent
 from relay.logs import LogSink
 from relay.serve import bound_url, listen
 from relay.settings import AGENT_PATH, load_settings
-from tests.servers import ROOT, free_port, until
+from tests.servers import PATIENCE_S, ROOT, free_port, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -43,7 +43,7 @@ class RunningAgent:
     def __init__(self, url: str, stream: StringIO) -> None:
         self.url = url
         self._stream = stream
-        self.client = httpx.AsyncClient(base_url=url, timeout=30)
+        self.client = httpx.AsyncClient(base_url=url, timeout=PATIENCE_S)
 
     @property
     def output(self) -> str:
@@ -114,7 +114,7 @@ class AgentProcess:
                 except httpx.TransportError:
                     return False
 
-            await until(up, what="the agent is up", patience_s=40)
+            await until(up, what="the agent is up")
         return self
 
     def _spawn(self, env: dict[str, str]) -> None:

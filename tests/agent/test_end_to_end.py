@@ -31,8 +31,10 @@ def relay_process(
     """A relay before the agent, not yet started; Chatwoot's webhook points to it."""
     env = {
         "DATABASE_URL": dsn, "AGENT_SDK_URL": agent_process.url, "RELAY_PROBE_SECONDS": "3600",
-        "RELAY_LEASE_SECONDS": "600", "CHATWOOT_WEBHOOK_MAX_ATTEMPTS": "30", "CHATWOOT_WEBHOOK_BASE_DELAY_MS": "100",
-        "CHATWOOT_WEBHOOK_BACKOFF_FACTOR": "1", "HOME": str(tmp_path),
+        "RELAY_LEASE_SECONDS": "600", "HOME": str(tmp_path),
+        # attempts for five minutes: longer than any start of the agent takes
+        "CHATWOOT_WEBHOOK_MAX_ATTEMPTS": "100", "CHATWOOT_WEBHOOK_BASE_DELAY_MS": "100",
+        "CHATWOOT_WEBHOOK_BACKOFF_FACTOR": "1.5", "CHATWOOT_WEBHOOK_MAX_DELAY_MS": "3000",
     }  # fmt: skip
     relay = RelayProcess(free_port(), env, tmp_path / "relay.log")
     chatwoot.webhook_url = relay.url + "/api/webhooks/chatwoot"
@@ -42,7 +44,7 @@ def relay_process(
 
 async def one_note(chatwoot: ChatwootStandIn, rows: Rows) -> None:
     """Everything has settled, and there is one note."""
-    await until(lambda: rows(STATES) == ["delivered"], patience_s=40)
+    await until(lambda: rows(STATES) == ["delivered"])
     await until(lambda: rows("SELECT count(*) FROM relay.deliveries WHERE state = 'ignored'") == [1])
     assert len(chatwoot.notes) == 1
 
@@ -133,5 +135,5 @@ async def test_a_relay_killed_after_the_note_was_posted_gives_no_second_one(
     await agent_process.kill()
     await asyncio.gather(agent_process.start(), relay_process.start())
     await posting
-    await until(lambda: rows(STATES) == ["delivered"], patience_s=40)
+    await until(lambda: rows(STATES) == ["delivered"])
     assert len(chatwoot.notes) == 1

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from psycopg.conninfo import conninfo_to_dict
 
 from console.app import ConsoleApp
 from tests.console.screens import Terminal, Watched, opened
-from tests.servers import Behaviour, relay_settings
+from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay, database_like, relay_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
-
-    from tests.servers import AgentStandIn, Rows, RunningRelay
 
 OVERLOADED, LIMITED, REFUSED = 40, 5, 2
 """How many dead letters of each cause `incident` leaves."""
@@ -67,24 +66,70 @@ async def ask_for_the_group(seen: Watched) -> None:
     await seen.type(str(OVERLOADED))
 
 
+async def _fail_for_three_reasons(dsn: str) -> None:
+    """Leave the dead letters of `incident` in the database."""
+    agent = AgentStandIn()
+    await agent.start()
+    agent.behave(
+        Behaviour(status=503, conversations=frozenset(range(1, OVERLOADED + 1))),
+        Behaviour(status=429, conversations=frozenset(range(OVERLOADED + 1, OVERLOADED + LIMITED + 1))),
+        Behaviour(status=422, conversations=frozenset(range(OVERLOADED + LIMITED + 1, ALL + 1))),
+    )
+    relay = await RunningRelay(relay_settings(agent), dsn).ready()
+    for first in range(1, ALL + 1, 10):
+        numbers = range(first, min(first + 10, ALL + 1))
+        await asyncio.gather(*(relay.post(webhook(n), x_chatwoot_delivery=f"{n:08d}-delivery") for n in numbers))
+    await relay.stop()
+    await agent.stop()
+
+
+@pytest.fixture(scope="session")
+def failed(postgres: str) -> Iterator[str]:
+    """The name of a database with the dead letters of `incident`, to be copied."""
+    with database_like("migrated", postgres) as dsn:
+        asyncio.run(_fail_for_three_reasons(dsn))
+        assert Rows(dsn).one("SELECT count(*) FROM relay.deliveries WHERE state = 'dead'") == ALL
+        yield conninfo_to_dict(dsn)["dbname"]
+
+
+@pytest.fixture
+def dsn(request: pytest.FixtureRequest, postgres: str) -> Iterator[str]:
+    """The DSN of a fresh database with the relay's schema, and with what failed for a test of `incident`."""
+    template = request.getfixturevalue("failed") if "incident" in request.fixturenames else "migrated"
+    with database_like(template, postgres) as dsn:
+        yield dsn
+
+
+_MOVE_TO_NOW = """
+DO $$
+DECLARE
+    age interval := now() - (SELECT max(finished_at) FROM relay.deliveries);
+    moved record;
+BEGIN
+    DELETE FROM relay.instances;
+    FOR moved IN
+        SELECT attrelid::regclass AS name, string_agg(format('%1$I = %1$I + $1', attname), ', ') AS columns
+        FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+        WHERE atttypid = 'timestamptz'::regtype AND attnum > 0 AND relkind = 'r'
+          AND (relname = 'dashboard_facts' OR relnamespace = 'relay'::regnamespace)
+          AND relname NOT IN ('minutes', 'hours')
+        GROUP BY 1
+    LOOP
+        EXECUTE format('UPDATE %s SET %s', moved.name, moved.columns) USING age;
+    END LOOP;
+END $$
+"""
+"""Lets what failed have failed just now. Triggers keep the roll-ups."""
+
+
 @pytest_asyncio.fixture
 async def incident(
     start_relay: Callable[..., Awaitable[RunningRelay]], agent: AgentStandIn, rows: Rows
 ) -> RunningRelay:
     """A relay whose agent failed for three reasons and is well again; what failed waits among the dead letters."""
+    rows(_MOVE_TO_NOW)
     relay = await start_relay(relay_probe_seconds=1)
-    numbers = range(1, OVERLOADED + LIMITED + REFUSED + 1)
-    agent.behave(
-        Behaviour(status=503, conversations=frozenset(range(1, OVERLOADED + 1))),
-        Behaviour(status=429, conversations=frozenset(range(OVERLOADED + 1, OVERLOADED + LIMITED + 1))),
-        Behaviour(status=422, conversations=frozenset(range(OVERLOADED + LIMITED + 1, len(numbers) + 1))),
-    )
-    for first in range(0, len(numbers), 10):
-        posts = [relay.post(webhook(n), x_chatwoot_delivery=f"{n:08d}-delivery") for n in numbers[first : first + 10]]
-        await asyncio.gather(*posts)
-    agent.behave()
     await relay.post(webhook(500))
-    assert rows.one("SELECT count(*) FROM relay.deliveries WHERE state = 'dead'") == len(numbers)
     return relay
 
 

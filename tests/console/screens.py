@@ -60,7 +60,7 @@ class Watched:
 
     async def _until(self, condition: Any, what: str) -> None:
         try:
-            await until(condition, what=what)
+            await until(condition, what=what, every_s=0.04)  # to compose a screen takes some milliseconds
         except AssertionError as error:
             raise AssertionError(f"{error}; it shows\n{self.text}") from None
 
@@ -93,7 +93,7 @@ class Terminal:
     def _tmux(self, *arguments: str) -> str:
         return subprocess.run(
             ["tmux", "-S", self._socket, *arguments],
-            env=self._surroundings, capture_output=True, text=True, check=True, timeout=60,
+            env=self._surroundings, capture_output=True, text=True, check=True, timeout=PATIENCE_S,
         ).stdout  # fmt: skip
 
     @property
@@ -192,7 +192,7 @@ class RawTerminal:
         os.write(self._master, keys)
         self.rest(rest_s)
 
-    def answers(self, keys: bytes, *, wanted: bytes = b"", patience_s: float = 5) -> float:
+    def answers(self, keys: bytes, *, wanted: bytes = b"", patience_s: float = PATIENCE_S) -> float:
         """Send keys; the seconds until the first byte came, or until `wanted` was among what came."""
         start, began = len(self.output), time.perf_counter()
         os.write(self._master, keys)
@@ -220,5 +220,5 @@ class RawTerminal:
         if self.is_running:
             self._process.send_signal(signal.SIGTERM)
         self.rest(0.5)
-        self._process.wait(10)
+        self._process.wait(PATIENCE_S)
         os.close(self._master)

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 from textual.events import Key
 
 from tests.console.conftest import ALL, OVERLOADED, REFUSED, ask_for_the_group, open_dead_letters, open_one
-from tests.servers import Behaviour, until
+from tests.servers import locked, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
-    from tests.servers import AgentStandIn, Rows, RunningRelay
+    from tests.servers import HeldAgent, Rows, RunningRelay
 
     Console = Callable[..., Any]
 
-CANARY_MS = 5_000
-"""How long the agent takes for the first of a replay that is to be found under way."""
-
-
-@asynccontextmanager
-async def held_up(dsn: str, table: str = "relay.replay_plans") -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-    """Nobody can write to `table` until the connection commits."""
-    async with await psycopg.AsyncConnection.connect(dsn) as blocker:
-        await blocker.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE".encode())
-        yield blocker
+PLANS = "relay.replay_plans"
 
 
 async def waits_for_a_lock(rows: Rows) -> None:
@@ -48,7 +37,7 @@ async def test_a_replay_is_sent_though_the_delivery_is_left(
         await open_one(seen)
         await seen.press("r")
         await seen.shows("y does it")
-        async with held_up(rows.dsn):
+        async with locked(rows.dsn, PLANS):
             now(seen, "y")
             await waits_for_a_lock(rows)
             await seen.shows("Handing 1 delivery to the relay")
@@ -63,7 +52,7 @@ async def test_a_replay_is_sent_though_the_console_is_left(
 ) -> None:
     async with console() as seen:
         await ask_for_the_group(seen)
-        async with held_up(rows.dsn):
+        async with locked(rows.dsn, PLANS):
             now(seen, "enter")
             await waits_for_a_lock(rows)
             now(seen, "escape", "q")
@@ -77,7 +66,7 @@ async def test_a_replay_that_is_handed_over_does_not_take_the_place_of_another_q
         await open_dead_letters(seen)
         await seen.press("r")
         await seen.shows("y does it")
-        async with held_up(rows.dsn):
+        async with locked(rows.dsn, PLANS):
             now(seen, "y")
             await waits_for_a_lock(rows)
             await seen.press("escape", "d")
@@ -146,9 +135,9 @@ async def test_esc_in_the_filter_keeps_what_was_typed_and_what_follows_goes_by_i
 
 
 async def test_a_watched_replay_is_followed_however_many_come_after_it(
-    incident: RunningRelay, console: Console, rows: Rows, agent: AgentStandIn
+    incident: RunningRelay, console: Console, rows: Rows, agent: HeldAgent
 ) -> None:
-    agent.behave(Behaviour(delay_ms=CANARY_MS))
+    agent.hold()
     async with console() as seen:
         await ask_for_the_group(seen)
         await seen.press("enter")
@@ -157,14 +146,14 @@ async def test_a_watched_replay_is_followed_however_many_come_after_it(
             "INSERT INTO relay.replay_plans (request_id, requested_by, state, finished_at)"
             " SELECT gen_random_uuid(), 'bob', 'done', now() FROM generate_series(1, 9)"
         )
-        agent.behave()
+        agent.release()
         await seen.shows(f"all {OVERLOADED} delivered")
 
 
 async def test_a_running_replay_is_steered_from_the_list_of_them(
-    incident: RunningRelay, console: Console, rows: Rows, agent: AgentStandIn
+    incident: RunningRelay, console: Console, rows: Rows, agent: HeldAgent
 ) -> None:
-    agent.behave(Behaviour(delay_ms=CANARY_MS))
+    agent.hold()
     async with console() as seen:
         await ask_for_the_group(seen)
         await seen.press("enter")
@@ -173,6 +162,7 @@ async def test_a_running_replay_is_steered_from_the_list_of_them(
         await seen.shows("Who did what", "running")
         await seen.press("p")
         await seen.shows("paused")
+        agent.release()
         assert not seen.app.paused
         await seen.press("escape", "x")
         await seen.shows("Stopped")

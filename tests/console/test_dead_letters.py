@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
 from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED
-from tests.servers import until
+from tests.servers import locked, until
 from tests.store.plant import Plant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from tests.console.screens import Watched
     from tests.servers import AgentStandIn, Rows, RunningRelay
@@ -48,7 +47,7 @@ async def test_they_are_listed_newest_first_with_what_matters(
         await in_queue(seen, "ID", "DIED", "EVENT", "CONV", "TRY", "STATUS", "CAUSE")
         shown = re.findall(r"^\W*(\d{8})\b.*message_created", seen.text, flags=re.MULTILINE)
         newest = rows(
-            "SELECT left(delivery_id, 8) FROM relay.deliveries WHERE state = 'dead' ORDER BY finished_at DESC"
+            "SELECT left(delivery_id, 8) FROM relay.deliveries WHERE state = 'dead' ORDER BY finished_at DESC, id DESC"
         )
         assert shown[0] == newest[0]
         assert shown == newest[: len(shown)]
@@ -110,12 +109,9 @@ async def test_what_is_typed_is_looked_for_when_the_fingers_rest(incident: Runni
         await seen.shows("FILTERED conv:7", "1 match")
 
 
-@contextmanager
-def held_up(rows: Rows) -> Iterator[None]:
+def held_up(rows: Rows) -> AbstractAsyncContextManager[None]:
     """While the block lasts, no replay can be worked out: it waits for which relays are alive."""
-    with psycopg.connect(rows.dsn) as busy:
-        busy.execute("LOCK TABLE relay.instances IN ACCESS EXCLUSIVE MODE")
-        yield
+    return locked(rows.dsn, "relay.instances", "ACCESS EXCLUSIVE")
 
 
 async def test_keys_that_come_while_a_replay_is_worked_out_belong_to_it(
@@ -123,7 +119,7 @@ async def test_keys_that_come_while_a_replay_is_worked_out_belong_to_it(
 ) -> None:
     async with console() as seen:
         await in_queue(seen)
-        with held_up(rows):
+        async with held_up(rows):
             await seen.press("R")
             await seen.shows("Freezing what would be sent")
             await seen.press("4", "7")
@@ -140,7 +136,7 @@ async def test_a_replay_that_was_thought_better_of_does_not_come_back_for_anothe
         await in_queue(seen)
         await seen.press("j", "j")
         first = seen.app.view.row.delivery_id
-        with held_up(rows):
+        async with held_up(rows):
             await seen.press("r")
             await seen.shows("Freezing what would be sent")
             await seen.press("escape")

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import subprocess
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -17,15 +16,16 @@ from console.app import place_of
 from relay.demo.agent import Behaviour
 from relay.settings import load_settings
 from tests.console.conftest import OVERLOADED, webhook
-from tests.servers import until
+from tests.servers import locked, until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from relay.demo.chatwoot import ChatwootStandIn
     from tests.console.screens import Terminal, Watched
-    from tests.servers import AgentStandIn, Rows, RunningRelay
+    from tests.servers import HeldAgent, Rows, RunningRelay
 
     Console = Callable[..., object]
     Start = Callable[..., Awaitable[RunningRelay]]
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Deliveries
 
 
-async def test_deliveries_shows_all_of_them_live(relay: RunningRelay, console: Console, agent: AgentStandIn) -> None:
+async def test_deliveries_shows_all_of_them_live(relay: RunningRelay, console: Console, agent: HeldAgent) -> None:
     await relay.post(webhook(1))
     async with console() as seen:
         await seen.press("3")
@@ -326,12 +326,9 @@ _LOGGED = """
 """So many lines, the oldest of which are failures."""
 
 
-@contextmanager
-def unreadable(rows: Rows) -> Iterator[None]:
+def unreadable(rows: Rows) -> AbstractAsyncContextManager[None]:
     """The log, for as long as the block lasts."""
-    with psycopg.connect(rows.dsn) as locker:
-        locker.execute("LOCK TABLE relay.log IN ACCESS EXCLUSIVE MODE")
-        yield
+    return locked(rows.dsn, "relay.log", "ACCESS EXCLUSIVE")
 
 
 def under_cursor(seen: Watched) -> str:
@@ -345,7 +342,7 @@ async def test_the_log_looks_further_back_for_a_failure_than_it_has_read(
     async with console() as seen:
         await seen.press("4")
         await seen.shows("FOLLOWING", "the newest 1,000 lines")
-        with unreadable(rows):
+        async with unreadable(rows):
             await seen.press("left_square_bracket")
             await seen.shows("looking further back …")
         await until(lambda: under_cursor(seen) == "line 3")
@@ -403,7 +400,7 @@ async def test_esc_stops_looking_further_back(relay: RunningRelay, console: Cons
     async with console() as seen:
         await seen.press("4")
         await seen.shows("the newest 1,000 lines")
-        with unreadable(rows):
+        async with unreadable(rows):
             await seen.press("l", "l")
             await seen.shows("looking further back …", "None of these lines is shown")
             await seen.press("escape")
@@ -431,7 +428,7 @@ async def test_the_line_above_the_first_one_is_read_and_gone_to(
 
 
 async def test_a_test_webhook_that_fails_is_seen_to_its_end_at_80x24(
-    relay: RunningRelay, console: Console, agent: AgentStandIn
+    relay: RunningRelay, console: Console, agent: HeldAgent
 ) -> None:
     agent.behave(Behaviour(status=503))
     async with console((80, 24), relay=relay) as seen:
@@ -481,7 +478,7 @@ async def test_h_says_what_is_missing(relay: RunningRelay, console: Console) -> 
 
 @pytest.mark.parametrize("secret", [None, "s3cret"])
 async def test_t_posts_a_test_webhook_and_follows_it(
-    start_relay: Start, console: Console, agent: AgentStandIn, rows: Rows, secret: str | None
+    start_relay: Start, console: Console, agent: HeldAgent, rows: Rows, secret: str | None
 ) -> None:
     relay = await start_relay(chatwoot_webhook_secret=secret)
     agent.behave(Behaviour(status=503, times=1))
@@ -504,15 +501,16 @@ async def test_t_posts_a_test_webhook_and_follows_it(
 
 
 async def test_a_test_webhook_that_is_watched_no_more_stays_closed(
-    relay: RunningRelay, console: Console, agent: AgentStandIn, rows: Rows
+    relay: RunningRelay, console: Console, agent: HeldAgent, rows: Rows
 ) -> None:
-    agent.behave(Behaviour(delay_ms=1_500, times=1))
+    agent.hold()
     async with console(relay=relay) as seen:
         await seen.shows("Failure groups")
         await seen.press("t", "1")
         await seen.shows("posting message_created")
         await seen.press("escape")
         await seen.hides("TEST WEBHOOK")
+        agent.release()
         await until(lambda: rows("SELECT 1 FROM relay.operator_actions WHERE action = 'test-webhook'"))
         assert "TEST WEBHOOK" not in seen.text
 
@@ -571,9 +569,9 @@ async def test_activity_tells_who_did_what(incident: RunningRelay, console: Cons
 
 
 async def test_another_console_watches_and_stops_a_replay(
-    incident: RunningRelay, console: Console, rows: Rows, agent: AgentStandIn
+    incident: RunningRelay, console: Console, rows: Rows, agent: HeldAgent
 ) -> None:
-    agent.behave(Behaviour(delay_ms=3_000))
+    agent.hold()
     async with console() as first:
         await first.shows("Failure groups")
         await first.press("r")
@@ -597,7 +595,7 @@ async def test_another_console_watches_and_stops_a_replay(
 
 
 async def test_a_payload_is_copied_through_the_terminal(
-    relay: RunningRelay, terminal: Callable[..., Terminal], agent: AgentStandIn
+    relay: RunningRelay, terminal: Callable[..., Terminal], agent: HeldAgent
 ) -> None:
     agent.behave(Behaviour(status=422))
     await relay.post(webhook(1, content="naïve ␛ text"), x_chatwoot_delivery="delivery-to-copy")
@@ -614,7 +612,7 @@ async def test_a_payload_is_copied_through_the_terminal(
 
 
 async def test_the_curl_command_sends_the_very_same_bytes(
-    relay: RunningRelay, terminal: Callable[..., Terminal], agent: AgentStandIn
+    relay: RunningRelay, terminal: Callable[..., Terminal], agent: HeldAgent
 ) -> None:
     nasty = 'it\'s "$(touch pwned)" `id` \\n \x7f ümlaut'
     agent.behave(Behaviour(status=422, times=1))

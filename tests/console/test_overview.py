@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from relay.demo.chatwoot import ChatwootStandIn
-    from tests.servers import AgentStandIn, Rows, RunningRelay
+    from tests.servers import HeldAgent, Rows, RunningRelay
 
     Console = Callable[..., object]
 
@@ -39,7 +39,7 @@ async def test_the_first_sentence_says_when_it_is_over(incident: RunningRelay, c
 async def test_at_80x24_alerts_and_groups_come_first_and_each_light_has_latency_and_age(
     start_relay: Callable[..., Awaitable[RunningRelay]],
     chatwoot: ChatwootStandIn,
-    agent: AgentStandIn,
+    agent: HeldAgent,
     console: Console,
 ) -> None:
     relay = await start_relay(
@@ -143,7 +143,7 @@ async def test_z_gives_the_groups_all_of_the_room(incident: RunningRelay, consol
 
 
 async def test_the_cursor_stays_on_its_group_when_the_order_changes(
-    incident: RunningRelay, console: Console, agent: AgentStandIn, rows: Rows
+    incident: RunningRelay, console: Console, agent: HeldAgent, rows: Rows
 ) -> None:
     async with console() as seen:
         await seen.shows("Agent SDK refused the payload (422)")
@@ -199,7 +199,7 @@ async def test_p_pauses_painting_and_says_how_old_the_numbers_are(relay: Running
         await seen.shows("LIVE", "Webhook forwarded successfully")
 
 
-async def test_new_deliveries_appear_by_themselves(relay: RunningRelay, console: Console, agent: AgentStandIn) -> None:
+async def test_new_deliveries_appear_by_themselves(relay: RunningRelay, console: Console, agent: HeldAgent) -> None:
     async with console() as seen:
         await seen.shows("no webhook yet")
         await relay.post(webhook(1))
@@ -252,16 +252,14 @@ async def test_the_relays_stay_in_sight_when_nothing_else_answers(
         await until(lambda: seen.text.count(" refused ") == 2)
 
 
-async def test_what_hangs_at_the_agent_has_come_in(relay: RunningRelay, console: Console, agent: AgentStandIn) -> None:
-    agent.behave(Behaviour(delay_ms=30_000))
+async def test_what_hangs_at_the_agent_has_come_in(relay: RunningRelay, console: Console, agent: HeldAgent) -> None:
+    agent.hold()
     coming = [asyncio.create_task(relay.post(webhook(number))) for number in range(24)]
     async with console() as seen:
         await seen.shows("24 in flight")
         assert re.search(r"in 0\.[2-4]/s", seen.text), seen.text
-    agent.behave()
-    for one in coming:
-        one.cancel()
-    await asyncio.gather(*coming, return_exceptions=True)
+    agent.release()
+    await asyncio.gather(*coming)
 
 
 async def test_that_no_relay_is_running_ends_with_the_remedy_at_80x24(console: Console, rows: Rows) -> None:

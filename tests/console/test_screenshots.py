@@ -9,7 +9,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from tests.servers import ROOT, free_port
+import pytest
+
+from tests.servers import PATIENCE_S, ROOT, free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,12 +25,13 @@ def words(picture: Path) -> str:
     return html.unescape("".join(texts)).replace("\xa0", " ")
 
 
+@pytest.mark.slow
 def test_the_pictures_are_of_the_real_console_in_an_outage(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "RELAY_BIND": f"127.0.0.1:{free_port()}"}
     script = [sys.executable, ROOT / "screenshots" / "take.py", "--calm-s", "2", "--into", tmp_path / "taken"]
     done = subprocess.run(
         [*script, "--only", *TAKEN],
-        env=os.environ | env, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        env=os.environ | env, cwd=tmp_path, capture_output=True, text=True, timeout=5 * PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert {picture.stem for picture in (tmp_path / "taken").iterdir()} == set(TAKEN)

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from tests.servers import ROOT
+import pytest
+
+from tests.servers import PATIENCE_S, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,12 +18,15 @@ if TYPE_CHECKING:
 
     from tests.console.screens import Terminal
 
+pytestmark = pytest.mark.slow
+
 
 def timing(folder: Path, dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"DATABASE_URL": dsn, "HOME": str(folder), "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-m", "console", "--timing", *arguments],
-        cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+        cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        timeout=2 * PATIENCE_S,
     )  # fmt: skip
 
 

@@ -97,8 +97,9 @@ def test_long_text_is_cut_and_says_what_is_missing() -> None:
     assert shown == "x" * 100 + "… 5.0 MB more"
 
 
-def test_ten_thousand_hostile_payloads_are_drawn_as_text_in_every_pane() -> None:
-    for number, text in enumerate(hostile_texts(10_000)):
+@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_hostile_payloads_are_drawn_as_text_in_every_pane(count: int) -> None:
+    for number, text in enumerate(hostile_texts(count)):
         value = text.encode("utf-8", "replace").decode()
         row = Row(
             id=number, delivery_id=value, state=State.DEAD, run=1, event=value, conversation_id=value, test=False,
@@ -175,13 +176,25 @@ def page_until(terminal: RawTerminal, key: bytes, wanted: bytes) -> None:
         terminal.press(key, rest_s=0.03)
         if wanted in terminal.output[start:]:
             return
-    raise AssertionError(f"{wanted!r} is not in the list")
+    terminal.read_until(wanted, since=start)  # a slow machine has yet to draw what the last keys ask for
+
+
+def bring_up(terminal: RawTerminal, key: bytes, title: bytes) -> None:
+    """Press `key`, again if what was there before has taken it, until `title` is on the screen."""
+    for _ in range(60):
+        begun = len(terminal.output)
+        terminal.press(key, rest_s=1)
+        if title in terminal.output[begun:]:
+            return
+        terminal.press(b"\x1b", rest_s=1)
+    raise AssertionError(f"{title!r} did not come: {terminal.output[-2000:]!r}")
 
 
 # What Textual itself writes: styles, cursor, modes and their queries, the pointer's shape; nothing else is an OSC.
 _OWN = re.compile(rb"\x1b\[[0-9;:?<>=$]*[ -/]*[@-~]|\x1b[=>78]|\x1b\(B|\x1b\]22;default\x07")
 
 
+@pytest.mark.slow
 def test_ten_thousand_hostile_payloads_pass_through_every_screen_of_a_real_terminal(
     relay: RunningRelay, dsn: str, rows: Rows, tmp_path: Path
 ) -> None:
@@ -207,9 +220,7 @@ def test_ten_thousand_hostile_payloads_pass_through_every_screen_of_a_real_termi
         terminal.rest(0.5)
         for _ in range(3):  # the editor, the replay strip, the discard strip: opened, read, left
             for key, title in ((b"e", b"Edit the payload"), (b"r", b"REPLAY"), (b"d", b"DISCARD")):
-                begun = len(terminal.output)
-                terminal.press(key, rest_s=0)
-                terminal.read_until(title, since=begun)
+                bring_up(terminal, key, title)
                 terminal.rest(0.2)
                 terminal.press(b"\x1b")
                 terminal.rest(0.2)

@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from relay.settings import WEBHOOK_PATH
 from tests.faults.load import Load
-from tests.servers import ROOT, free_port, until
+from tests.servers import PATIENCE_S, ROOT, free_port, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -84,14 +84,14 @@ class RelayProcess:
     async def start(self, **env: str) -> RelayProcess:
         """Start it and wait until it takes webhooks."""
         self.spawn(**env)
-        await until(self._is_healthy, patience_s=40, what="the relay is healthy")
+        await until(self._is_healthy, what="the relay is healthy")
         return self
 
     async def _is_healthy(self) -> bool:
         assert self.is_running, self.output[-2000:]
         async with httpx.AsyncClient() as client:
             try:
-                return (await client.get(f"{self.url}/health", timeout=3)).status_code == 200
+                return (await client.get(f"{self.url}/health", timeout=10)).status_code == 200
             except httpx.TransportError:
                 return False
 
@@ -104,7 +104,7 @@ class RelayProcess:
         os.killpg(self.pid, signal.SIGKILL)
         await self.ended()
 
-    async def ended(self, patience_s: float = 30) -> int:
+    async def ended(self, patience_s: float = PATIENCE_S) -> int:
         """Wait for its end; returns its exit status."""
         assert self._process is not None
         return await asyncio.wait_for(asyncio.to_thread(self._process.wait), patience_s)
@@ -154,7 +154,7 @@ class Senders:
         sent_at = time.monotonic()
         try:
             answer = await self.client.post(
-                url + WEBHOOK_PATH, json=body, headers={"X-Chatwoot-Delivery": delivery_id}, timeout=20
+                url + WEBHOOK_PATH, json=body, headers={"X-Chatwoot-Delivery": delivery_id}, timeout=PATIENCE_S
             )
         except httpx.TransportError:
             return 0

@@ -36,7 +36,7 @@ class Ledger:
 
     async def recovers(self, since: float) -> float:
         """Wait until a webhook that was sent after `since` (`time.monotonic()`) is answered 200: seconds from then."""
-        await until(lambda: self.good_since >= since, patience_s=60, what="a webhook is answered 200 again")
+        await until(lambda: self.good_since >= since, what="a webhook is answered 200 again")
         return time.monotonic() - since
 
     @property

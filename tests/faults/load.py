@@ -42,7 +42,7 @@ class Load:
     async def goes_on(self, webhooks: int = 50) -> None:
         """Wait until so many more have been taken."""
         taken = len(self.ledger.taken)
-        await until(lambda: len(self.ledger.taken) > taken + webhooks, patience_s=60, what="webhooks are taken")
+        await until(lambda: len(self.ledger.taken) > taken + webhooks, what="webhooks are taken")
 
     async def is_refused(self) -> None:
         """Wait until the relay answers 503."""
@@ -52,7 +52,7 @@ class Load:
     async def ends_well(self, rows: Rows) -> Counter[str]:
         """Stop, wait until all is finished, and hold everything against everything: sent, lost, copies."""
         await self.stop()
-        await until(lambda: rows.one(_UNFINISHED) == 0, patience_s=60, what="all is finished")
+        await until(lambda: rows.one(_UNFINISHED) == 0, what="all is finished")
         return self.ledger.check(rows, self._agent, in_flight=CLIENTS)
 
     async def stop(self) -> None:

@@ -88,7 +88,7 @@ async def test_large_bodies_that_never_end_have_so_much_room_and_no_more(
     async def is_taken() -> bool:
         body = b'{"event":"message_created"}'.ljust(LARGE)
         answer = await senders.client.post(
-            relay.url + WEBHOOK_PATH, content=body, headers={"X-Chatwoot-Delivery": "large"}, timeout=20
+            relay.url + WEBHOOK_PATH, content=body, headers={"X-Chatwoot-Delivery": "large"}, timeout=60
         )
         return answer.status_code == 200
 

@@ -157,7 +157,7 @@ async def test_a_plan_goes_on_where_the_relay_that_carried_it_out_died(
     assert states(rows) == ["dead"] * 30
     agent.behave()
     agent.seen.clear()
-    asked = asyncio.create_task(relay_command.run("replay", "--yes", "--rate", "20", "--canary", "0", "--json"))
+    asked = asyncio.create_task(relay_command.run("replay", "--yes", "--rate", "5", "--canary", "0", "--json"))
     await until(lambda: len(agent.seen) >= 5, what="the replay is under way")
     await first.kill()
     sent = len(agent.seen)

@@ -19,19 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from relay.demo.agent import AgentStandIn
     from tests.faults.conftest import RelayProcess, Senders, Survived
     from tests.faults.load import Load
-    from tests.servers import Rows
+    from tests.servers import HeldAgent, Rows
 
 pytestmark = pytest.mark.faults
 
 
 async def test_sigterm_lets_what_is_in_flight_be_finished_and_answered(
-    make_relay: Callable[..., RelayProcess], senders: Senders, agent: AgentStandIn, rows: Rows
+    make_relay: Callable[..., RelayProcess], senders: Senders, agent: HeldAgent, rows: Rows
 ) -> None:
     relay, ledger = await make_relay().start(), Ledger()
-    agent.behave(Behaviour(delay_ms=1_500))
+    agent.behave(Behaviour(delay_ms=5_000))
     posting = [asyncio.create_task(senders.post(relay.url, ledger)) for _ in range(10)]
     await until(lambda: len(agent.seen) == 10)
     relay.signal(signal.SIGTERM)
@@ -43,7 +42,7 @@ async def test_sigterm_lets_what_is_in_flight_be_finished_and_answered(
 
 
 async def test_sigterm_hands_back_what_does_not_end_and_another_relay_finishes_it_at_once(
-    make_relay: Callable[..., RelayProcess], senders: Senders, agent: AgentStandIn, rows: Rows
+    make_relay: Callable[..., RelayProcess], senders: Senders, agent: HeldAgent, rows: Rows
 ) -> None:
     first = await make_relay(relay_lease_seconds=600).start()
     second = await make_relay(relay_lease_seconds=600).start()
@@ -52,7 +51,7 @@ async def test_sigterm_hands_back_what_does_not_end_and_another_relay_finishes_i
     posting = [asyncio.create_task(senders.post(first.url, ledger)) for _ in range(5)]
     await until(lambda: len(agent.seen) == 5)
     first.signal(signal.SIGTERM)
-    assert await first.ended(patience_s=25) == 0
+    assert await first.ended() == 0
     await asyncio.gather(*posting)
     open_ones = "SELECT count(*) FROM relay.deliveries WHERE state <> 'delivered'"
     await until(lambda: rows.one(open_ones) == 0)
@@ -113,14 +112,16 @@ async def test_a_clock_that_jumps_changes_no_outcome(
 
 
 async def test_a_relay_that_slept_beyond_its_lease_finishes_nothing_that_another_took_over(
-    make_relay: Callable[..., RelayProcess], senders: Senders, agent: AgentStandIn, rows: Rows
+    make_relay: Callable[..., RelayProcess], senders: Senders, agent: HeldAgent, rows: Rows
 ) -> None:
     sleeper, other = await asyncio.gather(make_relay().start(), make_relay().start())
     ledger = Ledger(kills=1)
-    agent.behave(Behaviour(delay_ms=3_000, status=422, times=1))
+    agent.behave(Behaviour(status=422, times=1))
+    agent.hold()
     posting = asyncio.create_task(senders.post(sleeper.url, ledger, "asleep"))
     await until(lambda: len(agent.seen) == 1)
     sleeper.signal(signal.SIGSTOP)
+    agent.release()
     await until(lambda: rows("SELECT state FROM relay.deliveries") == ["delivered"], what="the other took over")
     sleeper.signal(signal.SIGCONT)
     await posting
@@ -133,15 +134,16 @@ async def test_a_relay_that_slept_beyond_its_lease_finishes_nothing_that_another
 
 
 async def test_a_worker_that_was_killed_is_replaced_and_its_deliveries_are_finished(
-    make_relay: Callable[..., RelayProcess], senders: Senders, agent: AgentStandIn, rows: Rows
+    make_relay: Callable[..., RelayProcess], senders: Senders, agent: HeldAgent, rows: Rows
 ) -> None:
     relay, ledger = await make_relay(relay_workers=2).start(), Ledger(kills=1)
     workers = "SELECT pid FROM relay.instances WHERE stopped_at IS NULL AND lease_until > now() ORDER BY pid"
     before = await until(lambda: len(found := rows(workers)) == 2 and found)
-    agent.behave(Behaviour(delay_ms=3_000, times=8))
+    agent.hold()
     posting = [asyncio.create_task(senders.post(relay.url, ledger)) for _ in range(8)]
     await until(lambda: len(agent.seen) == 8)
     os.kill(before[0], signal.SIGKILL)
+    agent.release()
     await until(lambda: set(rows(workers)) - set(before), what="another worker was started")
     assert await senders.post(relay.url, ledger) == 200
     await asyncio.gather(*posting)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from tests.servers import AgentStandIn, Rows, RunningRelay, database_like, relay_settings
+from tests.servers import HeldAgent, Rows, RunningRelay, database_like, relay_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def shared_rows(postgres: str) -> Iterator[Rows]:
     """Plain SQL against the module's database."""
-    with database_like("migrated", postgres) as dsn:
-        yield Rows(dsn)
+    with database_like("migrated", postgres) as dsn, Rows(dsn).connected() as rows:
+        yield rows
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared_agent() -> AsyncIterator[AgentStandIn]:
+async def shared_agent() -> AsyncIterator[HeldAgent]:
     """The module's Agent SDK. A test begins by telling it how to behave."""
-    agent = AgentStandIn()
+    agent = HeldAgent()
     await agent.start()
     yield agent
     await agent.stop()
@@ -32,7 +32,7 @@ async def shared_agent() -> AsyncIterator[AgentStandIn]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def start_shared(
-    shared_rows: Rows, shared_agent: AgentStandIn
+    shared_rows: Rows, shared_agent: HeldAgent
 ) -> AsyncIterator[Callable[..., Awaitable[RunningRelay]]]:
     """Starts relays that last as long as the module; settings as keyword arguments."""
     relays: list[RunningRelay] = []

@@ -14,7 +14,7 @@ import pytest
 from relay.signature import sign
 from tests.relay.traces import deliveries, seen_of, trace
 from tests.relay.wire import BluntAgent, wire_to
-from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay, until
+from tests.servers import Behaviour, HeldAgent, Rows, RunningRelay, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,7 +36,7 @@ async def attempted(relay: RunningRelay, rows: Rows, **headers: str) -> tuple[st
 
 
 async def test_by_default_the_second_attempt_waits_200_ms_and_the_third_400(
-    start_shared: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows
+    start_shared: StartRelay, shared_agent: HeldAgent, shared_rows: Rows
 ) -> None:
     relay = await start_shared(chatwoot_webhook_base_delay_ms=None)
     shared_agent.behave(Behaviour(status=503))
@@ -49,7 +49,7 @@ async def test_by_default_the_second_attempt_waits_200_ms_and_the_third_400(
 
 
 async def test_base_delay_and_factor_can_be_set(
-    start_shared: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows
+    start_shared: StartRelay, shared_agent: HeldAgent, shared_rows: Rows
 ) -> None:
     relay = await start_shared(
         chatwoot_webhook_base_delay_ms=20, chatwoot_webhook_backoff_factor=3, chatwoot_webhook_max_attempts=4,
@@ -61,7 +61,7 @@ async def test_base_delay_and_factor_can_be_set(
 
 
 async def test_jitter_spreads_the_waits_within_its_share(
-    start_shared: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows
+    start_shared: StartRelay, shared_agent: HeldAgent, shared_rows: Rows
 ) -> None:
     relay = await start_shared(
         chatwoot_webhook_base_delay_ms=40, chatwoot_webhook_backoff_factor=1, chatwoot_webhook_jitter=0.5,
@@ -75,7 +75,7 @@ async def test_jitter_spreads_the_waits_within_its_share(
 
 
 async def test_a_retry_after_in_seconds_is_waited_for(
-    start_shared: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows
+    start_shared: StartRelay, shared_agent: HeldAgent, shared_rows: Rows
 ) -> None:
     relay = await start_shared(chatwoot_webhook_max_attempts=2)
     shared_agent.behave(Behaviour(status=503, retry_after="1"))
@@ -91,7 +91,7 @@ def _in_an_hour() -> str:
 
 @pytest.mark.parametrize("asked", ["3600", _in_an_hour()], ids=["seconds", "date"])
 async def test_a_retry_after_is_waited_for_up_to_the_longest_delay(
-    start_shared: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows, asked: str
+    start_shared: StartRelay, shared_agent: HeldAgent, shared_rows: Rows, asked: str
 ) -> None:
     relay = await start_shared(chatwoot_webhook_max_delay_ms=150)
     shared_agent.behave(Behaviour(status=429, retry_after=asked))
@@ -101,7 +101,7 @@ async def test_a_retry_after_is_waited_for_up_to_the_longest_delay(
 
 @pytest.mark.parametrize("asked", ["0", "Mon, 23 Nov 2020 14:02:00 GMT", "soon", "-5"])
 async def test_a_retry_after_that_asks_for_less_or_nothing_leaves_the_waits_as_they_are(
-    start_shared: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows, asked: str
+    start_shared: StartRelay, shared_agent: HeldAgent, shared_rows: Rows, asked: str
 ) -> None:
     relay = await start_shared(chatwoot_webhook_base_delay_ms=30)
     shared_agent.behave(Behaviour(status=429, retry_after=asked))
@@ -110,7 +110,7 @@ async def test_a_retry_after_that_asks_for_less_or_nothing_leaves_the_waits_as_t
 
 
 async def test_the_agent_can_recognise_every_attempt(
-    shared_relay: RunningRelay, shared_agent: AgentStandIn, shared_rows: Rows
+    shared_relay: RunningRelay, shared_agent: HeldAgent, shared_rows: Rows
 ) -> None:
     shared_agent.behave(Behaviour(status=503))
     delivery_id, _ = await attempted(shared_relay, shared_rows)
@@ -123,7 +123,7 @@ async def test_the_agent_can_recognise_every_attempt(
 
 
 async def test_chatwoots_own_headers_pass_through_and_others_do_not(
-    shared_relay: RunningRelay, shared_agent: AgentStandIn, shared_rows: Rows
+    shared_relay: RunningRelay, shared_agent: HeldAgent, shared_rows: Rows
 ) -> None:
     shared_agent.behave()
     chatwoots = {
@@ -145,7 +145,7 @@ async def test_chatwoots_own_headers_pass_through_and_others_do_not(
 
 
 async def test_a_signature_that_was_verified_passes_through_and_still_fits(
-    start_shared: StartRelay, shared_agent: AgentStandIn
+    start_shared: StartRelay, shared_agent: HeldAgent
 ) -> None:
     relay = await start_shared(chatwoot_webhook_secret="s3cret")
     shared_agent.behave(Behaviour(status=503, times=1))
@@ -163,7 +163,7 @@ async def test_a_signature_that_was_verified_passes_through_and_still_fits(
 
 
 async def test_the_body_arrives_byte_for_byte_at_every_attempt(
-    shared_relay: RunningRelay, shared_agent: AgentStandIn, shared_rows: Rows
+    shared_relay: RunningRelay, shared_agent: HeldAgent, shared_rows: Rows
 ) -> None:
     shared_agent.behave(Behaviour(status=503, times=2))
     delivery_id = str(uuid4())
@@ -172,7 +172,7 @@ async def test_the_body_arrives_byte_for_byte_at_every_attempt(
     assert trace(shared_rows, delivery_id).body == BODY
 
 
-async def test_a_large_body_arrives_whole(shared_relay: RunningRelay, shared_agent: AgentStandIn) -> None:
+async def test_a_large_body_arrives_whole(shared_relay: RunningRelay, shared_agent: HeldAgent) -> None:
     shared_agent.behave()
     body = json.dumps({"event": "message_created", "content": "x" * 4_000_000}).encode()
     delivery_id = str(uuid4())
@@ -182,7 +182,7 @@ async def test_a_large_body_arrives_whole(shared_relay: RunningRelay, shared_age
 
 
 async def test_without_a_delivery_id_the_agent_gets_a_fresh_uuid_and_nothing_is_a_duplicate(
-    shared_relay: RunningRelay, shared_agent: AgentStandIn
+    shared_relay: RunningRelay, shared_agent: HeldAgent
 ) -> None:
     shared_agent.behave()
     answers = [(await shared_relay.post(PAYLOAD)).json() for _ in range(2)]
@@ -203,9 +203,10 @@ async def test_no_delivery_carries_a_cookie_that_the_answer_to_another_one_set(s
 
 @pytest.mark.parametrize("moment", ["as soon as it is stored", "during an attempt"])
 async def test_a_client_that_hangs_up_does_not_cancel_the_forwarding(
-    shared_relay: RunningRelay, shared_agent: AgentStandIn, shared_rows: Rows, moment: str
+    shared_relay: RunningRelay, shared_agent: HeldAgent, shared_rows: Rows, moment: str
 ) -> None:
-    shared_agent.behave(Behaviour(status=503, delay_ms=200, times=1))
+    shared_agent.behave(Behaviour(status=503, times=1))
+    shared_agent.hold()
     delivery_id, body = str(uuid4()), json.dumps(PAYLOAD).encode()
     async with wire_to(shared_relay) as wire:
         await wire.begin(f"Content-Length: {len(body)}", f"X-Chatwoot-Delivery: {delivery_id}")
@@ -215,6 +216,7 @@ async def test_a_client_that_hangs_up_does_not_cancel_the_forwarding(
         else:
             await until(lambda: shared_rows("SELECT 1 FROM relay.deliveries WHERE delivery_id = %s", (delivery_id,)))
         wire.hang_up()
+    shared_agent.release()
     await until(lambda: trace(shared_rows, delivery_id).state == "delivered")
     left = trace(shared_rows, delivery_id)
     assert [tried.status for tried in left.tried] == ["503", "200"]
@@ -222,7 +224,7 @@ async def test_a_client_that_hangs_up_does_not_cancel_the_forwarding(
 
 
 async def test_a_client_that_hangs_up_in_the_middle_of_its_body_leaves_nothing(
-    shared_relay: RunningRelay, shared_agent: AgentStandIn, shared_rows: Rows
+    shared_relay: RunningRelay, shared_agent: HeldAgent, shared_rows: Rows
 ) -> None:
     shared_agent.behave()
     before = deliveries(shared_rows)
@@ -236,7 +238,7 @@ async def test_a_client_that_hangs_up_in_the_middle_of_its_body_leaves_nothing(
 
 
 async def test_many_webhooks_at_once_are_each_forwarded_once(
-    shared_relay: RunningRelay, shared_agent: AgentStandIn, shared_rows: Rows
+    shared_relay: RunningRelay, shared_agent: HeldAgent, shared_rows: Rows
 ) -> None:
     shared_agent.behave()
     before = deliveries(shared_rows)

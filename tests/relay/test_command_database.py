@@ -25,7 +25,7 @@ def embedded(relay_command: CommandLine) -> Iterator[CommandLine]:
 
 def is_up(dsn: str) -> bool:
     try:
-        psycopg.connect(dsn, connect_timeout=5).close()
+        psycopg.connect(dsn, connect_timeout=60).close()
     except psycopg.OperationalError:
         return False
     return True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.servers import ROOT, Behaviour, until
+from tests.servers import PATIENCE_S, ROOT, Behaviour, until
 from tests.store.plant import Plant
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ async def test_it_says_when_no_relay_is_left_to_go_on(
     try:
         await until(lambda: len(dead(rows)) == 2)
         await relay.stop()
-        said = await asyncio.wait_for(process.stderr.readline(), 20)
+        said = await asyncio.wait_for(process.stderr.readline(), PATIENCE_S)
         assert said.decode() == "No relay is running any more; replay 1 goes on when one starts\n"
         assert process.returncode is None
     finally:

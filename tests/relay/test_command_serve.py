@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers import Rows, database_like, free_port, wait_for, wait_until_healthy
+from tests.servers import PATIENCE_S, Rows, database_like, free_port, wait_for, wait_until_healthy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,7 +134,7 @@ def test_it_says_where_it_listens_and_ends_when_told(relay_command: CommandLine,
     ):
         wait_until_healthy(port)
         relay.send_signal(number)
-        assert relay.wait(30) == 0
+        assert relay.wait(PATIENCE_S) == 0
     listening, unsigned, *rest = out.read_text(encoding="utf-8").splitlines()
     assert listening == (
         f"[relay] Relay is listening {{ url: 'http://127.0.0.1:{port}', "
@@ -162,6 +162,6 @@ def test_every_worker_announces_itself_and_all_end_together(relay_command: Comma
     with serving(relay_command, "--bind", f"127.0.0.1:{port}", "--workers", "2") as (relay, out):
         wait_for(lambda: sorted(rows("SELECT slot FROM relay.instances WHERE stopped_at IS NULL")) == [0, 1])
         relay.terminate()
-        assert relay.wait(30) == 0
+        assert relay.wait(PATIENCE_S) == 0
     assert rows("SELECT count(*) FROM relay.instances WHERE stopped_at IS NULL") == [0]
     assert "Traceback" not in out.read_text(encoding="utf-8")

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.embedded import EmbeddedPostgres
-from tests.servers import ROOT, Rows, free_port, wait_for
+from tests.servers import PATIENCE_S, ROOT, Rows, free_port, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = pytest.mark.slow
 
 # RUNBOOK, "Manual Webhook Test", word for word
 CURL = """
@@ -69,20 +71,22 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def demo(surroundings: dict[str, str]) -> Iterator[Demo]:
-    """Eight seconds of demo."""
+    """Twenty seconds of demo."""
     data, url = Path(surroundings["RELAY_DATA_DIR"]), f"http://{surroundings['RELAY_BIND']}"
     output = data.parent / "output"
     with output.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "relay", "demo", "--seconds", "8", "--no-console"],
+            [sys.executable, "-m", "relay", "demo", "--seconds", "20", "--no-console"],
             cwd=data.parent, env=os.environ | surroundings, stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        wait_for(lambda: "traffic starts" in output.read_text(encoding="utf-8"), what="the demo begins", patience_s=60)
+        wait_for(lambda: "traffic starts" in output.read_text(encoding="utf-8"), what="the demo begins")
         port = surroundings["RELAY_BIND"].rpartition(":")[2]
         script = CURL.replace("8788", port).replace("curl ", "curl --silent --show-error --include ")
-        curled = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=120, check=False)
-        status = process.wait(60)
+        curled = subprocess.run(
+            ["sh", "-c", script], capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False
+        )
+        status = process.wait(PATIENCE_S)
     finally:
         if process.poll() is None:
             process.kill()
@@ -132,7 +136,8 @@ def test_it_is_played_on_its_own_postgres_whatever_is_configured(
     given = surroundings | {"DATABASE_URL": dsn, "RELAY_BIND": f"127.0.0.1:{port}"}
     ended = subprocess.run(
         [sys.executable, "-m", "relay", "demo", "--no-console", "--seconds", "1"],
-        env=os.environ | given, cwd=surroundings["HOME"], capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | given, cwd=surroundings["HOME"], capture_output=True, text=True, check=False,
+        timeout=2 * PATIENCE_S,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "DATABASE_URL is set and left alone" in ended.stderr

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.demo.drills import CALM_S, DRILLS, INCIDENT_S
-from tests.servers import ROOT, free_port
+from tests.servers import PATIENCE_S, ROOT, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.slow
 
 SECONDS = CALM_S + INCIDENT_S + 4
 
@@ -31,7 +33,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[s
             cwd=folder, env=os.environ | env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-    yield {name: (process.communicate(timeout=120)[0], process.returncode) for name, process in started.items()}
+    yield {
+        name: (process.communicate(timeout=3 * PATIENCE_S)[0], process.returncode) for name, process in started.items()
+    }
     for process in started.values():
         process.kill()
 

@@ -17,7 +17,7 @@ import pytest
 from relay.settings import WEBHOOK_PATH
 from relay.signature import sign
 from relay.store.log import CHANNEL
-from tests.servers import AgentStandIn, Behaviour, free_port, program, until, wait_until_healthy
+from tests.servers import PATIENCE_S, AgentStandIn, Behaviour, free_port, program, until, wait_until_healthy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ async def tell(folder: Path, dsn: str, agent: AgentStandIn, *options: str) -> To
             "x-chatwoot-delivery": delivery_id, "x-chatwoot-timestamp": timestamp,
             "x-chatwoot-signature": signatures[-1], "authorization": f"Bearer {SECRET}",
         }  # fmt: skip
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
             return (await client.post(WEBHOOK_PATH, content=body, headers=headers)).status_code
 
     with (folder / "output").open("w+", encoding="utf-8") as output:
@@ -157,7 +157,7 @@ async def test_a_batch_of_lines_is_one_notification(relay: RunningRelay, dsn: st
         await listener.execute(f"LISTEN {CHANNEL}")
         await asyncio.gather(*(relay.post(PAYLOAD) for _ in range(60)))
         heard: list[int] = []
-        async for notification in listener.notifies(timeout=60):
+        async for notification in listener.notifies(timeout=PATIENCE_S):
             heard.append(int(notification.payload))
             if rows.one("SELECT (count(*), max(id)) = (120, %s) FROM relay.log", (heard[-1],)):
                 break

@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from relay.demo.chatwoot import EVENTS, documented_payload, rails_json
 from tests.relay.traces import seen_of, trace
-from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay
+from tests.servers import PATIENCE_S, AgentStandIn, Behaviour, Rows, RunningRelay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,7 +42,7 @@ _COMMANDS = {
 
 def hmac_by(signer: str, signed: bytes) -> str:
     """HMAC-SHA256 with the secret, as one of the programs computes it; lower-case hex."""
-    done = subprocess.run(_COMMANDS[signer], input=signed, capture_output=True, check=True, timeout=60)
+    done = subprocess.run(_COMMANDS[signer], input=signed, capture_output=True, check=True, timeout=PATIENCE_S)
     return done.stdout.decode().split()[-1]
 
 

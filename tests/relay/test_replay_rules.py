@@ -10,13 +10,13 @@ import pytest_asyncio
 from relay.store import replays
 from relay.store.replays import Control, PlanState
 from tests.relay.operators import Operator
-from tests.servers import ROOT, Behaviour, free_port, program, until
+from tests.servers import PATIENCE_S, ROOT, Behaviour, free_port, program, until
 from tests.store.plant import REPLAY, Plant
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from tests.servers import AgentStandIn, Rows, RunningRelay
+    from tests.servers import HeldAgent, Rows, RunningRelay
 
 ONE_BY_ONE = {"relay_max_in_flight": 2}  # a replay takes half of what is free
 
@@ -40,7 +40,7 @@ def letters(rows: Rows) -> list[str]:
     return found
 
 
-def sent(agent: AgentStandIn) -> list[str]:
+def sent(agent: HeldAgent) -> list[str]:
     return [seen.delivery_id for seen in agent.seen]
 
 
@@ -66,7 +66,7 @@ async def test_a_plan_sends_no_faster_than_its_rate(
 
 
 async def test_a_canary_that_fails_stops_the_plan_before_the_rest(
-    relay: RunningRelay, operator: Operator, agent: AgentStandIn, rows: Rows, letters: list[str]
+    relay: RunningRelay, operator: Operator, agent: HeldAgent, rows: Rows, letters: list[str]
 ) -> None:
     agent.behave(Behaviour(status=422, times=1))
     plan = await operator.reaches(await operator.ask(*letters, canary=1), PlanState.STOPPED)
@@ -78,7 +78,7 @@ async def test_a_canary_that_fails_stops_the_plan_before_the_rest(
 
 
 async def test_the_last_of_a_canary_must_succeed_too(
-    relay: RunningRelay, operator: Operator, agent: AgentStandIn, letters: list[str]
+    relay: RunningRelay, operator: Operator, agent: HeldAgent, letters: list[str]
 ) -> None:
     agent.behave(Behaviour(times=2), Behaviour(status=422))
     plan = await operator.reaches(await operator.ask(*letters, canary=3), PlanState.STOPPED)
@@ -87,7 +87,7 @@ async def test_the_last_of_a_canary_must_succeed_too(
 
 
 async def test_a_canary_goes_alone_and_the_rest_after_it(
-    relay: RunningRelay, operator: Operator, agent: AgentStandIn, letters: list[str]
+    relay: RunningRelay, operator: Operator, agent: HeldAgent, letters: list[str]
 ) -> None:
     agent.behave(Behaviour(delay_ms=150, times=2))
     plan = await operator.reaches(await operator.ask(*letters[:5], canary=2), PlanState.DONE)
@@ -98,7 +98,7 @@ async def test_a_canary_goes_alone_and_the_rest_after_it(
 
 
 async def test_so_many_failures_in_a_row_stop_a_plan(
-    relay: RunningRelay, operator: Operator, agent: AgentStandIn, letters: list[str]
+    relay: RunningRelay, operator: Operator, agent: HeldAgent, letters: list[str]
 ) -> None:
     agent.behave(Behaviour(status=422))
     plan = await operator.reaches(await operator.ask(*letters, stop_after=3), PlanState.STOPPED)
@@ -108,7 +108,7 @@ async def test_so_many_failures_in_a_row_stop_a_plan(
 
 
 async def test_a_success_between_failures_begins_the_row_anew(
-    start_relay: Callable[..., Awaitable[RunningRelay]], operator: Operator, agent: AgentStandIn, letters: list[str]
+    start_relay: Callable[..., Awaitable[RunningRelay]], operator: Operator, agent: HeldAgent, letters: list[str]
 ) -> None:
     await start_relay(**ONE_BY_ONE)
     agent.behave(*(Behaviour(status=200 if number % 3 == 2 else 422, times=1) for number in range(9)))
@@ -117,7 +117,7 @@ async def test_a_success_between_failures_begins_the_row_anew(
 
 
 async def test_without_a_stop_rule_a_plan_goes_through_all_failures(
-    relay: RunningRelay, operator: Operator, agent: AgentStandIn, letters: list[str]
+    relay: RunningRelay, operator: Operator, agent: HeldAgent, letters: list[str]
 ) -> None:
     agent.behave(Behaviour(status=422))
     plan = await operator.reaches(await operator.ask(*letters, stop_after=0), PlanState.DONE)
@@ -125,21 +125,23 @@ async def test_without_a_stop_rule_a_plan_goes_through_all_failures(
 
 
 async def test_failures_before_a_pause_count_after_it(
-    start_relay: Callable[..., Awaitable[RunningRelay]], operator: Operator, agent: AgentStandIn, letters: list[str]
+    start_relay: Callable[..., Awaitable[RunningRelay]], operator: Operator, agent: HeldAgent, letters: list[str]
 ) -> None:
     await start_relay(**ONE_BY_ONE)
     agent.behave(Behaviour(status=422))
-    plan_id = await operator.ask(*letters, stop_after=3, rate=0.5)
+    agent.hold(after=1)
+    plan_id = await operator.ask(*letters, stop_after=3)
     await operator.settles(plan_id, 1)
     await operator.steer(plan_id, Control.PAUSE)
     await operator.reaches(plan_id, PlanState.PAUSED)
+    agent.release()
     await operator.steer(plan_id, Control.RESUME)
     plan = await operator.reaches(plan_id, PlanState.STOPPED)
     assert plan.dead == 3
 
 
 async def test_a_paused_plan_sends_nothing_until_it_is_resumed(
-    relay: RunningRelay, operator: Operator, agent: AgentStandIn, rows: Rows, letters: list[str]
+    relay: RunningRelay, operator: Operator, agent: HeldAgent, rows: Rows, letters: list[str]
 ) -> None:
     plan_id = await operator.ask(*letters[:20], rate=3)
     await operator.settles(plan_id, 2)
@@ -156,7 +158,7 @@ async def test_a_paused_plan_sends_nothing_until_it_is_resumed(
 
 
 async def test_a_stopped_plan_leaves_the_rest_dead_for_another_one(
-    relay: RunningRelay, operator: Operator, agent: AgentStandIn, rows: Rows, letters: list[str]
+    relay: RunningRelay, operator: Operator, agent: HeldAgent, rows: Rows, letters: list[str]
 ) -> None:
     plan_id = await operator.ask(*letters, rate=3)
     await operator.settles(plan_id, 2)
@@ -170,19 +172,20 @@ async def test_a_stopped_plan_leaves_the_rest_dead_for_another_one(
 
 
 async def test_what_was_under_way_when_a_plan_was_stopped_is_still_counted(
-    relay: RunningRelay, operator: Operator, agent: AgentStandIn, letters: list[str]
+    relay: RunningRelay, operator: Operator, agent: HeldAgent, letters: list[str]
 ) -> None:
-    agent.behave(Behaviour(delay_ms=1_000))
+    agent.hold()
     plan_id = await operator.ask(*letters[:2])
     await until(lambda: len(agent.seen) == 2)
     await operator.steer(plan_id, Control.STOP)
     await operator.reaches(plan_id, PlanState.STOPPED)
+    agent.release()
     plan = await operator.settles(plan_id, 2)
     assert (plan.state, plan.delivered, plan.left) == (PlanState.STOPPED, 2, 0)
 
 
 async def test_a_plan_that_is_stopped_before_a_relay_takes_it_sends_nothing(
-    operator: Operator, agent: AgentStandIn, letters: list[str], start_relay: Callable[..., Awaitable[RunningRelay]]
+    operator: Operator, agent: HeldAgent, letters: list[str], start_relay: Callable[..., Awaitable[RunningRelay]]
 ) -> None:
     plan_id = await operator.ask(*letters)
     await operator.steer(plan_id, Control.STOP)
@@ -192,7 +195,7 @@ async def test_a_plan_that_is_stopped_before_a_relay_takes_it_sends_nothing(
 
 
 async def test_a_paused_plan_can_be_stopped(
-    operator: Operator, agent: AgentStandIn, letters: list[str], start_relay: Callable[..., Awaitable[RunningRelay]]
+    operator: Operator, agent: HeldAgent, letters: list[str], start_relay: Callable[..., Awaitable[RunningRelay]]
 ) -> None:
     plan_id = await operator.ask(*letters)
     await operator.steer(plan_id, Control.PAUSE)
@@ -204,17 +207,20 @@ async def test_a_paused_plan_can_be_stopped(
 
 
 async def test_progress_is_told_while_a_plan_is_running(
-    relay: RunningRelay, dsn: str, operator: Operator, letters: list[str]
+    relay: RunningRelay, dsn: str, operator: Operator, agent: HeldAgent, letters: list[str]
 ) -> None:
+    agent.hold(after=1)
     async with Operator(dsn) as watcher:
         await watcher.connection.execute(f"LISTEN {replays.CHANNEL}")
-        plan_id = await operator.ask(*letters[:4], rate=2)
+        plan_id = await operator.ask(*letters[:4])
         seen = []
-        async for notification in watcher.connection.notifies(timeout=60):
+        async for notification in watcher.connection.notifies(timeout=PATIENCE_S):
             assert notification.payload == str(plan_id)
             seen.append(await operator.plan(plan_id))
             if seen[-1].ended:
                 break
+            if seen[-1].delivered:
+                agent.release()
     assert seen[-1].state is PlanState.DONE
     assert any(plan.state is PlanState.RUNNING and plan.delivered for plan in seen)
 
@@ -222,7 +228,7 @@ async def test_progress_is_told_while_a_plan_is_running(
 async def test_another_relay_goes_on_with_the_plan_of_one_that_stopped(
     start_relay: Callable[..., Awaitable[RunningRelay]],
     operator: Operator,
-    agent: AgentStandIn,
+    agent: HeldAgent,
     rows: Rows,
     letters: list[str],
 ) -> None:
@@ -241,7 +247,7 @@ async def test_another_relay_goes_on_with_the_plan_of_one_that_stopped(
 async def test_another_relay_goes_on_with_the_plan_of_one_that_was_killed(
     start_relay: Callable[..., Awaitable[RunningRelay]],
     operator: Operator,
-    agent: AgentStandIn,
+    agent: HeldAgent,
     dsn: str,
     rows: Rows,
     letters: list[str],

@@ -14,7 +14,7 @@ from psycopg import sql
 from relay.store import migrate
 from tests.relay.traces import deliveries, seen_of, trace
 from tests.relay.wire import BluntAgent
-from tests.servers import AgentStandIn, Rows, RunningRelay, relay_settings, until
+from tests.servers import AgentStandIn, Rows, RunningRelay, locked, relay_settings, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -105,8 +105,7 @@ async def test_what_waited_behind_a_commit_that_hung_is_not_stored_after_its_sen
     relay: RunningRelay, agent: AgentStandIn, rows: Rows
 ) -> None:
     behind = str(uuid4())
-    with psycopg.connect(rows.dsn) as blocker:
-        blocker.execute("LOCK TABLE relay.deliveries IN EXCLUSIVE MODE")
+    async with locked(rows.dsn, "relay.deliveries"):
         hanging = asyncio.create_task(relay.post(PAYLOAD))
         await until(lambda: rows.one(_WAITING) == 1)
         waiting = await relay.post(PAYLOAD, X_Chatwoot_Delivery=behind)

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from relay.settings import WEBHOOK_PATH
+from tests.servers import PATIENCE_S
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
 
     from tests.servers import RunningRelay
-
-PATIENCE_S = 60
 
 
 @dataclass(slots=True)

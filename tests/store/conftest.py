@@ -14,7 +14,15 @@ import pytest
 import pytest_asyncio
 
 from relay.store.database import connection_parameters
-from tests.servers import AgentStandIn, RunningRelay, database_like, free_port, relay_settings, wait_for
+from tests.servers import (
+    AgentStandIn,
+    RunningRelay,
+    database_like,
+    folder_in_memory,
+    free_port,
+    relay_settings,
+    wait_for,
+)
 from tests.store.plant import Plant
 
 if TYPE_CHECKING:
@@ -60,13 +68,17 @@ def _installed() -> list[Path]:
     return sorted(folder for folder in found if (folder / "initdb").exists() and (folder / "postgres").exists())
 
 
-@pytest.fixture(scope="session", params=["embedded", *_installed()], ids=str)
+_OTHERS = [pytest.param(programs, marks=pytest.mark.slow, id=str(programs)) for programs in _installed()]
+
+
+@pytest.fixture(scope="session", params=["embedded", *_OTHERS])
 def any_postgres(request: pytest.FixtureRequest) -> Iterator[str]:
     """The DSN of each PostgreSQL that can be started here: the one that comes along, and those installed."""
     if request.param == "embedded":
         yield request.getfixturevalue("postgres")
         return
-    with tempfile.TemporaryDirectory(prefix="relay-pg-", ignore_cleanup_errors=True) as folder:
+    made = tempfile.TemporaryDirectory(prefix="relay-pg-", dir=folder_in_memory(), ignore_cleanup_errors=True)
+    with made as folder:
         user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
         if user is not None:
             shutil.chown(folder, user)

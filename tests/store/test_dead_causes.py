@@ -137,12 +137,14 @@ async def test_what_sessions_that_have_ended_counted_is_folded_into_one_row_a_ca
             session.execute("UPDATE relay.deliveries SET state = 'received' WHERE state = 'dead' AND id % 11 = 0")
             session.execute("UPDATE relay.deliveries SET state = 'dead' WHERE state = 'received'")
     before = rows(_CAUSES)
+    rows.close()
     await retire(connection, timedelta(days=30))
     assert rows(_CAUSES) == before
     assert_causes_are_true(rows)
     assert rows("SELECT count(*) FROM relay.dead_causes WHERE writer = 0") == [len(before)]
     rows("UPDATE relay.deliveries SET state = 'discarded'")
     assert_causes_are_true(rows)
+    rows.close()
     with psycopg.connect(dsn, autocommit=True) as session:
         session.execute("SELECT 1")
     await retire(connection, timedelta(days=30))

@@ -23,6 +23,8 @@ from tests.servers import ROOT, wait_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 _USER = """
 import sys
 from pathlib import Path
@@ -73,7 +75,7 @@ def users(folder: Path, count: int, variables: dict[str, str] | None = None) -> 
 def is_up(dsn: str) -> bool:
     """True if the server answers, whoever uses it."""
     try:
-        psycopg.connect(dsn, connect_timeout=5).close()
+        psycopg.connect(dsn, connect_timeout=60).close()
     except psycopg.OperationalError:
         return False
     return True

@@ -87,7 +87,7 @@ async def test_an_index_whose_building_was_interrupted_is_built_anew_and_others_
 
 @pytest.mark.parametrize("access", ["SELECT count(*) FROM dashboard_facts", "DELETE FROM dashboard_facts"])
 async def test_a_migration_that_has_to_wait_keeps_no_writer_waiting_with_it(empty_dsn: str, access: str) -> None:
-    rows = Rows(psycopg.conninfo.make_conninfo(empty_dsn, options="-c statement_timeout=15s"))
+    rows = Rows(psycopg.conninfo.make_conninfo(empty_dsn, options="-c statement_timeout=60s"))
     rows("CREATE TABLE dashboard_facts (id serial PRIMARY KEY, fact_type text, scope text, value jsonb)")
     with psycopg.connect(empty_dsn) as long_transaction:
         long_transaction.execute(access.encode())

@@ -179,7 +179,9 @@ _KEYS = ("attempts", "success", "durationMs", "finalStatus", "reason", "count", 
 
 
 @given(st.dictionaries(st.sampled_from(_KEYS), _JSON), st.dictionaries(st.sampled_from(_KEYS), _JSON))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_no_fact_of_anybody_breaks_the_roll_ups(plant: Plant, rows: Rows, value: Any, metadata: Any) -> None:
     for fact_type in (RETRY, REJECTED):
         plant.facts(fact_type, value, metadata)
