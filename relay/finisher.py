@@ -21,7 +21,7 @@ from relay.errors import StatementRefused, StoreUnavailable
 from relay.facts import as_json_text, facts_of_run, without_payload
 from relay.store import aside, deliveries, instances
 from relay.store.batch import GroupCommit
-from relay.store.database import LANE_SILENCE_S, Lane, commits_wait, described, time_limit
+from relay.store.database import LANE_SILENCE_S, Lane, described, may_cancel, time_limit
 from relay.store.refusal import explain
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Finisher:
             self._commit, alone=self._commit_alone, size=weight, max_bytes=_BATCH_BYTES, heavy=_HEAVY_BYTES
         )
         self._behind = False
+        self._guarded_until = 0.0
         self._next_round = 0.0
         self._logged_reason: str | None = None
 
@@ -126,16 +127,24 @@ class Finisher:
     async def _commit(self, batch: Sequence[Finish]) -> list[bool]:
         began, behind = time.monotonic(), self._behind
         async with self._lane.connection() as connection, self._cancelled_when_late(connection):
-            recorded = await deliveries.finish(connection, batch, facts_later=behind, on_aside=self._went_aside)
-        if not self._behind:
+            recorded = await deliveries.finish(
+                connection,
+                batch,
+                guarded=began < self._guarded_until,
+                facts_later=behind,
+                on_aside=self._went_aside,
+            )
+        if self._behind == behind:
             self._pace.observe(time.monotonic() - began)
         return recorded
 
     async def _commit_alone(self, finish: Finish) -> bool:
         began, behind = time.monotonic(), self._behind
         async with self._database.connection(LANE_SILENCE_S) as connection, time_limit(connection, _ALONE_LIMIT_MS):
-            (recorded,) = await deliveries.finish(connection, [finish], facts_later=behind, on_aside=self._went_aside)
-        if not self._behind and weight(finish) <= _HEAVY_BYTES:
+            (recorded,) = await deliveries.finish(
+                connection, [finish], guarded=True, facts_later=behind, on_aside=self._went_aside
+            )
+        if self._behind == behind and weight(finish) <= _HEAVY_BYTES:
             self._pace.observe(time.monotonic() - began)
         return recorded
 
@@ -143,6 +152,7 @@ class Finisher:
         if facts.late:
             self._behind = True
         if facts.refused:
+            self._guarded_until = time.monotonic() + _ROUND_S
             self._warn(facts.refused, facts.reason)
 
     def _warn(self, count: int, reason: str | None) -> None:
@@ -154,13 +164,16 @@ class Finisher:
 
     @asynccontextmanager
     async def _cancelled_when_late(self, connection: Connection) -> AsyncIterator[None]:
-        """Cancel the block's statement if it takes far longer than usual, and again until it ends."""
+        """Cancel the block's statement if it takes far longer than usual, and again until it ends.
+
+        One that waits is cancelled at the limit, one that works half as much later.
+        """
         done = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []
         limit_s = self._pace.limit_s
         loop = asyncio.get_running_loop()
         timer = loop.call_later(
-            limit_s, lambda: tasks.append(loop.create_task(self._cancel_until(done, connection, limit_s)))
+            limit_s, lambda: tasks.append(loop.create_task(self._cancel_until(done, connection, limit_s / 2)))
         )
         try:
             yield
@@ -170,12 +183,15 @@ class Finisher:
             await asyncio.gather(*tasks)  # a cancellation under way must not meet the next statement
 
     async def _cancel_until(self, done: asyncio.Event, connection: Connection, every_s: float) -> None:
+        even_at_work = False
         while not done.is_set():
             with suppress(StoreUnavailable, psycopg.Error, OSError):
                 async with self._database.connection(1.0) as other:
-                    waits = await commits_wait(other)
-                if not waits and not done.is_set():
+                    pid = connection.info.backend_pid
+                    is_due = await may_cancel(other, pid, even_at_work=even_at_work)
+                if is_due and not done.is_set():
                     await connection.cancel_safe(timeout=1.0)
+            even_at_work = True
             with suppress(TimeoutError):
                 async with asyncio.timeout(every_s):
                     await done.wait()

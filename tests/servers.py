@@ -282,5 +282,6 @@ def wait_until_healthy(port: int, seconds: float = PATIENCE_S) -> None:
 
 __all__ = [
     "AT_ONCE_S", "PATIENCE_S", "ROOT", "AgentStandIn", "Behaviour", "HeldAgent", "Rows", "RunningRelay",
-    "database_like", "folder_in_memory", "free_port", "locked", "program", "relay_settings", "until", "wait_for", "wait_until_healthy",
+    "database_like", "folder_in_memory", "free_port", "locked", "program", "relay_settings", "until", "wait_for",
+    "wait_until_healthy",
 ]  # fmt: skip

@@ -184,15 +184,20 @@ async def time_limit(connection: Connection, milliseconds: int) -> AsyncIterator
         yield
 
 
-_COMMITS_WAIT = """
-    SELECT count(*) > 0 FROM pg_stat_activity
-     WHERE state = 'active' AND wait_event = 'SyncRep' AND usename = current_user AND datname = current_database()
+_MAY_CANCEL = """
+    SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE state = 'active' AND wait_event = 'SyncRep'
+                          AND usename = current_user AND datname = current_database())
+           AND (%(even_at_work)s OR coalesce((SELECT wait_event_type IN ('Lock', 'Timeout') FROM pg_stat_activity
+                                               WHERE pid = %(pid)s AND state = 'active'), true))
 """
 
 
-async def commits_wait(connection: Connection) -> bool:
-    """True if commits of this role wait for a synchronous standby: a cancellation would end that wait too early."""
-    cursor = await connection.execute(_COMMITS_WAIT)
+async def may_cancel(connection: Connection, pid: int, *, even_at_work: bool) -> bool:
+    """Whether the statement of backend `pid` should be cancelled: it waits for a lock or sleeps, or `even_at_work`.
+
+    Never while a commit of this role waits for a synchronous standby: a cancellation would end that wait too early.
+    """
+    cursor = await connection.execute(_MAY_CANCEL, {"pid": pid, "even_at_work": even_at_work})
     row = await cursor.fetchone()
     return bool(row and row[0])
 
@@ -294,7 +299,7 @@ def _described_by_postgres(error: psycopg.Error) -> str:
 def _may_quote(error: psycopg.Error, state: str) -> bool:
     """True if the primary message may quote a row: by its class, or since another application's function raised it."""
     raised_in = (error.diag.context or "").partition("\n")[0]
-    foreign = bool(raised_in) and not _OWN_FUNCTION.search(raised_in)
+    foreign = " function " in raised_in and not _OWN_FUNCTION.search(raised_in)
     return foreign or error.diag.source_function == "exec_stmt_raise" or state.startswith(_QUOTING_CLASSES)
 
 

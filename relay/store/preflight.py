@@ -72,7 +72,7 @@ async def _store_and_finish(connection: Connection) -> None:
 
 async def _outcome_of(connection: Connection, batch: Sequence[Finish]) -> FactsAside:
     seen = [FactsAside()]
-    await finish(connection, batch, on_aside=seen.append)
+    await finish(connection, batch, guarded=True, on_aside=seen.append)
     return seen[-1]
 
 

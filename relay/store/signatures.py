@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
+    from relay.signature import Signature
     from relay.store.database import Connection
 
 BATCH = 1_000
@@ -21,24 +22,27 @@ _GRACE_S = 300
 
 _DELIVERIES = """
     SELECT s.signature, s.delivery_id, d.state
-      FROM relay.signatures s LEFT JOIN relay.deliveries d ON d.delivery_id = s.delivery_id
-     WHERE s.signature = ANY(%s)
+      FROM unnest(%s::uuid[], %s::bigint[]) AS r(signature, expires_at)
+      JOIN relay.signatures s ON s.expires_at = to_timestamp(r.expires_at) AND s.signature = r.signature
+      LEFT JOIN relay.deliveries d ON d.delivery_id = s.delivery_id
 """
 
 
-async def deliveries_of(connection: Connection, keys: Sequence[UUID]) -> dict[UUID, tuple[str, State]]:
-    """Id and state of the delivery that each of the signatures `keys` was stored with, as far as they are known.
+async def deliveries_of(connection: Connection, signatures: Sequence[Signature]) -> dict[UUID, tuple[str, State]]:
+    """Id and state of the delivery that each of the `signatures` was stored with, by their keys, as far as known.
 
     A delivery that retention has removed counts as delivered.
     """
-    cursor = await connection.execute(_DELIVERIES, (list(keys),))
+    keys, expiries = [one.key for one in signatures], [one.expires_at for one in signatures]
+    cursor = await connection.execute(_DELIVERIES, (keys, expiries))
     return {row[0]: (row[1], State(row[2] or State.DELIVERED)) for row in await cursor.fetchall()}
 
 
 _EXPIRED = """
-    DELETE FROM relay.signatures WHERE signature IN (
-        SELECT signature FROM relay.signatures WHERE expires_at < now() - make_interval(secs => %(grace_s)s)
-         ORDER BY expires_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
+    DELETE FROM relay.signatures WHERE (expires_at, signature) IN (
+        SELECT expires_at, signature FROM relay.signatures
+         WHERE expires_at < now() - make_interval(secs => %(grace_s)s)
+         ORDER BY expires_at, signature LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,6 @@ from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay, database_
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
 
 OVERLOADED, LIMITED, REFUSED = 40, 5, 2
 """How many dead letters of each cause `incident` leaves."""
@@ -81,6 +81,14 @@ async def _fail_for_three_reasons(dsn: str) -> None:
         await asyncio.gather(*(relay.post(webhook(n), x_chatwoot_delivery=f"{n:08d}-delivery") for n in numbers))
     await relay.stop()
     await agent.stop()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what runs in a real terminal."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and "terminal" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from tests.console.screens import Terminal
     from tests.servers import AgentStandIn, Rows, RunningRelay
 
-pytestmark = pytest.mark.slow
-
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 36)], ids=["80x24", "120x36"])
 MANY = 200
 """How many dead letters there are in the drill."""

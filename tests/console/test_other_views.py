@@ -561,11 +561,26 @@ async def test_activity_tells_who_did_what(incident: RunningRelay, console: Cons
             "#1 done",
             f"{OVERLOADED} delivered",
             f"of {OVERLOADED}",
-            "maria",
+            "maria (login: postgres)",
             "replay",
             "plan #1",
             "Agent SDK answered 503",
         )
+        await seen.press("tab", "enter")
+        await seen.shows("WHO DID WHAT", "maria (login: postgres)")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=str)
+async def test_activity_shows_the_login_beside_a_name_that_differs(
+    incident: RunningRelay, console: Console, rows: Rows, size: tuple[int, int]
+) -> None:
+    rows("INSERT INTO relay.operator_actions (operator, action) VALUES ('postgres', 'note')")
+    rows("INSERT INTO relay.operator_actions (operator, action) VALUES ('maria (CEO)', 'escalate')")
+    rows("INSERT INTO relay.replay_plans (request_id, requested_by, state) VALUES (gen_random_uuid(), 'jonas', 'done')")
+    async with console(size) as seen:
+        await seen.press("6")
+        shown = await seen.shows("maria (CEO) (login: postgres)", "jonas (login: postgres)", "escalate")
+        assert "postgres (login" not in shown
 
 
 async def test_another_console_watches_and_stops_a_replay(

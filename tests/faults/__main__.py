@@ -34,4 +34,4 @@ class Account:
 
 if __name__ == "__main__":
     folder = str(Path(__file__).parent)
-    sys.exit(pytest.main([folder, "-m", "faults", "-q", *sys.argv[1:]], plugins=[Account()]))
+    sys.exit(pytest.main([folder, "-m", "faults", "-n", "0", "-q", *sys.argv[1:]], plugins=[Account()]))

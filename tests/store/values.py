@@ -12,6 +12,7 @@ from relay.signature import Signature
 from relay.store.deliveries import Claimed, Finish, Incoming
 
 ENDPOINT = "http://agent/webhooks/chatwoot"
+EXPIRES_AT = int(time.time()) + 300
 
 
 def incoming(
@@ -23,7 +24,7 @@ def incoming(
     ignored: bool = False,
     encoded_body: bytes | None = None,
 ) -> Incoming:
-    """A webhook on its way into the store; without an id, with one of its own. `signature` is valid for 300 s."""
+    """A webhook on its way into the store, under a fresh id unless one is given; a signature expires at `EXPIRES_AT`."""
     receipt = Receipt(
         delivery_id=delivery_id or str(uuid4()),
         headers=(("content-type", "application/json"), ("x-chatwoot-event", "é")),
@@ -34,7 +35,7 @@ def incoming(
         test=False,
         ignored=ignored,
         encoded_body=encoded_body,
-        signature=None if signature is None else Signature(signature, int(time.time()) + 300),
+        signature=None if signature is None else Signature(signature, EXPIRES_AT),
     )
     return Incoming(claim or uuid4(), receipt)
 

@@ -6,8 +6,6 @@ import re
 import tomllib
 from typing import TYPE_CHECKING
 
-import pytest
-
 from console.actions import ACTIONS, ELSEWHERE, TITLES, shown_key
 from relay.cli import cli
 from relay.settings import Settings
@@ -35,14 +33,13 @@ def test_the_table_of_keys_is_the_programs() -> None:
     assert table.splitlines() == ROWS
 
 
-@pytest.mark.parametrize("name", Settings.model_fields)
-def test_every_variable_is_explained(name: str) -> None:
-    assert re.search(rf"^\|.*`{name.upper()}`.*\|.*\|", README, flags=re.MULTILINE)
+def test_every_variable_is_explained() -> None:
+    names = [name.upper() for name in Settings.model_fields]
+    assert [name for name in names if not re.search(rf"^\|.*`{name}`.*\|.*\|", README, flags=re.MULTILINE)] == []
 
 
-@pytest.mark.parametrize("name", cli.list_commands(None))
-def test_every_command_is_named(name: str) -> None:
-    assert f"relay {name}" in README
+def test_every_command_is_named() -> None:
+    assert [name for name in cli.list_commands(None) if f"relay {name}" not in README] == []
 
 
 def test_every_direct_dependency_has_its_reason() -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-
 from relay.figures import retry_helps
 from relay.outcome import RETRIED_4XX, Failure
 
 
-@pytest.mark.parametrize("status", ["500", "503", "599", *map(str, RETRIED_4XX), *Failure])
-def test_a_retry_helps_what_the_relay_retries(status: str) -> None:
-    assert retry_helps(status)
+def test_a_retry_helps_what_the_relay_retries() -> None:
+    retried = ["500", "503", "599", *map(str, RETRIED_4XX), *Failure]
+    assert [status for status in retried if not retry_helps(status)] == []
 
 
-@pytest.mark.parametrize(
-    "status", ["", "200", "302", *(str(code) for code in range(400, 500) if code not in RETRIED_4XX)]
-)
-def test_no_retry_helps_a_refusal(status: str) -> None:
-    assert not retry_helps(status)
+def test_no_retry_helps_a_refusal() -> None:
+    refused = ["", "200", "302", *(str(code) for code in range(400, 500) if code not in RETRIED_4XX)]
+    assert [status for status in refused if retry_helps(status)] == []

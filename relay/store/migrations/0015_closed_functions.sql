@@ -78,18 +78,19 @@ CREATE OR REPLACE FUNCTION relay.roll_up() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     sign integer := CASE TG_ARGV[0] WHEN '1' THEN 1 WHEN '-1' THEN -1 END;
-    usual boolean;
+    usual boolean;                                -- NULL where this trigger must count nothing
 BEGIN
-    SELECT count(*) = 4 INTO usual
-      FROM relay.fact_tables f JOIN pg_attribute a ON a.attrelid = f.facts
-     WHERE f.facts = TG_RELID AND NOT a.attisdropped
-       AND (a.attname IN ('value', 'metadata') AND a.atttypid = 'jsonb'::regtype
-            OR a.attname = 'fact_type' AND a.atttypid IN ('text'::regtype, 'varchar'::regtype)
-            OR a.attname = 'recorded_at' AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype));
-    IF sign IS NULL OR NOT EXISTS (
-        SELECT FROM pg_trigger t
-         WHERE t.tgrelid = TG_RELID AND t.tgname = TG_NAME AND 'changed' IN (t.tgnewtable, t.tgoldtable)
-    ) THEN
+    SELECT (SELECT count(*) = 4 FROM pg_attribute a
+             WHERE a.attrelid = t.tgrelid AND a.attname IN ('fact_type', 'value', 'metadata', 'recorded_at')
+               AND (a.attname, a.atttypid) IN (
+                   ('value', 'jsonb'::regtype::oid), ('metadata', 'jsonb'::regtype::oid),
+                   ('fact_type', 'text'::regtype::oid), ('fact_type', 'varchar'::regtype::oid),
+                   ('recorded_at', 'timestamptz'::regtype::oid), ('recorded_at', 'timestamp'::regtype::oid)))
+      INTO usual
+      FROM pg_trigger t
+     WHERE t.tgrelid = TG_RELID AND t.tgname = TG_NAME AND 'changed' IN (t.tgnewtable, t.tgoldtable)
+       AND EXISTS (SELECT FROM relay.fact_tables f WHERE f.facts = t.tgrelid);
+    IF sign IS NULL OR usual IS NULL THEN
         RETURN NULL;
     ELSIF usual THEN
         WITH tallied AS (

@@ -1,12 +1,14 @@
 -- Signatures of stored webhooks, kept while they are valid, so that a captured request cannot be sent again under
 -- another delivery id; and the bytes of bodies that came compressed.
 
+-- A signature covers its timestamp, so that the same one always expires at the same time: one index, which grows at
+-- its end, keeps signatures apart and finds those that have expired.
 CREATE TABLE relay.signatures (
-    signature   uuid PRIMARY KEY,                 -- the first half of the HMAC that was verified
-    delivery_id text NOT NULL CONSTRAINT signatures_name_one_delivery CHECK (delivery_id <> ''),
-    expires_at  timestamptz NOT NULL              -- from then on the relay refuses the signature's timestamp
+    signature   uuid NOT NULL,                    -- the first half of the HMAC that was verified
+    delivery_id text NOT NULL,                    -- of the delivery that was stored with it
+    expires_at  timestamptz NOT NULL,             -- from then on the relay refuses the signature's timestamp
+    CONSTRAINT signatures_pkey PRIMARY KEY (expires_at, signature)
 );
-CREATE INDEX signatures_expiry ON relay.signatures (expires_at);
 
 ALTER TABLE relay.deliveries ADD COLUMN encoded_body bytea;   -- as it came, if with a Content-Encoding; NULL: as `body`
 

@@ -3,7 +3,7 @@
 -- newer ones for a day. The row goes when the work is done.
 
 CREATE TABLE relay.header_scrub (
-    done_to bigint NOT NULL,                      -- relay.deliveries.id
+    done_to bigint PRIMARY KEY,                   -- relay.deliveries.id
     ends_at timestamptz NOT NULL
 );
 INSERT INTO relay.header_scrub VALUES (0, now() + interval '1 day');
