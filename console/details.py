@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console import words
-from console.clean import clean, clean_json, signed_name
 from relay.delivery import State
+from relay.text import clean, clean_json
 
 if TYPE_CHECKING:
     from relay.store.browse import Detail, Replayed, Try
@@ -161,7 +161,7 @@ def history(detail: Detail) -> list[Content]:
     lines = [
         Content.assemble(
             (f"replay #{item.plan_id} ", "bold"),
-            f"by {signed_name(item.requested_by, item.login, limit=60)}: {_came_of(item)}",
+            f"by {words.signed_name(item.requested_by, item.login, limit=60)}: {_came_of(item)}",
             (f" at {words.clock(item.settled_at)}" if item.settled_at else "", _MUTED),
             (" with an edited body" if item.edited else "", "$text-warning"),
             (f"  {clean(item.reason, limit=100)}" if item.reason else "", _MUTED),
@@ -171,7 +171,7 @@ def history(detail: Detail) -> list[Content]:
     lines += [
         Content.assemble(
             ("discarded ", "bold"),
-            f"by {signed_name(discard.operator, discard.login, limit=60)} at {words.clock(discard.at)}: "
+            f"by {words.signed_name(discard.operator, discard.login, limit=60)} at {words.clock(discard.at)}: "
             f"{clean(discard.reason, limit=100)}",
         )
         for discard in detail.discards

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console.clean import clean
+from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

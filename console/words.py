@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from relay.alerts import Severity
 from relay.delivery import State
+from relay.store.actions import signed
+from relay.text import clean
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -135,3 +137,8 @@ def worst(verdicts: list[Verdict]) -> Severity | None:
     order = list(Severity)
     firing = [verdict.rule.severity for verdict in verdicts if verdict.firing]
     return min(firing, key=order.index) if firing else None
+
+
+def signed_name(operator: str, login: str | None, *, limit: int) -> str:
+    """An operator's name, with the database login beside it where the two differ; each cut at `limit` characters."""
+    return signed(clean(operator, limit=limit), None if login is None else clean(login, limit=limit))

@@ -25,6 +25,12 @@ MAX_DEPTH = 200
 """Nesting beyond this is refused. Chatwoot's deepest payload has 6 levels; Rails itself stops at 100."""
 
 TEST_SENDER = "chatwoot-test"
+TEST_HEADER = "x-relay-test"
+"""What tells the Agent SDK of a test webhook: `POST_TEST`, or `true`. Of any other webhook it is not passed on."""
+
+POST_TEST = "post"
+"""The value with which a test webhook asks for its draft to be posted."""
+
 _FIELD_CHARS = 200
 _DELIVERY_ID = re.compile(r"[\x21-\x7e]{1,200}")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -95,6 +101,12 @@ def read_receipt(
         encoded_body=encoded_body,
         signature=signature,
     )
+
+
+def test_value(headers: Headers) -> str:
+    """What `TEST_HEADER` tells the agent of a test webhook that came with `headers`."""
+    wanted = (first_header(headers, TEST_HEADER) or "").strip().lower()
+    return POST_TEST if wanted == POST_TEST else "true"
 
 
 def first_header(headers: Headers, name: str) -> str | None:

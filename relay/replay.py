@@ -13,11 +13,11 @@ import time
 from typing import TYPE_CHECKING
 
 from relay.errors import StoreUnavailable
-from relay.printable import printable
 from relay.store import deliveries, replays
 from relay.store.actions import signed
 from relay.store.database import described
 from relay.store.replays import Control, PlanState
+from relay.text import clean
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -161,7 +161,8 @@ class _PlanRun:
                 self._told = counts
                 await replays.notify(connection, self._plan.id)
         if asked is not None and asked.control is Control.STOP:
-            name, login = printable(asked.operator)[:_NAME_CHARS], asked.login and printable(asked.login)
+            name = clean(asked.operator, limit=_NAME_CHARS)
+            login = asked.login and clean(asked.login, limit=_NAME_CHARS)
             await self._end(PlanState.STOPPED, f"stopped by {signed(name, login)}")
             return False
         if asked is not None and asked.control is Control.PAUSE:

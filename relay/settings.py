@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relay.alerts import Severity
 from relay.errors import ConfigurationError
-from relay.printable import printable
+from relay.text import escaped
 
 WEBHOOK_PATH = "/api/webhooks/chatwoot"
 AGENT_PATH = "/webhooks/chatwoot"
@@ -346,4 +346,4 @@ def _explain(item: Any, given: dict[str, Any]) -> str:
     value = str(given.get(field, item.get("input", "")))
     if field in _URL_FIELDS:
         value = _without_what_may_be_secret(value)
-    return f"{field.upper()}={printable(value)}: {reason}"
+    return f"{field.upper()}={escaped(value)}: {reason}"

@@ -11,14 +11,14 @@ from textual.widgets import Static
 
 from console import panels, words
 from console.actions import ACTIVITY, bindings_of
-from console.clean import clean, signed_name
 from console.replaying import Replaying
-from console.snapshot import clean_plan
+from console.snapshot import short_plan
 from console.view import titled
 from console.widgets.lines import Line, LineList
 from console.widgets.question import Kind, Prompt
 from relay.store import actions, browse
 from relay.store.replays import Control, PlanState
+from relay.text import clean
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -42,7 +42,7 @@ class ActivityReading:
 
     async def read(self, connection: Connection) -> Activity:
         """Read them."""
-        plans = [clean_plan(plan) for plan in await browse.plans(connection, _MOST)]
+        plans = [short_plan(plan) for plan in await browse.plans(connection, _MOST)]
         return Activity(plans, await actions.newest(connection, limit=_MOST))
 
 
@@ -134,7 +134,7 @@ class ActivityView(Replaying):
     def _whole(self, action: OperatorAction) -> list[Content]:
         head = Content.assemble(
             (f"{action.at:%Y-%m-%d %H:%M:%S}Z  ", "$text-muted"),
-            (signed_name(action.operator, action.login, limit=60), "bold"),
+            (words.signed_name(action.operator, action.login, limit=60), "bold"),
             f"  {clean(action.action, limit=40)}",
         )
         return [head, *(Content(f"  {clean(part, limit=300)}") for part in _about(action)[:_PARTS])]
@@ -178,11 +178,11 @@ class ActivityView(Replaying):
 
 
 def _who_asked(plan: Plan) -> str:
-    return signed_name(plan.requested_by, plan.login, limit=_NAME)
+    return words.signed_name(plan.requested_by, plan.login, limit=_NAME)
 
 
 def _who_acted(action: OperatorAction) -> str:
-    return signed_name(action.operator, action.login, limit=_NAME)
+    return words.signed_name(action.operator, action.login, limit=_NAME)
 
 
 def _line(action: OperatorAction, heads: Heads, width: int) -> Content:

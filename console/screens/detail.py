@@ -12,13 +12,13 @@ from textual.widgets import Input, Static
 
 from console import details, finding
 from console.actions import DETAIL, bindings_of
-from console.clean import clean
 from console.curl import MOST_BYTES, copy_curl
 from console.scrolling import OnTop
 from console.view import titled
 from relay.delivery import State
 from relay.settings import without_credentials
 from relay.store import browse
+from relay.text import clean
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

@@ -16,12 +16,12 @@ from textual.content import Content
 from textual.widgets import Input, Static
 
 from console.actions import LOG, bindings_of
-from console.clean import clean
 from console.loglines import A_TICK, FIRST, OLDER, DrawnLines, LogPage, LogReading
 from console.replaying import Replaying
 from console.tail import Entry, Missing, draw
 from console.widgets.lines import LineList
 from console.words import plural
+from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

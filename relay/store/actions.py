@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from relay.store.database import refusals
+from relay.store.database import as_object, refusals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +53,12 @@ _NEWEST = """
 async def newest(connection: Connection, limit: int) -> list[OperatorAction]:
     """The newest actions, newest first."""
     cursor = await connection.execute(_NEWEST, (limit,))
-    return [OperatorAction(*row) for row in await cursor.fetchall()]
+    return [_action(row) for row in await cursor.fetchall()]
+
+
+def _action(row: Sequence[Any]) -> OperatorAction:
+    *fields, details, result = row
+    return OperatorAction(*fields, as_object(details), None if result is None else as_object(result))
 
 
 _RECORD = "SELECT relay.record_action(operator => %s, action => %s, reason => %s, details => %s::jsonb)"

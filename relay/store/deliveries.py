@@ -18,6 +18,7 @@ from psycopg.pq import TransactionStatus
 from relay.delivery import Delivery, Outcome, Receipt, State
 from relay.facts import SCOPE
 from relay.headers import kept
+from relay.store.database import exact
 from relay.store.signatures import deliveries_of
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ async def _store_round(
         else:
             settled[place] = Claimed(item.claim, _delivery(item.receipt, *stored[delivery_id]))
     if left := [place for place in firsts if place not in settled]:
-        cursor = await connection.execute(_KNOWN, ([pending[place].receipt.delivery_id for place in left],))
+        cursor = await exact(connection).execute(_KNOWN, ([pending[place].receipt.delivery_id for place in left],))
         known = {row[0]: (State(row[1]), row[2]) for row in await cursor.fetchall()}
         for place in left:
             receipt = pending[place].receipt
@@ -255,13 +256,13 @@ async def _execute_store(
         if r.signature is not None and (r.signature.key, r.delivery_id) not in recorded
     ]
     if not signed:
-        return await connection.execute(_STORE, parameters)
+        return await exact(connection).execute(_STORE, parameters)
     parameters |= {
         "signatures": [signature.key for signature, _ in signed],
         "signed_ids": [delivery_id for _, delivery_id in signed],
         "expiries": [signature.expires_at for signature, _ in signed],
     }
-    return await connection.execute(_STORE_SIGNED.encode(), parameters)
+    return await exact(connection).execute(_STORE_SIGNED.encode(), parameters)
 
 
 async def _seen_signatures(
@@ -469,18 +470,18 @@ async def claim_abandoned(
     that `owner` itself holds in the database for `orphan_s` seconds without knowing of them (`held` are the rows
     it knows of): the commit that gave them to it was one whose end it did not see.
     """
-    cursor = await connection.execute(
+    cursor = await exact(connection).execute(
         _CLAIM_ABANDONED, {"owner": owner, "held": list(held), "settled": settled, "most": most, "orphan_s": orphan_s}
     )
     return await read_claimed(connection, await cursor.fetchall())
 
 
 async def read_claimed(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[Claimed]:
-    """Rows that a claiming statement returned, as claims; a replay's come with what its plan says."""
+    """Rows that a claiming statement returned (exact ones), as claims; a replay's come with what its plan says."""
     plans: dict[int, tuple[str, bytes | None]] = {}
     plan_ids = {row[9] for row in rows if row[9] is not None}
     if plan_ids:
-        cursor = await connection.execute(_PLANS, (list(plan_ids),))
+        cursor = await exact(connection).execute(_PLANS, (list(plan_ids),))
         plans = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
     claims = []
     for row_id, claim, delivery_id, run, headers, body, event, conversation_id, test, plan_id, encoded_body in rows:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from relay.errors import SchemaError
-from relay.store.database import connection_parameters, described, unavailable
+from relay.store.database import connect, described, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,9 +85,7 @@ async def migrate(
         SchemaError: the server is too old, its encoding is not UTF-8, or a step does not apply.
     """
     try:
-        connection = await psycopg.AsyncConnection.connect(
-            autocommit=True, **connection_parameters(dsn, "hotdash-relay migrate")
-        )
+        connection = await connect(dsn, "hotdash-relay migrate")
     except psycopg.OperationalError as error:
         raise unavailable(error) from error
     async with connection:

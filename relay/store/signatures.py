@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.delivery import State
+from relay.store.database import exact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ async def deliveries_of(connection: Connection, signatures: Sequence[Signature])
     A delivery that retention has removed counts as delivered.
     """
     keys, expiries = [one.key for one in signatures], [one.expires_at for one in signatures]
-    cursor = await connection.execute(_DELIVERIES, (keys, expiries))
+    cursor = await exact(connection).execute(_DELIVERIES, (keys, expiries))
     return {row[0]: (row[1], State(row[2] or State.DELIVERED)) for row in await cursor.fetchall()}
 
 

@@ -24,7 +24,7 @@ def incoming(
     ignored: bool = False,
     encoded_body: bytes | None = None,
 ) -> Incoming:
-    """A webhook on its way into the store, under a fresh id unless one is given; a signature expires at `EXPIRES_AT`."""
+    """A webhook on its way into the store, by default under a fresh id; a signature expires at `EXPIRES_AT`."""
     receipt = Receipt(
         delivery_id=delivery_id or str(uuid4()),
         headers=(("content-type", "application/json"), ("x-chatwoot-event", "é")),
