@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from psycopg.pq import PGconn, Ping
 
-from relay.embedded import _account, _programs
+from relay.embedded_server import programs as wheel_programs
 from tests.servers import PATIENCE_S, Rows, free_port
 
 if TYPE_CHECKING:
@@ -30,18 +30,18 @@ _START_S = PATIENCE_S
 def programs() -> Path:
     """Where `initdb`, `postgres` and `pg_basebackup` are."""
     installed = sorted(_DEBIAN.glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
-    return installed[-1].parent if installed else _programs()
+    return installed[-1].parent if installed else wheel_programs()
 
 
 def account() -> tuple[int, int]:
     """Who the server runs as: this user, unless that is root, who may not."""
     if os.geteuid() != 0:
         return os.geteuid(), os.getegid()
-    try:
-        entry = pwd.getpwnam("postgres")
-    except KeyError:
-        return _account()
-    return entry.pw_uid, entry.pw_gid
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return entry.pw_uid, entry.pw_gid
+    raise AssertionError("no account to run PostgreSQL as")
 
 
 class Server:

@@ -57,8 +57,9 @@ async def newest(connection: Connection, limit: int) -> list[OperatorAction]:
 
 
 def _action(row: Sequence[Any]) -> OperatorAction:
-    *fields, details, result = row
-    return OperatorAction(*fields, as_object(details), None if result is None else as_object(result))
+    action_id, at, operator, login, action, plan_id, reason, details, result = row
+    done = None if result is None else as_object(result)
+    return OperatorAction(action_id, at, operator, login, action, plan_id, reason, as_object(details), done)
 
 
 _RECORD = "SELECT relay.record_action(operator => %s, action => %s, reason => %s, details => %s::jsonb)"

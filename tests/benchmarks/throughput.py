@@ -18,13 +18,12 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import psycopg
 
-from relay.embedded import _programs
+from relay.embedded_server import programs
 from tests.benchmarks import pgqueuer_worker, procrastinate_worker, rig
 from tests.benchmarks.load import webhook_body
 from tests.servers import free_port, program, wait_until_healthy
@@ -153,7 +152,7 @@ def pgbench(bench: Bench) -> Figures:
         script.flush()
         wal = rig.wal_bytes(bench.dsn)
         done = subprocess.run(
-            [str(Path(_programs()) / "pgbench"), "-n", "-c", str(CONNECTIONS), "-j", "2", "-T", str(_PGBENCH_S),
+            [str(programs() / "pgbench"), "-n", "-c", str(CONNECTIONS), "-j", "2", "-T", str(_PGBENCH_S),
              "-f", script.name, dsn],
             capture_output=True, text=True, check=True,
         )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -329,6 +331,42 @@ def test_a_directory_may_have_any_name(name: str) -> None:
             second.close()
         assert not is_up(first.dsn)
         assert [path.name for path in Path(parent).iterdir()] == [name]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user runs the server as itself")
+def test_root_leaves_accounts_and_the_directories_above_the_data_as_they_are(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    above = [closed, *closed.parents]
+    before = [(path.stat().st_mode, path.stat().st_uid) for path in above], Path("/etc/passwd").read_bytes()
+    server = EmbeddedPostgres(closed / "data")
+    assert is_up(server.dsn)
+    server.close()
+    assert ([(path.stat().st_mode, path.stat().st_uid) for path in above], Path("/etc/passwd").read_bytes()) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another account")
+def test_root_adopts_data_that_belong_to_another_account(tmp_path: Path) -> None:
+    EmbeddedPostgres(tmp_path).close()
+    for path in (tmp_path / "postgres", *(tmp_path / "postgres").rglob("*")):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    server = EmbeddedPostgres(tmp_path)
+    assert is_up(server.dsn)
+    server.close()
+
+
+_REFUSED = "echo 0 > /proc/sys/user/max_user_namespaces && exec {python} -c {program} {folder}"
+
+
+def test_root_without_user_namespaces_is_refused_in_one_line(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from relay.embedded import EmbeddedPostgres as E; E(Path(sys.argv[1]))"
+    )
+    quoted = {"python": sys.executable, "program": shlex.quote(program), "folder": shlex.quote(str(tmp_path))}
+    inside = ["unshare", "--user", "--map-root-user", "sh", "-c", _REFUSED.format_map(quoted)]
+    ended = subprocess.run(inside, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = ended.stderr.strip().splitlines()[-1]
+    assert re.search(r"does not run as root.*run as an ordinary user, or set DATABASE_URL", said), ended.stderr
 
 
 def test_a_directory_whose_name_no_server_can_be_started_with_is_refused(tmp_path: Path) -> None:
