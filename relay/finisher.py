@@ -13,6 +13,7 @@ import time
 from collections import deque
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -61,7 +62,8 @@ class Finisher:
         self._group: GroupCommit[Finish, bool] = GroupCommit(
             self._commit, alone=self._commit_alone, size=weight, max_bytes=_BATCH_BYTES, heavy=_HEAVY_BYTES
         )
-        self._behind = False
+        self._behind = False  # dashboard_facts is slow or locked: facts go aside at once
+        self._late = False  # facts of this relay wait to be moved over
         self._guarded_until = 0.0
         self._next_round = 0.0
         self._logged_reason: str | None = None
@@ -109,15 +111,19 @@ class Finisher:
         Raises:
             StoreUnavailable: Postgres is away.
         """
-        if not self._behind and time.monotonic() < self._next_round:
+        is_late, self._late = self._late, False
+        if not is_late and time.monotonic() < self._next_round:
             return
         async with self._database.connection(_ROUND_PATIENCE_S) as connection:
-            if not self._behind:
+            if not is_late:
                 self._next_round = time.monotonic() + _ROUND_S
                 if not await instances.take_duty(connection, "facts aside", self._owner, for_s=1.5 * _ROUND_S):
                     return
             result = await aside.restore(connection)
-        self._behind = self._behind and not result.caught_up
+        if result.caught_up:
+            self._behind = False
+        elif is_late:
+            self._late = True
         if result.refused:
             self._warn(result.refused, result.reason)
         if result.moved:
@@ -132,7 +138,7 @@ class Finisher:
                 batch,
                 guarded=began < self._guarded_until,
                 facts_later=behind,
-                on_aside=self._went_aside,
+                on_aside=partial(self._went_aside, behind=behind),
             )
         if self._behind == behind:
             self._pace.observe(time.monotonic() - began)
@@ -142,15 +148,21 @@ class Finisher:
         began, behind = time.monotonic(), self._behind
         async with self._database.connection(LANE_SILENCE_S) as connection, time_limit(connection, _ALONE_LIMIT_MS):
             (recorded,) = await deliveries.finish(
-                connection, [finish], guarded=True, facts_later=behind, on_aside=self._went_aside
+                connection,
+                [finish],
+                guarded=True,
+                facts_later=behind,
+                on_aside=partial(self._went_aside, behind=behind or finish.facts_later),
             )
         if self._behind == behind and weight(finish) <= _HEAVY_BYTES:
             self._pace.observe(time.monotonic() - began)
         return recorded
 
-    def _went_aside(self, facts: FactsAside) -> None:
+    def _went_aside(self, facts: FactsAside, *, behind: bool) -> None:
+        """Facts went aside; with `behind` because they were sent there, else because of `dashboard_facts`."""
         if facts.late:
-            self._behind = True
+            self._late = True
+            self._behind = self._behind or not behind
         if facts.refused:
             self._guarded_until = time.monotonic() + _ROUND_S
             self._warn(facts.refused, facts.reason)

@@ -17,7 +17,7 @@ from httpx_aiohttp import AiohttpTransport
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
 from relay.delivery import Attempt, Delivery, Outcome
-from relay.headers import CONTENT_ENCODING, CONTENT_TYPE, is_forwarded
+from relay.headers import CONTENT_ENCODING, CONTENT_TYPE, TEST_HEADER, is_forwarded
 from relay.outcome import (
     agent_status,
     answer_excerpt,
@@ -27,7 +27,7 @@ from relay.outcome import (
     verdict_of_status,
     wait_ms,
 )
-from relay.receive import TEST_HEADER, test_value
+from relay.receive import test_value
 from relay.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 
 if TYPE_CHECKING:

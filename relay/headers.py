@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "content-type"
 CONTENT_ENCODING = "content-encoding"
 FORWARDED_FROM_HEADER = "x-forwarded-from"
+TEST_HEADER = "x-relay-test"
 
 FORWARDED = frozenset({CONTENT_TYPE, CONTENT_ENCODING})
 """Headers that every attempt passes on as they came, beside those that begin with `FORWARDED_PREFIX`."""
 
 FORWARDED_PREFIX = "x-chatwoot-"
 
-KEPT = FORWARDED | {FORWARDED_FROM_HEADER, "traceparent", "tracestate"}
-"""Headers that are stored: those passed on, the mark of a test webhook, and the sender's trace (W3C Trace Context)."""
+KEPT = FORWARDED | {FORWARDED_FROM_HEADER, TEST_HEADER, "traceparent", "tracestate"}
+"""Headers that are stored: those passed on, the marks of a test webhook, and the sender's trace (W3C Trace Context)."""
 
 MASK = "(not shown)"
 _SECRET_PARTS = ("signature", "token", "secret", "auth", "key", "password")

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from relay.delivery import Headers, Receipt
-from relay.headers import FORWARDED_FROM_HEADER, kept
+from relay.headers import FORWARDED_FROM_HEADER, TEST_HEADER, kept
 from relay.signature import DELIVERY_HEADER
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ MAX_DEPTH = 200
 """Nesting beyond this is refused. Chatwoot's deepest payload has 6 levels; Rails itself stops at 100."""
 
 TEST_SENDER = "chatwoot-test"
-TEST_HEADER = "x-relay-test"
 """What tells the Agent SDK of a test webhook: `POST_TEST`, or `true`. Of any other webhook it is not passed on."""
 
 POST_TEST = "post"

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from relay.errors import RelayError
-from relay.headers import FORWARDED_FROM_HEADER
+from relay.headers import FORWARDED_FROM_HEADER, TEST_HEADER
 from relay.outcome import failure_of
-from relay.receive import POST_TEST, TEST_HEADER, TEST_SENDER
+from relay.receive import POST_TEST, TEST_SENDER
 from relay.samples import DEMO_EVENTS, EVENTS, documented_body, documented_payload
 from relay.settings import WEBHOOK_PATH, without_credentials
 from relay.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign

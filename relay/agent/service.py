@@ -15,8 +15,8 @@ from relay.agent.writer import Busy, Customer
 from relay.chatwoot import ChatwootError
 from relay.encoding import TAKEN, CorruptBody, DecodedTooLarge, UnsupportedEncoding, decoded
 from relay.errors import StoreUnavailable
-from relay.headers import CONTENT_ENCODING
-from relay.receive import POST_TEST, TEST_HEADER, BadBody, is_from_customer, parse_object
+from relay.headers import CONTENT_ENCODING, TEST_HEADER
+from relay.receive import POST_TEST, BadBody, is_from_customer, parse_object
 from relay.settings import AGENT_PATH
 from relay.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Signature, verify
 

@@ -20,7 +20,8 @@ from typing import Any
 import httpx
 from aiohttp import web
 
-from relay.receive import POST_TEST, TEST_HEADER
+from relay.headers import TEST_HEADER
+from relay.receive import POST_TEST
 from relay.settings import AGENT_PATH
 
 KEPT_REQUESTS = 200_000

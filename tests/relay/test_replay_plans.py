@@ -299,13 +299,15 @@ async def test_a_delivery_that_was_delivered_meanwhile_is_not_sent(
     operator: Operator,
     agent: AgentStandIn,
     letters: list[str],
+    rows: Rows,
     start_relay: Callable[..., Awaitable[RunningRelay]],
 ) -> None:
     plan_id = await operator.ask(*letters)
     await operator.steer(plan_id, Control.PAUSE)
     relay = await start_relay()
     await operator.reaches(plan_id, PlanState.PAUSED)
-    answer = await relay.post({"event": "message_created"}, x_chatwoot_delivery="second")
+    body: bytes = rows.one("SELECT body FROM relay.deliveries WHERE delivery_id = 'second'")
+    answer = await relay.post(body, x_chatwoot_delivery="second")
     assert answer.json()["processed"] is True
     await operator.steer(plan_id, Control.RESUME)
     plan = await operator.reaches(plan_id, PlanState.DONE)

@@ -8,6 +8,8 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import psycopg
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -57,6 +59,7 @@ _ACTION = """
             jsonb_build_object(%(text)s::text, %(text)s::text, 'list', jsonb_build_array(%(text)s::text)),
             jsonb_build_object(%(text)s::text, %(text)s::text), now())
 """
+_DISCARDED = "UPDATE relay.discards SET applied_at = now(), result = jsonb_build_object('discarded', %(text)s::text)"
 _LOG = """
     INSERT INTO relay.log (at, level, scope, message, fields, delivery_id, instance)
     SELECT now(), level, %(text)s, %(text)s,
@@ -88,8 +91,10 @@ def plant_hostile(rows: Rows, text: str = HOSTILE) -> int:
     given["plan"] = rows.one(_PLAN, given)
     for statement in (_ATTEMPT, _ITEM, _LOG, _ALERT, _NOTICE):
         rows(statement, given)
-    for action in ("discard", "replay", "replay.stop", text):
-        rows(_ACTION, given | {"action": action})
+    with psycopg.connect(rows.dsn) as connection:  # one transaction, so that no relay carries the discard out
+        for action in ("discard", "replay", "replay.stop", text):
+            connection.execute(_ACTION.encode(), given | {"action": action})
+        connection.execute(_DISCARDED.encode(), given)
     row: int = given["row"]
     return row
 
