@@ -188,7 +188,7 @@ async def _read_body(runtime: Runtime, http: IncomingRequest, headers: Headers) 
             body += part
             if len(body) > limit:
                 raise RequestEntityTooLarge
-            reached(len(body))
+            reached(len(body) + (0 if decoder is None else len(decoder.body)))
             if decoder is not None and fault is None:
                 try:
                     for _ in decoder.feed(part):

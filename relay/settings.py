@@ -34,7 +34,10 @@ def _http_url(value: str) -> str:
     """
     import httpx  # noqa: PLC0415 - only who sets a URL pays for it
 
-    parts = urlsplit(value.strip())
+    try:
+        parts = urlsplit(value.strip())
+    except ValueError:  # its message quotes credentials
+        parts = urlsplit("")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must be a URL such as https://host or http://host:port")
     try:

@@ -86,6 +86,7 @@ class Photographer:
         app = ConsoleApp(settings, self._dsn)
         async with app.run_test(size=size) as pilot:
             await self._until_shown(app, "LIVE")
+            await self._until_shown(app, "answered 503")
             for key in keys:
                 await self._do(app, pilot, key)
             await pilot.pause(0.4)

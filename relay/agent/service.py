@@ -49,7 +49,7 @@ def create_agent_app(writer: NoteWriter, secrets: Sequence[bytes], log: Filterin
             return _answer(400, {"error": "The body is not a whole stream of its Content-Encoding"})
         except DecodedTooLarge:
             return _answer(413, {"error": f"The body is larger than {_MAX_BODY} bytes"})
-        if not _is_signed(secrets, (sent, body)):
+        if not _is_signed(secrets, (sent,) if body is sent else (sent, body)):
             return _answer(401, {"error": "Invalid signature"})
         try:
             payload = parse_object(body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import contextlib
 import json
 import random
 import re
@@ -25,7 +26,7 @@ from relay.store.browse import Detail, Row
 from relay.store.log import LogLine
 from relay.text import clean, clean_json, is_safe
 from tests.console.screens import RawTerminal
-from tests.servers import AT_ONCE_S, ROOT
+from tests.servers import AT_ONCE_S, PATIENCE_S, ROOT
 from tests.store.hostile import harmful, plant_hostile
 
 if TYPE_CHECKING:
@@ -181,13 +182,18 @@ def page_until(terminal: RawTerminal, key: bytes, wanted: bytes) -> None:
 
 
 def bring_up(terminal: RawTerminal, key: bytes, title: bytes) -> None:
-    """Press `key`, again if what was there before has taken it, until `title` is on the screen."""
-    for _ in range(60):
+    """Press `key` in the list until `title` is on the screen.
+
+    A busy console reads an escape and the key after it as one key, so that the key may have to be pressed again.
+    """
+    for patience_s in (2, 4, 8, 16, 32, PATIENCE_S):
         begun = len(terminal.output)
-        terminal.press(key, rest_s=1)
-        if title in terminal.output[begun:]:
+        terminal.press(key, rest_s=0)
+        with contextlib.suppress(AssertionError):
+            terminal.read_until(title, patience_s, since=begun)
             return
         terminal.press(b"\x1b", rest_s=1)
+        terminal.press(b"2", rest_s=1)
     raise AssertionError(f"{title!r} did not come: {terminal.output[-2000:]!r}")
 
 

@@ -9,19 +9,17 @@ from uuid import uuid4
 
 import pytest
 
-from relay.demo.agent import Mode
 from relay.settings import WEBHOOK_PATH
 from tests.faults.ledger import Ledger
 from tests.faults.test_abuse import memory_mb
-from tests.servers import Behaviour, until
+from tests.servers import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from relay.demo.agent import AgentStandIn
     from tests.faults.conftest import RelayProcess, Senders, Survived
     from tests.faults.load import Load
-    from tests.servers import Rows
+    from tests.servers import HeldAgent, Rows
 
 pytestmark = pytest.mark.faults
 LIMIT = 20
@@ -32,14 +30,14 @@ PADDING = "x" * 200_000
 async def test_beyond_the_limit_senders_are_told_to_come_back_and_all_is_well_once_the_agent_answers(
     make_relay: Callable[..., RelayProcess],
     senders: Senders,
-    agent: AgentStandIn,
+    agent: HeldAgent,
     load: Load,
     rows: Rows,
     survived: Survived,
 ) -> None:
-    relay = await make_relay(relay_max_in_flight=LIMIT, agent_sdk_timeout_ms=8_000).start()
+    relay = await make_relay(relay_max_in_flight=LIMIT, agent_sdk_timeout_ms=300_000).start()
     before = memory_mb(relay)
-    agent.behave(Behaviour(mode=Mode.HANG))
+    agent.hold()
     load.start(relay)
     await until(lambda: len(agent.seen) == LIMIT, what="the agent hangs on as many as may be")
     for _ in range(100):
@@ -54,7 +52,7 @@ async def test_beyond_the_limit_senders_are_told_to_come_back_and_all_is_well_on
     assert (health.status_code, health.json()["in_flight"]) == (503, LIMIT)
     assert rows.one("SELECT count(*) FROM relay.deliveries") == LIMIT
     assert memory_mb(relay) < before + 60
-    agent.behave()
+    agent.release()
     recovery = await load.ledger.recovers(time.monotonic())
     await load.goes_on(100)
     counts = await load.ends_well(rows)

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.faults
 async def test_sigterm_lets_what_is_in_flight_be_finished_and_answered(
     make_relay: Callable[..., RelayProcess], senders: Senders, agent: HeldAgent, rows: Rows
 ) -> None:
-    relay, ledger = await make_relay().start(), Ledger()
+    relay, ledger = await make_relay(chatwoot_webhook_response_deadline_ms=60_000).start(), Ledger()
     agent.behave(Behaviour(delay_ms=5_000))
     posting = [asyncio.create_task(senders.post(relay.url, ledger)) for _ in range(10)]
     await until(lambda: len(agent.seen) == 10)

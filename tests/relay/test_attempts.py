@@ -144,6 +144,22 @@ async def test_chatwoots_own_headers_pass_through_and_others_do_not(
     assert seen.headers["idempotency-key"] == delivery_id
 
 
+async def test_only_headers_that_are_passed_on_or_needed_are_stored(
+    shared_relay: RunningRelay, shared_agent: HeldAgent, shared_rows: Rows
+) -> None:
+    shared_agent.behave()
+    secret = ["Authorization", "Cookie", "X-Api-Key", "Proxy-Authorization", "Cf-Access-Jwt-Assertion"]
+    added = dict.fromkeys([*secret, "X-Forwarded-For"], "s3cret")
+    delivery_id, _ = await attempted(
+        shared_relay, shared_rows, **added, x_chatwoot_signature="sha256=abc", x_chatwoot_timestamp="1",
+        traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    )  # fmt: skip
+    headers = shared_rows.one("SELECT headers FROM relay.deliveries WHERE delivery_id = %s", (delivery_id,))
+    assert sorted(name for name, _ in headers) == [
+        "content-type", "traceparent", "x-chatwoot-delivery", "x-chatwoot-signature", "x-chatwoot-timestamp",
+    ]  # fmt: skip
+
+
 async def test_a_signature_that_was_verified_passes_through_and_still_fits(
     start_shared: StartRelay, shared_agent: HeldAgent
 ) -> None:

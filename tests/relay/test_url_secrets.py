@@ -125,7 +125,7 @@ def test_serve_refuses_a_bad_url_without_showing_what_is_secret_in_it(tmp_path: 
         f"https://user:{SECRET}/x@host", f"https://user:{SECRET}@x@host:port", f"user:{SECRET}@host",
         f"https://host?token={SECRET}", f"https://host#{SECRET}", f"https://user:{SECRET}#@host", f"://a:{SECRET}@b",
         f"https://user:{SECRET}@[::1", f"https://1:2/{SECRET}@host", f"https://user:{SECRET} @host/ ",
-        f"{SECRET}@https://host", f"ftp://{SECRET}:{SECRET}@host?{SECRET}",
+        f"{SECRET}@https://host", f"https://user:{SECRET}\u2100@host", f"ftp://{SECRET}:{SECRET}@host?{SECRET}",
     ]  # fmt: skip
     shown = []
     for name in ("CHATWOOT_BASE_URL", "AGENT_SDK_URL", "RELAY_URL", "LLM_BASE_URL", "RELAY_ALERT_WEBHOOK_URL"):
