@@ -42,7 +42,9 @@ def clean(text: str, *, limit: int | None = SHOWN_CHARS, newlines: bool = False)
     With `newlines` line ends stay and tabs become spaces. Takes time for what is shown, not for what is cut off.
     """
     head = text[:limit]
-    if newlines:
+    if head.isascii() and head.isprintable():
+        shown = head  # nearly all text there is
+    elif newlines:
         head = head.replace("\r\n", "\n").replace("\t", "    ")
         shown = "\n".join(HARMFUL.sub(_picture, line) for line in head.split("\n"))
     else:

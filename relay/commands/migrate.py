@@ -7,7 +7,7 @@ from importlib import resources
 
 import click
 
-from relay.commands.common import database
+from relay.commands.common import database, say
 from relay.settings import load_settings
 from relay.store.migrate import migrate
 
@@ -23,4 +23,5 @@ def command(*, roles: bool, print_roles: bool) -> None:
     settings = load_settings()
     with database(settings) as place:
         applied = asyncio.run(migrate(place.dsn, roles=roles, tell=lambda step: click.echo(f"applying {step.name}")))
+    say(f"database: {place.name}", err=True)
     click.echo(f"{len(applied)} applied; the schema is up to date." if applied else "The schema is up to date.")

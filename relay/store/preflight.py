@@ -13,7 +13,7 @@ from relay.delivery import Attempt, FactType, Outcome, Receipt
 from relay.errors import SchemaError
 from relay.facts import Fact, facts_of_run
 from relay.store import facts
-from relay.store.database import connection_parameters, described, time_limit, unavailable
+from relay.store.database import connect, described, time_limit, unavailable
 from relay.store.deliveries import Claimed, FactsAside, Finish, Incoming, finish, store
 from relay.store.refusal import TABLE, explain
 
@@ -37,9 +37,7 @@ async def check(dsn: str) -> None:
         SchemaError: the database refuses something; the message is one line that says what, and the remedy.
     """
     try:
-        connection = await psycopg.AsyncConnection.connect(
-            autocommit=True, **connection_parameters(dsn, "hotdash-relay start")
-        )
+        connection = await connect(dsn, "hotdash-relay start")
     except psycopg.OperationalError as error:
         raise unavailable(error) from error
     async with connection:

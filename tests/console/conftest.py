@@ -120,7 +120,7 @@ BEGIN
         FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
         WHERE atttypid = 'timestamptz'::regtype AND attnum > 0 AND relkind = 'r'
           AND (relname = 'dashboard_facts' OR relnamespace = 'relay'::regnamespace)
-          AND relname NOT IN ('minutes', 'hours')
+          AND relname NOT IN ('minutes', 'hours', 'operator_actions')
         GROUP BY 1
     LOOP
         EXECUTE format('UPDATE %s SET %s', moved.name, moved.columns) USING age;

@@ -38,7 +38,8 @@ _DELIVERY = """
     INSERT INTO relay.deliveries (delivery_id, state, claim, test, event, conversation_id, customer, finished_at,
                                   attempts, duration_ms, final_status, last_error, agent_status, headers, body)
     VALUES (%(text)s, 'dead', gen_random_uuid(), false, %(text)s, %(text)s, true, now(), 3, 1, %(text)s, %(text)s,
-            %(text)s, jsonb_build_array(jsonb_build_array(%(text)s::text, %(text)s::text)),
+            %(text)s, jsonb_build_array(jsonb_build_array('x-chatwoot-event', %(text)s::text),
+                                        jsonb_build_array(%(text)s::text, %(text)s::text)),
             convert_to(jsonb_build_object('event', %(text)s::text, %(text)s::text, 1)::text, 'UTF8'))
     RETURNING id
 """

@@ -11,6 +11,7 @@ import pytest
 from relay.delivery import State
 from relay.logs import FORWARDING_SCOPE, LogSink, capture_libraries
 from relay.narration import Narration
+from relay.store.deliveries import Duplicate
 from tests.store.hostile import HOSTILE, harmful, texts_in
 
 ODD = ["\x9b", "\x7f", "\u2028", "\u202e", "\x00", "\ud800", "\U000e0041", "\u200b", "\r\n"]
@@ -64,7 +65,7 @@ def test_the_tail_keeps_escaped_text_that_postgres_takes() -> None:
 
 
 def test_a_delivery_in_the_tail_is_known_by_its_exact_id() -> None:
-    _, sink = logged("text", lambda sink: Narration(sink, "").duplicate("an-id", State.DELIVERED))
+    _, sink = logged("text", lambda sink: Narration(sink, "").duplicate("an-id", Duplicate("an-id", State.DELIVERED)))
     assert sink.take_tail(1)[0].delivery_id == "an-id"
 
 
