@@ -12,7 +12,6 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from psycopg.conninfo import conninfo_to_dict
 from textual import events
 from textual.app import SystemCommand
 from textual.filter import NoColor
@@ -20,12 +19,13 @@ from textual.theme import Theme
 
 from console import look
 from console.actions import OVERVIEW, VIEWS, actions_of, shown_key
-from console.clean import clean
 from console.desk import Desk
 from console.poller import Poller
 from console.typeahead import TypeAhead
 from console.view import WIDE, View
+from relay.databases import name_of
 from relay.errors import RelayError
+from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -64,10 +64,7 @@ def place_of(settings: Settings, dsn: str) -> str:
     """Which database that is, for people: its name and host, nothing else of `dsn`; or that it is the embedded one."""
     if settings.database_url is None:
         return "embedded"
-    parts = conninfo_to_dict(dsn)
-    host = str(parts.get("host") or parts.get("hostaddr") or "localhost")
-    host = "localhost" if host.startswith("/") else host
-    return clean(f"{parts.get('dbname') or parts.get('user') or 'postgres'}@{host}", limit=40)
+    return clean(name_of(dsn), limit=40)
 
 
 def _modes() -> dict[str, Callable[[], Screen[Any]]]:

@@ -11,12 +11,12 @@ from uuid import uuid4
 from textual.content import Content
 
 from console.actions import HEALTH
-from console.clean import clean
 from console.tail import draw
 from console.widgets.question import Kind, Prompt
 from relay.errors import RelayError
 from relay.probes import ARTIFACTS, check_health, write_artifact
-from relay.trial import EVENTS, post_test
+from relay.text import clean
+from relay.trial import EVENTS, post_test, what_the_agent_does
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -58,7 +58,7 @@ def ask_test_webhook(view: View) -> None:
     )
     lines = [
         Content.assemble("Post a test webhook to ", (app.settings.own_url, "bold"), " as ", (app.operator, "bold"),
-                         f", {signed}. It counts for no rate and no alert."),
+                         f", {signed}. It counts for no rate and no alert. ", what_the_agent_does(EVENTS[0], None)),
         *(Content(f"  {number}  {event}") for number, event in enumerate(EVENTS, start=1)),
     ]  # fmt: skip
 

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from relay.cli import show_click_error
+from relay.databases import database
 from relay.errors import ConfigurationError, RelayError
 from relay.settings import load_settings
+from relay.text import clean
 
 if TYPE_CHECKING:
     from relay.settings import Settings
@@ -34,16 +37,8 @@ def command(*, dsn: str | None, read_only: bool, ascii_only: bool, timing: bool,
     if not timing and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("The console needs a terminal; `relay status` prints the same figures anywhere.")
     use = partial(time_console, as_json=as_json) if timing else partial(open_console, ascii_only=ascii_only)
-    if settings.database_url is not None:
-        use(settings, settings.database_url.get_secret_value(), read_only=read_only)
-        return
-    from relay.embedded import EmbeddedPostgres  # noqa: PLC0415 - only who has no DATABASE_URL pays for it
-
-    server = EmbeddedPostgres(settings.relay_data_dir)
-    try:
-        use(settings, server.dsn, read_only=read_only)
-    finally:
-        server.close()
+    with database(settings, or_demo=True) as place:
+        use(settings, place.dsn, read_only=read_only)
 
 
 def open_console(settings: Settings, dsn: str, *, read_only: bool, ascii_only: bool = False) -> None:
@@ -73,11 +68,11 @@ def main() -> NoReturn:
     try:
         status = command(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        show_click_error(error)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except RelayError as error:
-        click.echo(f"console: {error}", err=True)
+        click.echo(f"console: {clean(str(error), newlines=True)}", err=True)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
     sys.exit(status or os.EX_OK)

@@ -1,7 +1,7 @@
 """What operators do, and what they look at closely: a second connection, opened when it is first needed.
 
-Every write goes through here, with the operator's name; with --read-only there is none. Text from outside is
-cleaned on its way out, as in `snapshot`.
+Every write goes through here, with the operator's name; with --read-only there is none. Text from outside is clean
+already: the store cleans every row.
 """
 
 from __future__ import annotations

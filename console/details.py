@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console import words
-from console.clean import clean, clean_json
 from relay.delivery import State
+from relay.text import clean, clean_json
 
 if TYPE_CHECKING:
     from relay.store.browse import Detail, Replayed, Try

@@ -1,4 +1,4 @@
-"""Finding in a text on the screen: where something stands in it, how that is shown, in which row it is. Pure."""
+"""Search in a text on the screen: where the matches are, how they are shown, in which row each one is. Pure."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MOST = 2_000
-"""Matches of one text that are looked at; who gets so many looks for something else."""
+"""Matches that are returned of one text: the first ones."""
 
 Place = tuple[int, int]
 """Where a match begins, and where it ends, in characters."""
 
 
 def places(text: str, wanted: str) -> list[Place]:
-    """Where `wanted` stands in `text`, whatever its case."""
+    """Where `text` contains `wanted`, whatever its case: the first `MOST` places."""
     pattern = re.compile(re.escape(wanted), re.IGNORECASE)
     return [match.span() for match in islice(pattern.finditer(text), MOST)] if wanted else []
 
 
 def highlighted(content: Content, found: Sequence[Place], current: Place | None) -> Content:
-    """`content` with what was found in it reversed, and the `current` one underlined as well."""
+    """`content` with the places `found` in reverse, and the `current` one underlined as well."""
     spans = [Span(*place, "bold reverse underline" if place == current else "reverse") for place in found]
     return content.add_spans(spans)
 
 
 def row_of(text: str, place: Place, width: int) -> int:
-    """In which row, from 0, what stands at `place` is, when `text` is broken to `width` cells."""
+    """The row, from 0, that `place` is in when `text` is wrapped to `width` cells."""
     *above, line = text[: place[0]].split("\n")
     rest_of_word = re.compile(r"\S*").match(text, place[1])
     to = rest_of_word.end() if rest_of_word else place[1]

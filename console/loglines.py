@@ -1,4 +1,4 @@
-"""What is read of the forwarding log, and the lines that a list draws of it when they come into sight."""
+"""Reads the forwarding log, a page at a time, and draws its lines when they come into sight."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
+from console.log_buffer import Page
 from console.tail import entry_of
 from console.widgets.lines import Line
 from relay.store import browse
@@ -17,51 +18,50 @@ if TYPE_CHECKING:
 
     from console.tail import Entry
     from relay.store.database import Connection
+    from relay.store.log import LogLine
 
 FIRST = 1_000
-"""Lines that are read at first."""
+"""Lines of the first read: the newest ones."""
 
 OLDER = 2_000
-"""Lines that are read at once of those before."""
+"""Older lines of one read."""
 
 A_TICK = 2_000
-"""Lines that are read at once of those after: as many of them mean that there may be more."""
+"""Newer lines of one read. A read that returns as many may have left some."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogReading:
-    """Read the lines after `after` (None: the newest), and those before `before` if it is asked for.
+    """Reads the lines after the id `after` (None: the newest ones), and those before `before` unless that is None.
 
-    `missing` are ids that were passed over, to be asked for again.
+    `missing` are skipped ids, which are asked for again.
     """
 
     after: int | None
     before: int | None = None
     missing: tuple[int, ...] = ()
 
-    async def read(self, connection: Connection) -> LogPage:
-        """Read them."""
-        older = [] if self.before is None else await browse.log_before(connection, self.before, OLDER)
+    async def read(self, connection: Connection) -> Page:
+        """Return the lines."""
         if self.after is None:
-            newer = await browse.log_before(connection, None, FIRST)
-        else:
-            newer = await browse.log_after(connection, self.after, A_TICK, self.missing)
-        return LogPage(
-            newer=[entry_of(line_id, line) for line_id, line in newer],
-            older=[entry_of(line_id, line) for line_id, line in older],
+            newest = await browse.log_before(connection, None, FIRST)
+            return Page(newer=_entries(newest), reaches_start=len(newest) < FIRST)
+        older = [] if self.before is None else await browse.log_before(connection, self.before, OLDER)
+        newer = await browse.log_after(connection, self.after, A_TICK, self.missing)
+        return Page(
+            newer=_entries(newer),
+            older=_entries(older),
+            reaches_start=self.before is not None and len(older) < OLDER,
+            more_newer=len(newer) >= A_TICK,
         )
 
 
-@dataclass(frozen=True, slots=True)
-class LogPage:
-    """Lines, oldest first."""
-
-    newer: list[Entry]
-    older: list[Entry]
+def _entries(lines: list[tuple[int, LogLine]]) -> list[Entry]:
+    return [entry_of(line_id, line) for line_id, line in lines]
 
 
 class DrawnLines(Sequence[Line]):
-    """`entries`, by ascending id, as rows that are drawn when they are asked for."""
+    """`entries`, by ascending id, as rows. Each row is drawn when the list asks for it."""
 
     def __init__(self, entries: Sequence[Entry], draw_one: Callable[[Entry], Content]) -> None:
         self._entries = entries

@@ -39,6 +39,9 @@ def bar(value: float, top: float, width: int) -> str:
     return drawn or ("▏" if value else "")
 
 
+_NAME = Content.styled(" hotdash ", "bold reverse")
+
+
 def status_line(
     snapshot: Snapshot, *, age_s: float, operator: str, read_only: bool, paused: bool, width: int, place: str
 ) -> Content:
@@ -50,7 +53,7 @@ def status_line(
         link = (f"STALE {words.span(age_s)}", "$text-error bold")
     else:
         link = (f"LIVE {words.span(age_s)}", "$text-success")
-    name = Content.styled(" hotdash ", "bold reverse")
+    name = Content.styled(" DEMO ", "bold reverse $text-warning") if state.demo else _NAME
     live = Content.assemble(" ", ("◉ ", link[1]), link)
     here = name + live
     took = Content.styled(f" · db {snapshot.took_ms:.0f} ms", _MUTED)

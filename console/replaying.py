@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
-from console.clean import clean
 from console.desk import RATE, STOP_AFTER
 from console.view import View
 from console.widgets.question import Kind, Prompt
@@ -20,6 +19,7 @@ from console.words import clock, milliseconds, plural, span
 from relay.errors import RelayError
 from relay.filters import Condition, compile_filter
 from relay.settings import AGENT_PATH
+from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection, Coroutine, Sequence

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console import words
-from console.clean import clean
 from relay.delivery import State
 from relay.filters import SHORT_STATUSES, compile_filter
 from relay.store import browse
+from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,7 +1,6 @@
 """One read transaction, one frozen `Snapshot`: all that the screens show of the database at one moment.
 
-Text that came from outside is cleaned here, where rows leave the database. Knows no widget; the SQL is the
-store's.
+Text that came from outside is clean already: the store cleans every row. Knows no widget; the SQL is the store's.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 
-from console.clean import clean
 from console.tail import entry_of
 from relay.store import browse, overview, replays
 from relay.store.database import one_moment
+from relay.text import clean
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -104,8 +103,8 @@ async def read(
         seen = last.seen if last is not None and resting else await _see(connection, reading)
     return Snapshot(
         overview=state,
-        groups=[clean_group(group) for group in groups],
-        plans=[clean_plan(plan) for plan in plans],
+        groups=groups,
+        plans=[short_plan(plan) for plan in plans],
         tail=[entry_of(line_id, line) for line_id, line in tail],
         reading=reading,
         seen=seen,
@@ -136,13 +135,8 @@ async def _see(connection: Connection, reading: Reading | None) -> Seen:
     return Seen(view, read_at=ended, took_s=ended - began)
 
 
-def clean_group(group: Group) -> Group:
-    """`group` as it may be shown; its events only, for status and error are the relay's own words."""
-    return replace(group, events=tuple(clean(event, limit=60) for event in group.events))
-
-
-def clean_plan(plan: Plan) -> Plan:
-    """`plan` as it may be shown: who asked, why, and for what, and who stopped it, are people's own text."""
+def short_plan(plan: Plan) -> Plan:
+    """`plan` with what people wrote into it cut to what a line has room for."""
     return replace(
         plan,
         requested_by=clean(plan.requested_by, limit=60),

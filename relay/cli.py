@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from typing import NoReturn
 
@@ -10,6 +11,7 @@ import click
 
 from relay import __version__
 from relay.errors import ConfigurationError, FilterError, RelayError
+from relay.text import clean
 
 _COMMANDS = {
     "serve": "Receive webhooks and forward them.",
@@ -24,6 +26,9 @@ _COMMANDS = {
     "dsn": "Print the database's DSN, starting the embedded server if need be.",
     "migrate": "Bring the database's schema up to this version.",
 }
+
+
+_ERROR_CHARS = 10_000
 
 
 class _Commands(click.Group):
@@ -56,18 +61,25 @@ def cli() -> None:
     """A webhook relay that loses nothing: Chatwoot's webhooks reach the Agent SDK, or wait in sight."""
 
 
+def show_click_error(error: click.ClickException) -> None:
+    """Print a wrong use as click does, on stderr. What it quotes of the command line is cleaned."""
+    shown = io.StringIO()
+    error.show(shown)
+    click.echo(clean(shown.getvalue(), limit=_ERROR_CHARS, newlines=True), err=True, nl=False)
+
+
 def main() -> NoReturn:
     """Run the command; every error that the relay raises on purpose is one line on stderr."""
     try:
         status = cli(standalone_mode=False)  # what a command's exit asks for is returned, not raised
     except click.ClickException as error:
-        error.show()
+        show_click_error(error)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Aborted.", err=True)
         sys.exit(130)
     except RelayError as error:
-        click.echo(f"relay: {error}", err=True)
+        click.echo(f"relay: {clean(str(error), limit=_ERROR_CHARS, newlines=True)}", err=True)
         sys.exit(2 if isinstance(error, (ConfigurationError, FilterError)) else 1)
     except BrokenPipeError:
         sys.exit(1)

@@ -376,9 +376,7 @@ def _cause_is_gone(group: Group, evidence: Evidence) -> bool:
 
 
 def _filter_of(group: Group) -> str:
-    from relay.store.browse import group_filter  # noqa: PLC0415 - pure, and the store is loaded only if it is wanted
-
-    return group_filter(group)
+    return group.filter
 
 
 def replay_command(text: str) -> str:

@@ -30,7 +30,7 @@ from urllib.parse import quote
 from psycopg.pq import PGconn, Ping
 
 from relay.errors import ConfigurationError, StoreUnavailable
-from relay.printable import printable
+from relay.text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,6 +92,30 @@ class EmbeddedPostgres:
             os.close(self._users)
 
 
+def exists(data_dir: Path) -> bool:
+    """True if `data_dir` holds an embedded server's data, whether it runs or not.
+
+    Raises:
+        ConfigurationError: `data_dir` cannot be read.
+    """
+    try:
+        return (data_dir / "postgres" / "PG_VERSION").exists()
+    except OSError as error:
+        raise _unusable(data_dir, error.strerror or str(error), "name a directory that can be read") from error
+
+
+def is_running(data_dir: Path) -> bool:
+    """True if the embedded server of `data_dir` runs. Starts nothing.
+
+    Raises:
+        ConfigurationError: `data_dir` cannot be read.
+    """
+    try:
+        return exists(data_dir) and _Server(data_dir.resolve() / "postgres").is_up()
+    except OSError as error:
+        raise _unusable(data_dir, error.strerror or str(error), "name a directory that can be read") from error
+
+
 def release(data_dir: Path) -> None:
     """Undo `keep_up`: the embedded server of `data_dir` stops now, or when the last who uses it leaves."""
     if not (data_dir / "postgres").exists():
@@ -118,7 +142,7 @@ def _open_lock(data_dir: Path, name: str) -> int:
 
 def _unusable(data_dir: Path, reason: str, remedy: str) -> ConfigurationError:
     return ConfigurationError(
-        f"RELAY_DATA_DIR={printable(str(data_dir))}: cannot be used ({reason}); {remedy}, or set DATABASE_URL"
+        f"RELAY_DATA_DIR={escaped(str(data_dir))}: cannot be used ({reason}); {remedy}, or set DATABASE_URL"
     )
 
 

@@ -18,8 +18,8 @@ from relay.diagnosis import Diagnosis, diagnose
 from relay.errors import RelayError
 from relay.evidence import gather
 from relay.filters import compile_filter
-from relay.printable import printable
 from relay.store import actions, browse
+from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -98,8 +98,9 @@ async def incident(
 def entry(told: Incident) -> str:
     """The incident as Markdown, ending in a line end."""
     state = told.evidence.overview
+    demo = "DEMO, invented data: " if state.demo else ""
     parts = [
-        f"## {state.at:%Y-%m-%d %H:%M:%S}Z {told.level.upper()}: {_text(told.diagnosis.headline)}",
+        f"## {state.at:%Y-%m-%d %H:%M:%S}Z {told.level.upper()}: {demo}{_text(told.diagnosis.headline)}",
         _list(
             [
                 f"Tags: `support`, `webhook`, `{told.level}`",
@@ -140,7 +141,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[st
 
 def _text(text: str) -> str:
     """`text` from outside as text in Markdown: one line, nothing in it marks anything up."""
-    shown = printable(text[:300])
+    shown = clean(text, limit=300)
     return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in shown)
 
 
@@ -198,7 +199,7 @@ def _health(told: Incident) -> list[str]:
 
 def _log_line(line: LogLine) -> str:
     fields = ", ".join(f"{key}: {value}" for key, value in line.fields.items())
-    return printable(f"{line.at:%H:%M:%S}Z [{line.scope}] {line.message} {{ {fields} }}"[:300])
+    return clean(f"{line.at:%H:%M:%S}Z [{line.scope}] {line.message} {{ {fields} }}", limit=300)
 
 
 def _fixes(told: Incident) -> list[str]:

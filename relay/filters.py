@@ -6,7 +6,7 @@
 
 Terms are separated by spaces and must all hold; `!` turns one round. `age:`, `since:` and `until:` go by when a
 delivery was received; times without a date are the last such time, in UTC. A word is looked for in payload, error,
-event and delivery id; case never matters.
+event and delivery id; case never matters. In quotes, `\\"` is a quote and `\\u001b` the character U+001B.
 """
 
 from __future__ import annotations
@@ -95,13 +95,36 @@ def parse(text: str) -> list[Term]:
         if match is None or match.end() == position:
             rest = text[position:].split(maxsplit=1)[0]
             raise FilterError(f"{rest}: a quote is left open, or stands inside a word")
-        value = match["plain"] if match["quoted"] is None else re.sub(r"\\(.)", r"\1", match["quoted"])
+        value = match["plain"] if match["quoted"] is None else _unquoted(match["quoted"])
         if not value:
             raise FilterError(f"{match.group()}: something to look for is missing")
         key = match["key"] or ""
         terms.append(Term(key if key.startswith("payload.") else key.lower(), value, bool(match["no"])))
         position = match.end()
     return terms
+
+
+_ESCAPES = re.compile(r"((?:\\u[0-9a-fA-F]{4})+)|\\(.)")
+
+
+def _unquoted(text: str) -> str:
+    r"""What stands between quotes: `\uXXXX` is that character (a surrogate pair is one), `\x` is `x`.
+
+    Raises:
+        FilterError: it names a NUL character, or half of a surrogate pair.
+    """
+
+    def character(match: re.Match[str]) -> str:
+        units, other = match.groups()
+        if other is not None:
+            return str(other)
+        codes = bytes.fromhex(units.replace("\\u", ""))
+        return codes.decode("utf-16-be", "surrogatepass")
+
+    value = _ESCAPES.sub(character, text)
+    if "\0" in value or not _is_text(value):
+        raise FilterError(f'"{text}": a filter cannot hold a NUL character or bytes that are not text')
+    return value
 
 
 def _is_text(text: str) -> bool:
@@ -159,6 +182,7 @@ def _status(term: Term, name: str, _: datetime) -> _Built:
     wanted = [value.lower() for value in term.value.split(",") if value]
     classes = [value[0] for value in wanted if _STATUS_CLASS.fullmatch(value)]
     exact = [_LONG_STATUSES.get(value, value) for value in wanted if not _STATUS_CLASS.fullmatch(value)]
+    exact += [value for value in term.value.split(",") if value and value.lower() != value]
     of_class = f"length(d.final_status) = 3 AND left(d.final_status, 1) = ANY(%({name}c)s)"
     sql = f"d.final_status = ANY(%({name})s) OR ({of_class})"
     return sql, {name: exact, f"{name}c": classes}

@@ -26,6 +26,7 @@ from relay.outcome import (
     verdict_of_status,
     wait_ms,
 )
+from relay.receive import TEST_HEADER, test_value
 from relay.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 
 if TYPE_CHECKING:
@@ -183,7 +184,8 @@ class Forwarder:
         """The headers of one attempt (DESIGN, 1). Chatwoot's own pass through, its signature included.
 
         A body that an operator edited no longer fits that signature: it is signed afresh with the first
-        secret, or goes unsigned if there is none.
+        secret, or goes unsigned if there is none. `X-Relay-Test` marks a test webhook, and no other one: the header
+        that came in says only whether the draft of a test is to be posted.
         """
         passed = [
             (name, value)
@@ -211,6 +213,7 @@ class Forwarder:
             ("idempotency-key", delivery.delivery_id),
             ("x-relay-attempt", str(number)),
             ("x-forwarded-from", SENDER),
+            *([(TEST_HEADER, test_value(delivery.headers))] if delivery.test else []),
         ]
 
 

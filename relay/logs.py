@@ -15,12 +15,14 @@ import queue
 import sys
 import threading
 from collections import deque
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import structlog
 
 from relay.store.log import LogLine
+from relay.text import escaped, json_text, unicode_escaped
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -104,7 +106,7 @@ class LogSink:
         )
         self._gathered.append(text_form(line) if self._form == "text" else json_form(line))
         if self._tail is not None and line.scope == FORWARDING_SCOPE:
-            self._tail.append(line)
+            self._tail.append(replace(line, message=escaped(line.message), fields=_escaped_value(line.fields)))
             self.tail_ready.set()
         if not self._flush_due:
             try:
@@ -156,28 +158,42 @@ class _LineThread:
 
 def text_form(line: LogLine) -> str:
     """The runbook's form: `[support.webhook] Webhook forwarded successfully { duration: 145, attempts: 1 }`."""
-    fields = ", ".join(f"{key}: {_inspect(value)}" for key, value in line.fields.items())
-    return f"[{line.scope}] {line.message}" + (f" {{ {fields} }}" if fields else "")
+    fields = ", ".join(f"{escaped(key)}: {_inspect(value)}" for key, value in line.fields.items())
+    return f"[{escaped(line.scope)}] {escaped(line.message)}" + (f" {{ {fields} }}" if fields else "")
 
 
 def json_form(line: LogLine) -> str:
-    """One JSON object: `at`, `level`, `scope`, `message`, `deliveryId` where there is one, and the fields."""
+    """One JSON object: `at`, `level`, `scope`, `message`, `deliveryId` where there is one, and the fields.
+
+    Harmful characters are JSON escapes in it, so that a parser gets the exact text and a terminal none of it.
+    """
     reference = {} if line.delivery_id is None else {"deliveryId": line.delivery_id}
     head = {"at": line.at.isoformat(), "level": line.level, "scope": line.scope, "message": line.message}
-    return json.dumps(head | reference | line.fields, ensure_ascii=False, default=str)
+    return json_text(head | reference | line.fields)
 
 
 def _inspect(value: Any) -> str:
     """`value` as a JavaScript console shows it inside an object: strings in single quotes."""
     if isinstance(value, str):
         return _quote(value)
-    return json.dumps(value, default=str)
+    return json_text(value)
 
 
 @functools.lru_cache(maxsize=512)  # the same few endpoints, states and errors again and again
 def _quote(text: str) -> str:
-    escaped = json.dumps(text, ensure_ascii=False)[1:-1].replace('\\"', '"').replace("'", "\\'")
-    return f"'{escaped}'"
+    inside = json.dumps(text, ensure_ascii=False)[1:-1].replace('\\"', '"').replace("'", "\\'")
+    return f"'{unicode_escaped(inside)}'"
+
+
+def _escaped_value(value: Any) -> Any:
+    """`value` with every text in it escaped, for the tail: Postgres takes neither NUL nor lone surrogates."""
+    if isinstance(value, str):
+        return escaped(value)
+    if isinstance(value, dict):
+        return {escaped(str(key)): _escaped_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_escaped_value(item) for item in value]
+    return value
 
 
 class _Forward(logging.Handler):
@@ -191,7 +207,7 @@ class _Forward(logging.Handler):
         fields: dict[str, Any] = {"logger": record.name}
         if record.exc_info and record.exc_info[0] is not None:
             fields["exception"] = record.exc_info[0].__name__
-        self._log.log(record.levelno, record.getMessage().splitlines()[0], **fields)
+        self._log.log(record.levelno, record.getMessage().partition("\n")[0], **fields)
 
 
 def capture_libraries(sink: LogSink) -> None:

@@ -23,6 +23,12 @@ MAX_DEPTH = 200
 
 FORWARDED_FROM_HEADER = "x-forwarded-from"
 TEST_SENDER = "chatwoot-test"
+TEST_HEADER = "x-relay-test"
+"""What tells the Agent SDK of a test webhook: `POST_TEST`, or `true`. Of any other webhook it is not passed on."""
+
+POST_TEST = "post"
+"""The value with which a test webhook asks for its draft to be posted."""
+
 _FIELD_CHARS = 200
 _DELIVERY_ID = re.compile(r"[\x21-\x7e]{1,200}")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -81,6 +87,12 @@ def read_receipt(headers: Headers, body: bytes, forwarded: Collection[str] = ())
         test=(first_header(headers, FORWARDED_FROM_HEADER) or "").strip().lower() == TEST_SENDER,
         ignored=_is_private_note(event, payload) or bool(forwarded and event not in forwarded),
     )
+
+
+def test_value(headers: Headers) -> str:
+    """What `TEST_HEADER` tells the agent of a test webhook that came with `headers`."""
+    wanted = (first_header(headers, TEST_HEADER) or "").strip().lower()
+    return POST_TEST if wanted == POST_TEST else "true"
 
 
 def first_header(headers: Headers, name: str) -> str | None:

@@ -13,9 +13,9 @@ import time
 from typing import TYPE_CHECKING
 
 from relay.errors import StoreUnavailable
-from relay.printable import printable
 from relay.store import deliveries, replays
 from relay.store.replays import Control, PlanState
+from relay.text import clean
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -128,7 +128,7 @@ class _PlanRun:
                 self._told = counts
                 await replays.notify(connection, self._plan.id)
         if asked is not None and asked.control is Control.STOP:
-            await self._end(PlanState.STOPPED, f"stopped by {printable(asked.operator)[:_NAME_CHARS]}")
+            await self._end(PlanState.STOPPED, f"stopped by {clean(asked.operator, limit=_NAME_CHARS)}")
             return False
         if asked is not None and asked.control is Control.PAUSE:
             await self._end(PlanState.PAUSED)

@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relay.alerts import Severity
 from relay.errors import ConfigurationError
-from relay.printable import printable
+from relay.text import escaped
 
 WEBHOOK_PATH = "/api/webhooks/chatwoot"
 AGENT_PATH = "/webhooks/chatwoot"
@@ -313,4 +313,4 @@ def _explain(item: Any, given: dict[str, Any]) -> str:
     if field in _SECRET_FIELDS:
         return f"{field.upper()}: {reason}"
     value = _CREDENTIALS.sub("//", str(given.get(field, item.get("input", ""))))
-    return f"{field.upper()}={printable(value)}: {reason}"
+    return f"{field.upper()}={escaped(value)}: {reason}"

@@ -11,14 +11,14 @@ from textual.widgets import Static
 
 from console import panels, words
 from console.actions import ACTIVITY, bindings_of
-from console.clean import clean
 from console.replaying import Replaying
-from console.snapshot import clean_plan
+from console.snapshot import short_plan
 from console.view import titled
 from console.widgets.lines import Line, LineList
 from console.widgets.question import Kind, Prompt
 from relay.store import actions, browse
 from relay.store.replays import Control, PlanState
+from relay.text import clean
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -42,7 +42,7 @@ class ActivityReading:
 
     async def read(self, connection: Connection) -> Activity:
         """Read them."""
-        plans = [clean_plan(plan) for plan in await browse.plans(connection, _MOST)]
+        plans = [short_plan(plan) for plan in await browse.plans(connection, _MOST)]
         return Activity(plans, await actions.newest(connection, limit=_MOST))
 
 

@@ -12,12 +12,12 @@ from textual.widgets import Input, Static
 
 from console import details, finding
 from console.actions import DETAIL, bindings_of
-from console.clean import clean
 from console.curl import MOST_BYTES, copy_curl
 from console.scrolling import OnTop
 from console.view import titled
 from relay.delivery import State
 from relay.store import browse
+from relay.text import clean
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

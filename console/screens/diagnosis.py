@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.actions import DIAGNOSIS, bindings_of
-from console.clean import clean
 from console.screens.inquiry import InquiryView
 from relay.diagnosis import diagnose
 from relay.evidence import gather
+from relay.text import clean
 
 if TYPE_CHECKING:
     from relay.diagnosis import Chapter, Diagnosis

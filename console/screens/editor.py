@@ -18,8 +18,8 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
-from console.clean import HARMFUL, clean, pretty_json
 from relay.receive import BadBody, parse_object
+from relay.text import HARMFUL, clean, pretty_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.actions import ESCALATION, bindings_of
-from console.clean import clean
 from console.screens.inquiry import InquiryView
 from relay.escalation import LEVELS, REPORT, append, entry, incident
-from relay.printable import printable
+from relay.text import clean
 
 if TYPE_CHECKING:
     from relay.escalation import Incident
@@ -74,5 +73,5 @@ class EscalationView(InquiryView):
             self._filed = False
             raise
         self._show()
-        self.console.say(f"Appended to {printable(str(written))}")
+        self.console.say(f"Appended to {clean(str(written))}")
         await self.console.desk.record("escalate", {"level": told.level, "report": str(written)})

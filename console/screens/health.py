@@ -11,10 +11,10 @@ from textual.widgets import Static
 
 from console import panels, words
 from console.actions import HEALTH, bindings_of
-from console.clean import clean
 from console.scrolling import ScrollingView
 from console.view import titled
 from console.wrapping import hanging, shortened
+from relay.text import clean
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

@@ -13,7 +13,6 @@ from textual.content import Content
 from textual.widgets import Input, Static
 
 from console import rows as layout
-from console.clean import clean
 from console.details import attempt_lines, headline, peek
 from console.replaying import Replaying
 from console.rows import WINDOW, Page, RowsReading
@@ -25,6 +24,7 @@ from console.wrapping import flowing, hanging
 from relay.delivery import State
 from relay.errors import FilterError, RelayError
 from relay.filters import compile_filter
+from relay.text import clean
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

@@ -19,7 +19,6 @@ from console.view import WIDE, View, titled
 from console.widgets.lines import Line, LineList
 from console.widgets.rates import RateSparkline
 from console.words import span
-from relay.store.browse import group_filter
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -44,7 +43,7 @@ class OverviewView(Replaying, View):
 
     def __init__(self) -> None:
         super().__init__()
-        self._groups: dict[tuple[str, str], Group] = {}
+        self._groups: dict[str, Group] = {}
         self._sort = 0
 
     def compose_body(self) -> ComposeResult:
@@ -119,7 +118,7 @@ class OverviewView(Replaying, View):
             "last": lambda group: (group.last.timestamp(),),
         }
         groups = sorted(snapshot.groups, key=keys[SORTS[self._sort]], reverse=True)
-        self._groups = {(group.final_status, group.last_error): group for group in groups}
+        self._groups = {group.filter: group for group in groups}
         width = self.app.size.width - 2
         lines = self.query_one("#groups", LineList)
         lines.show(
@@ -134,7 +133,7 @@ class OverviewView(Replaying, View):
         )
         cause = cause_of(snapshot).group
         if cause is not None and not lines.touched:
-            lines.move_to(list(self._groups).index((cause.final_status, cause.last_error)))
+            lines.move_to(list(self._groups).index(cause.filter))
 
     @property
     def _is_narrow(self) -> bool:
@@ -173,14 +172,14 @@ class OverviewView(Replaying, View):
         group, meant = self.group, cause.group
         if group is None or meant is None or self.lines.id != "groups":
             return ""
-        is_meant = (group.final_status, group.last_error) == (meant.final_status, meant.last_error)
+        is_meant = group.filter == meant.filter
         return "  enter opens them" if is_meant else ""
 
     @property
     def group(self) -> Group | None:
         """The group under the cursor."""
         key = self.query_one("#groups", LineList).key
-        return self._groups.get(key) if isinstance(key, tuple) else None
+        return self._groups.get(key) if isinstance(key, str) else None
 
     @property
     def lines(self) -> LineList:
@@ -198,7 +197,7 @@ class OverviewView(Replaying, View):
         if self.group is not None:
             view = self.console.go("dead")
             assert isinstance(view, DeadLettersView)
-            view.set_filter(group_filter(self.group))
+            view.set_filter(self.group.filter)
 
     def action_window(self) -> None:
         """The next window."""
@@ -222,7 +221,7 @@ class OverviewView(Replaying, View):
         if self.group is None:
             self.console.say("There is no dead letter to replay")
         else:
-            self.replay_matching(group_filter(self.group))
+            self.replay_matching(self.group.filter)
 
 
 def _last_webhook(snapshot: Snapshot) -> str:

@@ -1,4 +1,7 @@
-"""The reference Agent SDK's HTTP side: `POST /webhooks/chatwoot` and `GET /health`."""
+"""The reference Agent SDK's HTTP side: `POST /webhooks/chatwoot` and `GET /health`.
+
+A webhook with `X-Relay-Test` is a test: the reply is drafted and nothing is posted, unless the value is `post`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from relay.agent.drafts import DraftFailed
 from relay.agent.writer import Busy, Customer
 from relay.chatwoot import ChatwootError
 from relay.errors import StoreUnavailable
-from relay.receive import BadBody, is_from_customer, parse_object
+from relay.receive import POST_TEST, TEST_HEADER, BadBody, is_from_customer, parse_object
 from relay.settings import AGENT_PATH
 from relay.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, signature_fault
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 KEY_HEADER = "idempotency-key"
 _MAX_BODY = 16 * 1024 * 1024
 _KEY_CHARS = 300
+_OF_A_TEST: dict[str, Any] = {"status": "drafted", "posted": False, "test": True}
 
 
 def create_agent_app(writer: NoteWriter, secrets: Sequence[bytes], log: FilteringBoundLogger) -> Quart:
@@ -91,7 +95,12 @@ async def _note(writer: NoteWriter, payload: dict[str, Any], log: FilteringBound
     )
     key = (request.headers.get(KEY_HEADER) or request.headers.get(DELIVERY_HEADER) or "").strip()[:_KEY_CHARS]
     key = key or f"message {payload.get('id')} of conversation {conversation_id}"
+    test = request.headers.get(TEST_HEADER, "").strip().lower()
     try:
+        if test and test != POST_TEST:
+            await writer.draft(customer)
+            log.info("Test webhook: drafted, not posted", conversation=conversation_id)
+            return _answer(200, _OF_A_TEST | {"conversation_id": conversation_id})
         written = await writer.write(key, customer)
     except Busy as error:
         return _answer(503, {"error": str(error)}, {"Retry-After": "1"})
@@ -102,6 +111,8 @@ async def _note(writer: NoteWriter, payload: dict[str, Any], log: FilteringBound
         return _answer(502, {"error": str(error)})
     log.info("Note posted" if written.fresh else "Note was there already", conversation=conversation_id)
     told = {"status": "draft_ready", "conversation_id": conversation_id, "note_id": written.note_id}
+    if test:
+        told |= {"posted": True, "test": True}
     return _answer(200, told if written.fresh else told | {"duplicate": True})
 
 

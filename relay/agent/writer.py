@@ -71,6 +71,14 @@ class NoteWriter:
                 return Written(found, fresh=False)
             return await self._post(connection, key, customer.conversation_id, note.draft)
 
+    async def draft(self, customer: Customer) -> str:
+        """A draft for a test webhook: nothing is posted or remembered, and Chatwoot is not asked.
+
+        Raises:
+            DraftFailed: the language model makes none now.
+        """
+        return await self._drafter.draft(customer.name, customer.text, [])
+
     async def _draft(self, customer: Customer) -> str:
         before = await self._chatwoot.messages(customer.conversation_id) if self._drafter.needs_context else []
         return await self._drafter.draft(customer.name, customer.text, before)

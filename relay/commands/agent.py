@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import click
 
 from relay.agent.drafts import make_drafter
 from relay.agent.serve import SCOPE, serve_agent
 from relay.chatwoot import Chatwoot
-from relay.commands.common import database
+from relay.commands.common import connected, database, refuse_demo
 from relay.logs import Format, LogSink, capture_libraries
 from relay.serve import bound_url, listen, raise_file_limit, run_loop, stop_on_signals
 from relay.settings import load_settings
 from relay.store.migrate import migrate
+
+if TYPE_CHECKING:
+    from relay.databases import Place
 
 
 @click.group("agent")
@@ -29,6 +33,7 @@ def serve(bind: str | None, log_format: Format) -> None:
 
     Needs CHATWOOT_BASE_URL, CHATWOOT_API_KEY and CHATWOOT_ACCOUNT_ID. With LLM_BASE_URL and LLM_MODEL a language
     model drafts; without, a template does. A webhook that comes again never posts a second note.
+    For a test webhook it drafts and posts nothing, unless the sender asked for that (relay send-test --conversation).
     """
     settings = load_settings(agent_bind=bind)
     Chatwoot(settings)
@@ -42,13 +47,20 @@ def serve(bind: str | None, log_format: Format) -> None:
         "Agent SDK is listening", url=bound_url(bound), chatwoot=settings.chatwoot_base_url,
         drafts=settings.llm_model if settings.llm_base_url else "template",
     )  # fmt: skip
-    with database(settings) as dsn:
-        asyncio.run(migrate(dsn, roles=settings.database_url is None))
+    with database(settings) as place:
+        asyncio.run(_prepare(place, roles=settings.database_url is None))
 
         async def work() -> None:
-            await serve_agent(settings, dsn, bound, log, stop_on_signals())
+            await serve_agent(settings, place.dsn, bound, log, stop_on_signals())
 
         try:
             run_loop(work())
         finally:
             sink.close()
+
+
+async def _prepare(place: Place, *, roles: bool) -> None:
+    """Bring the schema up to date, and refuse a demo's database: its notes would be posted in a real Chatwoot."""
+    await migrate(place.dsn, roles=roles)
+    async with connected(place.dsn) as connection:
+        await refuse_demo(connection, place)

@@ -1,45 +1,62 @@
-"""What the subcommands share: settings, the database they work on, and who runs them."""
+"""What the subcommands share: the database they work on, what they print, and who runs them."""
 
 from __future__ import annotations
 
 import asyncio
 import getpass
-import json
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 import psycopg
 
-from relay.store.database import connection_parameters, unavailable
+from relay.databases import database
+from relay.errors import ConfigurationError
+from relay.store import practice
+from relay.store.database import connect, unavailable
 from relay.store.migrate import migrate
+from relay.text import clean, json_text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Coroutine, Iterable
 
-    from relay.settings import Settings
+    from relay.databases import Place
     from relay.store.database import Connection
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
 
-@contextmanager
-def database(settings: Settings, *, keep_up: bool = False) -> Iterator[str]:
-    """The DSN to work on: `DATABASE_URL`, or the embedded server, which runs for the block at least.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The database that a command reads: its `name` without credentials, and whether its data are invented."""
 
-    Raises:
-        StoreUnavailable: the embedded server does not start.
-    """
-    if settings.database_url is not None:
-        yield settings.database_url.get_secret_value()
-        return
-    from relay.embedded import EmbeddedPostgres  # noqa: PLC0415 - only who has no DATABASE_URL pays for it
+    name: str
+    demo: bool
 
-    server = EmbeddedPostgres(settings.relay_data_dir, keep_up=keep_up)
-    try:
-        yield server.dsn
-    finally:
-        server.close()
+    @property
+    def line(self) -> str:
+        """The database in one line."""
+        return f"DEMO, everything here is invented: {self.name}" if self.demo else self.name
+
+    @property
+    def document(self) -> dict[str, object]:
+        """The same for `--json`."""
+        return {"name": self.name, "demo": self.demo}
+
+
+async def source_of(connection: Connection, place: Place) -> Source:
+    """What the database at `place` is, as it says itself."""
+    return Source(place.name, await practice.is_demo(connection))
+
+
+async def refuse_demo(connection: Connection, place: Place) -> None:
+    """Raises `ConfigurationError` if the database's data are invented: they must never reach a real system."""
+    if await practice.is_demo(connection):
+        raise ConfigurationError(
+            f"{place.name} holds the invented data of `relay demo`, which must reach no real Agent SDK or Chatwoot; "
+            "set DATABASE_URL, or RELAY_DATA_DIR to another directory"
+        )
 
 
 @asynccontextmanager
@@ -52,9 +69,7 @@ async def connected(dsn: str) -> AsyncIterator[Connection]:
     """
     await migrate(dsn)
     try:
-        connection = await psycopg.AsyncConnection.connect(
-            autocommit=True, **connection_parameters(dsn, "relay command")
-        )
+        connection = await connect(dsn, "relay command")
     except psycopg.OperationalError as error:
         raise unavailable(error) from error
     async with connection:
@@ -71,9 +86,26 @@ def run(work: Coroutine[Any, Any, int]) -> None:
     click.get_current_context().exit(status)
 
 
+def say(lines: str | Iterable[str], *, err: bool = False) -> None:
+    """Print text, a line each: on stdout, or with `err` on stderr. What is harmful in it is made visible."""
+    text = lines if isinstance(lines, str) else "\n".join(lines)
+    click.echo(clean(text, limit=None, newlines=True), err=err)
+
+
+def say_source(source: Source, place: Place) -> None:
+    """Print which database a command reads: its first line."""
+    say(f"database: {source.line}")
+    if place.note:
+        say(place.note, err=True)
+
+
 def print_json(document: object) -> None:
-    """`document` as indented JSON on stdout."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    """Print `document` as indented JSON on stdout.
+
+    It carries texts of the database as they are shown, cleaned and capped; all others are exact, and what a terminal
+    must not get is a JSON escape.
+    """
+    click.echo(json_text(document, indent=2))
 
 
 def operator() -> str:
@@ -82,3 +114,9 @@ def operator() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
+
+
+__all__ = [
+    "Source", "as_json", "connected", "database", "operator", "print_json", "refuse_demo", "run", "say", "say_source",
+    "source_of",
+]  # fmt: skip

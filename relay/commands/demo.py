@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import connected, database
+from relay.commands.common import Source, connected, database, say
 from relay.commands.status import lines
+from relay.databases import demo_directory
 from relay.demo.debrief import Observer, debrief
 from relay.demo.drills import AFTER_S, DRILLS, INCIDENT_S
 from relay.demo.play import play
@@ -24,6 +25,7 @@ from relay.store.migrate import migrate
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from relay.databases import Place
     from relay.demo.drills import Drill
     from relay.settings import Settings
 
@@ -38,48 +40,60 @@ if TYPE_CHECKING:
 def command(*, seconds: float | None, no_console: bool, drill: str | None) -> None:
     """Everything on this machine: embedded Postgres, relay, stand-ins for Chatwoot and the Agent SDK, an outage.
 
+    All data are invented. They are kept apart from yours, in RELAY_DATA_DIR/demo, and reach no real Agent SDK,
+    Chatwoot or alert webhook. While it runs, `console` and the commands find it where there is no other embedded
+    server, and say DEMO.
+
     On a terminal it opens the console, and ends when that is quit. Serves on RELAY_BIND like `serve`; the
     runbook's curl works beside it at any time. With --drill it exits 1 if the alerts were not the drill's.
     """
     settings = load_settings()
     if settings.database_url is not None:
-        click.echo("[demo] DATABASE_URL is set and left alone: the demo uses the embedded Postgres.", err=True)
-        settings = settings.model_copy(update={"database_url": None})
+        say("[demo] DATABASE_URL is set and left alone: the demo uses an embedded Postgres of its own.", err=True)
+    data_dir = demo_directory(settings.relay_data_dir)
+    settings = settings.model_copy(update={"database_url": None, "relay_data_dir": data_dir})
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not no_console
     if drill is not None:
         click.get_current_context().exit(_practise(settings, DRILLS[drill], seconds, on_terminal=on_terminal))
 
-    async def demo(dsn: str) -> None:
-        await migrate(dsn, roles=True)
+    async def demo(place: Place) -> None:
+        dsn = place.dsn
+        await _mark(dsn)
         await play(dsn, seconds=seconds, watch=_watch(dsn, on_terminal=on_terminal))
         async with connected(dsn) as connection:
             state = await overview.read(connection)
-        click.echo("\n".join(lines(state)))
-        if state.open_dead_letters:
-            click.echo("Next: `relay serve` with your own AGENT_SDK_URL, then `relay replay --dry-run`.")
+        say(lines(state, Source(place.name, state.demo)))
+        say(f"The demo's data stay in {data_dir}, for the next demo. Next: `relay serve` with your own AGENT_SDK_URL.")
 
-    with database(settings) as dsn:
-        asyncio.run(demo(dsn))
+    with database(settings, create=True) as place:
+        asyncio.run(demo(place))
+
+
+async def _mark(dsn: str) -> None:
+    """Bring the schema up to date, and mark all that is in it as invented."""
+    await migrate(dsn, roles=True)
+    async with connected(dsn) as connection:
+        await practice.mark_as_demo(connection)
 
 
 def _practise(settings: Settings, drill: Drill, seconds: float | None, *, on_terminal: bool) -> int:
     """Run a drill in a database that is gone afterwards; 0 if it went as planned."""
     if seconds is None and not on_terminal:
         seconds = drill.begins_at_s + INCIDENT_S + AFTER_S
-    click.echo(f"[drill] {drill.summary}\n[drill] Your part: {drill.task}")
+    say(f"[drill] {drill.summary}\n[drill] Your part: {drill.task}")
     with tempfile.TemporaryDirectory(prefix="hotdash-drill-", ignore_cleanup_errors=True) as folder:
         settings = settings.model_copy(update={"relay_data_dir": Path(folder)})
-        with database(settings) as dsn:
-            return asyncio.run(_drill(dsn, drill, seconds, on_terminal=on_terminal))
+        with database(settings, create=True) as place:
+            return asyncio.run(_drill(place.dsn, drill, seconds, on_terminal=on_terminal))
 
 
 async def _drill(dsn: str, drill: Drill, seconds: float | None, *, on_terminal: bool) -> int:
-    await migrate(dsn, roles=True)
+    await _mark(dsn)
     if drill.history is not None:
         async with connected(dsn) as connection:
             history = drill.history
             await practice.plant_history(connection, deliveries=history.deliveries, silent_for=history.silent_for)
-        click.echo(f"[drill] A history of {history.deliveries} deliveries was planted for it.")
+        say(f"[drill] A history of {history.deliveries} deliveries was planted for it.")
     observer = Observer(drill, dsn)
     await play(
         dsn,
@@ -91,7 +105,7 @@ async def _drill(dsn: str, drill: Drill, seconds: float | None, *, on_terminal: 
         beside=observer.watch,
     )
     told = await debrief(drill, observer)
-    click.echo("\n".join(told.lines()))
+    say(told.lines())
     return 0 if told.went_as_planned else 1
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.commands.common import as_json, connected, database, print_json, run
+from relay.commands.common import Source, as_json, connected, database, print_json, run, say, source_of
 from relay.diagnosis import Diagnosis, diagnose
 from relay.evidence import gather
-from relay.printable import printable
 from relay.settings import load_settings
+from relay.text import clean
 
 if TYPE_CHECKING:
+    from relay.databases import Place
     from relay.diagnosis import Chapter
 
 _MARKS = {True: "✓", False: "✗", None: "?"}
@@ -28,39 +29,44 @@ def command(*, as_json: bool) -> None:
     """
     settings = load_settings()
 
-    async def look(dsn: str) -> int:
-        async with connected(dsn) as connection:
+    async def look(place: Place) -> int:
+        async with connected(place.dsn) as connection:
+            source = await source_of(connection, place)
             diagnosis = diagnose(await gather(connection, settings))
         if as_json:
-            print_json(document(diagnosis))
+            print_json(document(diagnosis, source))
         else:
-            click.echo("\n".join(lines(diagnosis)))
+            say(lines(diagnosis, source))
+            if place.note:
+                say(place.note, err=True)
         return 1 if diagnosis.problem else 0
 
-    with database(settings) as dsn:
-        run(look(dsn))
+    with database(settings, or_demo=True) as place:
+        run(look(place))
 
 
-def document(diagnosis: Diagnosis) -> dict[str, Any]:
+def document(diagnosis: Diagnosis, source: Source) -> dict[str, Any]:
     """The diagnosis as one JSON document."""
     return {
         "at": diagnosis.at.isoformat(),
+        "database": source.document,
         "cause": diagnosis.headline,
         "chapters": [asdict(chapter) | {"problem": chapter.problem} for chapter in diagnosis.chapters],
     }
 
 
-def lines(diagnosis: Diagnosis) -> list[str]:
-    """The diagnosis as text, the cause first. What came from outside is made printable."""
-    shown = [printable(diagnosis.headline)]
+def lines(diagnosis: Diagnosis, source: Source) -> list[str]:
+    """The diagnosis as text: the cause first, in a demo with that word before it; then the database that was read."""
+    headline = clean(diagnosis.headline, limit=None)
+    shown = [f"DEMO: {headline}" if source.demo else headline, f"database: {source.line}"]
     for chapter in diagnosis.chapters:
         shown += ["", f"{chapter.title} ─ {'PROBLEM' if chapter.problem else 'ok'}", *_of(chapter)]
     return shown
 
 
 def _of(chapter: Chapter) -> list[str]:
-    found = [printable(f"  {_MARKS[check.ok]} {check.text}") for check in chapter.checks]
+    found = [clean(f"  {_MARKS[check.ok]} {check.text}", limit=None) for check in chapter.checks]
     if not chapter.problem:
         return found
-    todo = [f"    {number}. {printable(line)}" for number, line in enumerate(chapter.resolution, start=1)]
-    return [printable(f"  {chapter.verdict}"), *found, "  What to do:", *todo]
+    todo = [f"    {number}. {clean(line, limit=None)}" for number, line in enumerate(chapter.resolution, start=1)]
+    return [clean(f"  {chapter.verdict}", limit=None), *found, "  What to do:", *todo]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import click
 
-from relay.commands.common import database
+from relay.commands.common import database, say
 from relay.settings import load_settings
 
 
 @click.command("dsn")
 @click.option("--stop", is_flag=True, help="Stop the embedded server that an earlier call left running.")
 def command(*, stop: bool) -> None:
-    """Print the database's DSN and nothing else, for psql and scripts: psql "$(relay dsn)"
+    """Print the database's DSN and nothing else on stdout, for psql and scripts: psql "$(relay dsn)"
 
-    Without DATABASE_URL this starts the embedded server if need be, and leaves it running.
+    Without DATABASE_URL this starts the embedded server if need be, and leaves it running. Where there is none yet but
+    a demo runs, it prints the demo's and says so on stderr.
     """
     settings = load_settings()
     if stop:
@@ -23,5 +24,9 @@ def command(*, stop: bool) -> None:
 
         release(settings.relay_data_dir)
         return
-    with database(settings, keep_up=True) as dsn:
-        click.echo(dsn)
+    with database(settings, create=True, or_demo=True, keep_up=True) as place:
+        click.echo(place.dsn)
+        if place.demo:
+            say(f"DEMO, everything here is invented: {place.name}", err=True)
+        if place.note:
+            say(place.note, err=True)

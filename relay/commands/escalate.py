@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import as_json, connected, database, operator, print_json, run
+from relay.commands.common import as_json, connected, database, operator, print_json, run, say, say_source, source_of
 from relay.escalation import LEVELS, REPORT, append, entry, incident
 from relay.settings import load_settings
 from relay.store import actions
+
+if TYPE_CHECKING:
+    from relay.databases import Place
 
 
 @click.command("escalate")
@@ -31,12 +35,14 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
     settings = load_settings()
     name = settings.console_operator or operator()
 
-    async def file(dsn: str) -> int:
-        async with connected(dsn) as connection:
+    async def file(place: Place) -> int:
+        async with connected(place.dsn) as connection:
+            source = await source_of(connection, place)
             told = await incident(connection, settings, operator=name, reason=reason, level=severity)
             text = entry(told)
             if not as_json:
-                click.echo(text)
+                say_source(source, place)
+                say(text)
             if not yes:
                 if not sys.stdin.isatty():
                     raise click.UsageError(f"Nothing was written. Add --yes to append this to {report}.")
@@ -45,12 +51,12 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
             await actions.record(connection, name, "escalate", reason, {"level": told.level, "report": str(written)})
         if as_json:
             print_json(
-                {"report": str(written), "level": told.level, "notify": list(told.notify),
+                {"database": source.document, "report": str(written), "level": told.level, "notify": list(told.notify),
                  "cause": told.diagnosis.headline, "entry": text}
             )  # fmt: skip
         else:
-            click.echo(f"Appended to {written}. Notify: {', '.join(told.notify) or 'nobody beyond the team'}")
+            say(f"Appended to {written}. Notify: {', '.join(told.notify) or 'nobody beyond the team'}")
         return 0
 
-    with database(settings) as dsn:
-        run(file(dsn))
+    with database(settings, or_demo=True) as place:
+        run(file(place))

@@ -7,7 +7,7 @@ from importlib import resources
 
 import click
 
-from relay.commands.common import database
+from relay.commands.common import database, say
 from relay.settings import load_settings
 from relay.store.migrate import migrate
 
@@ -21,6 +21,7 @@ def command(*, roles: bool, print_roles: bool) -> None:
         click.echo((resources.files("relay.store") / "roles.sql").read_text(encoding="utf-8"), nl=False)
         return
     settings = load_settings()
-    with database(settings) as dsn:
-        applied = asyncio.run(migrate(dsn, roles=roles, tell=lambda step: click.echo(f"applying {step.name}")))
+    with database(settings) as place:
+        applied = asyncio.run(migrate(place.dsn, roles=roles, tell=lambda step: click.echo(f"applying {step.name}")))
+    say(f"database: {place.name}", err=True)
     click.echo(f"{len(applied)} applied; the schema is up to date." if applied else "The schema is up to date.")

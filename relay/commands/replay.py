@@ -13,7 +13,18 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from relay.commands.common import as_json, connected, database, operator, print_json, run
+from relay.commands.common import (
+    as_json,
+    connected,
+    database,
+    operator,
+    print_json,
+    run,
+    say,
+    say_source,
+    source_of,
+)  # fmt: skip
+from relay.delivery import State
 from relay.errors import RelayError
 from relay.filters import Condition, compile_filter
 from relay.settings import load_settings
@@ -23,6 +34,8 @@ from relay.store.replays import Control, PlanRequest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from relay.commands.common import Source
+    from relay.databases import Place
     from relay.store.database import Connection
     from relay.store.instances import Liveness
     from relay.store.replays import DeadLetter, Plan
@@ -114,28 +127,31 @@ def command(  # noqa: PLR0913 - one parameter an option
     condition = compile_filter(filter_)
     settings = load_settings()
 
-    async def replay(dsn: str) -> int:
-        async with connected(dsn) as connection:
-            return await _replay(connection, wanted, condition)
+    async def replay(place: Place) -> int:
+        async with connected(place.dsn) as connection:
+            source = await source_of(connection, place)
+            if not wanted.as_json:
+                say_source(source, place)
+            return await _replay(connection, wanted, condition, source)
 
-    with database(settings) as dsn:
-        run(replay(dsn))
+    with database(settings, or_demo=True) as place:
+        run(replay(place))
 
 
-async def _replay(connection: Connection, wanted: _Wanted, condition: Condition) -> int:
+async def _replay(connection: Connection, wanted: _Wanted, condition: Condition, source: Source) -> int:
     letters, not_dead = await _freeze(connection, wanted, condition)
     if unknown := [delivery_id for delivery_id, state in not_dead.items() if state == _UNKNOWN]:
         raise click.UsageError(f"{', '.join(unknown)}: no delivery has this id. Nothing was sent.")
     undelivered = {key: state for key, state in not_dead.items() if state != "delivered"}
     if not wanted.as_json:
         for delivery_id, state in not_dead.items():
-            click.echo(f"{delivery_id}: {state}, not sent", err=True)
+            say(f"{delivery_id}: {state}, not sent", err=True)
     if not letters:
-        _nothing(wanted, not_dead)
+        _nothing(wanted, not_dead, source)
         return 1 if undelivered else 0
     alive = await _alive(connection)
     if wanted.dry_run:
-        _show_dry_run(wanted, letters, alive[0].agent if alive else None)
+        _show_dry_run(wanted, letters, alive[0].agent if alive else None, source)
         return 0
     if not alive:
         raise RelayError(
@@ -154,9 +170,9 @@ async def _replay(connection: Connection, wanted: _Wanted, condition: Condition)
     plan_id = await replays.ask(connection, request, letters)
     plan = await _follow(connection, plan_id, quiet=wanted.as_json)
     if wanted.as_json:
-        print_json(_document(plan) | {"notSent": not_dead})
+        print_json({"database": source.document} | _document(plan) | {"notSent": not_dead})
     else:
-        click.echo(_summary(plan))
+        say(_summary(plan))
     delivered_elsewhere = await replays.delivered_elsewhere(connection, plan_id)
     return 0 if plan.delivered + delivered_elsewhere == plan.total and not undelivered else 1
 
@@ -172,26 +188,35 @@ async def _freeze(
     if not wanted.ids:
         return await replays.matching(connection, condition), {}
     named = list(dict.fromkeys(wanted.ids))
-    letters = await replays.matching(connection, Condition("d.delivery_id = ANY(%(ids)s)", {"ids": named}))
-    found = {letter.delivery_id for letter in letters}
-    missing = [delivery_id for delivery_id in named if delivery_id not in found]
-    states = await replays.states_of(connection, missing)
-    return letters, {delivery_id: states.get(delivery_id, _UNKNOWN) for delivery_id in missing}
+    letters, states = await replays.named(connection, named)
+    given = {delivery_id: states.get(delivery_id, _UNKNOWN) for delivery_id in named}
+    return letters, {delivery_id: state for delivery_id, state in given.items() if state != State.DEAD}
 
 
-def _nothing(wanted: _Wanted, not_dead: dict[str, str]) -> None:
+def _nothing(wanted: _Wanted, not_dead: dict[str, str], source: Source) -> None:
     if wanted.as_json:
-        print_json({"plan": None, "total": 0, "delivered": 0, "dead": 0, "skipped": 0, "notSent": not_dead})
+        print_json(
+            {
+                "database": source.document,
+                "plan": None,
+                "total": 0,
+                "delivered": 0,
+                "dead": 0,
+                "skipped": 0,
+                "notSent": not_dead,
+            }
+        )
     elif not not_dead:
         click.echo("No dead letter matches." if wanted.filter else "There are no dead letters.")
 
 
-def _show_dry_run(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str | None) -> None:
+def _show_dry_run(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str | None, source: Source) -> None:
     if wanted.as_json:
         ids = [letter.delivery_id for letter in letters]
-        print_json({"dryRun": True, "total": len(letters), "agentEndpoint": agent, "deliveries": ids})
+        found = {"dryRun": True, "total": len(letters), "agentEndpoint": agent, "deliveries": ids}
+        print_json({"database": source.document} | found)
         return
-    click.echo(f"{_plan_line(wanted, letters, agent or 'no relay is running')}\n" + "\n".join(_list(letters)))
+    say([_plan_line(wanted, letters, agent or "no relay is running"), *_list(letters)])
     click.echo("Dry run: nothing was sent.")
 
 
@@ -210,12 +235,7 @@ def _list(letters: Sequence[DeadLetter]) -> list[str]:
         for letter in letters[:_SHOWN]
     ]
     more = len(letters) - _SHOWN
-    return [_shown(row) for row in rows] + ([f"  … and {more} more"] if more > 0 else [])
-
-
-def _shown(text: str) -> str:
-    """`text` from outside without anything that a terminal would obey or hide."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return rows + ([f"  … and {more} more"] if more > 0 else [])
 
 
 def _confirm(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str) -> None:
@@ -225,7 +245,7 @@ def _confirm(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str) -> None
         raise click.UsageError(
             f"{len(letters)} dead letters match. Add --yes to send them, or --dry-run to look first."
         )
-    click.echo(_plan_line(wanted, letters, agent) + "\n" + "\n".join(_list(letters)))
+    say([_plan_line(wanted, letters, agent), *_list(letters)])
     if len(letters) > 50:
         typed = click.prompt(f"Type {len(letters)} to send them", default="", show_default=False)
         if typed.strip() != str(len(letters)):

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import click
+import psycopg
 
-from relay.commands.common import database
+from relay.commands.common import database, refuse_demo, say
 from relay.errors import SchemaError, StoreUnavailable
 from relay.logs import Format  # noqa: TC001 - beside LogOptions
+from relay.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
 from relay.serve import LogOptions, serve
 from relay.settings import load_settings
+from relay.store import practice
+from relay.store.database import connect, unavailable
 from relay.store.migrate import migrate
+
+if TYPE_CHECKING:
+    from relay.databases import Place
 
 
 @click.command("serve")
@@ -27,13 +35,41 @@ def command(bind: str | None, workers: int | None, log_format: Format, log_level
     Stops on SIGTERM or Ctrl+C: it accepts no more, finishes what is in flight or hands it back, within 25 s.
     """
     settings = load_settings(relay_bind=bind, relay_workers=workers)
-    with database(settings) as dsn:
+    with database(settings, create=True) as place:
         try:
-            asyncio.run(migrate(dsn, roles=settings.database_url is None))
+            asyncio.run(_prepare(place, roles=settings.database_url is None))
         except StoreUnavailable as error:
-            click.echo(f"relay: {error}. Serving 503 until it is there.", err=True)
+            say(f"relay: {error}. Serving 503 until it is there.", err=True)
         except SchemaError as error:
-            click.echo(f"relay: {error}", err=True)
+            say(f"relay: {error}", err=True)
             click.get_current_context().exit(2)
-        status = serve(settings, dsn, LogOptions(log_format, log_level), embedded=settings.database_url is None)
+        status = serve(settings, place.dsn, LogOptions(log_format, log_level), embedded=settings.database_url is None)
     click.get_current_context().exit(status)
+
+
+async def _prepare(place: Place, *, roles: bool) -> None:
+    """Bring the schema up to date, and see that nothing that the demo invented is there to be forwarded.
+
+    Raises:
+        ConfigurationError: the database is a demo's.
+        StoreUnavailable: Postgres is away.
+        SchemaError: the schema cannot be brought up to date.
+    """
+    await migrate(place.dsn, roles=roles)
+    try:
+        async with await connect(place.dsn, "hotdash-relay start") as connection:
+            await refuse_demo(connection, place)
+            discarded = await practice.discard_left_by_demo(
+                connection,
+                documented=[documented_payload(event) for event in DEMO_EVENTS],
+                conversations=DEMO_CONVERSATIONS,
+                customers=DEMO_CUSTOMERS,
+            )
+    except psycopg.OperationalError as error:
+        raise unavailable(error) from error
+    if discarded:
+        say(
+            f"relay: {discarded} unsent deliveries were left here by the demo of an earlier version. "
+            "They are invented: they were discarded and reach no Agent SDK.",
+            err=True,
+        )

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relay.alerts import figure
-from relay.commands.common import as_json, connected, database, print_json, run
+from relay.commands.common import Source, as_json, connected, database, print_json, run, say
 from relay.settings import load_settings
 from relay.store import overview
 
 if TYPE_CHECKING:
     from relay.alerts import Rate, Verdict
+    from relay.databases import Place
     from relay.figures import Figures
     from relay.store.overview import Overview
 
@@ -24,23 +25,27 @@ def command(*, as_json: bool) -> None:
     """Show what the console's overview shows. Exit 1 if an alert fires or no relay is alive."""
     settings = load_settings()
 
-    async def show(dsn: str) -> int:
-        async with connected(dsn) as connection:
+    async def show(place: Place) -> int:
+        async with connected(place.dsn) as connection:
             state = await overview.read(connection)
+        source = Source(place.name, state.demo)
         if as_json:
-            print_json(document(state))
+            print_json(document(state, source))
         else:
-            click.echo("\n".join(lines(state)))
+            say(lines(state, source))
+            if place.note:
+                say(place.note, err=True)
         return 1 if state.firing or not state.alive else 0
 
-    with database(settings) as dsn:
-        run(show(dsn))
+    with database(settings, or_demo=True) as place:
+        run(show(place))
 
 
-def document(state: Overview) -> dict[str, Any]:
+def document(state: Overview, source: Source) -> dict[str, Any]:
     """The overview as one JSON document; rates in percent, durations in the unit that their name ends in."""
     return {
         "at": state.at.isoformat(),
+        "database": source.document,
         "alerts": [
             {
                 "rule": verdict.rule.name,
@@ -92,11 +97,12 @@ def _figures(figures: Figures) -> dict[str, Any]:
     }
 
 
-def lines(state: Overview) -> list[str]:
-    """The overview as text, eighty columns wide."""
+def lines(state: Overview, source: Source) -> list[str]:
+    """The overview as text, eighty columns wide; the first line names the database."""
     hour, day = state.last_1h, state.last_24h
     rates = [(state.last_15min, "15 min"), (hour, "1 h"), (day, "24 h")]
-    rows = [("alerts", alert) for alert in _alerts(state)]
+    rows = [("database", source.line)]
+    rows += [("alerts", alert) for alert in _alerts(state)]
     rows += [
         ("success", ", ".join(f"{_percent(figures.rate)} in {window}" for figures, window in rates)),
         ("deliveries", f"{hour.rate.delivered} delivered, {hour.rate.failed} failed in 1 h; {_in_flight(state)}"),

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 from aiohttp import web
 
+from relay.receive import POST_TEST, TEST_HEADER
 from relay.settings import AGENT_PATH
 
 KEPT_REQUESTS = 200_000
@@ -227,7 +228,9 @@ async def _respond(request: web.Request, behaviour: Behaviour, body: bytes) -> w
         return web.json_response(
             {"error": f"told to answer {behaviour.status}"}, status=behaviour.status, headers=headers
         )
-    draft = {"status": "draft_ready", "conversation_id": _conversation(body)}
+    draft: dict[str, Any] = {"status": "draft_ready", "conversation_id": _conversation(body)}
+    if request.headers.get(TEST_HEADER, POST_TEST) != POST_TEST:
+        draft |= {"status": "drafted", "posted": False, "test": True}
     return web.json_response(draft, status=behaviour.status, headers=headers)
 
 

@@ -11,28 +11,20 @@ import itertools
 import json
 import time
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any
 from uuid import uuid4
 
 import httpx
 from aiohttp import web
 
+from relay.samples import EVENTS, documented_payload
 from relay.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 
-EVENTS = ("message_created", "message_updated", "conversation_status_changed", "webwidget_triggered")
 TIMEOUT_S = 5
 MESSAGES_A_PAGE = 20
 _RAILS_ESCAPES = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 )
-
-
-def documented_payload(event: str) -> dict[str, Any]:
-    """Chatwoot's own documented sample of `event`, one of `EVENTS`."""
-    text = (resources.files("relay.demo") / "payloads" / f"{event}.json").read_text(encoding="utf-8")
-    payload: dict[str, Any] = json.loads(text)
-    return payload
 
 
 def rails_json(payload: object) -> bytes:
@@ -176,3 +168,6 @@ class ChatwootStandIn:
 
 def _conversation(request: web.Request) -> int:
     return int(request.match_info["conversation"])
+
+
+__all__ = ["EVENTS", "ChatwootStandIn", "Sent", "documented_payload", "rails_json"]

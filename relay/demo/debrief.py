@@ -11,8 +11,8 @@ from relay.commands.common import connected
 from relay.demo.drills import INCIDENT_S
 from relay.diagnosis import diagnose
 from relay.evidence import gather
-from relay.printable import printable
 from relay.store import actions, alerts, overview
+from relay.text import clean
 
 if TYPE_CHECKING:
     from relay.demo.drills import Drill
@@ -86,7 +86,7 @@ class Debrief:
         events += [(one.at, f"{one.operator}: {_told(one)}{_after(one.at, cause_at)}") for one in self.done]
         if self.observer.diagnosed_at is not None:
             events.append((self.observer.diagnosed_at, f"diagnosis: {self.observer.cause}"))
-        story = [f"  {at:%H:%M:%S}Z  {printable(text)}" for at, text in sorted(events) if at <= self.ended_at]
+        story = [f"  {at:%H:%M:%S}Z  {clean(text)}" for at, text in sorted(events) if at <= self.ended_at]
         return [f"Drill {self.drill.name}: {self.drill.summary}", *story, *self._verdict()]
 
     def _verdict(self) -> list[str]:

@@ -40,6 +40,8 @@ class _Nowhere(io.TextIOBase):
 def demo_settings(agent: AgentStandIn, chatwoot: ChatwootStandIn, **other: Any) -> Settings:
     """The environment's settings, with the stand-ins in the place of Chatwoot and the Agent SDK, and `other` ones.
 
+    Where alerts are sent to is left out, and so is `DATABASE_URL`.
+
     Raises:
         ConfigurationError: a value in the environment is bad.
     """
@@ -52,7 +54,9 @@ def demo_settings(agent: AgentStandIn, chatwoot: ChatwootStandIn, **other: Any) 
         "relay_probe_seconds": 5,
         "relay_workers": 1,
     }
-    return load_settings(**(given | other))
+    loaded = load_settings(**(given | other))
+    # An invented alert must not reach a real team.
+    return loaded.model_copy(update={"database_url": None, "relay_alert_webhook_url": None})
 
 
 async def play(

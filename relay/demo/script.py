@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from relay.demo.agent import Behaviour
-from relay.demo.chatwoot import documented_payload
+from relay.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,16 +25,6 @@ if TYPE_CHECKING:
 WEBHOOKS_A_SECOND = 6
 CALM_S = 10.0
 OUTAGE_S = 20.0
-_CUSTOMERS = (
-    ("Maria Silva", "Hi! My order says delivered, but nothing is here."),
-    ("Jonas Weber", "Can I change the address of order 10482?"),
-    ("Aiko Tanaka", "The discount code does not work at checkout."),
-    ("Priya Nair", "I was charged twice, could somebody look?"),
-    ("Tom O'Brien", "Where do I find the invoice for October?"),
-    ("Zofia Kowalska", "The left headphone is silent since yesterday."),
-)
-_FIRST_CONVERSATION = 700
-_CONVERSATIONS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +46,7 @@ class Phase:
 
 def phases(calm_s: float = CALM_S, outage_s: float = OUTAGE_S) -> list[Phase]:
     """The demo's outage, after `calm_s` and for `outage_s`: 503, 429, refused payloads, each for its conversations."""
-    every = range(_FIRST_CONVERSATION, _FIRST_CONVERSATION + _CONVERSATIONS)
+    every = DEMO_CONVERSATIONS
     overloaded = frozenset(number for number in every if number % 10 < 6)
     limited = frozenset(number for number in every if 6 <= number % 10 < 9)
     poisoned = frozenset(number for number in every if number % 10 == 9)
@@ -114,14 +104,12 @@ class Traffic:
 
     def _payload(self, number: int) -> dict[str, Any]:
         """A webhook as Chatwoot documents it, of one of the demo's conversations."""
-        event = self._rng.choices(
-            ("message_created", "message_updated", "conversation_status_changed"), weights=(6, 1, 2)
-        )[0]
+        event = self._rng.choices(DEMO_EVENTS, weights=(6, 1, 2))[0]
         payload = documented_payload(event)
-        conversation = _FIRST_CONVERSATION + self._rng.randrange(_CONVERSATIONS)
+        conversation = self._rng.choice(DEMO_CONVERSATIONS)
         if "conversation" not in payload:
             return payload | {"id": conversation}
-        name, text = self._rng.choice(_CUSTOMERS)
+        name, text = self._rng.choice(DEMO_CUSTOMERS)
         return payload | {
             "id": 100_000 + number,
             "content": text,

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from relay.store.database import as_object
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
@@ -36,7 +38,13 @@ _NEWEST = """
 async def newest(connection: Connection, limit: int) -> list[OperatorAction]:
     """The newest actions, newest first."""
     cursor = await connection.execute(_NEWEST, (limit,))
-    return [OperatorAction(*row) for row in await cursor.fetchall()]
+    return [_action(row) for row in await cursor.fetchall()]
+
+
+def _action(row: Sequence[Any]) -> OperatorAction:
+    action_id, at, operator, action, plan_id, reason, details, result = row
+    done = None if result is None else as_object(result)
+    return OperatorAction(action_id, at, operator, action, plan_id, reason, as_object(details), done)
 
 
 _RECORD = "INSERT INTO relay.operator_actions (operator, action, reason, details) VALUES (%s, %s, %s, %s::jsonb)"

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from relay.delivery import State
+from relay.store.database import as_object, exact, longer
 from relay.store.log import LogLine
 from relay.store.replays import plan_columns, plan_of_row
+from relay.text import clean, unicode_escaped
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -173,7 +175,7 @@ class Group:
     """Open dead letters that share status and error. `per_minute` is how many came to it in the last minute.
 
     `first` and `last` are when the oldest and the newest of them died, be it in a replay. `only_tests`: all of them
-    are test webhooks.
+    are test webhooks. `filter` finds what is in the group, also where status or error hold what is not shown as it is.
     """
 
     final_status: str
@@ -183,6 +185,7 @@ class Group:
     first: datetime
     last: datetime
     events: tuple[str, ...]
+    filter: str
     only_tests: bool = False
 
 
@@ -208,18 +211,42 @@ _GROUPS = f"""
 
 async def groups(connection: Connection, *, limit: int = 100) -> list[Group]:
     """The failure groups of the dead-letter queue, largest first."""
-    cursor = await connection.execute(_GROUPS.encode(), {"most": limit})
-    return [
-        Group(row[0], row[1], row[2], row[3], row[4], row[5], tuple(row[6] or ()), row[7])
-        for row in await cursor.fetchall()
-    ]
+    cursor = await exact(connection).execute(_GROUPS.encode(), {"most": limit})
+    return [_group(row) for row in await cursor.fetchall()]
 
 
-def group_filter(group: Group) -> str:
-    """The filter that finds what is in `group`."""
-    error = re.sub(r'(["\\])', r"\\\1", group.last_error)
-    status = re.sub(r'(["\\])', r"\\\1", group.final_status)
-    return " ".join([f"status:{status}"] * bool(status) + [f'error:"{error}"'] * bool(error))
+def _group(row: Sequence[Any]) -> Group:
+    """A group from an exact row: its filter needs status and error as the rows hold them."""
+    status, error, count, per_minute, first, last, events, only_tests = row
+    return Group(
+        final_status=clean(status),
+        last_error=clean(error),
+        count=count,
+        per_minute=per_minute,
+        first=first,
+        last=last,
+        events=tuple(clean(event) for event in events or ()),
+        filter=_group_filter(status, error),
+        only_tests=only_tests,
+    )
+
+
+_WORD = re.compile(r"[\w.\-]+")
+_FILTER_CHARS = 2_000
+
+
+def _group_filter(status: str, error: str) -> str:
+    """The filter for one status and error. A status with a comma is left out: in a filter that separates statuses."""
+    terms = []
+    if status and "," not in status:
+        terms.append(f"status:{status if _WORD.fullmatch(status) else _quoted(status)}")
+    if error:
+        terms.append(f"error:{_quoted(error[:_FILTER_CHARS])}")
+    return " ".join(terms)
+
+
+def _quoted(text: str) -> str:
+    return '"' + unicode_escaped(re.sub(r'(["\\])', r"\\\1", text)) + '"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +287,7 @@ class Discarded:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One delivery close up. `body` is its beginning, `body_length` all of it in bytes. Nothing is cleaned."""
+    """One delivery close up. `body` is its beginning, as it came; `body_length` all of it in bytes."""
 
     row: Row
     headers: Headers
@@ -298,7 +325,7 @@ async def detail(connection: Connection, row_id: int) -> Detail | None:
     found = await cursor.fetchone()
     if found is None:
         return None
-    tries = await connection.execute(_TRIES, {"id": row_id, "chars": _ANSWER_CHARS})
+    tries = await longer(connection, _ANSWER_CHARS).execute(_TRIES, {"id": row_id, "chars": _ANSWER_CHARS})
     attempts = tuple(Try(*row) for row in await tries.fetchall())
     replays = await connection.execute(_REPLAYED, {"id": row_id})
     replayed = tuple(Replayed(*row) for row in await replays.fetchall())
@@ -343,6 +370,11 @@ _LOG_BEFORE = """
 _NEWEST = 2**63 - 1
 
 
+def _line(row: Sequence[Any]) -> LogLine:
+    _, at, level, scope, message, fields, delivery_id = row
+    return LogLine(at, level, scope, message, as_object(fields), delivery_id)
+
+
 async def log_after(
     connection: Connection, after: int, limit: int, missing: Sequence[int] = ()
 ) -> list[tuple[int, LogLine]]:
@@ -351,19 +383,19 @@ async def log_after(
     Before them come those of the `missing` that are there by now: two relays commit their lines in any order.
     """
     cursor = await connection.execute(_LOG_AFTER, {"id": after, "most": limit, "missing": list(missing)})
-    return [(row[0], LogLine(*row[1:])) for row in await cursor.fetchall()]
+    return [(row[0], _line(row)) for row in await cursor.fetchall()]
 
 
 async def log_about(connection: Connection, delivery_id: str, *, after: int) -> list[tuple[int, LogLine]]:
     """The lines about one delivery whose ids are above `after`, oldest first. Reads all lines from there on."""
     cursor = await connection.execute(_LOG_ABOUT, {"id": after, "delivery_id": delivery_id})
-    return [(row[0], LogLine(*row[1:])) for row in await cursor.fetchall()]
+    return [(row[0], _line(row)) for row in await cursor.fetchall()]
 
 
 async def log_before(connection: Connection, before: int | None, limit: int) -> list[tuple[int, LogLine]]:
     """The `limit` lines before the line `before` (None: the newest), oldest first, with their ids."""
     cursor = await connection.execute(_LOG_BEFORE, {"id": _NEWEST if before is None else before, "most": limit})
-    return [(row[0], LogLine(*row[1:])) for row in await cursor.fetchall()][::-1]
+    return [(row[0], _line(row)) for row in await cursor.fetchall()][::-1]
 
 
 _PLANS = f"SELECT {plan_columns} FROM relay.replay_plans p ORDER BY p.id DESC LIMIT %s"  # noqa: S608 - constants

@@ -1,12 +1,18 @@
-"""Connections to Postgres, and what their failures mean. Knows no table.
+"""Connections to Postgres, how rows leave it, and what its failures mean. Knows no table.
 
 One small pool a process. Connections are in autocommit mode: most of what the relay writes is one
 statement, which is then one transaction and one round trip.
+
+Rows are cleaned where they leave the store: every connection that `connection_parameters` describes has
+`cleaned_row` as its row factory, which passes each text, those inside JSON and arrays included, through
+`relay.text`. A new query gets this without asking. A query whose text must stay exact (a key that goes back into a
+query, headers that are forwarded, a draft that is posted) says so: it runs on the cursor that `exact` returns.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -14,15 +20,20 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, tuple_row
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
 from relay.errors import StoreUnavailable
+from relay.text import SHOWN_CHARS, clean, clean_value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    from psycopg.rows import BaseRowFactory
 
 Connection = psycopg.AsyncConnection[TupleRow]
+Cursor = psycopg.AsyncCursor[TupleRow]
 
 SILENCE_S = 15.0
 """How long one use of a connection may take. Then it counts as half-open, and is given up."""
@@ -48,9 +59,63 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def connection_parameters(dsn: str, application: str) -> dict[str, Any]:
-    """The keyword arguments that `psycopg.connect` takes for `dsn`: what it leaves open is filled in."""
+    """The keyword arguments that `psycopg.connect` takes for `dsn`: what it leaves open is filled in.
+
+    Rows of such a connection are cleaned, see `cleaned_row`.
+    """
     given = conninfo_to_dict(dsn)
-    return {**_DEFAULTS, "application_name": application, "client_encoding": "utf8", **given}
+    own = {"row_factory": cleaned_row, "application_name": application, "client_encoding": "utf8"}
+    return {**_DEFAULTS, **own, **given}
+
+
+async def connect(dsn: str, application: str) -> Connection:
+    """One autocommit connection whose rows are cleaned.
+
+    Raises:
+        psycopg.OperationalError: Postgres is away or refuses.
+    """
+    connection: Connection = await psycopg.AsyncConnection.connect(
+        autocommit=True, **connection_parameters(dsn, application)
+    )
+    set_json_loads(_json_value, connection)
+    return connection
+
+
+def _clean_rows_of(limit: int) -> BaseRowFactory[TupleRow]:
+    def factory(_cursor: object) -> Callable[[Sequence[Any]], TupleRow]:
+        def make(values: Sequence[Any]) -> TupleRow:
+            return tuple(clean_value(value, limit=limit) for value in values)
+
+        return make
+
+    return factory
+
+
+cleaned_row = _clean_rows_of(SHOWN_CHARS)
+"""The row factory of every connection: tuples whose texts are safe to show, `SHOWN_CHARS` of each at most."""
+
+
+def exact(connection: Connection) -> Cursor:
+    """A cursor whose rows are as Postgres holds them: for keys and for what is sent on, never for showing."""
+    return connection.cursor(row_factory=tuple_row)
+
+
+def longer(connection: Connection, limit: int) -> Cursor:
+    """A cursor whose rows are cleaned too, with up to `limit` characters of each text."""
+    return connection.cursor(row_factory=_clean_rows_of(limit))
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """A `jsonb` column as the object that it should be; another value, which others may have written, under `value`."""
+    return value if isinstance(value, dict) else {"value": value}
+
+
+def _json_value(text: str | bytes) -> Any:
+    """What `text` holds; a sentence in its place if it nests deeper than Python reads."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        return "nested too deeply to be read"
 
 
 class Database:
@@ -192,6 +257,7 @@ def _hang_up(connection: Connection) -> None:
 
 
 async def _configure(connection: Connection) -> None:
+    set_json_loads(_json_value, connection)
     # What a relay that was cut off leaves open must not hold its locks.
     await connection.execute("SET timezone = 'UTC'; SET idle_in_transaction_session_timeout = '30s'")
 
@@ -204,5 +270,5 @@ def unavailable(error: BaseException) -> StoreUnavailable:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says in its first line, or its name if it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """What an error says in its first line, cleaned, for it may quote a value; or its name if it says nothing."""
+    return clean(next(iter(str(error).strip().split("\n")), "") or type(error).__name__)

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from relay.delivery import Delivery, Outcome, Receipt, State
 from relay.facts import SCOPE
+from relay.store.database import exact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +99,7 @@ async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming]) 
         first.setdefault(item.receipt.delivery_id, item)
     ordered = [first[key] for key in sorted(first)]  # one order for all, so that no two batches deadlock
     receipts = [item.receipt for item in ordered]
-    cursor = await connection.execute(
+    cursor = await exact(connection).execute(
         _STORE,
         {
             "owner": owner,
@@ -117,7 +118,7 @@ async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming]) 
     known: dict[str, State] = {}
     if len(stored) < len(ordered):
         missing = [r.delivery_id for r in receipts if r.delivery_id not in stored]
-        cursor = await connection.execute(_STATES, (missing,))
+        cursor = await exact(connection).execute(_STATES, (missing,))
         known = {row[0]: State(row[1]) for row in await cursor.fetchall()}
     results: list[Claimed | Duplicate | Ignored] = []
     for item in batch:
@@ -276,18 +277,18 @@ async def claim_abandoned(
     that `owner` itself holds in the database for `orphan_s` seconds without knowing of them (`held` are the rows
     it knows of): the commit that gave them to it was one whose end it did not see.
     """
-    cursor = await connection.execute(
+    cursor = await exact(connection).execute(
         _CLAIM_ABANDONED, {"owner": owner, "held": list(held), "settled": settled, "most": most, "orphan_s": orphan_s}
     )
     return await read_claimed(connection, await cursor.fetchall())
 
 
 async def read_claimed(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[Claimed]:
-    """Rows that a claiming statement returned, as claims; a replay's come with what its plan says."""
+    """Rows that a claiming statement returned (exact ones), as claims; a replay's come with what its plan says."""
     plans: dict[int, tuple[str, bytes | None]] = {}
     plan_ids = {row[9] for row in rows if row[9] is not None}
     if plan_ids:
-        cursor = await connection.execute(_PLANS, (list(plan_ids),))
+        cursor = await exact(connection).execute(_PLANS, (list(plan_ids),))
         plans = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
     claims = []
     for row_id, claim, delivery_id, run, headers, body, event, conversation_id, test, plan_id in rows:

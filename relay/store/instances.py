@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from relay.store.database import as_object
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -152,7 +154,7 @@ _COUNTERS = """
 async def siblings_counters(connection: Connection, instance: Instance) -> dict[int, dict[str, Any]]:
     """What the other workers of this relay last counted, by slot."""
     cursor = await connection.execute(_COUNTERS, {"name": instance.name, "boot": instance.boot, "id": instance.id})
-    return {row[0]: row[1] for row in await cursor.fetchall()}
+    return {row[0]: as_object(row[1]) for row in await cursor.fetchall()}
 
 
 _TAKE_DUTY = """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from relay.errors import SchemaError
-from relay.store.database import connection_parameters, unavailable
+from relay.store.database import connect, first_line, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,9 +68,7 @@ async def migrate(
         SchemaError: the server is too old, its encoding is not UTF-8, or a step does not apply.
     """
     try:
-        connection = await psycopg.AsyncConnection.connect(
-            autocommit=True, **connection_parameters(dsn, "hotdash-relay migrate")
-        )
+        connection = await connect(dsn, "hotdash-relay migrate")
     except psycopg.OperationalError as error:
         raise unavailable(error) from error
     async with connection:
@@ -83,7 +81,7 @@ async def migrate(
         except psycopg.OperationalError as error:
             raise unavailable(error) from error
         except psycopg.Error as error:
-            raise SchemaError(f"The database cannot be migrated: {error}") from error
+            raise SchemaError(f"The database cannot be migrated: {first_line(error)}") from error
     return applied
 
 

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from relay.store.database import exact
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -39,7 +41,7 @@ async def turn(connection: Connection, key: str) -> AsyncIterator[bool]:
 
 async def find(connection: Connection, key: str) -> Note | None:
     """The note of `key`, if there is one."""
-    cursor = await connection.execute("SELECT draft, note_id FROM relay.notes WHERE key = %s", (key,))
+    cursor = await exact(connection).execute("SELECT draft, note_id FROM relay.notes WHERE key = %s", (key,))
     row = await cursor.fetchone()
     return None if row is None else Note(*row)
 

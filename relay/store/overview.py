@@ -11,6 +11,7 @@ from relay.delivery import FactType
 from relay.figures import Figures, Spell, failing_since_s, figures
 from relay.store import alerts, facts, instances
 from relay.store.database import one_moment
+from relay.store.practice import IS_DEMO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,8 @@ _NOW = f"""
            (SELECT extract(epoch FROM now() - max({instances.HEARD_AT}))::float8 FROM relay.instances),
            (SELECT recorded_at FROM dashboard_facts
              WHERE fact_type = 'support.webhook.dead_letter' AND coalesce(metadata::jsonb ->> 'test', '') <> 'true'
-             ORDER BY recorded_at DESC LIMIT 1)
+             ORDER BY recorded_at DESC LIMIT 1),
+           {IS_DEMO}
 """  # noqa: S608 - constants
 _AGENT_FAILING = """
     SELECT extract(epoch FROM now() - min(at) FILTER (WHERE at > coalesce(well_at, '-infinity')))::float8,
@@ -103,7 +105,7 @@ _SPELLS = f"""
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Everything at one moment. `last_*` are figures of that window; ages in seconds.
+    """Everything at one moment, invented if `demo`. `last_*` are figures of that window; ages in seconds.
 
     `minutes` are `(minute, delivered, failed)` of each minute in which something was, oldest first. `spells` are
     the latest failures by status, `last_failure_at` is when the last webhook was dead-lettered, `last_success_at` when
@@ -113,6 +115,7 @@ class Overview:
     """
 
     at: datetime
+    demo: bool
     verdicts: list[Verdict]
     last_10min: Figures
     last_15min: Figures
@@ -169,7 +172,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     cursor = await connection.execute(_NOW.encode())
     row = await cursor.fetchone()
     assert row is not None
-    now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at = row
+    now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at, demo = row
     windows = [figures(tallies) for tallies in await facts.tallies(connection, _WINDOWS)]
     minutes = await facts.per_minute(connection, max(minutes_of, _SUSTAINED))
     cursor = await connection.execute(_AGENT_FAILING)
@@ -194,6 +197,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     )
     return Overview(
         at=now,
+        demo=demo,
         verdicts=sustain(evaluate(measures), await alerts.standing(connection), now),
         last_10min=last_10min,
         last_15min=last_15min,

@@ -1,13 +1,94 @@
-"""A history for practice: what a quiet day leaves behind, planted in a database that is used for nothing else."""
+"""Invented data: the mark of a database that holds them, a history for drills, and what an earlier demo left.
+
+A demo's database carries its mark as the comment of the schema `relay`, so that it is known by whatever way it is
+reached, and needs no rights to be read.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import timedelta
 
     from relay.store.database import Connection
+
+_MARK = "hotdash-relay demo: the data of this database are invented"
+IS_DEMO = f"coalesce(obj_description(to_regnamespace('relay')::oid, 'pg_namespace') = '{_MARK}', false)"
+"""SQL: true in a demo's database."""
+
+
+async def mark_as_demo(connection: Connection) -> None:
+    """Mark the database as one whose data are invented."""
+    await connection.execute(f"COMMENT ON SCHEMA relay IS '{_MARK}'".encode())
+
+
+async def is_demo(connection: Connection) -> bool:
+    """True if the database's data are invented."""
+    cursor = await connection.execute(f"SELECT {IS_DEMO}".encode())
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+# What the demo's traffic replaces in a documented payload is taken out of both before they are compared.
+_LEFT = """
+    FROM relay.deliveries d JOIN jsonb_array_elements(%(documented)s::jsonb) AS t(payload)
+         ON d.event = t.payload ->> 'event'
+   CROSS JOIN LATERAL (SELECT relay.payload(d.body) AS payload) AS p
+   WHERE d.conversation_id = ANY(%(conversations)s) AND d.state IN ('dead', 'received', 'forwarding') AND NOT d.test
+     AND (p.payload #- '{conversation,id}' #- '{sender,name}') - '{id,content}'::text[]
+         = (t.payload #- '{conversation,id}' #- '{sender,name}') - '{id,content}'::text[]
+     AND (t.payload ->> 'content' IS NULL
+          OR (p.payload ->> 'content' = ANY(%(texts)s) AND p.payload #>> '{sender,name}' = ANY(%(names)s)))
+"""
+_COUNT_LEFT = f"SELECT count(*) {_LEFT}"
+_DISCARD_LEFT = f"""
+    WITH found AS (
+        SELECT d.id, d.state {_LEFT} FOR UPDATE OF d
+    ), gone AS (
+        UPDATE relay.deliveries d
+           SET state = 'discarded', owner = NULL, finished_at = coalesce(d.finished_at, now())
+          FROM found WHERE d.id = found.id AND d.state = found.state
+        RETURNING d.id
+    ), audit AS (
+        INSERT INTO relay.operator_actions (operator, action, deliveries, reason, applied_at, result)
+        SELECT 'relay', 'discard', array_agg(id), 'invented by the demo of an earlier version', now(),
+               jsonb_build_object('discarded', count(*), 'asked', count(*))
+          FROM gone HAVING count(*) > 0
+    )
+    SELECT count(*) FROM gone
+"""  # noqa: S608 - constants
+
+
+async def discard_left_by_demo(
+    connection: Connection,
+    *,
+    documented: Sequence[dict[str, Any]],
+    conversations: Sequence[int],
+    customers: Sequence[tuple[str, str]],
+) -> int:
+    """Discard what the demo of an earlier version left beside real deliveries; returns how many that were.
+
+    The demo used to write into the ordinary database. Its deliveries are exactly `documented` payloads with the
+    id of one of `conversations` and, in messages, the name and text of one of `customers`.
+    """
+    given = {
+        "documented": json.dumps(list(documented)),
+        "conversations": [str(number) for number in conversations],
+        "names": [name for name, _ in customers],
+        "texts": [text for _, text in customers],
+    }
+    count = 0
+    for statement in (_COUNT_LEFT, _DISCARD_LEFT):  # most databases hold none: then nothing is locked
+        cursor = await connection.execute(statement.encode(), given)
+        row = await cursor.fetchone()
+        count = int(row[0]) if row else 0
+        if not count:
+            break
+    return count
+
 
 _HISTORY = """
     WITH planted AS (

@@ -13,13 +13,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from relay.filters import Condition
+from relay.store.database import exact, one_moment
 from relay.store.deliveries import Claimed, read_claimed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from relay.filters import Condition
     from relay.store.database import Connection
 
 CHANNEL = "relay_replay"
@@ -150,9 +151,16 @@ _BY_ID = """
 
 
 async def states_of(connection: Connection, delivery_ids: Sequence[str]) -> dict[str, str]:
-    """The state of each of `delivery_ids` that is known."""
-    cursor = await connection.execute(_BY_ID, {"ids": list(delivery_ids)})
+    """The state of each of `delivery_ids` that is known, by the exact id."""
+    cursor = await exact(connection).execute(_BY_ID, {"ids": list(delivery_ids)})
     return {row[0]: row[1] for row in await cursor.fetchall()}
+
+
+async def named(connection: Connection, delivery_ids: Sequence[str]) -> tuple[list[DeadLetter], dict[str, str]]:
+    """The dead letters among `delivery_ids`, and the state of each that is known, both at one moment."""
+    condition = Condition("d.delivery_id = ANY(%(ids)s)", {"ids": list(delivery_ids)})
+    async with one_moment(connection):
+        return await matching(connection, condition), await states_of(connection, delivery_ids)
 
 
 _ASK = """
@@ -326,7 +334,7 @@ async def claim_next(connection: Connection, plan_id: int, owner: UUID, most: in
 
     Neither any claimed nor any skipped means that nothing is left to send.
     """
-    cursor = await connection.execute(_NEXT, {"plan": plan_id, "owner": owner, "most": most})
+    cursor = await exact(connection).execute(_NEXT, {"plan": plan_id, "owner": owner, "most": most})
     rows = await cursor.fetchall()
     skipped = int(rows[0][0]) if rows else 0
     return await read_claimed(connection, [row[1:] for row in rows if row[1] is not None]), skipped

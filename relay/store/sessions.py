@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from relay.errors import RelayError, SchemaError, StoreUnavailable
-from relay.printable import printable
-from relay.store.database import SILENCE_S, connection_parameters, first_line, no_longer_than, unavailable
+from relay.errors import RelayError, SchemaError
+from relay.store.database import SILENCE_S, connect, first_line, no_longer_than, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +30,7 @@ async def open_session(
     Raises:
         psycopg.OperationalError: Postgres is away or refuses.
     """
-    parameters = connection_parameters(dsn, application)
-    connection: Connection = await psycopg.AsyncConnection.connect(autocommit=True, **parameters)
+    connection = await connect(dsn, application)
     try:
         with no_longer_than(SILENCE_S, connection):
             await connection.execute(f"SET timezone = 'UTC'; SET statement_timeout = {int(timeout_ms)}".encode())
@@ -58,5 +56,5 @@ def trouble(error: psycopg.Error | OSError) -> RelayError:
     if isinstance(error, _NO_TABLES):
         return SchemaError("The relay's tables are not there, or of another version: run `relay migrate`")
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return RelayError(f"This role of Postgres may not do that: {printable(first_line(error))}")
-    return StoreUnavailable(printable(str(unavailable(error))))
+        return RelayError(f"This role of Postgres may not do that: {first_line(error)}")
+    return unavailable(error)

@@ -180,3 +180,35 @@ async def test_a_model_that_hangs_is_given_up(start_agent: Start, model: Model) 
     agent = await start_agent(llm_base_url=model.url, llm_model="small", llm_timeout_ms=200)
     answer = await agent.post(message())
     assert (answer.status_code, answer.json()["error"]) == (502, "The language model does not answer (timeout)")
+
+
+# Tests
+
+
+@pytest.mark.parametrize("value", ["true", "True", "1", "yes", "false", "posts"])
+async def test_a_test_webhook_is_drafted_and_neither_posted_nor_remembered(
+    start_agent: Start, chatwoot: ChatwootStandIn, model: Model, rows: Rows, value: str
+) -> None:
+    agent = await start_agent(llm_base_url=model.url, llm_model="small")
+    answer = await agent.post(message(), **{"x-relay-test": value})
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "drafted", "posted": False, "test": True, "conversation_id": 7}
+    assert len(model.asked) == 1
+    assert chatwoot.conversations == {}
+    assert rows("SELECT count(*) FROM relay.notes") == [0]
+    assert (await agent.post(message())).json()["status"] == "draft_ready"
+    assert len(chatwoot.notes) == 1
+
+
+async def test_a_test_webhook_that_asks_for_it_is_posted(start_agent: Start, chatwoot: ChatwootStandIn) -> None:
+    answer = await (await start_agent()).post(message(), **{"x-relay-test": "post"})
+    (note,) = chatwoot.notes
+    assert answer.json() == {
+        "status": "draft_ready", "conversation_id": 7, "note_id": note["id"], "posted": True, "test": True,
+    }  # fmt: skip
+
+
+async def test_a_test_webhook_whose_draft_fails_fails(start_agent: Start, model: Model) -> None:
+    model.status = 500
+    agent = await start_agent(llm_base_url=model.url, llm_model="small")
+    assert (await agent.post(message(), **{"x-relay-test": "true"})).status_code == 502

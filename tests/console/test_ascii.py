@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from console import look
-from console.clean import HARMFUL
+from relay.text import HARMFUL
 from tests.console.conftest import OVERLOADED
 from tests.servers import ROOT
 

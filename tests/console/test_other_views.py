@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -202,7 +202,30 @@ async def test_the_log_is_searched_both_ways(incident: RunningRelay, console: Co
         await seen.press("n")
         await until(lambda: lines.cursor == last)
         await seen.press("n")
-        await seen.shows("No more below")
+        await seen.shows("match 1 of", "wrapped to the top, no match further down")
+        assert lines.cursor < last
+        await seen.press("N")
+        await seen.shows("wrapped to the bottom, no match further up")
+        assert lines.cursor == last
+
+
+async def test_a_search_from_an_older_line_wraps_around_to_a_match_below(
+    relay: RunningRelay, console: Console, rows: Rows
+) -> None:
+    rows(_LOGGED, {"lines": 300, "failures": 0})
+    async with console((80, 24)) as seen:
+        await seen.press("4")
+        await seen.shows("FOLLOWING", "line 300")
+        await seen.press("g")
+        await seen.shows("the log begins here")
+        await seen.press("slash")
+        await seen.type("LINE 29")
+        await seen.press("enter")
+        await seen.shows("match 11 of 11", "wrapped to the bottom, no match further up")
+        assert under_cursor(seen) == "line 299"
+        await seen.press("n")
+        await seen.shows("match 1 of 11", "wrapped to the top, no match further down")
+        assert under_cursor(seen) == "line 29"
 
 
 async def test_the_log_shows_the_lines_that_match_alone(incident: RunningRelay, console: Console) -> None:
@@ -302,13 +325,13 @@ async def test_the_log_says_that_it_catches_up(relay: RunningRelay, console: Con
         await relay.post(webhook(1))
         await seen.shows("FOLLOWING", "Webhook forwarded successfully")
         view, said = seen.app.view, []
-        paint = view._paint_state
+        update = view._update
 
-        def recorded() -> None:
-            paint()
+        def recorded(log: Any) -> None:
+            update(log)
             said.append(view.query_one("#filter-line").content.plain.split("  ")[0])
 
-        view._paint_state = recorded  # it may be over before a test comes to look at the screen
+        view._update = recorded  # it may be over before a test comes to look at the screen
         await seen.press("1")
         rows(_LOGGED, {"failures": 0, "lines": 20_000})
         await seen.press("4")
@@ -335,7 +358,7 @@ def unreadable(rows: Rows) -> Iterator[None]:
 
 
 def under_cursor(seen: Watched) -> str:
-    return seen.app.screen._entry.message
+    return seen.app.screen._log.current.message
 
 
 async def test_the_log_looks_further_back_for_a_failure_than_it_has_read(
@@ -347,12 +370,12 @@ async def test_the_log_looks_further_back_for_a_failure_than_it_has_read(
         await seen.shows("FOLLOWING", "the newest 1,000 lines")
         with unreadable(rows):
             await seen.press("left_square_bracket")
-            await seen.shows("looking further back …")
+            await seen.shows("reading older lines …")
         await until(lambda: under_cursor(seen) == "line 3")
         await seen.press("left_square_bracket", "left_square_bracket")
         assert under_cursor(seen) == "line 1"
         await seen.press("left_square_bracket")
-        await seen.shows("No more above; the log begins here")
+        await seen.shows("No more failures above; the log begins here")
         assert not seen.app._notifications
 
 
@@ -369,9 +392,9 @@ async def test_the_log_looks_further_back_for_what_is_searched_for_and_says_wher
         await seen.press("slash")
         seen.app.screen.query_one("#filter").value = "nowhere"
         await seen.press("enter")
-        await seen.shows("finding nowhere", "No more above; the log begins here", "5,000 lines")
+        await seen.shows("finding nowhere", "no match in all 5,000 lines")
         await seen.press("N", "N", "n")
-        await seen.shows("No more below")
+        assert "no match in all 5,000 lines" in seen.text
         assert not seen.app._notifications
 
 
@@ -381,7 +404,7 @@ async def test_a_search_ends_with_the_lines_that_are_held(relay: RunningRelay, c
         await seen.press("4")
         await seen.shows("the newest 1,000 lines")
         await seen.press("left_square_bracket")
-        await seen.shows("the newest 50,000 lines", "No more above; no more than 50,000 are held")
+        await seen.shows("the newest 50,000 lines", "No more failures above; no more than 50,000 lines are kept")
 
 
 async def test_a_level_fills_the_screen_from_older_lines_and_says_of_how_many(
@@ -405,9 +428,9 @@ async def test_esc_stops_looking_further_back(relay: RunningRelay, console: Cons
         await seen.shows("the newest 1,000 lines")
         with unreadable(rows):
             await seen.press("l", "l")
-            await seen.shows("looking further back …", "None of these lines is shown")
+            await seen.shows("reading older lines …", "None of these lines is shown")
             await seen.press("escape")
-            await seen.hides("looking further back …")
+            await seen.hides("reading older lines …")
         read_at = seen.app.snapshot.read_at
         await until(lambda: seen.app.snapshot.read_at > read_at + 1)
         assert "0 of the newest 1,000 lines" in seen.text

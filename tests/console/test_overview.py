@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from console.actions import VIEWS
+from relay.store.database import connect
+from relay.store.practice import mark_as_demo
 from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED, later, webhook
 from tests.servers import Behaviour, until
 from tests.store.plant import Plant
@@ -20,6 +22,22 @@ if TYPE_CHECKING:
     from tests.servers import AgentStandIn, Rows, RunningRelay
 
     Console = Callable[..., object]
+
+
+@pytest.mark.parametrize("size", [(60, 16), (80, 24), (120, 36)])
+async def test_a_demos_database_is_named_as_such_at_any_width(
+    incident: RunningRelay, console: Console, dsn: str, size: tuple[int, int]
+) -> None:
+    async with console(size) as seen:
+        shown = await seen.shows("LIVE")
+        assert "DEMO" not in shown
+        async with await connect(dsn, "tests") as connection:
+            await mark_as_demo(connection)
+        await seen.shows(" DEMO ")
+        assert seen.text.splitlines()[0].startswith(" DEMO ")
+        for key in "23456":
+            await seen.press(key)
+            await seen.shows(" DEMO ")
 
 
 async def test_the_first_sentence_is_the_cause(incident: RunningRelay, console: Console) -> None:

@@ -17,15 +17,16 @@ from hypothesis import strategies as st
 from textual.visual import Style
 
 from console import details, rows
-from console.clean import clean, clean_json, is_safe
 from console.curl import ansi_c_quoted
 from console.screens.editor import editable
 from console.tail import draw, entry_of
 from relay.delivery import State
 from relay.store.browse import Detail, Row
 from relay.store.log import LogLine
+from relay.text import clean, clean_json, is_safe
 from tests.console.screens import RawTerminal
 from tests.servers import AT_ONCE_S, ROOT
+from tests.store.hostile import harmful, plant_hostile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,8 +231,49 @@ def test_ten_thousand_hostile_payloads_pass_through_every_screen_of_a_real_termi
     finally:
         terminal.close()
     assert "␛[2J".encode() in terminal.output
+    assert_nothing_from_data(terminal)
+
+
+def assert_nothing_from_data(terminal: RawTerminal) -> None:
+    """No control of a terminal's came out of data: all that the console wrote is Textual's own and clean text."""
     left = _OWN.sub(b"", terminal.output).decode()
-    for character in left:
-        assert unicodedata.category(character) != "Cc" or character in "\r\n", repr(character)
-        assert unicodedata.bidirectional(character) not in _TURNING
+    assert harmful(left) <= {"\r", "\n"}
     assert b"\x1b]52;" not in terminal.output
+
+
+def test_what_others_write_into_any_table_passes_through_every_screen_of_a_real_terminal(
+    relay: RunningRelay, dsn: str, rows: Rows, tmp_path: Path
+) -> None:
+    row_id = plant_hostile(rows)
+    terminal = RawTerminal(tmp_path, dsn)
+    pages = {
+        "the overview, with the group and its status": (b"1", b"]52;c;UFdOR"),
+        "a replay of the group": (b"r", b"REPLAY"),
+        "the group as a filtered list": (b"\x1b\r", b"FILTERED"),
+        "its filter in the field": (b"/", b"u001b]52;c"),
+        "the dead letter": (b"\x1b\r", b"Attempts"),
+        "its second page": (b"\x04", b""),
+        "the log": (b"q4", b"new line"),
+        "health": (b"5", b"]52;c;UFdORUQ="),
+        "activity": (b"6", b"]52;c;UFdORUQ="),
+        "an audit's entry": (b"\r", b""),
+        "the diagnosis": (b"qD", b"PROBLEM"),
+        "the escalation": (b"qx", b"ESCALATION.md"),
+        "all of it": (b"\x04\x04\x04\x04", b""),
+        "the test webhook": (b"q1t", b"posts no note"),
+        "help": (b"\x1b?", b"Keys"),
+    }
+    try:
+        for name, (keys, wanted) in pages.items():
+            begun = len(terminal.output)
+            for key in keys.split(b"\x1b", 1) if keys.startswith(b"\x1b") else (keys,):
+                terminal.press(key or b"\x1b", rest_s=0.4)
+            if wanted:
+                terminal.read_until(wanted, since=begun)
+            terminal.rest(0.4)
+            assert terminal.is_running, name
+    finally:
+        terminal.close()
+    assert_nothing_from_data(terminal)
+    assert b"@click=app.quit" in terminal.output
+    assert rows("SELECT state FROM relay.deliveries WHERE id = %s", (row_id,)) == ["dead"]

@@ -88,7 +88,7 @@ def demo(surroundings: dict[str, str]) -> Iterator[Demo]:
             process.kill()
             process.wait()
     left_over = processes_of(data)
-    server = EmbeddedPostgres(data)
+    server = EmbeddedPostgres(data / "demo")
     yield Demo(status, output.read_text(encoding="utf-8"), url, curled, Rows(server.dsn), left_over)
     server.close()
 

@@ -1,0 +1,158 @@
+"""Untrusted text → safe text: the one place where text from outside is made fit for a terminal, a log or a file.
+
+`clean` is for showing: control characters become visible pictures (`␛`), invisible and bidirectional ones their
+names (`<U+202E>`), and what is too long is cut, with the amount that is missing. `escaped` is for log lines and
+error messages: the same characters become `\\uXXXX`. Neither handles markup: a widget that gets the result must not
+parse it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from typing import Any
+
+SHOWN_CHARS = 500
+"""How much of one value is shown unless the caller asks for more or less."""
+
+_DEEPEST = 20
+_SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_MORE = "… {} more"
+HARMFUL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\ue000-\uf8ff"
+    "\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
+)
+"""Every character that is not shown as it is. U+200D is among them: terminals disagree on how wide is what it joins."""
+
+
+def _picture(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "\u2421"
+    return f"<U+{code:04X}>"
+
+
+def clean(text: str, *, limit: int | None = SHOWN_CHARS, newlines: bool = False) -> str:
+    """The first `limit` characters of `text` (None: all of it), made safe to show.
+
+    With `newlines` line ends stay and tabs become spaces. Takes time for what is shown, not for what is cut off.
+    """
+    head = text[:limit]
+    if head.isascii() and head.isprintable():
+        shown = head  # nearly all text there is
+    elif newlines:
+        head = head.replace("\r\n", "\n").replace("\t", "    ")
+        shown = "\n".join(HARMFUL.sub(_picture, line) for line in head.split("\n"))
+    else:
+        shown = HARMFUL.sub(_picture, head)
+    missing = 0 if limit is None else len(text) - limit
+    return shown + _MORE.format(_size(missing)) if missing > 0 else shown
+
+
+def clean_value(value: Any, *, limit: int | None = SHOWN_CHARS, _depth: int = 0) -> Any:
+    """`value` with every text in it cleaned: of lists and tuples the items, of dicts the keys as well.
+
+    Other values are returned as they are. Lists and dicts that nest more than 20 deep become `…`.
+    """
+    if isinstance(value, str):
+        return clean(value, limit=limit)
+    if not isinstance(value, (list, tuple, dict)):
+        return value
+    if _depth >= _DEEPEST:
+        return "…"
+    if isinstance(value, dict):
+        return {
+            clean_value(key, limit=limit): clean_value(item, limit=limit, _depth=_depth + 1)
+            for key, item in value.items()
+        }
+    items = [clean_value(item, limit=limit, _depth=_depth + 1) for item in value]
+    return tuple(items) if isinstance(value, tuple) else items
+
+
+def escaped(text: str) -> str:
+    r"""`text` in one line: line ends and tabs as `\n`, `\r`, `\t`, every other harmful character as `\uXXXX`."""
+    return HARMFUL.sub(_escape, text)
+
+
+def unicode_escaped(text: str) -> str:
+    r"""`text` with every harmful character as `\uXXXX`: two of them, a surrogate pair, beyond U+FFFF (as in JSON)."""
+    return HARMFUL.sub(_unicode_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return _SHORT_ESCAPES.get(match.group()) or _unicode_escape(match)
+
+
+def _unicode_escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if code > 0xFFFF:
+        high, low = divmod(code - 0x10000, 0x400)
+        return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
+    return f"\\u{code:04x}"
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    r"""`value` as JSON. What is readable stays readable; harmful characters in strings are `\uXXXX` escapes.
+
+    So the text is safe to print, and a JSON parser gets the exact values back. What is no JSON value becomes its
+    `str()`.
+    """
+    document = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    return "\n".join(escaped(line) for line in document.split("\n"))  # json.dumps writes line ends only between values
+
+
+def _size(characters: int) -> str:
+    if characters < 10_000:
+        return f"{characters:,} characters"
+    return f"{characters / 1e6:.1f} MB" if characters >= 1e6 else f"{characters // 1000} kB"
+
+
+def clean_json(body: bytes, *, limit: int) -> str:
+    """A payload as indented JSON, its first `limit` characters or so, made safe. What is no JSON is shown as it is."""
+    text = body[: limit * 4].decode("utf-8", "replace")
+    pretty = pretty_json(text[:limit]) if len(text) > limit else pretty_json(text)
+    shown = clean(pretty, limit=limit * 3, newlines=True)
+    missing = len(body) - len(text[:limit].encode())
+    return f"{shown}\n{_MORE.format(_size(missing))}" if missing > 0 else shown
+
+
+_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{},:]|[^\s"\[\]{},:]+', re.DOTALL)
+
+
+def pretty_json(text: str) -> str:
+    """JSON `text` indented by two, every name, number and string as it was written; also a cut-off beginning of it."""
+    parts: list[str] = []
+    depth = 0
+    pieces = _PIECE.findall(text)
+    for place, piece in enumerate(pieces):
+        following = pieces[place + 1] if place + 1 < len(pieces) else ""
+        if piece in "[{":
+            parts.append(piece)
+            if following and following in "]}":
+                continue
+            depth += 1
+            parts.append("\n" + "  " * min(depth, 40))
+        elif piece in "]}":
+            if place and pieces[place - 1] in "[{":
+                parts.append(piece)
+                continue
+            depth = max(0, depth - 1)
+            parts.append("\n" + "  " * min(depth, 40) + piece)
+        elif piece == ",":
+            parts.append(",\n" + "  " * min(depth, 40))
+        elif piece == ":":
+            parts.append(": ")
+        else:
+            parts.append(piece)
+    return "".join(parts)
+
+
+def is_safe(text: str) -> bool:
+    """True if `clean` would leave `text` as it is; line ends apart."""
+    return not HARMFUL.search(text.replace("\n", "")) and all(
+        unicodedata.category(c) not in {"Cc", "Cs"} or c == "\n" for c in text
+    )

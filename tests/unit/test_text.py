@@ -1,0 +1,85 @@
+"""`relay.text`: what leaves it steers no terminal, loses nothing, and says what it cut."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.errors import FilterError
+from relay.filters import parse
+from relay.text import clean, clean_value, escaped, json_text, unicode_escaped
+from tests.store.hostile import HOSTILE, harmful, texts_in
+
+TEXTS = st.text() | st.lists(st.sampled_from(HOSTILE), max_size=20).map("".join)
+JSON = st.recursive(
+    TEXTS | st.integers() | st.none() | st.booleans(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+)
+
+
+@given(TEXTS)
+@settings(max_examples=500, deadline=None)
+def test_no_form_of_a_text_holds_what_could_harm(text: str) -> None:
+    for shown in (clean(text), escaped(text), unicode_escaped(text), json_text(text), json_text({text: text})):
+        assert harmful(shown) <= _HARMLESS
+    assert "\n" not in escaped(text)
+    assert harmful(clean(text, newlines=True), lines=True) <= _HARMLESS
+
+
+# Visible marks of scripts that Unicode counts among the format characters: they are part of words.
+_HARMLESS = set("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd") | {
+    chr(code) for code in (*range(0x13430, 0x13440), *range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B))
+}
+
+
+@given(JSON)
+@settings(max_examples=300, deadline=None)
+def test_json_is_readable_and_gives_the_exact_values_back(value: object) -> None:
+    for text in (json_text(value), json_text(value, indent=2)):
+        assert json.loads(text) == value
+        assert harmful(text, lines=True) <= _HARMLESS
+    assert json_text("Ünïcödé 漢字 🙂") == '"Ünïcödé 漢字 🙂"'
+
+
+@given(JSON)
+@settings(max_examples=300, deadline=None)
+def test_every_text_in_a_value_is_cleaned_and_nothing_else_changes(value: object) -> None:
+    shown = clean_value(value)
+    assert set().union(*map(harmful, texts_in(shown))) <= _HARMLESS
+    assert clean_value([1, 2.5, None, True, b"\x1b"]) == [1, 2.5, None, True, b"\x1b"]
+
+
+def test_what_nests_too_deeply_is_left_out() -> None:
+    value: object = "\x1b"
+    for _ in range(5_000):
+        value = [value]
+    assert str(clean_value(value)) == "[" * 20 + "'…'" + "]" * 20
+
+
+@pytest.mark.parametrize(
+    ("length", "said"), [(501, "1 characters"), (12_500, "12 kB"), (1_200_500, "1.2 MB"), (500, None)]
+)
+def test_what_is_cut_is_said(length: int, said: str | None) -> None:
+    assert clean("x" * length) == "x" * min(length, 500) + (f"… {said} more" if said else "")
+    assert clean("x" * length, limit=None) == "x" * length
+
+
+def test_escapes_are_those_of_json() -> None:
+    assert escaped("a\x1b\n\t\x9b\u202e\U000e0041\x7fz") == "a\\u001b\\n\\t\\u009b\\u202e\\udb40\\udc41\\u007fz"
+
+
+@given(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), min_size=1))
+@settings(max_examples=500, deadline=None)
+def test_a_filters_quotes_carry_any_text(text: str) -> None:
+    quoted = unicode_escaped(text.replace("\\", "\\\\").replace('"', '\\"'))
+    (term,) = parse(f'error:"{quoted}"')
+    assert term.value == text
+
+
+@pytest.mark.parametrize("text", ["\\u0000", "\\ud800", "\\udc00\\ud800"])
+def test_a_filters_quotes_refuse_what_is_no_text(text: str) -> None:
+    with pytest.raises(FilterError, match="NUL character or bytes"):
+        parse(f'error:"{text}"')
