@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from console.tail import Entry
+    from console.data.log_window import Entry
 
 CAPACITY = 50_000
 """Lines that are held; the oldest are dropped."""
