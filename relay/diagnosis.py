@@ -170,7 +170,7 @@ def _chatwoots_side(evidence: Evidence, checks: list[Check]) -> tuple[bool, list
         )
     else:
         url = without_credentials(here[0].url)
-        text = f"Chatwoot has a webhook to {url}; whether that address leads here cannot be told from here"
+        text = f"Chatwoot has a webhook to {url}; from here it is not known where that address leads"
         checks.append(Check(ok=None, text=text))
     fault = f"Chatwoot's webhook does not send {' and '.join(missing)}"
     checks.append(Check(not missing, fault if missing else f"it sends {', '.join(here[0].subscriptions)}"))

@@ -2,7 +2,7 @@
 
 Nothing outside the data directory is changed, but for a private directory below the system's temporary one where
 the data directory's name is too long for a socket. The programs are started without a shell: `pg_ctl` quotes no
-paths, and takes any process whose number stands in an old pid file for the server.
+paths, and mistakes any process whose number is in an old pid file for the server.
 """
 
 from __future__ import annotations

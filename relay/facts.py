@@ -22,7 +22,7 @@ SCOPE = "support"
 """The `scope` of every fact that the relay writes."""
 
 PAYLOAD_BYTES = 1024 * 1024
-"""A longer payload is not copied into a fact: a reference and an excerpt stand for it (DESIGN, 6)."""
+"""A fact holds a reference and an excerpt of a longer payload (DESIGN, 6)."""
 
 EXCERPT_BYTES = 2_048
 _NUMERIC_DIGITS = 131_072

@@ -108,7 +108,7 @@ _ESCAPES = re.compile(r"((?:\\u[0-9a-fA-F]{4})+)|\\(.)")
 
 
 def _unquoted(text: str) -> str:
-    r"""What stands between quotes: `\uXXXX` is that character (a surrogate pair is one), `\x` is `x`.
+    r"""The text between quotes: `\uXXXX` is that character (a surrogate pair is one), `\x` is `x`.
 
     Raises:
         FilterError: it names a NUL character, or half of a surrogate pair.

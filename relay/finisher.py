@@ -77,7 +77,7 @@ class Finisher:
         await self._lane.close()
 
     async def record(self, finish: Finish) -> bool:
-        """Commit an outcome, however long that takes. False if the claim no longer stands.
+        """Commit an outcome, however long that takes. False if another claim has replaced this one.
 
         What Postgres refuses or cancels is tried again by itself: at once without text from outside if a value was
         refused, and after `_MOST_TRIES` without payload and with its facts aside.

@@ -1,7 +1,7 @@
 """A test webhook: one of Chatwoot's documented payloads, signed as Chatwoot signs, posted to a running relay.
 
 It carries `X-Forwarded-From: chatwoot-test` (RUNBOOK, Manual Webhook Test), so that its facts are marked and
-count for no rate and no alert, and so that the Agent SDK is told that it is a test. Only a test webhook for a
+count for no rate and no alert, and so that the Agent SDK recognises a test. Only a test webhook for a
 conversation that is named asks the agent to post what it drafts.
 """
 
@@ -33,7 +33,7 @@ _BEYOND_DEADLINE_S = 30
 def what_the_agent_does(event: str, conversation: int | None) -> str:
     """What becomes of a test webhook at the Agent SDK, in a sentence."""
     if conversation is None:
-        return "The agent is told that this is a test: it drafts a reply and posts no note in Chatwoot."
+        return "The agent receives this as a test: it drafts a reply and posts no note in Chatwoot."
     if event != EVENTS[0]:
         return (
             f"The agent may act in conversation {conversation}; the reference agent posts notes for {EVENTS[0]} only."

@@ -66,10 +66,10 @@ class AlertWatch:
             if trouble is None:
                 await alerts.sent(connection, notice)
             elif notice.tries + 1 >= _MOST_TRIES:
-                self._log.error("An alert could not be told to RELAY_ALERT_WEBHOOK_URL; given up", reason=trouble)
+                self._log.error("Alert notification failed, given up", reason=trouble)
                 await alerts.drop(connection, notice)
             else:
-                self._log.warning("An alert could not be told to RELAY_ALERT_WEBHOOK_URL yet", reason=trouble)
+                self._log.warning("Alert notification failed, will retry", reason=trouble)
                 pause_s = min(_FIRST_PAUSE_S * 2**notice.tries, _LONGEST_PAUSE_S)
                 await alerts.try_again(connection, notice, pause_s)
 

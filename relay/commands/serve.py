@@ -72,7 +72,7 @@ async def _prepare(place: Place, *, roles: bool) -> None:
         raise unavailable(error) from error
     if discarded:
         say(
-            f"relay: {discarded} unsent deliveries were left here by the demo of an earlier version. "
+            f"relay: {discarded} undelivered webhooks were left here by the demo of an earlier version. "
             "They are invented: they were discarded and reach no Agent SDK.",
             err=True,
         )

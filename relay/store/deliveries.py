@@ -1,7 +1,7 @@
 """Deliveries in Postgres: stored, claimed, finished, handed back. Every transition of state is one statement.
 
-A `claim` (a UUID made anew whenever a relay takes a delivery on) fences it: whoever lost his lease finds
-that his claim no longer stands, and can finish nothing.
+A `claim` (a UUID made anew whenever a relay takes a delivery) fences it: a relay that lost its lease finds
+that its claim was replaced, and can finish nothing.
 """
 
 from __future__ import annotations

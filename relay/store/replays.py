@@ -1,7 +1,7 @@
 """Replay plans in Postgres: asked for, claimed by a relay, worked on item by item, followed by whoever watches.
 
 Operators call functions of the schema, which check what they are given: one asks for a plan with its frozen
-deliveries, one pauses, resumes or stops it. Relays do the rest. A plan's item stands for one failed run of one
+deliveries, one pauses, resumes or stops it. Relays do the rest. A plan's item is one failed run of one
 delivery: once that delivery has been run again, by this plan or any other, the item is skipped, so that two plans
 that hold it send it once.
 """
@@ -72,7 +72,7 @@ class PlanRequest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan as it stands. What is `left` was not sent yet, or is on its way.
+    """The current state of a plan. What is `left` was not sent yet, or is on its way.
 
     `login` is the database login of the session that asked, None of a plan from before logins were recorded.
     """

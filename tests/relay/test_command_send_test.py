@@ -28,7 +28,7 @@ async def test_it_follows_the_webhook_to_its_delivery(
     delivery_id = rows.one("SELECT delivery_id FROM relay.deliveries")
     assert posting == f"posting message_created to {relay.url}/api/webhooks/chatwoot as {delivery_id}"
     assert database.endswith("@localhost (DATABASE_URL)")
-    assert told == "The agent is told that this is a test: it drafts a reply and posts no note in Chatwoot."
+    assert told == "The agent receives this as a test: it drafts a reply and posts no note in Chatwoot."
     assert answered.startswith("answered 200 after ")
     assert re.fullmatch(r"attempt 1: 503 in \d+ ms: Agent SDK answered 503", first)
     assert re.fullmatch(r"attempt 2 after a wait of \d+ ms: 200 in \d+ ms", second)

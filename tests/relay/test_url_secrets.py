@@ -107,7 +107,7 @@ async def test_no_command_log_artifact_page_or_table_shows_what_is_secret_in_a_u
             await run_all()
             probed = "SELECT count(*) FROM dashboard_facts WHERE fact_type = 'support.health'"
             await until(lambda: rows.one(probed) >= 3)
-            await until(lambda: "could not be told to RELAY_ALERT_WEBHOOK_URL" in log.read_text())
+            await until(lambda: "Alert notification failed" in log.read_text())
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
                 shown |= {path: (await client.get(path)).text for path in ("/health", "/metrics")}
         with program("-m", "relay", "agent", "serve", env=env, out=out):

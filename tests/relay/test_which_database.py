@@ -244,7 +244,7 @@ async def test_what_an_earlier_demo_left_beside_real_deliveries_is_discarded_and
     assert set(rows("SELECT id FROM relay.deliveries WHERE state = 'discarded'")) == invented
     assert rows.one("SELECT count(*) FROM relay.deliveries WHERE state = 'delivered'") == len(real)
     assert len(agent.seen) == len(real)
-    assert "60 unsent deliveries were left here by the demo of an earlier version" in output.read_text(encoding="utf-8")
+    assert "60 undelivered webhooks were left here by the demo of an" in output.read_text(encoding="utf-8")
     ((operator, deliveries, result),) = rows(
         "SELECT operator, deliveries, result FROM relay.operator_actions WHERE action = 'discard'"
     )
