@@ -67,7 +67,7 @@ async def ask_for_the_group(seen: Watched) -> None:
 
 
 async def _fail_for_three_reasons(dsn: str) -> None:
-    """Leave the dead letters of `incident` in the database."""
+    """Leaves the dead letters of `incident` in the database, cause by cause. The last `REFUSED` ones were refused."""
     agent = AgentStandIn()
     await agent.start()
     agent.behave(
@@ -76,8 +76,9 @@ async def _fail_for_three_reasons(dsn: str) -> None:
         Behaviour(status=422, conversations=frozenset(range(OVERLOADED + LIMITED + 1, ALL + 1))),
     )
     relay = await RunningRelay(relay_settings(agent), dsn).ready()
-    for first in range(1, ALL + 1, 10):
-        numbers = range(first, min(first + 10, ALL + 1))
+    tens = range(1, OVERLOADED + 1, 10)
+    for first, count in (*((first, 10) for first in tens), (OVERLOADED + 1, LIMITED), (ALL - REFUSED + 1, REFUSED)):
+        numbers = range(first, first + count)
         await asyncio.gather(*(relay.post(webhook(n), x_chatwoot_delivery=f"{n:08d}-delivery") for n in numbers))
     await relay.stop()
     await agent.stop()

@@ -231,17 +231,17 @@ async def test_a_search_from_an_older_line_wraps_around_to_a_match_below(
 async def test_the_log_shows_the_lines_that_match_alone(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
         await seen.press("4")
-        await seen.shows("FOLLOWING", "00000045")
+        await seen.shows("FOLLOWING", "00000047")
         await seen.press("slash")
-        await seen.type("00000045")
+        await seen.type("00000047")
         await seen.press("enter", "o")
-        await seen.shows("only lines with 00000045")
+        await seen.shows("only lines with 00000047")
         lines = [line for line in seen.text.splitlines() if re.match(r" ?\d\d:\d\d:\d\d\.", line)]
         assert lines
-        assert all("00000045" in line for line in lines)
+        assert all("00000047" in line for line in lines)
         await seen.press("escape")
         await seen.hides("only lines with")
-        assert any("00000045" not in line for line in seen.text.splitlines() if "webhook" in line)
+        assert any("00000047" not in line for line in seen.text.splitlines() if "webhook" in line)
 
 
 async def test_without_a_search_the_log_says_how_to_begin_one(incident: RunningRelay, console: Console) -> None:
