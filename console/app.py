@@ -23,8 +23,8 @@ from console.desk import Desk
 from console.poller import Poller
 from console.typeahead import TypeAhead
 from console.view import WIDE, View
-from relay.databases import name_of
 from relay.errors import RelayError
+from relay.store.databases import name_of
 from relay.text import clean
 
 if TYPE_CHECKING:

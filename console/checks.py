@@ -13,10 +13,10 @@ from textual.content import Content
 from console.actions import HEALTH
 from console.tail import draw
 from console.widgets.question import Kind, Prompt
+from relay.chatwoot.test_webhook import EVENTS, post_test, what_the_agent_does
 from relay.errors import RelayError
-from relay.probes import ARTIFACTS, check_health, write_artifact
+from relay.monitoring.probes import ARTIFACTS, check_health, write_artifact
 from relay.text import clean
-from relay.trial import EVENTS, post_test, what_the_agent_does
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from relay.signature import DELIVERY_HEADER
+from relay.chatwoot.signature import DELIVERY_HEADER
 
 if TYPE_CHECKING:
     from console.app import ConsoleApp

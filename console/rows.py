@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console import words
-from relay.delivery import State
-from relay.filters import SHORT_STATUSES, compile_filter
+from relay.domain.delivery import State
+from relay.domain.filters import SHORT_STATUSES, compile_filter
 from relay.store import browse
 from relay.text import clean
 

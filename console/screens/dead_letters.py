@@ -6,7 +6,7 @@ from console import rows as layout
 from console.actions import DEAD, bindings_of
 from console.screens.listing import RowsView
 from console.widgets.lines import LineList
-from relay.delivery import State
+from relay.domain.delivery import State
 
 
 class DeadLettersView(RowsView):

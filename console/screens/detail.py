@@ -15,7 +15,7 @@ from console.actions import DETAIL, bindings_of
 from console.curl import MOST_BYTES, copy_curl
 from console.scrolling import OnTop
 from console.view import titled
-from relay.delivery import State
+from relay.domain.delivery import State
 from relay.settings import without_credentials
 from relay.store import browse
 from relay.text import clean

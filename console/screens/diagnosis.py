@@ -8,12 +8,12 @@ from textual.content import Content
 
 from console.actions import DIAGNOSIS, bindings_of
 from console.screens.inquiry import InquiryView
-from relay.diagnosis import diagnose
-from relay.evidence import gather
+from relay.incident.diagnosis import diagnose
+from relay.incident.evidence import gather
 from relay.text import clean
 
 if TYPE_CHECKING:
-    from relay.diagnosis import Chapter, Diagnosis
+    from relay.incident.diagnosis import Chapter, Diagnosis
 
 _MARKS = {True: ("✓ ", "$text-success"), False: ("✗ ", "$text-error bold"), None: ("? ", "$text-muted")}
 

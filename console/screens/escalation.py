@@ -10,11 +10,11 @@ from textual.content import Content
 
 from console.actions import ESCALATION, bindings_of
 from console.screens.inquiry import InquiryView
-from relay.escalation import LEVELS, REPORT, append, entry, incident
+from relay.incident.escalation import LEVELS, REPORT, append, entry, incident
 from relay.text import clean
 
 if TYPE_CHECKING:
-    from relay.escalation import Incident
+    from relay.incident.escalation import Incident
 
 
 class EscalationView(InquiryView):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from console.cause import Cause
     from console.snapshot import Snapshot
-    from relay.figures import Figures
+    from relay.domain.stats import Figures
     from relay.store.browse import Group
 
 SORTS = ("rate", "count", "last")

@@ -12,22 +12,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import Source, connected, database, say
+from relay.commands.common import Source, database, say
 from relay.commands.status import lines
-from relay.databases import demo_directory
 from relay.demo.debrief import Observer, debrief
 from relay.demo.drills import AFTER_S, DRILLS, INCIDENT_S
 from relay.demo.play import play
 from relay.settings import as_environment, load_settings
-from relay.store import overview, practice
+from relay.store import demo_history as practice
+from relay.store import overview
+from relay.store.databases import demo_directory
 from relay.store.migrate import migrate
+from relay.store.sessions import connected
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from relay.databases import Place
     from relay.demo.drills import Drill
     from relay.settings import Settings
+    from relay.store.databases import Place
 
 
 @click.command("demo")

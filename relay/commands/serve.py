@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 import click
 import psycopg
 
+from relay.chatwoot.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
 from relay.commands.common import database, refuse_demo, say
 from relay.errors import SchemaError, StoreUnavailable
-from relay.logs import Format  # noqa: TC001 - beside LogOptions
-from relay.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
-from relay.serve import REFUSED, LogOptions, serve
+from relay.server.supervisor import REFUSED, LogOptions, serve
 from relay.settings import load_settings
-from relay.store import practice, preflight
+from relay.store import demo_history as practice
+from relay.store import preflight
 from relay.store.database import connect, unavailable
 from relay.store.migrate import migrate
+from relay.telemetry.log_sink import Format  # noqa: TC001 - beside LogOptions
 
 if TYPE_CHECKING:
-    from relay.databases import Place
+    from relay.store.databases import Place
 
 
 @click.command("serve")

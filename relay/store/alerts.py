@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from relay.alerts import Severity, Standing, Transition, Verdict
-from relay.delivery import FactType
-from relay.facts import alert_fact
+from relay.domain.alerts import Severity, Standing, Transition, Verdict
+from relay.domain.delivery import FactType
+from relay.domain.facts import alert_fact
 from relay.store import facts
 
 if TYPE_CHECKING:

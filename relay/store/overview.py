@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from relay.alerts import Measures, Severity, Verdict, evaluate, sustain
-from relay.delivery import FactType
-from relay.figures import Figures, Spell, failing_since_s, figures
+from relay.domain.alerts import Measures, Severity, Verdict, evaluate, sustain
+from relay.domain.delivery import FactType
+from relay.domain.stats import Figures, Spell, failing_since_s, figures
 from relay.store import alerts, aside, facts, instances
 from relay.store.database import one_moment
-from relay.store.practice import IS_DEMO
+from relay.store.demo_history import IS_DEMO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from relay.filters import Condition
+from relay.domain.filters import Condition
 from relay.store.database import exact, one_moment, refusals
 from relay.store.deliveries import Claimed, read_claimed
 

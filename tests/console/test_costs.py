@@ -11,7 +11,7 @@ from console import snapshot
 from console.loglines import LogReading
 from console.rows import RowsReading
 from console.screens.activity import ActivityReading
-from relay.delivery import State
+from relay.domain.delivery import State
 from relay.store.sessions import open_session
 
 if TYPE_CHECKING:

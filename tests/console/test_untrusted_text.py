@@ -21,7 +21,7 @@ from console import details, rows
 from console.curl import ansi_c_quoted
 from console.screens.editor import editable
 from console.tail import draw, entry_of
-from relay.delivery import State
+from relay.domain.delivery import State
 from relay.store.browse import Detail, Row
 from relay.store.log import LogLine
 from relay.text import clean, clean_json, is_safe

@@ -9,11 +9,11 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from relay.logs import LogSink
-from relay.metrics import Counters
-from relay.narration import Narration
-from relay.rejections import Rejections
-from relay.signature import sign
+from relay.chatwoot.signature import sign
+from relay.intake.rejections import Rejections
+from relay.telemetry.forwarding_log import Narration
+from relay.telemetry.log_sink import LogSink
+from relay.telemetry.metrics import Counters
 from tests.servers import Rows, RunningRelay, until
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import pytest_asyncio
 
-from relay.logs import RELAY_SCOPE, LogSink
+from relay.monitoring.alert_notifier import AlertWatch
 from relay.settings import AGENT_PATH
 from relay.store import overview
 from relay.store.database import Database
-from relay.watch import AlertWatch
+from relay.telemetry.log_sink import RELAY_SCOPE, LogSink
 from tests.servers import Behaviour, relay_settings, until
 
 if TYPE_CHECKING:

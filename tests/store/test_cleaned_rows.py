@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from relay.delivery import State
-from relay.filters import compile_filter
+from relay.domain.delivery import State
+from relay.domain.filters import compile_filter
 from relay.store import actions, alerts, browse, deliveries, facts, instances, notes, outages, overview, replays
 from relay.store.database import Database, connect
 from relay.store.instances import Instance

@@ -9,8 +9,9 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from relay import finisher, runtime
-from relay.facts import EXCERPT_BYTES, PAYLOAD_BYTES
+from relay.domain.facts import EXCERPT_BYTES, PAYLOAD_BYTES
+from relay.forwarding import finisher
+from relay.server import worker as runtime
 from tests.relay.traces import seen_of
 from tests.relay.wire import BluntAgent
 from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay, until

@@ -8,10 +8,10 @@ import logging
 
 import pytest
 
-from relay.delivery import State
-from relay.logs import FORWARDING_SCOPE, LogSink, capture_libraries
-from relay.narration import Narration
+from relay.domain.delivery import State
 from relay.store.deliveries import Duplicate
+from relay.telemetry.forwarding_log import Narration
+from relay.telemetry.log_sink import FORWARDING_SCOPE, LogSink, capture_libraries
 from tests.store.hostile import HOSTILE, harmful, texts_in
 
 ODD = ["\x9b", "\x7f", "\u2028", "\u202e", "\x00", "\ud800", "\U000e0041", "\u200b", "\r\n"]

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.delivery import Attempt, Delivery, Outcome, State
-from relay.logs import LogSink
-from relay.narration import Narration
+from relay.domain.delivery import Attempt, Delivery, Outcome, State
 from relay.store.deliveries import Duplicate
+from relay.telemetry.forwarding_log import Narration
+from relay.telemetry.log_sink import LogSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from relay.logs import Format
+    from relay.telemetry.log_sink import Format
 
 ENDPOINT = "https://hotdash-agent-service.fly.dev/webhooks/chatwoot"
 DELIVERY = Delivery(
