@@ -118,7 +118,7 @@ def badge(severity: Severity) -> str:
     return f"{GLYPHS[severity]}{severity.value}"
 
 
-def standing(verdict: Verdict, now: datetime) -> str:
+def alert_state(verdict: Verdict, now: datetime) -> str:
     """`FIRING 19m`; `ending` for an alert whose condition holds no more; `quiet`."""
     if not verdict.firing:
         return "quiet"

@@ -106,7 +106,7 @@ def _rules(state: Overview, width: int) -> list[Content]:
     for verdict in state.verdicts:
         rule = verdict.rule
         style = words.STYLES[rule.severity] if verdict.firing else "$text-muted"
-        mark = Content.styled(f"{words.standing(verdict, state.at):<13} ", style)
+        mark = Content.styled(f"{words.alert_state(verdict, state.at):<13} ", style)
         value = words.measured(rule, verdict.value)
         room = min(56, width - 34)
         lines.append(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relay.errors import ConfigurationError
-from relay.store import demo_history as practice
+from relay.store import demo_history
 from relay.store.databases import database
 from relay.text import clean, json_text
 
@@ -43,12 +43,12 @@ class Source:
 
 async def source_of(connection: Connection, place: Place) -> Source:
     """What the database at `place` is, as it says itself."""
-    return Source(place.name, await practice.is_demo(connection))
+    return Source(place.name, await demo_history.is_demo(connection))
 
 
 async def refuse_demo(connection: Connection, place: Place) -> None:
     """Raises `ConfigurationError` if the database's data are invented: they must never reach a real system."""
-    if await practice.is_demo(connection):
+    if await demo_history.is_demo(connection):
         raise ConfigurationError(
             f"{place.name} holds the invented data of `relay demo`, which must reach no real Agent SDK or Chatwoot; "
             "set DATABASE_URL, or RELAY_DATA_DIR to another directory"

@@ -13,8 +13,7 @@ from relay.commands.common import database, refuse_demo, say
 from relay.errors import SchemaError, StoreUnavailable
 from relay.server.supervisor import REFUSED, LogOptions, serve
 from relay.settings import load_settings
-from relay.store import demo_history as practice
-from relay.store import preflight
+from relay.store import demo_history, preflight
 from relay.store.database import connect, unavailable
 from relay.store.migrate import migrate
 from relay.telemetry.log_sink import Format  # noqa: TC001 - beside LogOptions
@@ -63,7 +62,7 @@ async def _prepare(place: Place, *, roles: bool) -> None:
     try:
         async with await connect(place.dsn, "hotdash-relay start") as connection:
             await refuse_demo(connection, place)
-            discarded = await practice.discard_left_by_demo(
+            discarded = await demo_history.discard_left_by_demo(
                 connection,
                 documented=[documented_payload(event) for event in DEMO_EVENTS],
                 conversations=DEMO_CONVERSATIONS,

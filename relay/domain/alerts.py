@@ -94,7 +94,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ActiveAlert:
     """An alert as it was recorded: since when it fires, and when its condition last held."""
 
     since: datetime
@@ -172,12 +172,12 @@ def evaluate(measures: Measures) -> list[Verdict]:
     return verdicts
 
 
-def sustain(verdicts: Sequence[Verdict], standing: Mapping[str, Standing], now: datetime) -> list[Verdict]:
+def sustain(verdicts: Sequence[Verdict], standing: Mapping[str, ActiveAlert], now: datetime) -> list[Verdict]:
     """`verdicts` in the light of the alerts that were recorded, by rule: since when, and what still lingers."""
     return [_sustained(verdict, standing.get(verdict.rule.name), now) for verdict in verdicts]
 
 
-def _sustained(verdict: Verdict, stands: Standing | None, now: datetime) -> Verdict:
+def _sustained(verdict: Verdict, stands: ActiveAlert | None, now: datetime) -> Verdict:
     if stands is None:
         return verdict
     lingers = (now - stands.held_at).total_seconds() < CLEAR_AFTER_S

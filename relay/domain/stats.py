@@ -45,7 +45,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Spell:
+class FailureStreak:
     """The latest failures of one final status, test webhooks left out, from `first` to `last`.
 
     No longer pause than the reader asked for lies within. `first` is None if they go back further than a day.

@@ -2,7 +2,7 @@
 
 Light outcomes share statements. Heavy ones, and those that Postgres cancelled or refused, go alone on connections of
 their own, so that they delay no other. Facts that `dashboard_facts` does not take wait in `relay.facts_aside`; while
-it is slow or locked, all facts go there at once and `restore` moves them over, so that no outcome waits for it.
+it is slow or locked, all facts go there at once and `run_once` moves them over, so that no outcome waits for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from relay.domain.facts import as_json_text, facts_of_run, without_payload
 from relay.errors import StatementRefused, StoreUnavailable
 from relay.store import aside, deliveries, instances
 from relay.store.batch import GroupCommit
-from relay.store.database import LANE_SILENCE_S, Lane, described, may_cancel, time_limit
+from relay.store.database import DEDICATED_SILENCE_S, DedicatedConnection, described, may_cancel, time_limit
 from relay.store.refusal import explain
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from relay.store.database import Connection, Database
     from relay.store.deliveries import FactsAside, Finish
 
-RESTORE_EVERY_S = 1.0
-"""How often `restore` is to be called. It works once a minute, and each time while facts are late."""
-
 _BATCH_BYTES = 1024 * 1024
 _HEAVY_BYTES = 128 * 1024
 _ALONE_LIMIT_MS = 3_000
@@ -51,13 +48,19 @@ _ROUND_PATIENCE_S = 60.0
 
 
 class Finisher:
-    """Commits outcomes. Run `run` as a task and `restore` as a service."""
+    """Commits outcomes. Run `run` as a task.
+
+    As a service it restores facts that wait aside: once a minute, and each round while they are late.
+    """
+
+    name = "facts aside"
+    interval_s = 1.0
 
     def __init__(self, database: Database, owner: UUID, log: FilteringBoundLogger) -> None:
         self._database = database
         self._owner = owner
         self._log = log
-        self._lane = Lane(database)
+        self._connection = DedicatedConnection(database)
         self._pace = Pace()
         self._group: GroupCommit[Finish, bool] = GroupCommit(
             self._commit, alone=self._commit_alone, size=weight, max_bytes=_BATCH_BYTES, heavy=_HEAVY_BYTES
@@ -74,7 +77,7 @@ class Finisher:
 
     async def close(self) -> None:
         """Give the connection back to the pool."""
-        await self._lane.close()
+        await self._connection.close()
 
     async def record(self, finish: Finish) -> bool:
         """Commit an outcome, however long that takes. False if another claim has replaced this one.
@@ -105,7 +108,7 @@ class Finisher:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, most_s)
 
-    async def restore(self) -> None:
+    async def run_once(self) -> None:
         """Move facts aside back into `dashboard_facts`: one relay each minute, and this one while facts are late.
 
         Raises:
@@ -132,7 +135,7 @@ class Finisher:
 
     async def _commit(self, batch: Sequence[Finish]) -> list[bool]:
         began, behind = time.monotonic(), self._behind
-        async with self._lane.connection() as connection, self._cancelled_when_late(connection):
+        async with self._connection.connection() as connection, self._cancelled_when_late(connection):
             recorded = await deliveries.finish(
                 connection,
                 batch,
@@ -146,7 +149,10 @@ class Finisher:
 
     async def _commit_alone(self, finish: Finish) -> bool:
         began, behind = time.monotonic(), self._behind
-        async with self._database.connection(LANE_SILENCE_S) as connection, time_limit(connection, _ALONE_LIMIT_MS):
+        async with (
+            self._database.connection(DEDICATED_SILENCE_S) as connection,
+            time_limit(connection, _ALONE_LIMIT_MS),
+        ):
             (recorded,) = await deliveries.finish(
                 connection,
                 [finish],

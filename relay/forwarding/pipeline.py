@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from relay.domain.delivery import Delivery, Outcome, Receipt
     from relay.forwarding.finisher import Finisher
     from relay.forwarding.forwarder import Forwarder
-    from relay.store.batch import GroupCommit
-    from relay.telemetry.forwarding_log import Narration
+    from relay.forwarding.lease import Lease
+    from relay.store.receipts import ReceiptStore
+    from relay.telemetry.forwarding_log import ForwardingLog
     from relay.telemetry.metrics import Counters
 
 STORE_PATIENCE_S = 3.5
@@ -36,43 +37,6 @@ STORE_PATIENCE_S = 3.5
 
 _RETRY_STORE_S = 0.1
 _BODIES_IN_FLIGHT = 256 * 1024 * 1024
-
-
-class Lease:
-    """Until when this relay may count its deliveries as its own, by its own monotonic clock.
-
-    The heartbeat renews it. It ends a little before the database's idea of it does, since the time is taken
-    before the heartbeat is sent; and a process that was stopped and goes on later finds it over.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._since = self._until = float("-inf")
-
-    @property
-    def is_held(self) -> bool:
-        """True until it is over."""
-        return time.monotonic() <= self._until
-
-    @property
-    def is_settled(self) -> bool:
-        """True once it has been held for its own length without a break.
-
-        After an outage of Postgres every relay's lease is over. Whoever is back first must not take over from
-        those that are as alive as he is: by now they have had the time to renew theirs.
-        """
-        return self.is_held and time.monotonic() - self._since >= self.seconds
-
-    def renewed(self, asked_at: float) -> None:
-        """The database has renewed it, asked at `asked_at` (`time.monotonic()`)."""
-        if asked_at > self._until:
-            self._since = asked_at
-        self._until = asked_at + self.seconds
-
-    def check(self) -> None:
-        """Raises LeaseLost once it is over."""
-        if not self.is_held:
-            raise LeaseLost("The lease ran out; another relay may have taken the delivery over")
 
 
 @dataclass(slots=True)
@@ -94,10 +58,10 @@ class Pipeline:
         self,
         *,
         forwarder: Forwarder,
-        receipts: GroupCommit[Incoming, Claimed | Duplicate | Ignored],
+        receipts: ReceiptStore,
         finisher: Finisher,
         lease: Lease,
-        narration: Narration,
+        forwarding_log: ForwardingLog,
         counters: Counters,
         endpoint: str,
         max_in_flight: int,
@@ -106,7 +70,7 @@ class Pipeline:
         self._receipts = receipts
         self._finisher = finisher
         self._lease = lease
-        self._narration = narration
+        self._forwarding_log = forwarding_log
         self._counters = counters
         self._endpoint = endpoint
         self._max_in_flight = max_in_flight
@@ -153,7 +117,7 @@ class Pipeline:
         self._start(self._receive(receipt, ticket), receipt.size)
         return ticket
 
-    def take_on(self, claimed: Claimed) -> asyncio.Task[Outcome | None]:
+    def resume(self, claimed: Claimed) -> asyncio.Task[Outcome | None]:
         """Carry a delivery that this relay has claimed in the store: one abandoned, or one to replay."""
         return self._start(self._carry(claimed), claimed.delivery.size)
 
@@ -176,7 +140,7 @@ class Pipeline:
             self._tasks.discard(task)
             self._bytes -= weight
             if not task.cancelled() and task.exception() is not None:
-                self._narration.failed(task.exception())
+                self._forwarding_log.failed(task.exception())
 
         task.add_done_callback(ended)
         return task
@@ -195,13 +159,13 @@ class Pipeline:
         ticket.stored.set_result(stored)
         if isinstance(stored, Duplicate):
             self._counters.duplicates += 1
-            self._narration.duplicate(receipt.delivery_id, stored)
+            self._forwarding_log.duplicate(receipt.delivery_id, stored)
             ticket.finished.set_result(None)
             return
         if isinstance(stored, Ignored):
             self._counters.ignored += 1
             self._note_own_id(receipt, stored.delivery_id)
-            self._narration.ignored(stored.delivery_id, receipt.event)
+            self._forwarding_log.ignored(stored.delivery_id, receipt.event)
             ticket.finished.set_result(None)
             return
         self._note_own_id(receipt, stored.delivery.delivery_id)
@@ -214,7 +178,7 @@ class Pipeline:
     def _note_own_id(self, receipt: Receipt, delivery_id: str) -> None:
         """Log that the store gave a webhook another delivery id than its sender."""
         if delivery_id != receipt.delivery_id:
-            self._narration.kept_apart(receipt.delivery_id, delivery_id)
+            self._forwarding_log.kept_apart(receipt.delivery_id, delivery_id)
 
     async def _store(self, receipt: Receipt) -> Claimed | Duplicate | Ignored:
         """Commit the receipt, trying again for as long as its sender can wait; a relay that starts may yet be ready.
@@ -233,12 +197,12 @@ class Pipeline:
                 return await self._receipts.submit(incoming, by=deadline)
             except StoreUnavailable as error:
                 if isinstance(error, StatementRefused):
-                    self._narration.not_stored(receipt.delivery_id, str(error))
+                    self._forwarding_log.not_stored(receipt.delivery_id, str(error))
                 if time.monotonic() + _RETRY_STORE_S > deadline:
                     raise
                 await asyncio.sleep(_RETRY_STORE_S)
             except psycopg.Error as error:
-                self._narration.not_stored(receipt.delivery_id, described(error))
+                self._forwarding_log.not_stored(receipt.delivery_id, described(error))
                 raise StoreUnavailable(f"Postgres refuses this webhook: {type(error).__name__}") from error
 
     async def _until_open(self) -> None:
@@ -261,7 +225,7 @@ class Pipeline:
         finally:
             self._held.discard(delivery.id)
         if not recorded:
-            self._narration.given_up(delivery)
+            self._forwarding_log.given_up(delivery)
             return None
         self._tell(delivery, outcome)
         return outcome
@@ -269,6 +233,6 @@ class Pipeline:
     def _tell(self, delivery: Delivery, outcome: Outcome) -> None:
         self._counters.finished(outcome)
         if outcome.success:
-            self._narration.delivered(delivery, outcome)
+            self._forwarding_log.delivered(delivery, outcome)
         else:
-            self._narration.dead_lettered(delivery, outcome)
+            self._forwarding_log.dead_lettered(delivery, outcome)

@@ -269,13 +269,13 @@ def _retries(evidence: Evidence) -> Chapter:
 
 def _began(status: str, evidence: Evidence) -> str:
     """Since when it has failed so, by what was recorded: what is open moves on as it is replayed."""
-    spell = next((one for one in evidence.spells if one.status == status and not one.replayed), None)
-    if spell is None:
+    streak = next((one for one in evidence.streaks if one.status == status and not one.replayed), None)
+    if streak is None:
         return ""
-    if spell.first is None:
+    if streak.first is None:
         return ", for more than a day"
-    day = "" if spell.first.date() == evidence.overview.at.date() else f"{spell.first:%b %d} "
-    return f", since {day}{spell.first:%H:%M:%S}Z"
+    day = "" if streak.first.date() == evidence.overview.at.date() else f"{streak.first:%b %d} "
+    return f", since {day}{streak.first:%H:%M:%S}Z"
 
 
 def _by_status(counts: dict[str, int]) -> str:
@@ -375,9 +375,9 @@ def _cause_is_gone(group: Group, evidence: Evidence) -> bool:
     """
     state = evidence.overview
     agent_ok = any(result.target == "agent" and result.ok for result in evidence.probes)
-    own = [spell for spell in evidence.spells if spell.status == group.final_status]
-    first = min((spell.first for spell in own if spell.first is not None), default=group.first)
-    last = max([group.last, *(spell.last for spell in own)])
+    own = [streak for streak in evidence.streaks if streak.status == group.final_status]
+    first = min((streak.first for streak in own if streak.first is not None), default=group.first)
+    last = max([group.last, *(streak.last for streak in own)])
     is_quiet = (state.at - last).total_seconds() > _CAUSE_GONE_AFTER_S
     is_over = state.gets_through_since(last) or state.agent_is_well_since(first, last)
     return agent_ok and retry_helps(group.final_status) and is_quiet and is_over

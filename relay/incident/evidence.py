@@ -24,7 +24,7 @@ from relay.store import browse, facts, overview
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from relay.domain.stats import Spell
+    from relay.domain.stats import FailureStreak
     from relay.monitoring.probes import ProbeResult
     from relay.settings import Settings
     from relay.store.browse import Group
@@ -58,13 +58,13 @@ class SelfTest:
 class Evidence:
     """What the checks look at. `refused` is of the last hour, `usual_per_hour` the last day's webhooks an hour.
 
-    `spells` hold every failure of the last hour at least. `webhooks` is None, with `webhooks_error` saying why, if
+    `streaks` hold every failure of the last hour at least. `webhooks` is None, with `webhooks_error` saying why, if
     Chatwoot could not be asked. `clock_ahead_s` is Chatwoot's clock against this machine's.
     """
 
     overview: Overview
     groups: Sequence[Group]
-    spells: Sequence[Spell]
+    streaks: Sequence[FailureStreak]
     refused: Sequence[Refused]
     probes: Sequence[ProbeResult]
     agent: Reach
@@ -89,7 +89,7 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
     if state.alive and state.alive[0].agent != settings.agent_endpoint_shown:  # what counts is where the relay sends
         settings = settings.model_copy(update={"agent_sdk_url": state.alive[0].agent.removesuffix(AGENT_PATH)})
     groups = await browse.groups(connection)
-    spells = await overview.spells(connection, pause=timedelta(hours=1))
+    streaks = await overview.streaks(connection, pause=timedelta(hours=1))
     refused = await facts.refused(connection)
     probes, agent, own, (webhooks, error, ahead_s), tests = await asyncio.gather(
         run_probes([agent_probe(settings), *chatwoot_probes(settings)]),
@@ -102,7 +102,7 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
     return Evidence(
         overview=state,
         groups=groups,
-        spells=spells,
+        streaks=streaks,
         refused=refused,
         probes=probes,
         agent=agent,

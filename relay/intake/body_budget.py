@@ -21,7 +21,7 @@ ROOM_BYTES = 256 * 1024 * 1024
 """As large as the largest body that can be allowed."""
 
 
-class Arrivals:
+class BodyBudget:
     """Counts the bytes of large bodies while they come in."""
 
     def __init__(self, room_bytes: int = ROOM_BYTES) -> None:

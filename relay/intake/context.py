@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from relay.forwarding.pipeline import Pipeline
-    from relay.intake.body_budget import Arrivals
+    from relay.intake.body_budget import BodyBudget
     from relay.intake.rejections import Rejections
     from relay.settings import Settings
     from relay.store.database import Database
@@ -24,5 +24,5 @@ class IntakeContext:
     database: Database
     pipeline: Pipeline
     rejections: Rejections
-    body_budget: Arrivals
+    body_budget: BodyBudget
     counters: Counters

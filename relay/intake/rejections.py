@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 
 from relay.domain.delivery import FactType
 from relay.domain.facts import Fact
+from relay.errors import StoreUnavailable
+from relay.store import facts as stored_facts
 
 if TYPE_CHECKING:
-    from relay.telemetry.forwarding_log import Narration
+    from relay.store.database import Database
+    from relay.telemetry.forwarding_log import ForwardingLog
     from relay.telemetry.metrics import Counters
 
 ONE_BY_ONE = 20
@@ -24,9 +27,9 @@ ONE_BY_ONE = 20
 class Rejections:
     """Gathers refusals until `take` turns them into facts."""
 
-    def __init__(self, counters: Counters, narration: Narration) -> None:
+    def __init__(self, counters: Counters, forwarding_log: ForwardingLog) -> None:
         self._counters = counters
-        self._narration = narration
+        self._forwarding_log = forwarding_log
         self._pending: Counter[tuple[str, int]] = Counter()
 
     def add(self, reason: str, status: int) -> None:
@@ -41,7 +44,7 @@ class Rejections:
         for (reason, status), count in pending.items():
             shares = [1] * count if count <= ONE_BY_ONE else [count]
             for share in shares:
-                self._narration.rejected(reason, status, share)
+                self._forwarding_log.rejected(reason, status, share)
                 facts.append(_fact(reason, status, share))
         return facts
 
@@ -49,6 +52,33 @@ class Rejections:
         """Return facts that could not be recorded; they are told again when they are."""
         for fact in facts:
             self._pending[fact.value["reason"], fact.value["status"]] += fact.value["count"]
+
+
+class RejectionRecorder:
+    """The service that records rejections as facts."""
+
+    name = "rejections"
+    interval_s = 0.5
+
+    def __init__(self, database: Database, rejections: Rejections) -> None:
+        self._database = database
+        self._rejections = rejections
+
+    async def run_once(self) -> None:
+        """Record what was rejected since the last round. What cannot be recorded is kept for the next.
+
+        Raises:
+            StoreUnavailable: Postgres is away.
+        """
+        facts = self._rejections.take()
+        if not facts:
+            return
+        try:
+            async with self._database.connection() as connection:
+                await stored_facts.record(connection, facts)
+        except StoreUnavailable:
+            self._rejections.put_back(facts)
+            raise
 
 
 def _fact(reason: str, status: int, count: int) -> Fact:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from relay.store.alerts import Notice
     from relay.store.database import Database
 
-WATCH_EVERY_S = 5.0
 _DUTY_S = 15.0
 _POST_TIMEOUT_S = 10
 _FIRST_PAUSE_S = 5.0
@@ -31,8 +30,11 @@ _LONGEST_PAUSE_S = 300.0
 _MOST_TRIES = 16  # the last about an hour after the first
 
 
-class AlertWatch:
+class AlertNotifier:
     """Evaluates, records and tells, whenever it is this relay's turn."""
+
+    name = "alerts"
+    interval_s = 5.0
 
     def __init__(self, settings: Settings, database: Database, owner: UUID, log: FilteringBoundLogger) -> None:
         self._database = database
@@ -41,7 +43,7 @@ class AlertWatch:
         self._url = settings.relay_alert_webhook_url
         self._told = settings.alert_severities if self._url is not None else frozenset()
 
-    async def look(self) -> None:
+    async def run_once(self) -> None:
         """One round.
 
         Raises:

@@ -27,7 +27,7 @@ STOP_AFTER = 3
 GOOD_PROBES = 2
 """So many probes in a row must be good before the agent counts as well: what is still dying is then dead."""
 
-LOOK_EVERY_S = 5.0
+INTERVAL_S = 5.0
 _DUTY_S = 15.0
 _OUTAGES = UUID("6b1f3a0e-3f0c-4f3e-9a57-2d3c0f0d9b1e")
 _RETRIED = ",".join(["5xx", *(str(code) for code in sorted(RETRIED_4XX)), *Failure])
@@ -41,13 +41,16 @@ def filter_of(outage: Outage) -> str:
 class AutoReplay:
     """Looks for an outage that is over, whenever it is this relay's turn."""
 
-    def __init__(self, database: Database, owner: UUID, log: FilteringBoundLogger) -> None:
+    name = "auto-replay"
+
+    def __init__(self, database: Database, owner: UUID, log: FilteringBoundLogger, *, interval_s: float) -> None:
+        self.interval_s = interval_s
         self._database = database
         self._owner = owner
         self._log = log
         self._seen: UUID | None = None
 
-    async def look(self) -> None:
+    async def run_once(self) -> None:
         """One round.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What operators ask for: replay plans, worked on at their rate and within their rules, and discards.
+"""Replay plans, worked on at their rate and within their rules.
 
 A plan's deliveries go through the same pipeline as live ones. This module decides only when the next may go:
 the canary first and alone, then no faster than the plan's rate, never more at once than live traffic can
@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from relay.errors import StoreUnavailable
-from relay.store import deliveries, replays
+from relay.store import replays
 from relay.store.actions import signed
 from relay.store.database import described
 from relay.store.replays import Control, PlanState
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from relay.forwarding.pipeline import Pipeline
     from relay.store.database import Database
     from relay.store.replays import Plan
-    from relay.telemetry.forwarding_log import Narration
+    from relay.telemetry.forwarding_log import ForwardingLog
 
 AT_ONCE = 32
 """Deliveries of one plan on their way at the same time, at most."""
@@ -37,27 +37,21 @@ _CLOSE_S = 2
 _NAME_CHARS = 60
 
 
-class Replayer:
+class ReplayRunner:
     """Works on the plans of operators, several at a time, as the relay `owner`."""
 
-    def __init__(self, database: Database, pipeline: Pipeline, owner: UUID, narration: Narration) -> None:
+    name = "replays"
+    interval_s = 0.25
+
+    def __init__(self, database: Database, pipeline: Pipeline, owner: UUID, forwarding_log: ForwardingLog) -> None:
         self._database = database
         self._pipeline = pipeline
         self._owner = owner
-        self._narration = narration
+        self._forwarding_log = forwarding_log
         self._working: dict[int, asyncio.Task[None]] = {}
         self._given_up: set[int] = set()
 
-    async def discard(self) -> None:
-        """Carry out the discards that operators asked for.
-
-        Raises:
-            StoreUnavailable: Postgres is away.
-        """
-        async with self._database.connection() as connection:
-            await deliveries.apply_discards(connection)
-
-    async def look(self) -> None:
+    async def run_once(self) -> None:
         """Claim a plan that waits and start to work on it, if there is room for one.
 
         Raises:
@@ -72,7 +66,7 @@ class Replayer:
         if plan is None:
             return
         if plan.ended:
-            self._narration.replay(plan.state, plan.id, left=plan.left, why=plan.stopped_why)
+            self._forwarding_log.replay(plan.state, plan.id, left=plan.left, why=plan.stopped_why)
         else:
             self._working[plan.id] = asyncio.create_task(self._work(plan), name=f"replay {plan.id}")
 
@@ -91,10 +85,10 @@ class Replayer:
         the reason: claimed again, it would fail again and keep the plans behind it waiting.
         """
         try:
-            self._narration.replay("started", plan.id, deliveries=plan.left, requestedBy=plan.requested_by)
-            await _PlanRun(plan, self._database, self._pipeline, self._owner, self._narration).work()
+            self._forwarding_log.replay("started", plan.id, deliveries=plan.left, requestedBy=plan.requested_by)
+            await _PlanRun(plan, self._database, self._pipeline, self._owner, self._forwarding_log).work()
         except StoreUnavailable:
-            self._narration.replay("interrupted, Postgres is away", plan.id)
+            self._forwarding_log.replay("interrupted, Postgres is away", plan.id)
         except Exception as error:  # noqa: BLE001 - the task's top
             await self._give_up(plan, described(error))
         finally:
@@ -103,7 +97,7 @@ class Replayer:
     async def _give_up(self, plan: Plan, why: str) -> None:
         why = f"this relay cannot carry it out: {why}"
         self._given_up.add(plan.id)
-        self._narration.replay("failed", plan.id, why=why)
+        self._forwarding_log.replay("failed", plan.id, why=why)
         try:
             async with self._database.connection() as connection:
                 await replays.settle(connection, plan.id, self._owner, PlanState.STOPPED, why)
@@ -114,12 +108,14 @@ class Replayer:
 class _PlanRun:
     """One relay's work on one plan, from its claim to its end, its pause or its loss to another relay."""
 
-    def __init__(self, plan: Plan, database: Database, pipeline: Pipeline, owner: UUID, narration: Narration) -> None:
+    def __init__(
+        self, plan: Plan, database: Database, pipeline: Pipeline, owner: UUID, forwarding_log: ForwardingLog
+    ) -> None:
         self._plan = plan
         self._database = database
         self._pipeline = pipeline
         self._owner = owner
-        self._narration = narration
+        self._forwarding_log = forwarding_log
         self._sending: set[asyncio.Task[Outcome | None]] = set()
         self._streak = 0
         self._canary_left = max(0, plan.canary - plan.delivered)
@@ -195,7 +191,7 @@ class _PlanRun:
         async with self._database.connection() as connection:
             claims, skipped = await replays.claim_next(connection, self._plan.id, self._owner, room)
         for claimed in claims:
-            task = self._pipeline.take_on(claimed)
+            task = self._pipeline.resume(claimed)
             self._sending.add(task)
             task.add_done_callback(self._settled)
         if self._plan.rate is not None and claims:
@@ -235,6 +231,6 @@ class _PlanRun:
             await replays.settle(connection, self._plan.id, self._owner, state, why)
             plan = await replays.plan(connection, self._plan.id) or self._plan
         reason = {} if why is None else {"why": why}
-        self._narration.replay(
+        self._forwarding_log.replay(
             state, plan.id, delivered=plan.delivered, dead=plan.dead, skipped=plan.skipped, left=plan.left, **reason
         )

@@ -30,7 +30,7 @@ from hypercorn.config import Config
 from relay.errors import ConfigurationError, SchemaError
 from relay.intake import connection
 from relay.intake.app import create_app
-from relay.server.worker import Identity, Runtime
+from relay.server.worker import Identity, Worker
 from relay.settings import Settings, split_bind
 from relay.telemetry.log_sink import RELAY_SCOPE, LogSink, capture_libraries
 
@@ -151,16 +151,16 @@ async def serve_worker(
         SchemaError: the database is not one that this version can work on.
         BaseException: whatever ended the services by a defect; the relay has stopped in good order.
     """
-    runtime = Runtime(settings, dsn, identity, sink, checks=checks)
+    worker = Worker(settings, dsn, identity, sink, checks=checks)
     settle_garbage_collection()
-    await runtime.start(stop.set)
+    await worker.start(stop.set)
     try:
         deadline_s = settings.chatwoot_webhook_response_deadline_ms / 1000
-        await serve_http(create_app(runtime.intake), bound, stop, answer_s=min(_ANSWER_S, deadline_s + 1))
+        await serve_http(create_app(worker.intake), bound, stop, answer_s=min(_ANSWER_S, deadline_s + 1))
     finally:
-        await runtime.stop()
-    if runtime.defect is not None:
-        raise runtime.defect
+        await worker.stop()
+    if worker.defect is not None:
+        raise worker.defect
 
 
 async def serve_http(app: Quart, bound: socket.socket, stop: asyncio.Event, *, answer_s: float) -> None:

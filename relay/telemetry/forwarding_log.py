@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from relay.telemetry.log_sink import LogSink
 
 
-class Narration:
+class ForwardingLog:
     """Tells the forwarding log what happens. `endpoint` is the agent's URL without credentials."""
 
     def __init__(self, sink: LogSink, endpoint: str) -> None:

@@ -54,7 +54,7 @@ def none_aside(rows: Rows) -> bool:
 async def brisk(start_relay: Callable[..., Awaitable[RunningRelay]], monkeypatch: pytest.MonkeyPatch) -> RunningRelay:
     """A relay whose rounds over facts aside come without a pause."""
     monkeypatch.setattr(finisher, "_ROUND_S", 0.2)
-    monkeypatch.setattr(runtime, "RESTORE_EVERY_S", 0.1)
+    monkeypatch.setattr(runtime, "", 0.1)
     monkeypatch.setattr(runtime, "WATCH_EVERY_S", 0.1)
     return await start_relay(chatwoot_webhook_max_attempts=1)
 
