@@ -197,7 +197,7 @@ Survived = Callable[[str, Mapping[str, int], float], None]
 
 @pytest.fixture
 def survived(record_property: Callable[[str, object], None]) -> Survived:
-    """Records for the table of tests/faults/README.md what a fault cost: `sent`, `lost` and `copies`, and seconds to recover."""
+    """Records a fault's cost for the README's table: `sent`, `lost`, `copies`, and seconds to recover."""
 
     def note(fault: str, counts: Mapping[str, int], recovery_s: float) -> None:
         record_property("survived", {"fault": fault, **counts, "recovery_s": recovery_s})

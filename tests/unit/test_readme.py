@@ -60,9 +60,11 @@ def test_the_readme_is_short() -> None:
 
 
 def test_every_link_and_picture_is_there() -> None:
-    missing = []
-    for page in [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-            if "://" not in target and not (page.parent / target).exists():
-                missing.append(f"{page.relative_to(ROOT)}: {target}")
+    pages = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
+    missing = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+        if "://" not in target and not (page.parent / target).exists()
+    ]
     assert missing == []
