@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from console.words import day_clock, measured, plural, span
-from relay.domain.stats import retry_helps
+from relay.domain.retry import retry_helps
 
 if TYPE_CHECKING:
     from datetime import datetime

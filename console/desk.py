@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from console.tail import Entry
-    from relay.domain.filters import Condition
     from relay.settings import Settings
     from relay.store.browse import Detail, Row
     from relay.store.database import Connection
     from relay.store.facts import Health
+    from relay.store.filters import Condition
     from relay.store.replays import Control, DeadLetter, Plan
 
 RATE = 20.0

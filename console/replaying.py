@@ -16,9 +16,9 @@ from console.desk import RATE, STOP_AFTER
 from console.view import View
 from console.widgets.question import Kind, Prompt
 from console.words import clock, milliseconds, plural, span
-from relay.domain.filters import Condition, compile_filter
 from relay.errors import RelayError
 from relay.settings import AGENT_PATH
+from relay.store.filters import Condition, compile_filter
 from relay.text import clean
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from textual.content import Content
 
 from console import words
 from relay.domain.delivery import State
-from relay.domain.filters import SHORT_STATUSES, compile_filter
+from relay.domain.filters import SHORT_STATUSES
 from relay.store import browse
+from relay.store.filters import compile_filter
 from relay.text import clean
 
 if TYPE_CHECKING:

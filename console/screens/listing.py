@@ -22,8 +22,8 @@ from console.widgets.lines import Line, LineList
 from console.words import span
 from console.wrapping import flowing, hanging
 from relay.domain.delivery import State
-from relay.domain.filters import compile_filter
 from relay.errors import FilterError, RelayError
+from relay.store.filters import compile_filter
 from relay.text import clean
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from relay.commands.common import as_json, database, operator, print_json, run, say, say_source, source_of  # fmt: skip
 from relay.domain.delivery import State
-from relay.domain.filters import Condition, compile_filter
 from relay.errors import RelayError
 from relay.settings import load_settings
 from relay.store import instances, replays
 from relay.store.actions import signed
+from relay.store.filters import Condition, compile_filter
 from relay.store.replays import Control, PlanRequest
 from relay.store.sessions import connected  # fmt: skip
 

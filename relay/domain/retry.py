@@ -83,12 +83,22 @@ class Verdict:
     error: str | None
 
 
+def retry_helps(status: str) -> bool:
+    """True if a delivery with this final status may succeed when it is sent again (DESIGN, 3).
+
+    A rejection (any other 4xx, a redirect) is the same however often the same payload is sent.
+    """
+    if status.isdigit():
+        return int(status) >= 500 or int(status) in RETRIED_4XX
+    return bool(status)
+
+
 def verdict_of_status(code: int) -> Verdict:
     """The verdict on an HTTP answer: 2xx succeeds; 5xx, 429 and 408 are retried; the rest is final."""
     status = str(code)
     if 200 <= code < 300:
         return Verdict(status, success=True, retryable=False, error=None)
-    retryable = code >= 500 or code in RETRIED_4XX
+    retryable = retry_helps(status)
     if code == 429:
         error = "Agent SDK is rate limiting (429)"
     elif retryable:

@@ -15,17 +15,6 @@ if TYPE_CHECKING:
 
 
 _SLOTS_PER_DOUBLING = 8
-_PASSING_4XX = frozenset({408, 429})
-
-
-def retry_helps(status: str) -> bool:
-    """True if what ended with this final status may get through when it is sent again (DESIGN, 3).
-
-    A refusal (any other 4xx, a redirect) is the same however often the same payload is sent.
-    """
-    if status.isdigit():
-        return int(status) >= 500 or int(status) in _PASSING_4XX
-    return bool(status)
 
 
 @dataclass(frozen=True, slots=True)

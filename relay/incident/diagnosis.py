@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from relay.domain.retry import Failure
-from relay.domain.stats import retry_helps
+from relay.domain.retry import Failure, retry_helps
 from relay.settings import without_credentials
 from relay.store.refusal import MOST_COUNTED, explain
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from relay.domain.alerts import Severity, figure
 from relay.domain.delivery import State
-from relay.domain.filters import compile_filter
 from relay.errors import RelayError
 from relay.incident.diagnosis import Diagnosis, diagnose
 from relay.incident.evidence import gather
 from relay.store import actions, browse
+from relay.store.filters import compile_filter
 from relay.text import clean
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
-from relay.domain.filters import compile_filter
 from relay.domain.retry import RETRIED_4XX, Failure
 from relay.store import instances, outages, replays
+from relay.store.filters import compile_filter
 from relay.store.replays import PlanRequest
 
 if TYPE_CHECKING:

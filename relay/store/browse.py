@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from psycopg import AsyncCursor
 
     from relay.domain.delivery import Headers
-    from relay.domain.filters import Condition
     from relay.store.database import Connection
+    from relay.store.filters import Condition
     from relay.store.replays import Plan
 
 COUNT_CAP = 10_000

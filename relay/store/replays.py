@@ -13,9 +13,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from relay.domain.filters import Condition
 from relay.store.database import exact, one_moment, refusals
 from relay.store.deliveries import Claimed, read_claimed
+from relay.store.filters import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,9 +11,9 @@ from uuid import uuid4
 import pytest
 
 from relay.domain.delivery import State
-from relay.domain.filters import compile_filter
 from relay.store import actions, alerts, browse, deliveries, facts, instances, notes, outages, overview, replays
 from relay.store.database import Database, connect
+from relay.store.filters import compile_filter
 from relay.store.instances import Instance
 from relay.store.sessions import open_session
 from tests.servers import ROOT
