@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from relay.domain.delivery import Signature
+from relay.domain.headers import SIGNATURE_HEADER, TIMESTAMP_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SIGNATURE_HEADER = "x-chatwoot-signature"
-TIMESTAMP_HEADER = "x-chatwoot-timestamp"
 DELIVERY_HEADER = "x-chatwoot-delivery"
 
 TOLERANCE_S = 300
@@ -68,3 +67,9 @@ def verify(
         return SignatureFault.STALE
     digest = matches[0].removeprefix(_SCHEME)
     return Signature(UUID(digest[: len(digest) // 2]), int(timestamp) + TOLERANCE_S)
+
+
+__all__ = [
+    "DELIVERY_HEADER", "SIGNATURE_HEADER", "TIMESTAMP_HEADER", "TOLERANCE_S", "Signature", "SignatureFault", "sign",
+    "signature_fault", "verify",
+]  # fmt: skip

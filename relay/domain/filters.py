@@ -1,4 +1,4 @@
-"""The filter grammar of command line and console: text in, checked terms out. `relay.store.filters` turns them into SQL.
+"""The filter grammar of command line and console: text in, checked terms out. `relay.store.filters` makes SQL of it.
 
     error:503  status:429,timeout,reset  status:5xx  event:message_created  conv:77  id:0192f  state:dead
     age:<1h  age:>30m  since:14:02  since:2026-11-23T14:02  until:15:00  test:yes

@@ -15,6 +15,8 @@ CONTENT_TYPE = "content-type"
 CONTENT_ENCODING = "content-encoding"
 FORWARDED_FROM_HEADER = "x-forwarded-from"
 TEST_HEADER = "x-relay-test"
+SIGNATURE_HEADER = "x-chatwoot-signature"
+TIMESTAMP_HEADER = "x-chatwoot-timestamp"
 
 TEST_SENDER = "chatwoot-test"
 """What tells the Agent SDK of a test webhook: `POST_TEST`, or `true`. Of any other webhook it is not passed on."""
