@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--no-console", is_flag=True, help="Print what happens even on a terminal.")
 @click.option(
     "--drill", type=click.Choice(list(DRILLS)),
-    help="Stage this incident instead, in a database of its own, and tell at the end how it went.",
+    help="Stage this incident instead, in a database of its own, and report at the end how it went.",
 )  # fmt: skip
 def command(*, seconds: float | None, no_console: bool, drill: str | None) -> None:
     """Everything on this machine: embedded Postgres, relay, stand-ins for Chatwoot and the Agent SDK, an outage.
@@ -78,7 +78,7 @@ async def _mark(dsn: str) -> None:
 
 
 def _practise(settings: Settings, drill: Drill, seconds: float | None, *, on_terminal: bool) -> int:
-    """Run a drill in a database that is gone afterwards; 0 if it went as planned."""
+    """Run a drill in a database that is deleted afterwards; 0 if it went as planned."""
     if seconds is None and not on_terminal:
         seconds = drill.begins_at_s + INCIDENT_S + AFTER_S
     say(f"[drill] {drill.summary}\n[drill] Your part: {drill.task}")
@@ -105,9 +105,9 @@ async def _drill(dsn: str, drill: Drill, seconds: float | None, *, on_terminal: 
         other_settings={"relay_probe_seconds": 2, **drill.settings},
         beside=observer.watch,
     )
-    told = await debrief(drill, observer)
-    say(told.lines())
-    return 0 if told.went_as_planned else 1
+    report = await debrief(drill, observer)
+    say(report.lines())
+    return 0 if report.went_as_planned else 1
 
 
 def _watch(dsn: str, *, on_terminal: bool) -> Callable[[Settings], Awaitable[None]] | None:

@@ -83,7 +83,7 @@ def _finite(_context: click.Context, _parameter: click.Parameter, given: float |
     type=click.IntRange(0, _MOST),
     default=0,
     metavar="N",
-    help="Send the first N alone; go on only if all succeed.",
+    help="Send the first N alone; continue only if all succeed.",
 )
 @click.option(
     "--stop-after",
@@ -147,9 +147,7 @@ async def _replay(connection: Connection, wanted: _Wanted, condition: Condition,
         _show_dry_run(wanted, letters, alive[0].agent if alive else None, who, source)
         return 0
     if not alive:
-        raise RelayError(
-            "No relay is running, so nobody would send them; start one with `relay serve`. Nothing was queued"
-        )
+        raise RelayError("No relay is running that could send them; start one with `relay serve`. Nothing was queued")
     _confirm(wanted, letters, alive[0].agent, who)
     request = PlanRequest(
         request_id=uuid4(),
@@ -235,9 +233,7 @@ def _confirm(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str, who: st
     if wanted.yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(
-            f"{len(letters)} dead letters match. Add --yes to send them, or --dry-run to look first."
-        )
+        raise click.UsageError(f"{len(letters)} dead letters match. Add --yes to send them, or --dry-run to preview.")
     say([_plan_line(wanted, letters, agent, who), *_list(letters)])
     if len(letters) > 50:
         typed = click.prompt(f"Type {len(letters)} to send them", default="", show_default=False)
@@ -275,7 +271,7 @@ async def _follow(connection: Connection, plan_id: int, *, quiet: bool) -> Plan:
                 was_alone, alone = alone, not await _alive(connection)
                 if alone and not was_alone:
                     console.print(
-                        f"No relay is running any more; replay {plan_id} goes on when one starts", soft_wrap=True
+                        f"No relay is running any more; replay {plan_id} continues when one starts", soft_wrap=True
                     )
                 await asyncio.sleep(_LOOK_EVERY_S)
             except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""What an answer or a failure of the Agent SDK means, and how long to wait then. Pure: values in, values out.
+"""Classifies the Agent SDK's answers and failures, and computes the wait before the next attempt. No I/O.
 
 RUNBOOK, "Retry Policy" and "Retryable Conditions"; DESIGN, 3, for the table of outcomes.
 """
@@ -75,7 +75,7 @@ _ERRNO_FAILURES = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one answer means: success, worth another try, or neither. `error` is None on success."""
+    """What one answer means. `retryable` says whether another attempt may succeed. `error` is None on success."""
 
     status: str
     success: bool
@@ -122,7 +122,7 @@ def verdict_of_failure(failure: Failure, *, timeout_ms: int) -> Verdict:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Which failure an exception of the HTTP client stands for, read from its whole chain of causes."""
+    """Classifies an exception of the HTTP client by its whole chain of causes."""
     chain = list(_causes(error))
     names = {cls.__name__ for link in chain for cls in type(link).__mro__}
     for link in chain:
@@ -151,7 +151,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """`error`, what it was raised from, what that was raised from, and their wrapped OS errors."""
+    """`error`, its causes and contexts, and the OS errors that they wrap."""
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
     while pending:
@@ -166,7 +166,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def retry_after_ms(value: str | None, *, now: datetime) -> float | None:
     """Milliseconds that a `Retry-After` header asks for: seconds or an HTTP date (RFC 9110, 10.2.3).
 
-    None if there is no such header or it makes no sense; 0 for a date that has passed.
+    None if the header is missing or invalid; 0 for a date in the past.
     """
     if value is None:
         return None

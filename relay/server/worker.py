@@ -201,7 +201,7 @@ class Worker:
             await facts.record(connection, self.rejections.take())
             await log.append(connection, self.instance.id, self._sink.take_tail(log_tail.BATCH))
         if handed_back:
-            self._log.warning("Deliveries handed back, for any relay to take on", deliveries=handed_back)
+            self._log.warning("Deliveries handed back, any relay may claim them", deliveries=handed_back)
 
     async def _run(self) -> None:
         loop = ServiceLoop(self._log, strict=self._checks)
@@ -220,5 +220,5 @@ class Worker:
         async with self.database.connection() as connection:
             found, known = await schema_version(connection), migrations()[-1].version
         if found > known:
-            self._log.warning("The schema is a newer relay's; this one goes on with it", schema=found, known=known)
+            self._log.warning("The schema was made by a newer relay; this one works with it", schema=found, known=known)
         await self._heartbeat.register()

@@ -73,12 +73,12 @@ def migrations() -> list[Migration]:
 
 
 async def migrate(
-    dsn: str, *, roles: bool = False, tell: Callable[[Migration], None] = lambda _: None
+    dsn: str, *, roles: bool = False, on_step: Callable[[Migration], None] = lambda _: None
 ) -> list[Migration]:
     """Bring the database at `dsn` up to this version; with `roles`, create the three roles as well.
 
-    Several relays may start at once: one works, the others wait for it. Returns the steps applied; `tell`
-    hears of each before it starts.
+    Several relays may start at once: one migrates, the others wait. Returns the steps applied; `on_step` is
+    called with each before it starts.
 
     Raises:
         StoreUnavailable: Postgres is away.
@@ -92,7 +92,7 @@ async def migrate(
         try:
             await _check_server(connection)
             await _lock(connection)
-            applied = [step for step in await _pending(connection) if await _apply(connection, step, tell)]
+            applied = [step for step in await _pending(connection) if await _apply(connection, step, on_step)]
             if roles:
                 await connection.execute((resources.files("relay.store") / "roles.sql").read_bytes())
         except psycopg.OperationalError as error:
@@ -120,7 +120,7 @@ async def _check_server(connection: Connection) -> None:
 async def _lock(connection: Connection) -> None:
     """Wait for the migration lock, asking rather than queueing.
 
-    Whoever waits inside a statement holds a snapshot, and an index that is built concurrently waits for
+    A statement that waits holds a snapshot, and an index that is built concurrently waits for
     every snapshot: the two would wait for each other.
     """
     while True:
@@ -150,8 +150,8 @@ async def _has_history(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
-async def _apply(connection: Connection, step: Migration, tell: Callable[[Migration], None]) -> bool:
-    tell(step)
+async def _apply(connection: Connection, step: Migration, on_step: Callable[[Migration], None]) -> bool:
+    on_step(step)
     if not step.in_transaction:
         await _drop_invalid_index(connection, step)
         await connection.execute(step.sql.encode())
@@ -166,7 +166,7 @@ async def _apply(connection: Connection, step: Migration, tell: Callable[[Migrat
 async def _commits(connection: Connection, step: Migration) -> bool:
     """Apply one step in a transaction; False if a table's lock was not to be had at once.
 
-    Whoever waits for a table's lock makes everybody wait who comes after: so it waits a moment only, and
+    A statement that waits for a table's lock blocks every later one, so it waits a moment only, and
     then lets them all pass before it tries again.
     """
     try:

@@ -1,7 +1,7 @@
 """Where log lines go: to stdout, in the runbook's form or as JSON, and to a tail that the store keeps.
 
 structlog makes the lines. Writing never blocks the loop: lines are gathered for a moment and written by a
-thread, so that a terminal that does not keep up slows nobody down.
+thread, so that a slow terminal delays no webhook.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class _LineThread:
             try:
                 self._stream.write(chunk)
                 self._stream.flush()
-            except (OSError, ValueError):  # the reader is gone: there is nobody left to tell
+            except (OSError, ValueError):  # the reader has closed the pipe
                 return
 
 
@@ -211,7 +211,7 @@ class _Forward(logging.Handler):
 
 
 def capture_libraries(sink: LogSink) -> None:
-    """Send the warnings and errors of every library through `sink`. Connection troubles are told once, by us."""
+    """Send the warnings and errors of every library through `sink`, except what the relay logs itself."""
     root = logging.getLogger()
     root.handlers = [_Forward(sink)]
     root.setLevel(logging.WARNING)

@@ -60,7 +60,7 @@ class _Collector:
             "received": "Webhooks accepted for storing",
             "duplicates": "Webhooks whose delivery was known already",
             "ignored": "Webhooks stored and not forwarded",
-            "taken_over": "Deliveries taken over from a relay that was gone",
+            "taken_over": "Deliveries taken over from a relay that is no longer alive",
             "unavailable": "Webhooks refused because Postgres could not take them",
             "overloaded": "Webhooks refused because too many were in flight",
         }
