@@ -17,12 +17,12 @@ from textual.app import SystemCommand
 from textual.filter import NoColor
 from textual.theme import Theme
 
-from console import look
-from console.actions import OVERVIEW, VIEWS, actions_of, shown_key
-from console.desk import Desk
-from console.poller import Poller
-from console.typeahead import TypeAhead
-from console.view import WIDE, View
+from console import theme as look
+from console.data.operator_session import Desk
+from console.data.poller import Poller
+from console.keymap import OVERVIEW, VIEWS, actions_of, shown_key
+from console.screens.view import WIDE, View
+from console.widgets.type_ahead import TypeAhead
 from relay.databases import name_of
 from relay.errors import RelayError
 from relay.text import clean
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from textual.screen import Screen
 
-    from console.snapshot import Reading, Snapshot
+    from console.data.snapshot import Reading, Snapshot
     from relay.settings import Settings
 
 _GRACE_S = 3.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from console.app import ConsoleApp
 
 if TYPE_CHECKING:
-    from console.snapshot import Snapshot
+    from console.data.snapshot import Snapshot
 
 PAINT_GOAL_S, DATA_GOAL_S = 0.6, 0.9
 PATIENCE_S = 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from console.actions import ACTIVITY, DEAD, DELIVERIES, HEALTH, LOG, OVERVIEW
+from console.keymap import ACTIVITY, DEAD, DELIVERIES, HEALTH, LOG, OVERVIEW
 from console.screens.activity import ActivityView
 from console.screens.dead_letters import DeadLettersView
 from console.screens.deliveries import DeliveriesView

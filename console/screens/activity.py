@@ -9,11 +9,12 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from console import panels, words
-from console.actions import ACTIVITY, bindings_of
-from console.replaying import Replaying
-from console.snapshot import short_plan
-from console.view import titled
+from console.data.snapshot import short_plan
+from console.flows.replay import Replaying
+from console.keymap import ACTIVITY, bindings_of
+from console.render import formatting as words
+from console.render import panels
+from console.screens.view import titled
 from console.widgets.lines import Line, LineList
 from console.widgets.question import Kind, Prompt
 from relay.store import actions, browse
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
-    from console.snapshot import Snapshot
+    from console.data.snapshot import Snapshot
     from relay.store.actions import OperatorAction
     from relay.store.database import Connection
     from relay.store.replays import Plan

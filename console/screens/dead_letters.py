@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from console import rows as layout
-from console.actions import DEAD, bindings_of
+from console.keymap import DEAD, bindings_of
+from console.render import rows as layout
 from console.screens.listing import RowsView
 from console.widgets.lines import LineList
 from relay.delivery import State

@@ -10,11 +10,12 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from console import details, finding
-from console.actions import DETAIL, bindings_of
-from console.curl import MOST_BYTES, copy_curl
-from console.scrolling import OnTop
-from console.view import titled
+from console.keymap import DETAIL, bindings_of
+from console.render import details
+from console.render import search as finding
+from console.render.curl import MOST_BYTES, copy_curl
+from console.screens.scrolling import OnTop
+from console.screens.view import titled
 from relay.delivery import State
 from relay.settings import without_credentials
 from relay.store import browse
@@ -23,8 +24,8 @@ from relay.text import clean
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from console.finding import Place
-    from console.snapshot import Snapshot
+    from console.data.snapshot import Snapshot
+    from console.render.search import Place
     from relay.store.browse import Detail
     from relay.store.database import Connection
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console.actions import DIAGNOSIS, bindings_of
+from console.keymap import DIAGNOSIS, bindings_of
 from console.screens.inquiry import InquiryView
 from relay.diagnosis import diagnose
 from relay.evidence import gather

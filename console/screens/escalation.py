@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console.actions import ESCALATION, bindings_of
+from console.keymap import ESCALATION, bindings_of
 from console.screens.inquiry import InquiryView
 from relay.escalation import LEVELS, REPORT, append, entry, incident
 from relay.text import clean

@@ -9,17 +9,18 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from console import panels, words
-from console.actions import HEALTH, bindings_of
-from console.scrolling import ScrollingView
-from console.view import titled
-from console.wrapping import hanging, shortened
+from console.keymap import HEALTH, bindings_of
+from console.render import formatting as words
+from console.render import panels
+from console.render.wrapping import hanging, shortened
+from console.screens.scrolling import ScrollingView
+from console.screens.view import titled
 from relay.text import clean
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from console.snapshot import Snapshot
+    from console.data.snapshot import Snapshot
     from relay.store.overview import Overview
 
 

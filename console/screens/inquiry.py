@@ -10,14 +10,14 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from console.scrolling import OnTop
-from console.wrapping import hanging
+from console.render.wrapping import hanging
+from console.screens.scrolling import OnTop
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from console.snapshot import Snapshot
+    from console.data.snapshot import Snapshot
 
 
 class InquiryView(OnTop):

@@ -10,8 +10,8 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from console.actions import TITLES, VIEWS, actions_of, shown_key
-from console.wrapping import beside
+from console.keymap import TITLES, VIEWS, actions_of, shown_key
+from console.render.wrapping import beside
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

@@ -12,15 +12,15 @@ from textual.containers import Container, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from console import rows as layout
-from console.details import attempt_lines, headline, peek
-from console.replaying import Replaying
-from console.rows import WINDOW, Page, RowsReading
-from console.snapshot import TooSlow
-from console.view import View
+from console.data.snapshot import TooSlow
+from console.flows.replay import Replaying
+from console.render import rows as layout
+from console.render.details import attempt_lines, headline, peek
+from console.render.formatting import span
+from console.render.rows import WINDOW, Page, RowsReading
+from console.render.wrapping import flowing, hanging
+from console.screens.view import View
 from console.widgets.lines import Line, LineList
-from console.words import span
-from console.wrapping import flowing, hanging
 from relay.delivery import State
 from relay.errors import FilterError, RelayError
 from relay.filters import compile_filter
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.timer import Timer
 
-    from console.rows import Column
-    from console.snapshot import Snapshot
+    from console.data.snapshot import Snapshot
+    from console.render.rows import Column
     from relay.store.browse import Detail, Key, Row
 
 _PEEK_AFTER_S = 0.15
@@ -350,7 +350,7 @@ class RowsView(Replaying, View):
 
     def action_copy_curl(self) -> None:
         """Copy a curl command that sends the delivery to the agent."""
-        from console.curl import copy_curl  # noqa: PLC0415
+        from console.render.curl import copy_curl  # noqa: PLC0415
 
         if self.row is None:
             self.say_empty()

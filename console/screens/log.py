@@ -12,14 +12,14 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from console.actions import LOG, bindings_of
-from console.finding import highlighted, places
-from console.log_buffer import Page
-from console.log_navigation import LogNavigation
-from console.log_state import state_line
-from console.loglines import DrawnLines, LogReading
-from console.replaying import Replaying
-from console.tail import draw
+from console.data.log_buffer import Page
+from console.data.log_navigation import LogNavigation
+from console.data.log_window import draw
+from console.flows.replay import Replaying
+from console.keymap import LOG, bindings_of
+from console.render.log_lines import DrawnLines, LogReading
+from console.render.log_state import state_line
+from console.render.search import highlighted, places
 from console.widgets.lines import LineList
 from console.widgets.search_box import SearchBox
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
-    from console.log_buffer import LogBuffer
-    from console.snapshot import Snapshot
-    from console.tail import Entry
+    from console.data.log_buffer import LogBuffer
+    from console.data.log_window import Entry
+    from console.data.snapshot import Snapshot
 
 _EMPTY = "  No webhook yet: the log is empty."
 _HIDDEN = "  None of these lines is shown: l changes the level, o and esc change the search."

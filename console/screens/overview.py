@@ -9,22 +9,22 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from console import panels
-from console.actions import OVERVIEW, bindings_of
 from console.app import WINDOWS
-from console.cause import cause_of
-from console.replaying import Replaying
-from console.tail import draw
-from console.view import WIDE, View, titled
+from console.data.log_window import draw
+from console.flows.replay import Replaying
+from console.keymap import OVERVIEW, bindings_of
+from console.render import panels
+from console.render.cause import cause_of
+from console.render.formatting import span
+from console.screens.view import WIDE, View, titled
 from console.widgets.lines import Line, LineList
 from console.widgets.rates import RateSparkline
-from console.words import span
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from console.cause import Cause
-    from console.snapshot import Snapshot
+    from console.data.snapshot import Snapshot
+    from console.render.cause import Cause
     from relay.figures import Figures
     from relay.store.browse import Group
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widget import Widget
 
-from console.words import QUIET_RELAY_S, plural, span
-from console.wrapping import hanging
+from console.render.formatting import QUIET_RELAY_S, plural, span
+from console.render.wrapping import hanging
 from relay.store.replays import Control, PlanState
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ def plan_lines(plan: Plan, width: int, quiet_s: float | None) -> list[Content]:
 
     `quiet_s` is for how long no relay was heard of, None if none is alive: there is nobody to send it.
     """
-    from console.panels import progress  # noqa: PLC0415 - a chart's drawing is loaded when one is drawn
+    from console.render.panels import progress  # noqa: PLC0415 - a chart's drawing is loaded when one is drawn
 
     counts = Content.assemble(
         progress(plan, max(10, min(40, width - 40))),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from console import look
+from console import theme as look
 from relay.text import HARMFUL
 from tests.console.conftest import OVERLOADED
 from tests.servers import ROOT

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from console import snapshot
-from console.cause import cause_of
+from console.data import snapshot
+from console.render.cause import cause_of
 from relay.store.sessions import open_session
 from tests.store.plant import DEAD_LETTER, HEALTH, REPLAY, RETRY, Plant
 
 if TYPE_CHECKING:
-    from console.cause import Cause
+    from console.render.cause import Cause
     from tests.servers import Rows
 
 ERRORS = {

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from console import snapshot
-from console.loglines import LogReading
-from console.rows import RowsReading
+from console.data import snapshot
+from console.render.log_lines import LogReading
+from console.render.rows import RowsReading
 from console.screens.activity import ActivityReading
 from relay.delivery import State
 from relay.store.sessions import open_session
 
 if TYPE_CHECKING:
-    from console.snapshot import Reading
+    from console.data.snapshot import Reading
     from tests.servers import Rows
 
 MANY = 20_000

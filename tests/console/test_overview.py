@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from console.actions import VIEWS
+from console.keymap import VIEWS
 from relay.store.database import connect
 from relay.store.practice import mark_as_demo
 from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED, later, webhook

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from textual.visual import Style
 
-from console import details, rows
-from console.curl import ansi_c_quoted
+from console.data.log_window import draw, entry_of
+from console.render import details, rows
+from console.render.curl import ansi_c_quoted
 from console.screens.editor import editable
-from console.tail import draw, entry_of
 from relay.delivery import State
 from relay.store.browse import Detail, Row
 from relay.store.log import LogLine

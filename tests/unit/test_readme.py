@@ -6,13 +6,13 @@ import re
 import tomllib
 from typing import TYPE_CHECKING
 
-from console.actions import ACTIONS, ELSEWHERE, TITLES, shown_key
+from console.keymap import ACTIONS, ELSEWHERE, TITLES, shown_key
 from relay.cli import cli
 from relay.settings import Settings
 from tests.servers import ROOT
 
 if TYPE_CHECKING:
-    from console.actions import Action
+    from console.keymap import Action
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

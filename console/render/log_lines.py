@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
-from console.log_buffer import Page
-from console.tail import entry_of
+from console.data.log_buffer import Page
+from console.data.log_window import entry_of
 from console.widgets.lines import Line
 from relay.store import browse
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from textual.content import Content
 
-    from console.tail import Entry
+    from console.data.log_window import Entry
     from relay.store.database import Connection
     from relay.store.log import LogLine
 

@@ -10,8 +10,8 @@ from rich.bar import Bar
 from rich.console import Console
 from textual.content import Content
 
-from console import words
-from console.wrapping import shortened
+from console.render import formatting as words
+from console.render.wrapping import shortened
 from relay.alerts import Severity
 from relay.filters import SHORT_STATUSES
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime, timedelta
 
-    from console.snapshot import Snapshot
+    from console.data.snapshot import Snapshot
     from relay.alerts import Verdict
     from relay.figures import Figures
     from relay.store.browse import Group

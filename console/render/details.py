@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console import words
+from console.render import formatting as words
 from relay.delivery import State
 from relay.text import clean, clean_json
 

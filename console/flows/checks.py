@@ -10,8 +10,8 @@ from uuid import uuid4
 
 from textual.content import Content
 
-from console.actions import HEALTH
-from console.tail import draw
+from console.data.log_window import draw
+from console.keymap import HEALTH
 from console.widgets.question import Kind, Prompt
 from relay.errors import RelayError
 from relay.probes import ARTIFACTS, check_health, write_artifact
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from console.app import ConsoleApp
-    from console.desk import Desk
-    from console.view import View
+    from console.data.operator_session import Desk
+    from console.screens.view import View
     from relay.store.browse import Row
 
 _LOOK_EVERY_S = 0.15

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 
-from console import snapshot
+from console.data import snapshot
 from relay.store import log, replays
 from relay.store.database import heeding_cancellation, no_longer_than
 from relay.store.sessions import open_session, trouble
@@ -19,7 +19,7 @@ from relay.store.sessions import open_session, trouble
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from console.snapshot import Reading, Snapshot
+    from console.data.snapshot import Reading, Snapshot
     from relay.store.database import Connection
 
 TICK_S = 1.0

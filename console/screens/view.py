@@ -10,9 +10,10 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
-from console import panels, words
-from console.actions import OVERVIEW, VIEWS, actions_of, shown_key
-from console.cause import cause_of
+from console.keymap import OVERVIEW, VIEWS, actions_of, shown_key
+from console.render import formatting as words
+from console.render import panels
+from console.render.cause import cause_of
 from console.widgets.lines import LineList
 from console.widgets.question import Question
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from console.app import ConsoleApp
-    from console.cause import Cause
-    from console.snapshot import Reading, Snapshot
+    from console.data.snapshot import Reading, Snapshot
+    from console.render.cause import Cause
 
 
 WIDE = 110
@@ -234,7 +235,7 @@ class View(Screen[None]):
 
     def action_check_health(self) -> None:
         """Run the runbook's health check and show its lines."""
-        from console.checks import run_health_check  # noqa: PLC0415 - loads an HTTP client when it is first wanted
+        from console.flows.checks import run_health_check  # noqa: PLC0415 - loads an HTTP client when it is first wanted
 
         self.console.run_worker(run_health_check(self.console), group="check", exclusive=True)
 
@@ -254,7 +255,7 @@ class View(Screen[None]):
 
     def action_test(self) -> None:
         """Choose an event and post it as a test webhook."""
-        from console.checks import ask_test_webhook  # noqa: PLC0415 - loads an HTTP client when it is first wanted
+        from console.flows.checks import ask_test_webhook  # noqa: PLC0415 - loads an HTTP client when it is first wanted
 
         ask_test_webhook(self)
 

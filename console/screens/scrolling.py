@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.containers import VerticalScroll
 
-from console.replaying import Replaying
+from console.flows.replay import Replaying
 
 
 class ScrollingView(Replaying):

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from console.words import day_clock, measured, plural, span
+from console.render.formatting import day_clock, measured, plural, span
 from relay.figures import retry_helps
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from console.snapshot import Snapshot
+    from console.data.snapshot import Snapshot
     from relay.store.browse import Group
     from relay.store.overview import Overview
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console.log_buffer import CAPACITY, LEVELS
-from console.log_navigation import Goal, Notice
-from console.words import plural
+from console.data.log_buffer import CAPACITY, LEVELS
+from console.data.log_navigation import Goal, Notice
+from console.render.formatting import plural
 from relay.text import clean
 
 if TYPE_CHECKING:
-    from console.log_buffer import LogBuffer
-    from console.log_navigation import LogNavigation
+    from console.data.log_buffer import LogBuffer
+    from console.data.log_navigation import LogNavigation
 
 _LIMIT = f"no more than {CAPACITY:,} lines are kept"
 _MUTED, _WARNING = "$text-muted", "$text-warning"

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import psycopg
 
-from console.tail import entry_of
+from console.data.log_window import entry_of
 from relay.errors import RelayError
 from relay.store import actions, browse, facts, instances, replays
 from relay.store.database import SILENCE_S, no_longer_than
@@ -25,7 +25,7 @@ from relay.store.sessions import open_session, trouble
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from console.tail import Entry
+    from console.data.log_window import Entry
     from relay.filters import Condition
     from relay.settings import Settings
     from relay.store.browse import Detail, Row

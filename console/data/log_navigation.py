@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from console.log_buffer import LEVELS, LogBuffer
-from console.log_gaps import Gaps
+from console.data.log_buffer import LEVELS, LogBuffer
+from console.data.log_gaps import Gaps
 
 if TYPE_CHECKING:
-    from console.log_buffer import Page
-    from console.tail import Entry
+    from console.data.log_buffer import Page
+    from console.data.log_window import Entry
 
 
 class Goal(Enum):

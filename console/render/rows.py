@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console import words
+from console.render import formatting as words
 from relay.delivery import State
 from relay.filters import SHORT_STATUSES, compile_filter
 from relay.store import browse

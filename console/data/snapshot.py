@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 
-from console.tail import entry_of
+from console.data.log_window import entry_of
 from relay.store import browse, overview, replays
 from relay.store.database import one_moment
 from relay.text import clean
@@ -19,7 +19,7 @@ from relay.text import clean
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from console.tail import Entry
+    from console.data.log_window import Entry
     from relay.store.browse import Group
     from relay.store.database import Connection
     from relay.store.overview import Overview

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
-from console.desk import RATE, STOP_AFTER
-from console.view import View
+from console.data.operator_session import RATE, STOP_AFTER
+from console.render.formatting import clock, milliseconds, plural, span
+from console.screens.view import View
 from console.widgets.question import Kind, Prompt
-from console.words import clock, milliseconds, plural, span
 from relay.errors import RelayError
 from relay.filters import Condition, compile_filter
 from relay.settings import AGENT_PATH
@@ -24,7 +24,7 @@ from relay.text import clean
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection, Coroutine, Sequence
 
-    from console.desk import Proposal
+    from console.data.operator_session import Proposal
     from relay.store.replays import Control, DeadLetter
 
 _LISTED = 6
