@@ -1,6 +1,6 @@
 """Every key of the console, once: this table feeds bindings, footer, help, palette and README.
 
-Only keys that every terminal and tmux passes on. A `write` is hidden and refused with --read-only.
+It holds only keys that every terminal and tmux pass on. It does not hold what a key does: screens and widgets do.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, DIAGNOSIS, ESCALATION
     "diagnosis",
     "escalation",
 )
+CONFIRMATION, PROGRESS, SEARCH_BOX, EDITOR, HELP = "confirmation", "progress", "search box", "editor", "help"
 VIEWS = {
     OVERVIEW: "Overview",
     DEAD: "Dead letters",
@@ -32,21 +33,32 @@ VIEWS = {
     HEALTH: "Health",
     ACTIVITY: "Activity",
 }
-TITLES = VIEWS | {DETAIL: "A delivery", DIAGNOSIS: "Diagnosis", ESCALATION: "Escalation"}
-"""The views, and the screens that open on top of them."""
+"""The views that have a number."""
+SCREENS = VIEWS | {DETAIL: "A delivery", DIAGNOSIS: "Diagnosis", ESCALATION: "Escalation"}
+"""The views, and the screens that open on top of them. An action of no `where` belongs to all of these."""
+OVERLAYS = {
+    CONFIRMATION: "Question strip",
+    PROGRESS: "Replay strip",
+    SEARCH_BOX: "Search box",
+    EDITOR: "Payload editor",
+    HELP: "Help",
+}
+"""What takes the keys while it is open."""
+PLACES = SCREENS | OVERLAYS
 
 _TABLES = frozenset({DEAD, DELIVERIES, OVERVIEW, ACTIVITY})
 _ROWS = frozenset({DEAD, DELIVERIES})
 _TEXTS = frozenset({LOG, DETAIL})
-ELSEWHERE = frozenset(TITLES) - {ACTIVITY}
 _LETTERS = frozenset({DEAD, DETAIL})
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing to do. `name` is Textual's action string, `where` the views it belongs to (None: all).
+    """One thing to do in the places `where` (None: on every screen).
 
-    `label` stands in the footer when `shown`; `text` in help and palette.
+    `name` is Textual's action string. `label` is its name in the footer, where it stands if `shown`; `text` describes
+    it in help, palette and README. A `write` changes something: it is hidden and refused with --read-only.
+    A `conditional` one is possible at times only: the screen says when, and else the next action of its key runs.
     """
 
     keys: tuple[str, ...]
@@ -56,10 +68,11 @@ class Action:
     where: frozenset[str] | None = None
     write: bool = False
     shown: bool = False
+    conditional: bool = False
 
-    def belongs_to(self, view: str) -> bool:
-        """True if it can be done in `view`."""
-        return self.where is None or view in self.where
+    def belongs_to(self, place: str) -> bool:
+        """True if it can be done in `place`."""
+        return place in SCREENS if self.where is None else place in self.where
 
 
 ACTIONS: tuple[Action, ...] = (
@@ -73,7 +86,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(("escape", "left"), "back", "back", "Go back"),
     Action(("q",), "leave", "quit", "Go back; from the overview, quit"),
     Action(("slash",), "filter", "filter", "Filter the rows", where=_ROWS, shown=True),
-    Action(("slash",), "filter", "find", "Find in the text", where=_TEXTS, shown=True),
+    Action(("slash",), "find", "find", "Find in the text", where=_TEXTS, shown=True),
     Action(("r",), "replay", "replay", "Replay: marked, else current, else all of the group",
            where=_LETTERS | {OVERVIEW}, write=True, shown=True),
     Action(("R",), "replay_all", "replay all", "Replay all that match the filter",
@@ -92,11 +105,10 @@ ACTIONS: tuple[Action, ...] = (
     Action(("y",), "copy", "copy", "Copy payload or id to the clipboard", where=_ROWS | {DETAIL, LOG}),
     Action(("Y",), "copy_curl", "curl", "Copy as an equivalent curl command", where=_ROWS | {DETAIL}),
     Action(("D",), "diagnose", "diagnose", "Diagnose: walk the runbook's troubleshooting", shown=True),
-    Action(("x",), "escalate", "escalate", "Stop the replay under the cursor while it runs; else escalate",
-           where=frozenset({ACTIVITY}), write=True, shown=True),
-    Action(("x",), "escalate", "escalate", "Escalate: gather the evidence and file it", where=ELSEWHERE, write=True,
-           shown=True),
-    Action(("t",), "test", "test", "Post a test webhook and watch it go through", write=True, shown=True),
+    Action(("x",), "stop_replay", "stop", "Stop the running replay under the cursor",
+           where=frozenset({ACTIVITY}), write=True, shown=True, conditional=True),
+    Action(("x",), "escalate", "escalate", "Escalate: gather the evidence and file it", write=True, shown=True),
+    Action(("t",), "test_webhook", "test", "Post a test webhook and watch it go through", write=True, shown=True),
     Action(("h",), "check_health", "health", "Run the health check", shown=True),
     Action(("w",), "window", "window", "Switch the window: 15 min, 1 h, 6 h, 24 h",
            where=frozenset({OVERVIEW}), shown=True),
@@ -104,29 +116,54 @@ ACTIONS: tuple[Action, ...] = (
     Action(("z",), "zoom", "zoom", "Give the list all of the room, or take it back",
            where=frozenset({OVERVIEW, DEAD})),
     Action(("z",), "zoom", "zoom", "The payload alone, or all of it again", where=frozenset({DETAIL})),
-    Action(("p",), "pause", "pause", "Pause the replay under the cursor while it runs; else pause painting",
-           where=frozenset({ACTIVITY})),
-    Action(("p",), "pause", "pause", "Pause painting; p again goes on", where=ELSEWHERE),
+    Action(("p",), "pause_replay", "pause", "Pause or resume the running replay under the cursor",
+           where=frozenset({ACTIVITY}), write=True, conditional=True),
+    Action(("p",), "pause_display", "pause", "Pause the display; p again resumes it"),
     Action(("f",), "follow", "follow", "Follow the log's end", where=frozenset({LOG}), shown=True),
     Action(("m",), "mark_line", "mark", "Mark the line", where=frozenset({LOG})),
     Action(("l",), "level", "level", "Least level shown: info, warning, error", where=frozenset({LOG}), shown=True),
-    Action(("o",), "only", "only", "Only the lines that match what is searched for, or all",
+    Action(("o",), "only", "only", "Only the lines that match the search, or all",
            where=frozenset({LOG}), shown=True),
     Action(("n",), "find_next", "next", "Next match", where=_TEXTS),
     Action(("N",), "find_previous", "previous", "Previous match", where=_TEXTS),
     Action(("right_square_bracket",), "next_failure", "next failure", "Next failure", where=frozenset({LOG})),
     Action(("left_square_bracket",), "previous_failure", "previous failure", "Previous failure",
            where=frozenset({LOG})),
-    Action(("j",), "cursor('down')", "down", "Down"),
-    Action(("k",), "cursor('up')", "up", "Up"),
-    Action(("g",), "cursor('top')", "top", "To the top"),
-    Action(("G",), "cursor('bottom')", "bottom", "To the bottom"),
-    Action(("ctrl+d",), "cursor('page_down')", "page down", "A page down"),
-    Action(("ctrl+u",), "cursor('page_up')", "page up", "A page up"),
-    Action(("ctrl+r",), "refresh_now", "refresh", "Read anew; never changes anything"),
+    Action(("j", "down"), "cursor('down')", "down", "Down"),
+    Action(("k", "up"), "cursor('up')", "up", "Up"),
+    Action(("g", "home"), "cursor('top')", "top", "To the top"),
+    Action(("G", "end"), "cursor('bottom')", "bottom", "To the bottom"),
+    Action(("ctrl+d", "pagedown"), "cursor('page_down')", "page down", "A page down"),
+    Action(("ctrl+u", "pageup"), "cursor('page_up')", "page up", "A page up"),
+    Action(("ctrl+r",), "refresh_now", "refresh", "Refresh; never changes anything"),
     Action(("colon", "ctrl+p"), "app.command_palette", "palette", "Command palette: every action by name"),
     Action(("T",), "next_theme", "theme", "Next theme"),
     Action(("question_mark", "f1"), "keys", "help", "The keys of this screen", shown=True),
+
+    Action(("y",), "agree", "do it", "Do what is asked, of a single delivery or a short list",
+           where=frozenset({CONFIRMATION}), write=True),
+    Action(("n",), "dry_run", "dry run", "Show what would be sent, and send nothing", where=frozenset({CONFIRMATION})),
+    Action(("enter",), "submit", "submit", "Submit the typed count or reason", where=frozenset({CONFIRMATION})),
+    Action(("backspace",), "delete_left", "delete", "Delete the last character typed", where=frozenset({CONFIRMATION})),
+    Action(("ctrl+u",), "delete_all", "clear", "Delete all that was typed", where=frozenset({CONFIRMATION})),
+    Action(("escape", "ctrl+c"), "cancel", "cancel", "Cancel", where=frozenset({CONFIRMATION})),
+    Action(("p",), "pause_replay", "pause", "Pause or resume the replay", where=frozenset({PROGRESS}), write=True),
+    Action(("x", "ctrl+c"), "stop_replay", "stop", "Stop what was not sent yet", where=frozenset({PROGRESS}),
+           write=True),
+    Action(("escape", "q", "left"), "close", "close", "Close the strip; the replay goes on",
+           where=frozenset({PROGRESS})),
+    Action(("enter", "space"), "close_ended", "close", "Close the strip once the replay has ended",
+           where=frozenset({PROGRESS})),
+    Action(("enter",), "submit", "submit", "Apply the filter or start the search", where=frozenset({SEARCH_BOX})),
+    Action(("escape",), "close_box", "close", "Close the box", where=frozenset({SEARCH_BOX})),
+    Action(("ctrl+s", "f2"), "review", "review", "Show what was changed", where=frozenset({EDITOR})),
+    Action(("ctrl+e",), "external", "$EDITOR", "Edit in $EDITOR", where=frozenset({EDITOR})),
+    Action(("y",), "accept", "replay it", "Go on from the changes to the replay", where=frozenset({EDITOR}),
+           write=True),
+    Action(("escape",), "leave", "back", "Back from the changes to the editor; from there discard the edit",
+           where=frozenset({EDITOR})),
+    Action(("escape", "q", "question_mark", "f1", "enter", "left"), "dismiss", "close", "Close the help",
+           where=frozenset({HELP})),
 )  # fmt: skip
 
 _SHOWN_KEYS = {
@@ -137,25 +174,50 @@ _SHOWN_KEYS = {
     "left_square_bracket": "[",
     "escape": "esc",
     "left": "←",
+    "up": "↑",
+    "down": "↓",
+    "pageup": "PgUp",
+    "pagedown": "PgDn",
     "f1": "F1",
+    "f2": "F2",
     "colon": ":",
 }
 
 
 def shown_key(key: str) -> str:
-    """How a key is written on the screen: `/` for `slash`."""
+    """Return how a key is written on the screen: `/` for `slash`."""
     return _SHOWN_KEYS.get(key, key)
 
 
-def actions_of(view: str, *, read_only: bool) -> Iterator[Action]:
-    """The actions of a view, in the table's order; without the writes when `read_only`."""
-    return (action for action in ACTIONS if action.belongs_to(view) and not (read_only and action.write))
+def actions_of(place: str, *, read_only: bool) -> Iterator[Action]:
+    """Return the actions of a place, in the table's order; without the writes when `read_only`."""
+    return (action for action in ACTIONS if action.belongs_to(place) and not (read_only and action.write))
 
 
-def bindings_of(view: str) -> list[BindingType]:
-    """Textual's bindings of a view, writes included: with --read-only those say why they are refused."""
+def action_of(place: str, key: str) -> str | None:
+    """Return the name of the action that `key` has in a place; None if it has none there."""
+    return next((action.name for action in ACTIONS if key in action.keys and action.belongs_to(place)), None)
+
+
+def is_refused(place: str, key: str) -> bool:
+    """Return True if `key` has only writes in a place: with --read-only it does nothing there."""
+    writes = [action.write for action in ACTIONS if key in action.keys and action.belongs_to(place)]
+    return bool(writes) and all(writes)
+
+
+def bindings_of(place: str, *, priority: bool = False) -> list[BindingType]:
+    """Return Textual's bindings of a place, writes included: with --read-only those say why they are refused.
+
+    With `priority` the keys that type no character come before those of the focused widget.
+    """
     return [
-        Binding(",".join(action.keys), action.name, action.label, show=action.shown)
+        Binding(
+            ",".join(action.keys),
+            action.name,
+            action.label,
+            show=action.shown,
+            priority=priority and any(len(key) > 1 for key in action.keys),
+        )
         for action in ACTIONS
-        if action.belongs_to(view)
+        if action.belongs_to(place)
     ]

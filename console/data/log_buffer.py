@@ -1,6 +1,6 @@
 """The lines of the log that the console holds, and which of them it shows. Pure.
 
-Every value is frozen, every method returns a new value. A buffer has no cursor: `console.data.log_navigation` moves one.
+Every value is frozen, every method returns a new value. `LogNavigation` has the cursor, a buffer has none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from console.data.log_window import Entry
+    from console.data.log_entry import Entry
 
 CAPACITY = 50_000
 """Lines that are held; the oldest are dropped."""

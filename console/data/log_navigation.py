@@ -15,7 +15,7 @@ from console.data.log_gaps import Gaps
 
 if TYPE_CHECKING:
     from console.data.log_buffer import Page
-    from console.data.log_window import Entry
+    from console.data.log_entry import Entry
 
 
 class Goal(Enum):

@@ -1,7 +1,7 @@
-"""What operators do, and what they look at closely: a second connection, opened when it is first needed.
+"""The operator's reads on demand and writes, on a second connection that opens when it is first needed.
 
-Every write goes through here, with the operator's name; with --read-only there is none. Text from outside is clean
-already: the store cleans every row.
+Every write goes through here, with the operator's name; with --read-only all of them are refused. Text from outside is
+clean already: the store cleans every row.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import psycopg
 
-from console.data.log_window import entry_of
+from console.data.log_entry import entry_of
 from relay.errors import RelayError
 from relay.store import actions, browse, facts, instances, replays
 from relay.store.database import SILENCE_S, no_longer_than
@@ -25,7 +25,7 @@ from relay.store.sessions import open_session, trouble
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from console.data.log_window import Entry
+    from console.data.log_entry import Entry
     from relay.filters import Condition
     from relay.settings import Settings
     from relay.store.browse import Detail, Row
@@ -44,7 +44,7 @@ class ReadOnlyError(RelayError):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A replay that is ready to be asked for: the deliveries are frozen, nothing is sent yet.
+    """A replay, ready to be confirmed: the deliveries are frozen, nothing is sent yet.
 
     `agent` is the endpoint that the relay sends to, None while no relay is alive; `health` the agent's last
     probe. `edited_body` replaces the body of the only delivery.
@@ -59,7 +59,7 @@ class Proposal:
 
     @property
     def canary(self) -> int:
-        """How many go alone first: one, if there is more than one."""
+        """How many are sent first, alone: one, if there are several."""
         return CANARY if len(self.letters) > 1 else 0
 
     @property
@@ -68,8 +68,8 @@ class Proposal:
         return max(1.0, len(self.letters) / RATE)
 
 
-class Desk:
-    """Reads on demand and writes, for `operator`. One thing at a time."""
+class OperatorSession:
+    """Reads on demand and writes, for `operator`. Its calls take turns on one connection."""
 
     def __init__(self, settings: Settings, dsn: str, operator: str, *, read_only: bool) -> None:
         self.settings = settings
@@ -98,7 +98,7 @@ class Desk:
             try:
                 if self._connection is None or self._connection.closed:
                     self._connection = await open_session(
-                        self._dsn, read_only=self._read_only, application="hotdash console desk", timeout_ms=10_000
+                        self._dsn, read_only=self._read_only, application="hotdash console session", timeout_ms=10_000
                     )
                 with no_longer_than(SILENCE_S, self._connection):
                     yield self._connection
@@ -143,7 +143,7 @@ class Desk:
             await replays.control(connection, plan_id, control, operator=self.operator)
 
     async def plan(self, plan_id: int) -> Plan | None:
-        """A plan as it stands."""
+        """Return a plan; None if it is not known."""
         async with self._session() as connection:
             return await replays.plan(connection, plan_id)
 
@@ -153,7 +153,7 @@ class Desk:
             await actions.discard(connection, row_ids, self.operator, reason)
 
     async def record(self, action: str, details: dict[str, object]) -> None:
-        """Leave a trace of something done, if the console may write."""
+        """Record something done in the audit, unless the console is read-only."""
         if self._read_only:
             return
         async with self._session(write=True) as connection:
@@ -168,7 +168,7 @@ class Desk:
         """
         try:
             connection = await open_session(
-                self._dsn, read_only=True, application="hotdash console inquiry", timeout_ms=10_000
+                self._dsn, read_only=True, application="hotdash console report", timeout_ms=10_000
             )
             async with connection:
                 with no_longer_than(3 * SILENCE_S, connection):

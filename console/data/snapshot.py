@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 
-from console.data.log_window import entry_of
+from console.data.log_entry import entry_of
 from relay.store import browse, overview, replays
 from relay.store.database import one_moment
 from relay.text import clean
@@ -19,7 +19,7 @@ from relay.text import clean
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from console.data.log_window import Entry
+    from console.data.log_entry import Entry
     from relay.store.browse import Group
     from relay.store.database import Connection
     from relay.store.overview import Overview
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TAIL_LINES = 40
 _PLANS = 8
 _REST = 10
-"""A view's reading that took long is left alone for so many times as long, so that no search wears Postgres out."""
+"""A slow reading of a view rests for so many times as long as it took, so that a search does not overload Postgres."""
 
 
 class Reading(Protocol):

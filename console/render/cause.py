@@ -50,15 +50,15 @@ def cause_of(snapshot: Snapshot) -> Cause:
     state = snapshot.overview
     if not state.alive:
         last = min((relay.age_s for relay in state.relays), default=None)
-        heard = "none was ever heard of" if last is None else f"the last was heard of {span(last)} ago"
+        seen = "no heartbeat was ever recorded" if last is None else f"the last heartbeat was {span(last)} ago"
         remedy = "Webhooks are being lost. Start one with `relay serve`."
-        return Cause(f"No relay is running: {heard}. {remedy}", "bad", shorter=(f"No relay is running! {remedy}",))
+        return Cause(f"No relay is running: {seen}. {remedy}", "bad", shorter=(f"No relay is running! {remedy}",))
     groups = [group for group in snapshot.groups if not group.only_tests]
     if groups:
         main = _weightiest(state, groups)
-        told = _told(state, main)
-        if told is not None:
-            sentence, level = told
+        recent = _recent_failure(state, main)
+        if recent is not None:
+            sentence, level = recent
             shared = f"{main.count:,} of {plural(state.open_dead_letters, 'open dead letter')} share this cause."
             short = f"{sentence} {main.count:,} of {state.open_dead_letters:,} share it."
             return Cause(f"{sentence} {shared}", level, main, (short, sentence))
@@ -92,8 +92,8 @@ def _weightiest(state: Overview, groups: list[Group]) -> Group:
     return max(going_on, key=lambda group: (lately(group), group.count), default=largest)
 
 
-def _told(state: Overview, group: Group) -> tuple[str, str] | None:
-    """What is said of a group that failed of late, and how bad that is; None if it did not."""
+def _recent_failure(state: Overview, group: Group) -> tuple[str, str] | None:
+    """Return a sentence about a group that failed recently, and its level; None if it did not."""
     error, spell = group.last_error, state.spell_of(group.final_status)
     if spell is not None and _age_s(state, spell.last) < RECENT_S:
         first, last = spell.first, spell.last
@@ -115,7 +115,7 @@ def _told(state: Overview, group: Group) -> tuple[str, str] | None:
 def _waiting(state: Overview, groups: list[Group]) -> Cause:
     """What waits once none of it fails now: how much of it a replay can help, and how much it cannot."""
     ready = [group for group in groups if retry_helps(group.final_status)]
-    vain = [group for group in groups if not retry_helps(group.final_status)]
+    final = [group for group in groups if not retry_helps(group.final_status)]
     quiet = _quiet(state, groups)
     said = "" if quiet is None else f"{quiet.sentence} "
     in_short = "" if quiet is None else f"{quiet.short} "
@@ -123,11 +123,12 @@ def _waiting(state: Overview, groups: list[Group]) -> Cause:
         largest = max(ready, key=lambda group: group.count)
         what = f"{plural(sum(group.count for group in ready), 'dead letter')} can be replayed"
         named = f", {largest.count:,} of them: {largest.last_error}" if len(ready) > 1 else f": {largest.last_error}"
-        refused = f"; {sum(group.count for group in vain):,} were refused: no retry helps those" if vain else ""
+        refused = f"; {sum(group.count for group in final):,} rejected, retrying will not help" if final else ""
     else:
-        largest = max(vain, key=lambda group: group.count)
-        what = f"{plural(sum(group.count for group in vain), 'dead letter')} that no retry helps"
-        named = f": {largest.last_error}" if len(vain) == 1 else f", {largest.count:,} of them: {largest.last_error}"
+        largest = max(final, key=lambda group: group.count)
+        rejected = plural(sum(group.count for group in final), "dead letter")
+        what = f"{rejected} rejected by the Agent SDK; retrying will not help"
+        named = f": {largest.last_error}" if len(final) == 1 else f", {largest.count:,} of them: {largest.last_error}"
         refused = ""
     return Cause(
         f"{said}{what}{named}{refused}.", "warning", largest, (f"{in_short}{what}{refused}.", f"{in_short}{what}.")

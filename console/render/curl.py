@@ -7,12 +7,8 @@ verifies signatures refuses the command. A replay is the way to send a delivery 
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
 
 from relay.signature import DELIVERY_HEADER
-
-if TYPE_CHECKING:
-    from console.app import ConsoleApp
 
 MOST_BYTES = 60_000
 """Terminals cut longer OSC 52 sequences off."""
@@ -21,7 +17,7 @@ MOST_BYTES = 60_000
 def curl_command(agent: str, delivery_id: str, body: bytes) -> str:
     """A shell command that posts `body` as the relay would. Every part is quoted; control characters are escaped.
 
-    The body stands in ANSI-C quotes (`$'…'`), so that nothing in it can end the quote or reach the terminal.
+    The body is in ANSI-C quotes (`$'…'`), so that nothing in it can end the quote or reach the terminal.
     """
     return " ".join(
         [
@@ -38,21 +34,3 @@ def ansi_c_quoted(raw: bytes) -> str:
     """`raw` in bash's `$'…'` quotes: printable ASCII as it is, everything else as `\\xNN`."""
     kept = "".join(chr(byte) if 0x20 <= byte < 0x7F and byte not in {0x27, 0x5C} else f"\\x{byte:02x}" for byte in raw)
     return f"$'{kept}'"
-
-
-async def copy_curl(app: ConsoleApp, row_id: int) -> None:
-    """Copy the command for one delivery to the operator's clipboard.
-
-    Raises:
-        StoreUnavailable: Postgres is away.
-    """
-    detail = await app.desk.detail(row_id)
-    if detail is None:
-        app.say("That delivery is gone", bad=True)
-        return
-    if detail.body_length > MOST_BYTES:
-        app.say(f"Its payload is {detail.body_length:,} bytes: too long for the clipboard of a terminal", bad=True)
-        return
-    body = await app.desk.body(row_id)
-    app.copy_to_clipboard(curl_command(app.settings.agent_endpoint_shown, detail.row.delivery_id, body))
-    app.say("Copied as a curl command")

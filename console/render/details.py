@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console.render import formatting as words
+from console.render import formatting
 from relay.delivery import State
 from relay.text import clean, clean_json
 
@@ -45,7 +45,7 @@ def attempt_lines(detail: Detail) -> list[Content]:
 
 
 def timeline(detail: Detail, width: int) -> list[Content]:
-    """Every attempt of every run, with what came of it; what came of several in a row alike stands below the last."""
+    """Return every attempt of every run with its error and answer; equal ones in a row are shown once."""
     lines: list[Content] = []
     run = 0
     for attempt, after in zip_longest(detail.attempts, detail.attempts[1:]):
@@ -71,7 +71,7 @@ def _attempt(attempt: Try) -> Content:
         f"{attempt.started_at:%H:%M:%S}.{attempt.started_at.microsecond // 1000:03d} ",
         (f"+{_wait(attempt.wait_ms)} " if attempt.wait_ms else "", _MUTED),
         (f"{attempt.status} ", "$text-error" if attempt.error else "$text-success"),
-        words.milliseconds(attempt.duration_ms),
+        formatting.milliseconds(attempt.duration_ms),
     )
 
 
@@ -102,10 +102,10 @@ def _json(detail: Detail, limit: int) -> Content:
 
 
 def facts(detail: Detail, link: str | None) -> list[Content]:
-    """What it is, where it stands, and the link to its conversation."""
+    """Return what it is, its state, and the link to its conversation."""
     row = detail.row
-    tries = words.plural(row.attempts or 0, "attempt")
-    state = Content.styled(row.state.value.upper(), f"bold {words.STATE_STYLES[row.state]}")
+    tries = formatting.plural(row.attempts or 0, "attempt")
+    state = Content.styled(row.state.value.upper(), f"bold {formatting.STATE_STYLES[row.state]}")
     error = f"  {clean(row.last_error, limit=200)}" if row.last_error and row.state is State.DEAD else ""
     lines = [
         Content.assemble(state, error, ("  TEST" if row.test else "", "$text-warning bold")),
@@ -119,8 +119,8 @@ def facts(detail: Detail, link: str | None) -> list[Content]:
             _field("finished", f"{row.finished_at:%Y-%m-%d %H:%M:%S}Z" if row.finished_at else "–"),
         ),
         *_side_by_side(
-            _field("last run", f"run {row.run}, {tries}, {words.milliseconds(row.duration_ms)}"),
-            _field("payload", words.plural(detail.body_length, "byte")),
+            _field("last run", f"run {row.run}, {tries}, {formatting.milliseconds(row.duration_ms)}"),
+            _field("payload", formatting.plural(detail.body_length, "byte")),
         ),
     ]
     if detail.agent_status:
@@ -161,8 +161,8 @@ def history(detail: Detail) -> list[Content]:
     lines = [
         Content.assemble(
             (f"replay #{item.plan_id} ", "bold"),
-            f"by {words.signed_name(item.requested_by, item.login, limit=60)}: {_came_of(item)}",
-            (f" at {words.clock(item.settled_at)}" if item.settled_at else "", _MUTED),
+            f"by {formatting.signed_name(item.requested_by, item.login, limit=60)}: {_came_of(item)}",
+            (f" at {formatting.clock(item.settled_at)}" if item.settled_at else "", _MUTED),
             (" with an edited body" if item.edited else "", "$text-warning"),
             (f"  {clean(item.reason, limit=100)}" if item.reason else "", _MUTED),
         )
@@ -171,8 +171,9 @@ def history(detail: Detail) -> list[Content]:
     lines += [
         Content.assemble(
             ("discarded ", "bold"),
-            f"by {words.signed_name(discard.operator, discard.login, limit=60)} at {words.clock(discard.at)}: "
-            f"{clean(discard.reason, limit=100)}",
+            f"by {formatting.signed_name(discard.operator, discard.login, limit=60)} ",
+            f"at {formatting.clock(discard.at)}: ",
+            clean(discard.reason, limit=100),
         )
         for discard in detail.discards
     ]

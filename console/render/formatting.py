@@ -1,4 +1,4 @@
-"""How figures are written: percentages, durations, ages, counts, glyphs. Pure text, no widget."""
+"""Formats figures: percentages, durations, ages, counts, glyphs. Pure text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STATE_STYLES = {
 
 
 QUIET_RELAY_S = 20
-"""A relay beats every ten seconds: one that is not heard of for so long is on its way to be given up."""
+"""A relay beats every ten seconds. After so many seconds without a heartbeat it may be dead."""
 
 
 def percent(value: float | None) -> str:
@@ -118,8 +118,8 @@ def badge(severity: Severity) -> str:
     return f"{GLYPHS[severity]}{severity.value}"
 
 
-def standing(verdict: Verdict, now: datetime) -> str:
-    """`FIRING 19m`; `ending` for an alert whose condition holds no more; `quiet`."""
+def alert_state(verdict: Verdict, now: datetime) -> str:
+    """`FIRING 19m`; `ending` for an alert whose condition has ended; `quiet`."""
     if not verdict.firing:
         return "quiet"
     if not verdict.holds:

@@ -1,63 +1,36 @@
-"""Reads the forwarding log, a page at a time, and draws its lines when they come into sight."""
+"""Draws lines of the forwarding log when they come into sight. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
-from console.data.log_buffer import Page
-from console.data.log_window import entry_of
-from console.widgets.lines import Line
-from relay.store import browse
+from textual.content import Content
+
+from console.render.line import Line
+from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from textual.content import Content
+    from console.data.log_entry import Entry
 
-    from console.data.log_window import Entry
-    from relay.store.database import Connection
-    from relay.store.log import LogLine
-
-FIRST = 1_000
-"""Lines of the first read: the newest ones."""
-
-OLDER = 2_000
-"""Older lines of one read."""
-
-A_TICK = 2_000
-"""Newer lines of one read. A read that returns as many may have left some."""
+_LEVELS = {"warning": ("! ", "$text-warning"), "error": ("✗ ", "$text-error")}
+_MUTED = "$text-muted"
 
 
-@dataclass(frozen=True, slots=True)
-class LogReading:
-    """Reads the lines after the id `after` (None: the newest ones), and those before `before` unless that is None.
-
-    `missing` are skipped ids, which are asked for again.
-    """
-
-    after: int | None
-    before: int | None = None
-    missing: tuple[int, ...] = ()
-
-    async def read(self, connection: Connection) -> Page:
-        """Return the lines."""
-        if self.after is None:
-            newest = await browse.log_before(connection, None, FIRST)
-            return Page(newer=_entries(newest), reaches_start=len(newest) < FIRST)
-        older = [] if self.before is None else await browse.log_before(connection, self.before, OLDER)
-        newer = await browse.log_after(connection, self.after, A_TICK, self.missing)
-        return Page(
-            newer=_entries(newer),
-            older=_entries(older),
-            reaches_start=self.before is not None and len(older) < OLDER,
-            more_newer=len(newer) >= A_TICK,
-        )
-
-
-def _entries(lines: list[tuple[int, LogLine]]) -> list[Entry]:
-    return [entry_of(line_id, line) for line_id, line in lines]
+def draw(entry: Entry, *, width: int = 0) -> Content:
+    """The line in the runbook's form, with its time. Cut to `width` cells unless that is 0."""
+    glyph, style = _LEVELS.get(entry.level, ("  ", ""))
+    reference = "" if entry.delivery_id is None else f"{clean(entry.delivery_id[:8])}  "
+    content = Content.assemble(
+        (f"{entry.at:%H:%M:%S}.{entry.at.microsecond // 1000:03d} ", _MUTED),
+        (glyph, style),
+        (reference, "$text-accent"),
+        (entry.message, style),
+        (f"  {entry.details}" if entry.details else "", _MUTED),
+    )
+    return content.truncate(width, ellipsis=True) if width else content
 
 
 class DrawnLines(Sequence[Line]):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from io import StringIO
 from typing import TYPE_CHECKING
 
-from rich.bar import Bar
-from rich.console import Console
 from textual.content import Content
 
-from console.render import formatting as words
+from console.render import formatting
+from console.render.chart import bar
 from console.render.wrapping import shortened
 from relay.alerts import Severity
 from relay.filters import SHORT_STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from console.data.snapshot import Snapshot
     from relay.alerts import Verdict
@@ -25,18 +22,9 @@ if TYPE_CHECKING:
     from relay.store.browse import Group
     from relay.store.facts import Health
     from relay.store.overview import Overview
-    from relay.store.replays import Plan
 
 _TARGETS = {"agent": "Agent SDK /health", "chatwoot": "Chatwoot /rails/health", "chatwoot_api": "Chatwoot API"}
 _MUTED = "$text-muted"
-
-
-def bar(value: float, top: float, width: int) -> str:
-    """A bar of `value` on a scale of `top`, `width` cells at most."""
-    console = Console(file=StringIO(), width=max(1, width), color_system=None, legacy_windows=False)
-    lines = console.render_lines(Bar(size=top or 1, begin=0, end=value, width=max(1, width)), pad=False)
-    drawn = "".join(segment.text for segment in lines[0]).rstrip()
-    return drawn or ("▏" if value else "")
 
 
 _NAME = Content.styled(" hotdash ", "bold reverse")
@@ -48,11 +36,11 @@ def status_line(
     """The line on top of every screen: where and how fresh, how bad, how much waits, who I am."""
     state = snapshot.overview
     if paused:
-        link = (f"PAUSED {words.span(age_s)}", "$text-warning bold")
+        link = (f"PAUSED {formatting.span(age_s)}", "$text-warning bold")
     elif age_s > 5:
-        link = (f"STALE {words.span(age_s)}", "$text-error bold")
+        link = (f"STALE {formatting.span(age_s)}", "$text-error bold")
     else:
-        link = (f"LIVE {words.span(age_s)}", "$text-success")
+        link = (f"LIVE {formatting.span(age_s)}", "$text-success")
     name = Content.styled(" DEMO ", "bold reverse $text-warning") if state.demo else _NAME
     live = Content.assemble(" ", ("◉ ", link[1]), link)
     here = name + live
@@ -83,7 +71,10 @@ def _alert_counts(state: Overview, most: int) -> Content:
     firing = [(severity, number) for severity, number in counts if number]
     if not firing:
         return Content.styled("✓ no alerts", "$text-success")
-    parts = [Content.styled(f"{words.badge(severity)} {number}", words.STYLES[severity]) for severity, number in firing]
+    parts = [
+        Content.styled(f"{formatting.badge(severity)} {number}", formatting.STYLES[severity])
+        for severity, number in firing
+    ]
     more = sum(number for _, number in firing[most:])
     return Content(" ").join([*parts[:most], *([Content.styled(f"+{more}", _MUTED)] if more else [])])
 
@@ -110,7 +101,7 @@ def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Conte
     if window_name == "15 min":
         rates[0] = (state.last_1h.rate.percent, "1 h")
     shown = [
-        Content.assemble((words.percent(value), _rate_style(value)), (f" {name}", _MUTED)) for value, name in rates
+        Content.assemble((formatting.percent(value), _rate_style(value)), (f" {name}", _MUTED)) for value, name in rates
     ]
     came = delivered + failed + state.in_flight_of_late  # of which some came before and ended since
     per_second = came / (60.0 + state.at.second)
@@ -118,14 +109,14 @@ def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Conte
         Content("   ").join(shown),
         _pairs(
             ("forwarding", ""),
-            ("avg", words.milliseconds(window.average_ms)),
-            ("p95", words.milliseconds(window.p95_ms)),
+            ("avg", formatting.milliseconds(window.average_ms)),
+            ("p95", formatting.milliseconds(window.p95_ms)),
             ("  avg attempts", "–" if window.average_attempts is None else f"{window.average_attempts:.2f}"),
         ),
         _pairs(
             ("in", f"{per_second:.1f}/s"),
-            ("  delivered", words.count(window.rate.delivered)),
-            ("  failed", words.count(window.rate.failed)),
+            ("  delivered", formatting.count(window.rate.delivered)),
+            ("  failed", formatting.count(window.rate.failed)),
         ),
         _pairs(
             ("dead letters", f"{state.last_1h.dead_letters:,} in 1 h"),
@@ -223,7 +214,7 @@ def failures(figures: Figures) -> Content:
 def alerts(state: Overview, width: int, rows: int) -> list[Content]:
     """The alerts that fire, worst first, then how many rules are quiet."""
     told = [
-        (verdict.rule, words.measured(verdict.rule, verdict.value), _firing_since(verdict, state.at))
+        (verdict.rule, formatting.measured(verdict.rule, verdict.value), _firing_since(verdict, state.at))
         for verdict in state.firing[: rows if len(state.firing) <= rows else rows - 1]
     ]
     value_width = max((len(value) for _, value, _ in told), default=0)
@@ -235,7 +226,7 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
         room = max(8, width - 14 - value_width - since_width)
     lines = [
         Content.assemble(
-            (f"{words.badge(rule.severity):<10} ", words.STYLES[rule.severity]),
+            (f"{formatting.badge(rule.severity):<10} ", formatting.STYLES[rule.severity]),
             f"{shortened(rule.condition, room):<{room}} ",
             (f"{value:>{value_width}}", "bold"),
             (f" {since:<{since_width}}", _MUTED),
@@ -243,11 +234,11 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
         for rule, value, since in told
     ]
     if more := state.firing[len(lines) :]:
-        badges = [Content.styled(words.badge(v.rule.severity), words.STYLES[v.rule.severity]) for v in more]
+        badges = [Content.styled(formatting.badge(v.rule.severity), formatting.STYLES[v.rule.severity]) for v in more]
         lines.append(Content.styled(f"… and {len(more)} more:  ", _MUTED) + Content("  ").join(badges))
     if not lines:
         quiet = len(state.verdicts)
-        lines = [Content.assemble(("✓ ", "$text-success"), (f"none fires; {quiet} rules watched", _MUTED))]
+        lines = [Content.assemble(("✓ ", "$text-success"), (f"no active alerts; {quiet} rules watched", _MUTED))]
     return lines
 
 
@@ -255,7 +246,7 @@ def _firing_since(verdict: Verdict, now: datetime) -> str:
     """How long it has fired; that it is about to clear, if its condition holds no more."""
     if verdict.since is None:
         return ""
-    return f"for {words.span((now - verdict.since).total_seconds())}" if verdict.holds else "ending"
+    return f"for {formatting.span((now - verdict.since).total_seconds())}" if verdict.holds else "ending"
 
 
 def health(state: Overview, width: int) -> list[Content]:
@@ -276,8 +267,8 @@ def health_in_short(state: Overview) -> list[Content]:
             _light(ok=probe.ok),
             f"{_SHORT_TARGETS.get(probe.target, probe.target)} ",
             (_said(probe), "$text-success" if probe.ok else "$text-error bold"),
-            (f" {words.milliseconds(probe.latency_ms)}" if probe.status else "", _MUTED),
-            (f" {words.span(probe.age_s)}", _MUTED),
+            (f" {formatting.milliseconds(probe.latency_ms)}" if probe.status else "", _MUTED),
+            (f" {formatting.span(probe.age_s)}", _MUTED),
         )
         for probe in state.health
     ]
@@ -293,8 +284,8 @@ def _relays(state: Overview) -> Content:
     versions = ", ".join(sorted({f"v{relay.version}" for relay in alive}))
     signed = all(relay.signed for relay in alive)
     return Content.assemble(
-        ("✓ ", "$text-warning" if newest > words.QUIET_RELAY_S else "$text-success"),
-        f"{words.plural(len(alive), 'relay worker')}  {versions}  beat {words.span(newest)} ago  ",
+        ("✓ ", "$text-warning" if newest > formatting.QUIET_RELAY_S else "$text-success"),
+        f"{formatting.plural(len(alive), 'relay worker')}  {versions}  beat {formatting.span(newest)} ago  ",
         ("signed only", _MUTED) if signed else ("! unsigned accepted", "$text-warning"),
     )
 
@@ -312,8 +303,8 @@ def _said(health: Health) -> str:
 def _probe(health: Health, width: int) -> Content:
     name = _TARGETS.get(health.target, health.target)
     glyph, style = _light(ok=health.ok)
-    latency = words.milliseconds(health.latency_ms)
-    tail = f"{latency:>7}  {words.span(health.age_s)} ago"
+    latency = formatting.milliseconds(health.latency_ms)
+    tail = f"{latency:>7}  {formatting.span(health.age_s)} ago"
     name = f"{name:<23}" if width >= 50 else name
     return Content.assemble((glyph, style), name, " ", (f"{_said(health):<4}", style), (f" {tail}", _MUTED))
 
@@ -353,71 +344,12 @@ def _events(names: Sequence[str]) -> str:
     more = f" +{len(names) - 1}" if len(names) > 1 else ""
     room = _EVENTS_ROOM - len(more)
     return (
-        Content(names[0] if len(names[0]) <= room else words.brief_event(names[0])).truncate(room, ellipsis=True).plain
+        Content(names[0] if len(names[0]) <= room else formatting.brief_event(names[0]))
+        .truncate(room, ellipsis=True)
+        .plain
         + more
     )
 
 
 def _short(moment: datetime, now: datetime) -> str:
     return f"{moment:%H:%M:%S}" if moment.date() == now.date() else f"{moment:%b %d}  "
-
-
-def progress(plan: Plan, room: int) -> Content:
-    """A replay's bar on its track, `room` cells wide."""
-    drawn = bar(plan.total - plan.left, plan.total, room)
-    return Content.assemble((drawn, "$primary"), ("░" * (room - len(drawn)), "$rule"))
-
-
-_LEAST_ABOUT = 16
-
-
-def plan_line(plan: Plan, head: Content, width: int) -> Content:
-    """A replay plan: `head`, how far it got; of what and why, if there is room to say."""
-    wide = width >= 100
-    line = Content.assemble(
-        head,
-        f"{f'#{plan.id}':>4} {plan.state.value:<8} ",
-        progress(plan, 24 if wide else 8),
-        (f" {plan.delivered:,} {'delivered' if wide else 'ok'} ", "$text-success" if plan.delivered else _MUTED),
-        (f" {plan.dead:,} dead {'again ' if wide else ''}", "$text-error bold" if plan.dead else _MUTED),
-        f" {plan.left:,} left of {plan.total:,}" if plan.left else f" of {plan.total:,}",
-        (f"  {plan.stopped_why}" if plan.stopped_why else "", "$text-warning"),
-    )
-    about = "  ".join(filter(None, (plan.filter, plan.reason)))
-    if about and width - line.cell_length >= _LEAST_ABOUT:
-        line += Content.styled(f"  {about}", _MUTED)
-    return line.truncate(width, ellipsis=True)
-
-
-_NOTE_ROOM = 17
-_LEAST_CELLS = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """Success rates in percent, oldest first; None where there was nothing. Each is of so many `minutes`."""
-
-    rates: tuple[float | None, ...]
-    minutes: int
-
-    @property
-    def note(self) -> str:
-        """The scale, in words."""
-        return f"1 cell = {self.minutes} min"
-
-
-def resample(minutes: Sequence[tuple[datetime, int, int]], now: datetime, window: timedelta, cells: int) -> Trace:
-    """The success rates of the last `window`, in `cells` cells at most; if those are many, with room for the note.
-
-    A cell is of whole minutes, one at least: none is drawn twice. No data is not 0 %, nor what was before.
-    """
-    asked = int(window.total_seconds() // 60)
-    room = cells - _NOTE_ROOM if cells >= _LEAST_CELLS else cells
-    step = -(-asked // max(1, room))
-    totals = [[0, 0] for _ in range(-(-asked // step))]
-    for minute, delivered, failed in minutes:
-        place = len(totals) - 1 - int((now - minute).total_seconds() // 60) // step
-        if 0 <= place < len(totals):
-            totals[place][0] += delivered
-            totals[place][1] += failed
-    return Trace(tuple(100 * good / (good + bad) if good + bad else None for good, bad in totals), step)

@@ -1,84 +1,28 @@
-"""Deliveries as rows on a screen: what to read, and how a row looks. Pure but for `RowsReading.read`."""
+"""Draws deliveries as rows of a table. Pure."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console.render import formatting as words
+from console.render import formatting
 from relay.delivery import State
-from relay.filters import SHORT_STATUSES, compile_filter
-from relay.store import browse
-from relay.text import clean
+from relay.filters import SHORT_STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from relay.store.browse import Key, Row
-    from relay.store.database import Connection
+    from relay.store.browse import Row
 
-WINDOW = 200
 _LEAST_REST = 15
 _GOOD_REST = 18
 _UNSAID = re.compile(r"^Agent SDK (?:is )?|\bthe |(?<!^) \(\d{3}\)$")
-"""What a cause can do without in a column: whose it is, articles, and the number that stands beside it."""
+"""Words that a cause leaves out in its column: the agent's name, articles, and the status of the column beside it."""
 _MUTED = "$text-muted"
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A window of rows, how many match in all (`None`: more than are counted), and whether it begins at the top.
-
-    `gone` are those of the marked rows that are in the states no more.
-    """
-
-    rows: list[Row]
-    matching: int | None
-    live: bool
-    gone: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class RowsReading:
-    """Read a window of the deliveries that `filter` matches, in one of `states` (None: any).
-
-    It begins at `anchor`, that row included, or at the newest; with `up` it ends there. Which of the `marked` ones are
-    in the states still is read as well; it is the same reading whichever they are.
-    """
-
-    filter: str
-    states: tuple[State, ...] | None
-    anchor: Key | None = None
-    up: bool = False
-    marked: frozenset[int] = field(default=frozenset(), compare=False)
-
-    async def read(self, connection: Connection) -> Page:
-        """Read it. The filter is one that parses."""
-        condition = compile_filter(self.filter)
-        rows = await browse.window(
-            connection, condition, states=self.states, anchor=self.anchor, newer=self.up, limit=WINDOW
-        )
-        whole = self.anchor is None and len(rows) < WINDOW
-        return Page(
-            rows=[clean_row(row) for row in rows],
-            matching=len(rows) if whole else await browse.count(connection, condition, self.states),
-            live=self.anchor is None or (self.up and len(rows) < WINDOW),
-            gone=self.marked - await browse.still_in(connection, self.marked, self.states or tuple(State)),
-        )
-
-
-def clean_row(row: Row) -> Row:
-    """A row as it may be shown."""
-    return replace(
-        row,
-        delivery_id=clean(row.delivery_id, limit=200),
-        event=None if row.event is None else clean(row.event, limit=80),
-        conversation_id=None if row.conversation_id is None else clean(row.conversation_id, limit=40),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +44,11 @@ class Column:
 
 
 def _since_death(row: Row, now: datetime) -> str:
-    return words.span((now - (row.finished_at or row.received_at)).total_seconds())
+    return formatting.span((now - (row.finished_at or row.received_at)).total_seconds())
 
 
 def _age(row: Row, now: datetime) -> str:
-    return words.span((now - row.received_at).total_seconds())
+    return formatting.span((now - row.received_at).total_seconds())
 
 
 def _larger_unit(age: str) -> str:
@@ -120,7 +64,7 @@ def _status(row: Row, _: datetime) -> str:
 def _cause(row: Row, _: datetime) -> str:
     if row.last_error:
         return _UNSAID.sub("", row.last_error)
-    return "" if row.duration_ms is None else f"in {words.milliseconds(row.duration_ms)}"
+    return "" if row.duration_ms is None else f"in {formatting.milliseconds(row.duration_ms)}"
 
 
 _MARK = Column("", 1, lambda *_: "")
@@ -128,10 +72,10 @@ _ID = Column("ID", 8, lambda row, _: row.delivery_id[:8])
 # Not their age, which `age:` filters by and which begins when they were received.
 _DIED = Column("DIED", 4, _since_death, right=True, brief=_larger_unit)
 _AGE = Column("AGE", 3, _age, right=True, brief=_larger_unit)
-_STATE = Column("STATE", 10, lambda row, _: row.state.value, lambda row: words.STATE_STYLES[row.state])
+_STATE = Column("STATE", 10, lambda row, _: row.state.value, lambda row: formatting.STATE_STYLES[row.state])
 _EVENT = Column(
     "EVENT", len("conv_status_changed"), lambda row, _: row.event or "–", most=len("conversation_status_changed"),
-    brief=words.brief_event,
+    brief=formatting.brief_event,
 )  # fmt: skip
 _CONVERSATION = Column("CONV", 6, lambda row, _: row.conversation_id or "–", right=True, optional=True)
 _TRIES = Column("TRY", 3, lambda row, _: "–" if row.attempts is None else str(row.attempts), right=True)

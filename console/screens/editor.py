@@ -12,12 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
+from console.keymap import EDITOR, bindings_of
 from relay.receive import BadBody, parse_object
 from relay.text import HARMFUL, clean, pretty_json
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
+    from textual.binding import BindingType
 
 MOST_CHARS = 256 * 1024
 """Bigger payloads are edited in `$EDITOR`: Textual's editor takes seconds to load them."""
@@ -49,12 +50,7 @@ def _escaped(character: str) -> str:
 class EditorScreen(ModalScreen[bytes | None]):
     """Gives the edited body, or None."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "back", priority=True),
-        Binding("ctrl+s,f2", "review", "review", priority=True),
-        Binding("ctrl+e", "external", "$EDITOR", priority=True),
-        Binding("y", "accept", "replay it"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of(EDITOR, priority=True)
 
     def __init__(self, body: bytes) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from textual.widget import Widget
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from console.render.panels import Trace
+    from console.render.chart import Trace
 
 BARS = "▁▂▃▄▅▆▇█"
 NOTHING = " "

@@ -63,7 +63,7 @@ class TypeAhead(App[None]):
     async def on_type_ahead_echo(self, echo: Echo) -> None:
         """The key is done with, and in the second lap what it brought about: it is the next one's turn."""
         if echo.number != self._number:
-            return  # nobody waits for it any more
+            return  # an echo of an earlier key
         if echo.lap < _LAPS:
             self._send_echo(echo.lap + 1)
         else:

@@ -23,7 +23,7 @@ import psutil
 import psycopg
 
 from console.data import snapshot
-from console.render.rows import RowsReading
+from console.data.readings import RowsReading
 from relay.delivery import State
 from relay.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate

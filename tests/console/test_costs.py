@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from console.data import snapshot
-from console.render.log_lines import LogReading
-from console.render.rows import RowsReading
-from console.screens.activity import ActivityReading
+from console.data.log_reading import LogReading
+from console.data.readings import ActivityReading, RowsReading
 from relay.delivery import State
 from relay.store.sessions import open_session
 

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from textual.visual import Style
 
-from console.data.log_window import draw, entry_of
+from console.data.log_entry import entry_of
 from console.render import details, rows
 from console.render.curl import ansi_c_quoted
+from console.render.log_lines import draw
 from console.screens.editor import editable
 from relay.delivery import State
 from relay.store.browse import Detail, Row

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from console.data.log_buffer import LEVELS, LogBuffer, Page
+from console.data.log_entry import Entry
 from console.data.log_navigation import Goal, LogNavigation, Notice
-from console.data.log_window import Entry
 from console.render.log_state import state_line
 
 _CAPACITY, _FIRST, _OLDER, _NEWER = 14, 4, 3, 5

@@ -1,20 +1,31 @@
-"""The keys of a screen, from the table of actions."""
+"""The help: the keys of one screen, from the key map."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from console.keymap import TITLES, VIEWS, actions_of, shown_key
+from console.keymap import (
+    CONFIRMATION,
+    HELP,
+    OVERLAYS,
+    PROGRESS,
+    SCREENS,
+    SEARCH_BOX,
+    VIEWS,
+    actions_of,
+    bindings_of,
+    shown_key,
+)
 from console.render.wrapping import beside
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+    from textual.binding import BindingType
 
 _WIDEST = 100
 _AROUND = 5  # borders, padding, the scrollbar
@@ -24,10 +35,10 @@ _FILTER = (
 )
 
 
-class KeysScreen(ModalScreen[None]):
+class HelpScreen(ModalScreen[None]):
     """Every key of one view. Any of its closing keys goes back."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,f1,enter,left", "dismiss", "close")]
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of(HELP)
 
     def __init__(self, view: str, *, read_only: bool) -> None:
         super().__init__()
@@ -37,7 +48,7 @@ class KeysScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """The table, in two columns where there is room."""
         with VerticalScroll(id="keys-box") as box:
-            box.border_title = f"Keys: {TITLES[self._view]}"
+            box.border_title = f"Keys: {SCREENS[self._view]}"
             box.border_subtitle = "esc closes"
             yield Static(self._table(), markup=False)
 
@@ -54,7 +65,14 @@ class KeysScreen(ModalScreen[None]):
         lines.append(_line(" ".join(shown_key(move.keys[0]) for move in moves), moving, width))
         views = [f"{number} {title}" for number, title in enumerate(VIEWS.values(), start=1)]
         lines.append(_line(f"1–{len(VIEWS)}", "  ".join(views), width))
-        return Content("\n").join([*lines, Content(""), Content.styled(_FILTER, "$text-muted")])
+        lines += [Content(""), Content.styled(_FILTER, "$text-muted")]
+        for overlay in (CONFIRMATION, PROGRESS, SEARCH_BOX):
+            lines += [Content(""), Content.styled(OVERLAYS[overlay], "bold")]
+            lines += [
+                _line(" ".join(shown_key(key) for key in action.keys), action.text, width)
+                for action in actions_of(overlay, read_only=self._read_only)
+            ]
+        return Content("\n").join(lines)
 
 
 def _line(keys: str, text: str, width: int) -> Content:

@@ -1,12 +1,10 @@
-"""Lines of the forwarding log as they are shown: cleaned once, drawn when they are in sight. Pure."""
+"""One line of the forwarding log, cleaned once, as the console holds it. Pure."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from textual.content import Content
 
 from relay.text import clean
 
@@ -15,9 +13,7 @@ if TYPE_CHECKING:
 
     from relay.store.log import LogLine
 
-_LEVELS = {"warning": ("! ", "$text-warning"), "error": ("✗ ", "$text-error")}
 _UNSHOWN = {"agentEndpoint", "deliveryId"}
-_MUTED = "$text-muted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +30,7 @@ class Entry:
     @property
     def is_failure(self) -> bool:
         """True for a warning or an error."""
-        return self.level in _LEVELS
-
-    @property
-    def text(self) -> str:
-        """The line as it is shown, as plain text."""
-        return draw(self).plain
+        return self.level in {"warning", "error"}
 
     def mentions(self, wanted: str) -> bool:
         """True if the line shows `wanted`, which is in lower case. Does not draw it: a search asks 50,000 lines."""
@@ -60,17 +51,3 @@ def entry_of(line_id: int, line: LogLine) -> Entry:
         details=sys.intern(clean(fields, limit=300)),
         delivery_id=None if line.delivery_id is None else sys.intern(line.delivery_id),
     )
-
-
-def draw(entry: Entry, *, width: int = 0) -> Content:
-    """The line in the runbook's form, with its time. Cut to `width` cells unless that is 0."""
-    glyph, style = _LEVELS.get(entry.level, ("  ", ""))
-    reference = "" if entry.delivery_id is None else f"{clean(entry.delivery_id[:8])}  "
-    content = Content.assemble(
-        (f"{entry.at:%H:%M:%S}.{entry.at.microsecond // 1000:03d} ", _MUTED),
-        (glyph, style),
-        (reference, "$text-accent"),
-        (entry.message, style),
-        (f"  {entry.details}" if entry.details else "", _MUTED),
-    )
-    return content.truncate(width, ellipsis=True) if width else content
