@@ -57,14 +57,14 @@ class RowsReading:
         )
         whole = self.anchor is None and len(rows) < WINDOW
         return Page(
-            rows=[_short_row(row) for row in rows],
+            rows=[short_row(row) for row in rows],
             matching=len(rows) if whole else await browse.count(connection, condition, self.states),
             live=self.anchor is None or (self.up and len(rows) < WINDOW),
             gone=self.marked - await browse.still_in(connection, self.marked, self.states or tuple(State)),
         )
 
 
-def _short_row(row: Row) -> Row:
+def short_row(row: Row) -> Row:
     """Return the row with its texts cut to what a table has room for."""
     return replace(
         row,

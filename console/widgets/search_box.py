@@ -44,7 +44,8 @@ class SearchBox(Input):
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of(SEARCH_BOX)
     DEFAULT_CSS = """
-    SearchBox { display: none; height: 1; border: none; padding: 0 1; }
+    SearchBox { display: none; }
+    SearchBox.-textual-compact { padding: 0 1; }
     SearchBox.open { display: block; }
     """
 
@@ -179,5 +180,5 @@ class _Checked(Validator):
 
 
 def _safe(text: str) -> str:
-    """The first `MOST_CHARS` characters of `text`, with visible names for those that are not shown."""
+    """Return the first `MOST_CHARS` characters of `text`, with visible names for invisible ones."""
     return clean(text[:MOST_CHARS], limit=None)[:MOST_CHARS]
