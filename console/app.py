@@ -154,7 +154,7 @@ class ConsoleApp(TypeAhead):
         loop.call_soon_threadsafe(self.exit)
 
     def exit(self, *args: Any, **more: Any) -> None:
-        """End the console. From now on screens are taken apart, or never complete: nothing is painted any more."""
+        """End the console. From here on screens may lack widgets, so nothing is painted."""
         self.context.is_leaving = True
         super().exit(*args, **more)
 
@@ -199,9 +199,9 @@ class ConsoleApp(TypeAhead):
         return view.is_up and (view.is_typed_into or view.question.is_open or view.is_settled)
 
     def delay_update(self, delay: float = 0.0) -> None:
-        """Delay nothing when views change: each paints at once what is known.
+        """Do not delay frames when views change: a view paints the last snapshot at once.
 
-        Textual would hold every frame for 50 ms, to hide the steps in which a screen is built.
+        Textual would hold every frame for 50 ms to hide the steps in which it builds a screen.
         """
 
     # What the poller uses
@@ -213,7 +213,7 @@ class ConsoleApp(TypeAhead):
 
     @property
     def watched_plan(self) -> int | None:
-        """The replay that the strip of the view in front shows."""
+        """Id of the replay that the strip of the view in front shows; None if it shows none."""
         view = self.view
         return view.question.plan_id if view is not None and view.is_up else None
 

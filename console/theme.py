@@ -1,4 +1,4 @@
-"""How the console looks: its themes, and the same in ASCII. No widget."""
+"""The console's colour themes, and the filter that draws with ASCII alone. No widget."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ THEMES: list[dict[str, Any]] = [
         "dark": True,
     },
 ]
-"""Colours of the 256-colour cube, so that they look the same where there are no others."""
+"""Only colours of the 256-colour cube, so that 256-colour terminals show the same ones."""
 
 _ALIKE = {
     "▌": "|", "▎": "|", "▏": "|", "▕": "|", "▔": "-", "▁": "_", "▂": "_", "▃": ".", "▄": "-", "▅": "=", "▆": "=",
@@ -73,14 +73,14 @@ _ALIKE = {
     "▽": "v", "△": "^", "▴": "^", "•": "*", "◦": "o", "○": "o", "⭘": "o", "◯": "o", "⭑": "*", "★": "*", "✔": "+",
     "✕": "x", "✖": "x", "⚠": "!", "🔎": "/", "\N{NO-BREAK SPACE}": " ",
 }  # fmt: skip
-_PICTURE = "^"  # of a control character, as clean.py draws it
+_PICTURE = "^"  # of a control character, as `relay.text.clean` shows it
 
 
 class AsciiFilter(LineFilter):
-    """Draws with ASCII alone: known glyphs by their like, whatever else by a question mark a cell."""
+    """Replaces known glyphs by similar ASCII, any other character by one question mark a cell."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002 - Textual's interface
-        """`segments` with nothing but ASCII in them, as wide as before."""
+        """Return `segments` in ASCII, with unchanged widths."""
         return [
             segment if segment.control else Segment(ascii_of(segment.text, segment.cell_length), segment.style)
             for segment in segments
@@ -88,7 +88,7 @@ class AsciiFilter(LineFilter):
 
 
 def ascii_of(text: str, cells: int) -> str:
-    """`text`, which takes up so many cells, with ASCII alone."""
+    """Return `text` in ASCII, `cells` cells wide."""
     if text.isascii():
         return text
     return "".join(map(_alike, text)).ljust(cells, "?")[:cells]
@@ -96,7 +96,7 @@ def ascii_of(text: str, cells: int) -> str:
 
 @cache
 def _alike(character: str) -> str:
-    """ASCII that looks like it, as wide as it; a question mark a cell if there is none."""
+    """Return similar ASCII of the same width; one question mark a cell if there is none."""
     if character.isascii():
         return character
     width = cell_len(character)
@@ -105,7 +105,7 @@ def _alike(character: str) -> str:
 
 
 def _of_its_kind(character: str) -> str | None:
-    """What stands for any character of the lines, blocks and pictures that terminals draw with."""
+    """Return the ASCII for a line, block, control picture or braille character; None for any other."""
     code = ord(character)
     if 0x2500 <= code < 0x2580:  # lines, by what Unicode's name for them says
         words = set(unicodedata.name(character).split())

@@ -1,7 +1,7 @@
-"""The operator's reads on demand and writes, on a second connection that opens when it is first needed.
+"""Runs the operator's reads on demand and writes, on a second connection that opens when it is first needed.
 
-Every write goes through here, with the operator's name; with --read-only all of them are refused. Text from outside is
-clean already: the store cleans every row.
+Every write goes through here and carries the operator's name; --read-only refuses all of them. The store cleans every
+row, so text from outside is already safe.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class Proposal:
 
     @property
     def canary(self) -> int:
-        """How many are sent first, alone: one, if there are several."""
+        """How many deliveries are sent first as a canary: one if there are several, else none."""
         return CANARY if len(self.letters) > 1 else 0
 
     @property
     def seconds(self) -> float:
-        """About how long sending will take, at its rate."""
+        """Estimated duration of the replay at its rate, in seconds."""
         return max(1.0, len(self.letters) / RATE)
 
 
@@ -86,7 +86,7 @@ class OperatorSession:
 
     @asynccontextmanager
     async def _session(self, *, write: bool = False) -> AsyncIterator[Connection]:
-        """The connection, opened anew after a failure.
+        """Yield the connection, reopened after a failure.
 
         Raises:
             RelayError: Postgres is away, has no tables, or refuses.
@@ -108,7 +108,7 @@ class OperatorSession:
                 raise trouble(error) from error
 
     async def propose(self, condition: Condition, text: str = "", edited_body: bytes | None = None) -> Proposal:
-        """Freeze the dead letters that `condition` holds for, oldest first. `text` is its filter."""
+        """Freeze the dead letters that match `condition`, oldest first. `text` is the filter as it was typed."""
         async with self._session() as connection:
             letters = await replays.matching(connection, condition)
             alive = [relay for relay in await instances.liveness(connection) if relay.alive]
@@ -161,7 +161,7 @@ class OperatorSession:
 
     @asynccontextmanager
     async def beside(self) -> AsyncIterator[Connection]:
-        """A connection of its own, for reading what takes long.
+        """Yield a separate connection for slow reads.
 
         Raises:
             RelayError: Postgres is away, has no tables, or refuses.
@@ -177,35 +177,35 @@ class OperatorSession:
             raise trouble(error) from error
 
     async def detail(self, row_id: int) -> Detail | None:
-        """Everything about one delivery; None if it is gone."""
+        """Return one delivery with attempts, payload and replays; None if it is gone."""
         async with self._session() as connection:
             return await browse.detail(connection, row_id)
 
     async def body(self, row_id: int) -> bytes:
-        """The whole body of one delivery, as it came."""
+        """Return the whole body of one delivery, unchanged."""
         async with self._session() as connection:
             return await browse.body_of(connection, row_id)
 
     async def find(self, delivery_id: str) -> int | None:
-        """The row of a delivery by its id; None if it is not known."""
+        """Return the row id of a delivery; None if the delivery is not stored."""
         async with self._session() as connection:
             return await browse.row_of(connection, delivery_id)
 
     async def stored(self, delivery_id: str) -> Row | None:
-        """A delivery's row by its id; None while it is not stored."""
+        """Return the row of a delivery; None while the delivery is not stored."""
         async with self._session() as connection:
             row_id = await browse.row_of(connection, delivery_id)
             detail = None if row_id is None else await browse.detail(connection, row_id)
         return None if detail is None else detail.row
 
     async def newest_line(self) -> int:
-        """The id of the forwarding log's newest line, 0 if there is none."""
+        """Return the id of the forwarding log's newest line; 0 if the log is empty."""
         async with self._session() as connection:
             lines = await browse.log_before(connection, None, 1)
         return lines[-1][0] if lines else 0
 
     async def lines_about(self, delivery_id: str, *, after: int) -> list[Entry]:
-        """The log lines about one delivery that come after the line `after`."""
+        """Return the log lines about one delivery whose id is greater than `after`."""
         async with self._session() as connection:
             lines = await browse.log_about(connection, delivery_id, after=after)
         return [entry_of(line_id, line) for line_id, line in lines]

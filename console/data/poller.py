@@ -1,6 +1,6 @@
-"""The one poller: a connection of its own, a read transaction a tick, NOTIFY to wake it early.
+"""Polls Postgres on its own connection: one read transaction a tick, earlier when a NOTIFY arrives.
 
-It survives whatever happens to Postgres: says what is wrong, and goes on when it is back. Knows no widget.
+It outlives any failure of Postgres: it reports the reason and reconnects. It does not know any widget.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _SILENCE_S = 5.0
 
 
 class Front(Protocol):
-    """Who watches: says what to read beside the overview, and is told what was read or went wrong."""
+    """What the poller needs of the app: which rows to read, and where to send snapshots and failures."""
 
     def reading(self) -> tuple[Reading | None, timedelta]:
-        """What the view in front wants, and how far back the minutes reach."""
+        """Return what the view in front reads, and how far back the minutes reach."""
 
     @property
     def watched_plan(self) -> int | None:
-        """The replay that is being watched."""
+        """Id of the replay that the view in front watches."""
 
     def show(self, snapshot: Snapshot) -> None:
-        """A new snapshot."""
+        """Show a new snapshot."""
 
     def disconnected(self, reason: str) -> None:
-        """Postgres is away."""
+        """Show that Postgres is unavailable, and why."""
 
 
 class Poller:
@@ -57,12 +57,12 @@ class Poller:
         self._afresh = False
 
     def wake(self, *, afresh: bool = False) -> None:
-        """Read now rather than at the next tick; `afresh` also what rests because it took long."""
+        """Read now rather than at the next tick; with `afresh` also repeat a slow reading that rests."""
         self._afresh = self._afresh or afresh
         self._wake.set()
 
     async def run(self) -> None:
-        """Connect, read, wait, for ever."""
+        """Connect, read and wait until cancelled."""
         while True:
             try:
                 with heeding_cancellation():
@@ -98,17 +98,17 @@ class Poller:
             await self._rest(connection, began)
 
     async def _rest(self, connection: Connection, began: float) -> None:
-        """Until the next tick, or sooner when asked or notified; never sooner than a quarter of a second."""
+        """Wait for the next tick, a `wake` or a NOTIFY; a NOTIFY never ends the wait within a quarter of a second."""
         loop = asyncio.get_running_loop()
         notified = asyncio.Event()
 
-        def hear() -> None:
-            loop.remove_reader(connection.fileno())  # what came stays unread: it would be heard on and on
+        def readable() -> None:
+            loop.remove_reader(connection.fileno())  # the notification stays unread, so this would run again at once
             notified.set()
 
         async for _ in connection.notifies(timeout=0):
             notified.set()
-        loop.add_reader(connection.fileno(), hear)
+        loop.add_reader(connection.fileno(), readable)
         waiting = [asyncio.create_task(self._wake.wait()), asyncio.create_task(notified.wait())]
         try:
             await asyncio.wait(waiting, timeout=TICK_S, return_when=asyncio.FIRST_COMPLETED)

@@ -114,7 +114,7 @@ class Marks:
         return row_id in self.ids if self.all_but is None else row_id not in self.all_but
 
     def __str__(self) -> str:
-        """How many are marked, in words; empty if none is."""
+        """Return how many rows are marked, as text; empty if none is."""
         if self.all_but is not None:
             return f"all but {len(self.all_but)} marked" if self.all_but else "all marked"
         return f"{len(self.ids)} marked" if self.ids else ""

@@ -1,6 +1,6 @@
-"""One read transaction, one frozen `Snapshot`: all that the screens show of the database at one moment.
+"""Reads one frozen `Snapshot` in one transaction: all that the screens show of the database at one moment.
 
-Text that came from outside is clean already: the store cleans every row. Knows no widget; the SQL is the store's.
+The store cleans every row, so text from outside is already safe. This module knows no widget and holds no SQL.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 TAIL_LINES = 40
 _PLANS = 8
 _REST = 10
-"""A slow reading of a view rests for so many times as long as it took, so that a search does not overload Postgres."""
+"""A slow reading rests for so many times as long as it took, so that a search does not overload Postgres."""
 
 
 class Reading(Protocol):
-    """What the view in front wants read in the same transaction. Readings that are equal read the same."""
+    """What the view in front reads in the same transaction. Equal readings return the same rows."""
 
     async def read(self, connection: Connection) -> object:
-        """Read it."""
+        """Read it and return the result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The database at one moment. `read_at` is `time.monotonic()`, `took_ms` what reading it took.
+    """The database at one moment. `read_at` is `time.monotonic()`; `took_ms` is how long the read took.
 
-    `view` is what `reading` gave. `plans` are the newest ones, newest first. `tail` are the newest lines of the
-    forwarding log, oldest first.
+    `view` is the result of `reading`. `plans` holds the newest plans, newest first. `tail` holds the newest lines of
+    the forwarding log, oldest first.
     """
 
     overview: Overview
@@ -57,18 +57,18 @@ class Snapshot:
 
     @property
     def view(self) -> object:
-        """What `reading` gave."""
+        """The result of `reading`."""
         return self.seen.view
 
     @property
     def view_age_s(self) -> float:
-        """How much older than all else what the view wanted is: it may rest after it took long."""
+        """Seconds by which `view` is older than the rest: a slow reading is not repeated every tick."""
         return self.read_at - self.seen.read_at
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a reading gave, when (`time.monotonic()`), and how long it took."""
+    """The result of a reading, when it ended (`time.monotonic()`), and how long it took."""
 
     view: object
     read_at: float
@@ -83,9 +83,9 @@ async def read(
     watched: int | None = None,
     last: Snapshot | None = None,
 ) -> Snapshot:
-    """Read a snapshot, in one transaction. What `reading` wants is taken from the `last` one while it rests.
+    """Read a snapshot in one transaction. While `reading` rests, its result is taken from the `last` snapshot.
 
-    `watched` is a plan that is read however old it is.
+    `watched` is the id of a plan that is read even if it is not among the newest.
 
     Raises:
         psycopg.Error: Postgres is away, or took longer than the connection's `statement_timeout`.
@@ -115,7 +115,7 @@ async def read(
 
 @dataclass(frozen=True, slots=True)
 class TooSlow:
-    """What a view gets in place of what it wanted read, when that took longer than a statement may."""
+    """Takes the place of a reading's result if the reading exceeded `statement_timeout`."""
 
 
 def _rests(seen: Seen) -> bool:
@@ -123,7 +123,7 @@ def _rests(seen: Seen) -> bool:
 
 
 async def _see(connection: Connection, reading: Reading | None) -> Seen:
-    """What `reading` gives; a search through too much spoils nothing else that is read."""
+    """Return the result of `reading`. Its savepoint keeps a search that is too slow from failing the whole snapshot."""
     began, view = time.monotonic(), None
     if reading is not None:
         try:
@@ -136,7 +136,7 @@ async def _see(connection: Connection, reading: Reading | None) -> Seen:
 
 
 def short_plan(plan: Plan) -> Plan:
-    """`plan` with what people wrote into it cut to what a line has room for."""
+    """Return `plan` with its free texts cut to what a line has room for."""
     return replace(
         plan,
         requested_by=clean(plan.requested_by, limit=60),

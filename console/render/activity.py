@@ -24,7 +24,7 @@ _ACTION = 16
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """How a line begins: when, who and, in the audit, what; each in a column as wide as this says, or as its name."""
+    """The first columns of a line, with their widths: when, who and, in the audit, what."""
 
     now: datetime
     when: int
@@ -32,7 +32,7 @@ class Heads:
     what: int
 
     def names(self, last: str) -> Content:
-        """Over the lines."""
+        """Return the header line; `last` names the remaining columns."""
         return Content(f" {'WHEN':<{self.when}}  {'WHO':<{self.who}}  {last}")
 
     def of(self, moment: datetime, name: str) -> Content:

@@ -1,6 +1,6 @@
-"""The first thing on the first screen: what is wrong, in a sentence. Pure: a snapshot in, words out.
+"""Names what is wrong in one sentence, for the headline of every screen. Pure.
 
-When something failed is taken from what was recorded as it failed: what is still open changes as it is replayed.
+Times of failures come from facts recorded when a delivery failed, because replays change which dead letters are open.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from relay.store.overview import Overview
 
 RECENT_S = 120
-"""What failed last longer ago than this is no longer what is going wrong now."""
+"""A failure older than this is not a current one."""
 QUIET_S = 30
-"""So long nothing more failed of it, and something shows that it goes through again: then it is over."""
+"""A failure is over once it has not recurred for so long and something shows that deliveries succeed again."""
 _MANY = 5
 _SHARE = 20
-"""Fewer failures than `_MANY` of late, against more than `_SHARE` times as many that wait: stragglers."""
+"""Fewer than `_MANY` recent failures, and less than one in `_SHARE` of the largest group, are stragglers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The sentence, how bad it is (`bad`, `warning`, `well`), and the group it is about, if any.
+    """The sentence, its level (`bad`, `warning`, `well`), and the failure group that it is about, if any.
 
-    `shorter` say the same where there is less and less room.
+    `shorter` holds shorter forms of the sentence, longest first.
     """
 
     sentence: str
@@ -40,13 +40,13 @@ class Cause:
     shorter: tuple[str, ...] = ()
 
     def fitting(self, width: int) -> str:
-        """The longest that has at most `width` characters, else the shortest."""
+        """Return the longest form that has at most `width` characters, else the shortest."""
         ways = (self.sentence, *self.shorter)
         return next((way for way in ways if len(way) <= width), ways[-1])
 
 
 def cause_of(snapshot: Snapshot) -> Cause:
-    """What an operator must know first: relays gone, what fails, the agent failing, or what the dead letters share."""
+    """Return the most urgent problem: no relay, a current failure, an unhealthy agent, or open dead letters."""
     state = snapshot.overview
     if not state.alive:
         last = min((relay.age_s for relay in state.relays), default=None)
@@ -81,15 +81,15 @@ def cause_of(snapshot: Snapshot) -> Cause:
 
 
 def _weightiest(state: Overview, groups: list[Group]) -> Group:
-    """The group that matters: what most of late died of, unless that is but a straggler, else the largest."""
+    """Return the group with the most recent failures, unless those are stragglers; else the largest group."""
     largest = max(groups, key=lambda group: (group.count, group.last))
 
     def lately(group: Group) -> int:
         spell = state.spell_of(group.final_status)
         return 0 if spell is None or (state.at - spell.last).total_seconds() >= RECENT_S else spell.lately
 
-    going_on = [group for group in groups if lately(group) >= _MANY or lately(group) * _SHARE >= max(1, largest.count)]
-    return max(going_on, key=lambda group: (lately(group), group.count), default=largest)
+    current = [group for group in groups if lately(group) >= _MANY or lately(group) * _SHARE >= max(1, largest.count)]
+    return max(current, key=lambda group: (lately(group), group.count), default=largest)
 
 
 def _recent_failure(state: Overview, group: Group) -> tuple[str, str] | None:
@@ -113,7 +113,7 @@ def _recent_failure(state: Overview, group: Group) -> tuple[str, str] | None:
 
 
 def _waiting(state: Overview, groups: list[Group]) -> Cause:
-    """What waits once none of it fails now: how much of it a replay can help, and how much it cannot."""
+    """Return the cause when nothing fails now but dead letters are open: how many a replay can help."""
     ready = [group for group in groups if retry_helps(group.final_status)]
     final = [group for group in groups if not retry_helps(group.final_status)]
     quiet = _quiet(state, groups)
@@ -137,7 +137,7 @@ def _waiting(state: Overview, groups: list[Group]) -> Cause:
 
 @dataclass(frozen=True, slots=True)
 class _Quiet:
-    """For how long nothing has failed, and that in words."""
+    """For how long nothing has failed, in seconds and as a sentence."""
 
     seconds: float
     sentence: str
@@ -145,7 +145,7 @@ class _Quiet:
 
 
 def _quiet(state: Overview, groups: list[Group]) -> _Quiet | None:
-    """For how long nothing has failed, replays included; None if nothing is on record."""
+    """Return for how long nothing has failed, replays included; None if no failure is on record."""
     failed = [spell.last for spell in state.spells] + [group.last for group in groups]
     if state.last_failure_at is not None:
         failed.append(state.last_failure_at)

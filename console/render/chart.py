@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def bar(value: float, top: float, width: int) -> str:
-    """A bar of `value` on a scale of `top`, `width` cells at most."""
+    """Return a bar of `value` on a scale from 0 to `top`, at most `width` cells wide."""
     console = Console(file=StringIO(), width=max(1, width), color_system=None, legacy_windows=False)
     lines = console.render_lines(Bar(size=top or 1, begin=0, end=value, width=max(1, width)), pad=False)
     drawn = "".join(segment.text for segment in lines[0]).rstrip()
@@ -28,21 +28,21 @@ _LEAST_CELLS = 40
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Success rates in percent, oldest first; None where there was nothing. Each is of so many `minutes`."""
+    """Success rates in percent, oldest first; None where nothing was delivered. Each covers `minutes` minutes."""
 
     rates: tuple[float | None, ...]
     minutes: int
 
     @property
     def note(self) -> str:
-        """The scale, in words."""
+        """The scale, as text."""
         return f"1 cell = {self.minutes} min"
 
 
 def resample(minutes: Sequence[tuple[datetime, int, int]], now: datetime, window: timedelta, cells: int) -> Trace:
-    """The success rates of the last `window`, in `cells` cells at most; if those are many, with room for the note.
+    """Return the success rates of the last `window` in at most `cells` cells, leaving room for the note if it fits.
 
-    A cell is of whole minutes, one at least: none is drawn twice. No data is not 0 %, nor what was before.
+    A cell covers one whole minute or more, so no minute is drawn twice. A cell without data is None, not 0 %.
     """
     asked = int(window.total_seconds() // 60)
     room = cells - _NOTE_ROOM if cells >= _LEAST_CELLS else cells

@@ -15,7 +15,7 @@ MOST_BYTES = 60_000
 
 
 def curl_command(agent: str, delivery_id: str, body: bytes) -> str:
-    """A shell command that posts `body` as the relay would. Every part is quoted; control characters are escaped.
+    """Return a shell command that posts `body` as the relay would. Every part is quoted or escaped.
 
     The body is in ANSI-C quotes (`$'…'`), so that nothing in it can end the quote or reach the terminal.
     """
@@ -31,6 +31,6 @@ def curl_command(agent: str, delivery_id: str, body: bytes) -> str:
 
 
 def ansi_c_quoted(raw: bytes) -> str:
-    """`raw` in bash's `$'…'` quotes: printable ASCII as it is, everything else as `\\xNN`."""
+    """Return `raw` in bash's `$'…'` quotes: printable ASCII unchanged, everything else as `\\xNN`."""
     kept = "".join(chr(byte) if 0x20 <= byte < 0x7F and byte not in {0x27, 0x5C} else f"\\x{byte:02x}" for byte in raw)
     return f"$'{kept}'"

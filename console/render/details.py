@@ -25,7 +25,7 @@ _SECOND_COLUMN = 42
 
 
 def headline(detail: Detail) -> list[Content]:
-    """Which delivery it is, part by part, and why it is dead if it is."""
+    """Return id, conversation and event of the delivery, and the last error of a dead letter."""
     row = detail.row
     parts = [
         Content.styled(f"{clean(row.delivery_id[:8])}  conv {clean(row.conversation_id or '–', limit=40)}", "bold"),
@@ -37,7 +37,7 @@ def headline(detail: Detail) -> list[Content]:
 
 
 def attempt_lines(detail: Detail) -> list[Content]:
-    """The attempts of the last run, a line each: when, after which wait, what came of it."""
+    """Return the attempts of the last run, a line each: time, wait before it, status and duration."""
     if not detail.attempts:
         return [Content.styled("no attempt is recorded yet", _MUTED)]
     last = max(attempt.run for attempt in detail.attempts)
@@ -80,12 +80,12 @@ def _wait(wait_ms: int) -> str:
 
 
 def peek(detail: Detail) -> Content:
-    """The beginning of the payload."""
+    """Return the beginning of the payload."""
     return _json(detail, PEEK_CHARS)
 
 
 def payload(detail: Detail) -> Content:
-    """The payload, highlighted; very long ones cut, with what is missing said."""
+    """Return the payload, highlighted. A very long one is cut and says how much is missing."""
     return _json(detail, PAYLOAD_CHARS)
 
 
@@ -131,7 +131,7 @@ def facts(detail: Detail, link: str | None) -> list[Content]:
 
 
 def _side_by_side(left: Content, right: Content) -> list[Content]:
-    """Both on one line, where the left one leaves room."""
+    """Return both on one line if the left one leaves room, else on two."""
     gap = _SECOND_COLUMN - left.cell_length
     return [left + " " * gap + right] if gap > 0 else [left, right]
 
@@ -141,7 +141,7 @@ def _field(name: str, value: str) -> Content:
 
 
 def header_lines(detail: Detail) -> list[Content]:
-    """The headers that are kept, secrets masked by the store."""
+    """Return the stored headers; the store has masked secrets."""
     return [
         Content.assemble(
             (f"{clean(name, limit=60)}: ", _MUTED),
@@ -151,17 +151,17 @@ def header_lines(detail: Detail) -> list[Content]:
     ]
 
 
-def _came_of(item: Replayed) -> str:
-    """What became of it in a plan; one that was stopped never sends what it had not sent."""
+def _outcome_of(item: Replayed) -> str:
+    """Return the outcome of a replay item. A stopped plan never sends its pending items."""
     return "not sent, the replay was stopped" if item.plan_ended and item.state == "pending" else item.state
 
 
 def history(detail: Detail) -> list[Content]:
-    """Earlier replays and discards, newest last."""
+    """Return earlier replays and discards, newest last."""
     lines = [
         Content.assemble(
             (f"replay #{item.plan_id} ", "bold"),
-            f"by {formatting.signed_name(item.requested_by, item.login, limit=60)}: {_came_of(item)}",
+            f"by {formatting.signed_name(item.requested_by, item.login, limit=60)}: {_outcome_of(item)}",
             (f" at {formatting.clock(item.settled_at)}" if item.settled_at else "", _MUTED),
             (" with an edited body" if item.edited else "", "$text-warning"),
             (f"  {clean(item.reason, limit=100)}" if item.reason else "", _MUTED),

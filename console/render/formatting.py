@@ -22,7 +22,7 @@ GLYPHS = {
     Severity.WARNING: "▪",
     Severity.INFO: "·",
 }
-"""A severity's glyph: it says what it is before any colour does."""
+"""A glyph a severity, so that it can be read without colours."""
 
 STYLES = {
     Severity.P0: "$text-error bold",
@@ -44,23 +44,23 @@ STATE_STYLES = {
 
 
 QUIET_RELAY_S = 20
-"""A relay beats every ten seconds. After so many seconds without a heartbeat it may be dead."""
+"""A relay sends a heartbeat every 10 seconds. After so many seconds without one it may be dead."""
 
 
 def percent(value: float | None) -> str:
-    """`71.4 %`, or `–` without data."""
+    """Return `71.4 %`, or `–` without data."""
     return "–" if value is None else f"{value:.1f} %"
 
 
 def milliseconds(value: float | None) -> str:
-    """`145 ms`, `2.4 s`, or `–` without data."""
+    """Return `145 ms`, `2.4 s`, or `–` without data."""
     if value is None:
         return "–"
     return f"{value:.0f} ms" if value < 10_000 else f"{value / 1000:.1f} s"
 
 
 def span(seconds: float | None) -> str:
-    """A duration in its two largest units at most: `4s`, `29m`, `3h10m`, `2d4h`."""
+    """Return a duration in at most its two largest units: `4s`, `29m`, `3h10m`, `2d4h`."""
     if seconds is None:
         return "–"
     whole = max(0, int(seconds))
@@ -75,31 +75,31 @@ def span(seconds: float | None) -> str:
 
 
 def clock(moment: datetime | None) -> str:
-    """`14:02:11`, in UTC; `–` for no moment."""
+    """Return `14:02:11`, in UTC; `–` for None."""
     return "–" if moment is None else f"{moment:%H:%M:%S}"
 
 
 def day_clock(moment: datetime | None, now: datetime) -> str:
-    """`14:02:11`, or `Nov 22 14:02` of another day."""
+    """Return `14:02:11`, or `Nov 22 14:02` for a day other than that of `now`."""
     if moment is None or moment.date() == now.date():
         return clock(moment)
     return f"{moment:%b %d %H:%M}"
 
 
 def count(number: int) -> str:
-    """`8,204`."""
+    """Return `8,204`."""
     return f"{number:,}"
 
 
 def plural(number: int, noun: str) -> str:
-    """`1 dead letter`, `204 dead letters`; nouns that end in `y` as well."""
+    """Return `1 dead letter`, `204 dead letters`; `y` becomes `ies`."""
     if number == 1:
         return f"1 {noun}"
     return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{number:,} {noun}s"
 
 
 def measured(rule: Rule, value: float | None) -> str:
-    """A rule's value in its unit."""
+    """Return a rule's value in its unit."""
     if value is None:
         return "–"
     if rule.unit == "%":
@@ -114,12 +114,12 @@ def measured(rule: Rule, value: float | None) -> str:
 
 
 def badge(severity: Severity) -> str:
-    """`▲P0`: glyph and word."""
+    """Return glyph and name: `▲P0`."""
     return f"{GLYPHS[severity]}{severity.value}"
 
 
 def alert_state(verdict: Verdict, now: datetime) -> str:
-    """`FIRING 19m`; `ending` for an alert whose condition has ended; `quiet`."""
+    """Return `FIRING 19m`, `ending` for an alert whose condition has ended, or `quiet`."""
     if not verdict.firing:
         return "quiet"
     if not verdict.holds:
@@ -128,17 +128,17 @@ def alert_state(verdict: Verdict, now: datetime) -> str:
 
 
 def brief_event(event: str) -> str:
-    """`conv_status_changed`, where there is no room for more."""
+    """Return an event's name shortened: `conv_status_changed`."""
     return event.replace("conversation_", "conv_", 1)
 
 
 def worst(verdicts: list[Verdict]) -> Severity | None:
-    """The worst severity among those that fire."""
+    """Return the worst severity of the firing alerts; None if none fires."""
     order = list(Severity)
     firing = [verdict.rule.severity for verdict in verdicts if verdict.firing]
     return min(firing, key=order.index) if firing else None
 
 
 def signed_name(operator: str, login: str | None, *, limit: int) -> str:
-    """An operator's name, with the database login beside it where the two differ; each cut at `limit` characters."""
+    """Return an operator's name, and the database login if it differs; each cut at `limit` characters."""
     return signed(clean(operator, limit=limit), None if login is None else clean(login, limit=limit))

@@ -20,7 +20,7 @@ _MUTED = "$text-muted"
 
 
 def draw(entry: Entry, *, width: int = 0) -> Content:
-    """The line in the runbook's form, with its time. Cut to `width` cells unless that is 0."""
+    """Return the line in the runbook's form, with its time, cut to `width` cells unless that is 0."""
     glyph, style = _LEVELS.get(entry.level, ("  ", ""))
     reference = "" if entry.delivery_id is None else f"{clean(entry.delivery_id[:8])}  "
     content = Content.assemble(

@@ -33,7 +33,7 @@ _NAME = Content.styled(" hotdash ", "bold reverse")
 def status_line(
     snapshot: Snapshot, *, age_s: float, operator: str, read_only: bool, paused: bool, width: int, place: str
 ) -> Content:
-    """The line on top of every screen: where and how fresh, how bad, how much waits, who I am."""
+    """Return the top line: database, age of the data, alerts, open dead letters, operator. Narrow ones say less."""
     state = snapshot.overview
     if paused:
         link = (f"PAUSED {formatting.span(age_s)}", "$text-warning bold")
@@ -66,7 +66,7 @@ def status_line(
 
 
 def _alert_counts(state: Overview, most: int) -> Content:
-    """How many alerts fire of each severity: the worst `most` of them by name, the rest as a number."""
+    """Return firing alerts by severity: the worst `most` severities by name, the others as one number."""
     counts = [(severity, sum(v.rule.severity is severity for v in state.firing)) for severity in Severity]
     firing = [(severity, number) for severity, number in counts if number]
     if not firing:
@@ -80,7 +80,7 @@ def _alert_counts(state: Overview, most: int) -> Content:
 
 
 def _dead_letters(state: Overview, groups: Sequence[Group]) -> tuple[Content, Content]:
-    """How many wait and how fast they become more, in words and in fewer."""
+    """Return the number of open dead letters and its growth, in a long and in a short form."""
     rate = sum(group.per_minute for group in groups)
     growing = f" +{rate:,}/min" if rate else ""
     style = "$text-error bold" if growing else ("$text-warning" if state.open_dead_letters else _MUTED)
@@ -92,7 +92,7 @@ def _dead_letters(state: Overview, groups: Sequence[Group]) -> tuple[Content, Co
 
 
 def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Content]:
-    """Rates, times and traffic, a line each; the sparkline stands between the first and the rest."""
+    """Return rates, latencies, traffic and dead letters, a line each. The sparkline follows the first line."""
     state = snapshot.overview
     last_minutes = [m for m in state.minutes if (state.at - m[0]).total_seconds() < 120]
     delivered, failed = sum(m[1] for m in last_minutes), sum(m[2] for m in last_minutes)
@@ -127,13 +127,13 @@ def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Conte
 
 
 def in_flight(state: Overview) -> Content:
-    """How many deliveries are being forwarded, and for how long the oldest of them."""
+    """Return how many deliveries are being forwarded, and for how long the oldest has been."""
     oldest = "" if state.oldest_in_flight_s is None else f", the oldest for {state.oldest_in_flight_s:.1f} s"
     return Content.assemble((f"{state.in_flight}", "bold"), (f" in flight{oldest}", _MUTED))
 
 
 def figures_in_short(snapshot: Snapshot, window: Figures, window_name: str) -> list[Content]:
-    """The figures and the retry histogram in four lines, for narrow screens."""
+    """Return the figures and the retry histogram in five lines, for narrow screens."""
     _, forwarding, traffic, dead_letters = success(snapshot, window, window_name)
     counts = sorted(window.histogram.items())
     shown = [f"{number}: {good:,} ok {dead:,} dead" for number, (good, dead) in counts] or ["none"]
@@ -167,10 +167,10 @@ def _pairs(*pairs: tuple[str, str]) -> Content:
 
 
 def attempts(figures: Figures, width: int, rows: int) -> list[Content]:
-    """The retry histogram, then failures by final status; `rows` lines at most.
+    """Return the retry histogram, then failures by final status; at most `rows` lines.
 
-    A line a number of attempts: how many were delivered with so many, and how many died. Numbers that find no
-    room of their own share the last line.
+    Each line counts the deliveries that took so many attempts: delivered ones and dead ones. The last line sums up
+    the attempt counts that have no line of their own.
     """
     counts = sorted(figures.histogram.items())
     if not counts:
@@ -201,7 +201,7 @@ def attempts(figures: Figures, width: int, rows: int) -> list[Content]:
 
 
 def failures(figures: Figures) -> Content:
-    """Failures by final status, most frequent first."""
+    """Return failures by final status, most frequent first."""
     if not figures.failures:
         return Content.styled("no failure in this window", _MUTED)
     parts = [
@@ -212,17 +212,17 @@ def failures(figures: Figures) -> Content:
 
 
 def alerts(state: Overview, width: int, rows: int) -> list[Content]:
-    """The alerts that fire, worst first, then how many rules are quiet."""
-    told = [
+    """Return the firing alerts, worst first; how many rules are watched if none fires."""
+    shown = [
         (verdict.rule, formatting.measured(verdict.rule, verdict.value), _firing_since(verdict, state.at))
         for verdict in state.firing[: rows if len(state.firing) <= rows else rows - 1]
     ]
-    value_width = max((len(value) for _, value, _ in told), default=0)
-    since_width = max((len(since) for _, _, since in told), default=0)
+    value_width = max((len(value) for _, value, _ in shown), default=0)
+    since_width = max((len(since) for _, _, since in shown), default=0)
     room = max(8, width - 14 - value_width - since_width)
-    if any(shortened(rule.condition, room).endswith("…") for rule, _, _ in told):
-        told = [(rule, value, since.removeprefix("for ")) for rule, value, since in told]
-        since_width = max(len(since) for _, _, since in told)
+    if any(shortened(rule.condition, room).endswith("…") for rule, _, _ in shown):
+        shown = [(rule, value, since.removeprefix("for ")) for rule, value, since in shown]
+        since_width = max(len(since) for _, _, since in shown)
         room = max(8, width - 14 - value_width - since_width)
     lines = [
         Content.assemble(
@@ -231,7 +231,7 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
             (f"{value:>{value_width}}", "bold"),
             (f" {since:<{since_width}}", _MUTED),
         )
-        for rule, value, since in told
+        for rule, value, since in shown
     ]
     if more := state.firing[len(lines) :]:
         badges = [Content.styled(formatting.badge(v.rule.severity), formatting.STYLES[v.rule.severity]) for v in more]
@@ -243,14 +243,14 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
 
 
 def _firing_since(verdict: Verdict, now: datetime) -> str:
-    """How long it has fired; that it is about to clear, if its condition holds no more."""
+    """Return for how long an alert has fired, or `ending` if its condition has ended."""
     if verdict.since is None:
         return ""
     return f"for {formatting.span((now - verdict.since).total_seconds())}" if verdict.holds else "ending"
 
 
 def health(state: Overview, width: int) -> list[Content]:
-    """Agent and Chatwoot as last probed, then the relays, then whether webhooks are signed."""
+    """Return the last probes of agent and Chatwoot, then the relays, then the deliveries in flight."""
     lines = [_probe(health, width) for health in state.health] or [
         Content.styled("? nothing probed yet", _MUTED),
     ]
@@ -261,12 +261,12 @@ _SHORT_TARGETS = {"agent": "Agent SDK", "chatwoot": "Chatwoot", "chatwoot_api": 
 
 
 def health_in_short(state: Overview) -> list[Content]:
-    """The same in two lines, for narrow screens: each light with its latency and age."""
+    """Return the probes with latency and age, and the relays, in two lines for narrow screens."""
     probes = [
         Content.assemble(
             _light(ok=probe.ok),
             f"{_SHORT_TARGETS.get(probe.target, probe.target)} ",
-            (_said(probe), "$text-success" if probe.ok else "$text-error bold"),
+            (_answer(probe), "$text-success" if probe.ok else "$text-error bold"),
             (f" {formatting.milliseconds(probe.latency_ms)}" if probe.status else "", _MUTED),
             (f" {formatting.span(probe.age_s)}", _MUTED),
         )
@@ -276,7 +276,7 @@ def health_in_short(state: Overview) -> list[Content]:
 
 
 def _relays(state: Overview) -> Content:
-    """How many relays there are, and whether they take unsigned webhooks."""
+    """Return how many relay workers are alive, and whether they accept unsigned webhooks."""
     alive = state.alive
     if not alive:
         return Content.styled("✗ no relay is alive", "$text-error bold")
@@ -294,10 +294,10 @@ def _light(*, ok: bool) -> tuple[str, str]:
     return ("✓ ", "$text-success") if ok else ("✗ ", "$text-error bold")
 
 
-def _said(health: Health) -> str:
-    """What the target answered, or why it did not, in few letters."""
-    said = health.status or health.error or "–"
-    return SHORT_STATUSES.get(said, said)
+def _answer(health: Health) -> str:
+    """Return the status of a probe, or its error, in a short form."""
+    answer = health.status or health.error or "–"
+    return SHORT_STATUSES.get(answer, answer)
 
 
 def _probe(health: Health, width: int) -> Content:
@@ -306,7 +306,7 @@ def _probe(health: Health, width: int) -> Content:
     latency = formatting.milliseconds(health.latency_ms)
     tail = f"{latency:>7}  {formatting.span(health.age_s)} ago"
     name = f"{name:<23}" if width >= 50 else name
-    return Content.assemble((glyph, style), name, " ", (f"{_said(health):<4}", style), (f" {tail}", _MUTED))
+    return Content.assemble((glyph, style), name, " ", (f"{_answer(health):<4}", style), (f" {tail}", _MUTED))
 
 
 _EVENTS_ROOM = 26
@@ -314,14 +314,14 @@ GROUP_HEADER = "   COUNT   /MIN  FIRST     LAST      STATUS     "
 
 
 def group_header(width: int) -> Content:
-    """The header over the failure groups."""
+    """Return the header of the failure groups."""
     events = "EVENTS" if width >= 100 else ""
     cause = max(10, width - len(GROUP_HEADER) - (_EVENTS_ROOM if width >= 100 else 0) - 2)
     return Content(f"{GROUP_HEADER}{'CAUSE':<{cause}} {events}")
 
 
 def group_line(group: Group, now: datetime, width: int) -> Content:
-    """One failure group: how many, how fast, since when, and why."""
+    """Return one failure group as a line: count, rate, first and last failure, status, cause, events."""
     events = _events(group.events) if width >= 100 and group.events else ""
     room = max(10, width - len(GROUP_HEADER) - (_EVENTS_ROOM if width >= 100 else 0) - 2)
     cause = f"{group.last_error} (tests)" if group.only_tests else group.last_error
@@ -340,7 +340,7 @@ def group_line(group: Group, now: datetime, width: int) -> Content:
 
 
 def _events(names: Sequence[str]) -> str:
-    """The first of them and how many more, in `_EVENTS_ROOM` cells."""
+    """Return the first event and how many more there are, in `_EVENTS_ROOM` cells."""
     more = f" +{len(names) - 1}" if len(names) > 1 else ""
     room = _EVENTS_ROOM - len(more)
     return (

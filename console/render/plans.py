@@ -17,7 +17,7 @@ _MUTED = "$text-muted"
 
 
 def progress(plan: Plan, room: int) -> Content:
-    """A replay's bar on its track, `room` cells wide."""
+    """Return a replay's progress bar, `room` cells wide."""
     drawn = bar(plan.total - plan.left, plan.total, room)
     return Content.assemble((drawn, "$primary"), ("░" * (room - len(drawn)), "$rule"))
 
@@ -26,7 +26,7 @@ _LEAST_ABOUT = 16
 
 
 def plan_line(plan: Plan, head: Content, width: int) -> Content:
-    """A replay plan: `head`, how far it got; of what and why, if there is room to say."""
+    """Return a replay plan as a line: `head`, state, progress, counts; filter and reason if there is room."""
     wide = width >= 100
     line = Content.assemble(
         head,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LEAST_REST = 15
 _GOOD_REST = 18
 _UNSAID = re.compile(r"^Agent SDK (?:is )?|\bthe |(?<!^) \(\d{3}\)$")
-"""Words that a cause leaves out in its column: the agent's name, articles, and the status of the column beside it."""
+"""What a cause leaves out in its column: the agent's name, articles, and the status, which has its own column."""
 _MUTED = "$text-muted"
 
 
@@ -29,8 +29,8 @@ _MUTED = "$text-muted"
 class Column:
     """One column: its head, its width (0: the rest of the line), its text and style.
 
-    An `optional` one gives its room to the rest where that would be too narrow; one with `most` takes up to that
-    much where the rest can do without; one with `brief` says what does not fit in fewer letters.
+    An `optional` column is left out where the rest would be too narrow. A column with `most` grows to that width where
+    the rest can spare it. `brief` shortens a text that does not fit.
     """
 
     head: str
@@ -52,7 +52,7 @@ def _age(row: Row, now: datetime) -> str:
 
 
 def _larger_unit(age: str) -> str:
-    """`12h` for `12h05m`."""
+    """Return `12h` for `12h05m`."""
     digits = len(age) - len(age.lstrip("0123456789"))
     return age[: digits + 1]
 
@@ -69,7 +69,7 @@ def _cause(row: Row, _: datetime) -> str:
 
 _MARK = Column("", 1, lambda *_: "")
 _ID = Column("ID", 8, lambda row, _: row.delivery_id[:8])
-# Not their age, which `age:` filters by and which begins when they were received.
+# Not the age that `age:` filters by: that one counts from when the delivery was received.
 _DIED = Column("DIED", 4, _since_death, right=True, brief=_larger_unit)
 _AGE = Column("AGE", 3, _age, right=True, brief=_larger_unit)
 _STATE = Column("STATE", 10, lambda row, _: row.state.value, lambda row: formatting.STATE_STYLES[row.state])
@@ -87,23 +87,23 @@ ALL_COLUMNS = (_ID, _AGE, _STATE, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE
 
 
 def fitted(columns: tuple[Column, ...], width: int) -> tuple[Column, ...]:
-    """The columns that lines of `width` have room for, each as wide as there is room."""
+    """Return the columns that fit into lines of `width`, each as wide as the room allows."""
     kept = columns if _rest(columns, width) >= _LEAST_REST else tuple(c for c in columns if not c.optional)
     return tuple(replace(c, width=c.width + _more(c, _rest(kept, width))) if c.most else c for c in kept)
 
 
 def _more(column: Column, rest: int) -> int:
-    """What `column` may take of the `rest` beside its width: all it would, or what the rest can spare."""
+    """Return by how many cells `column` may grow: to its `most`, or as far as `rest` can spare them."""
     return max(0, min(column.most - column.width, rest - _GOOD_REST))
 
 
 def header(columns: tuple[Column, ...], width: int) -> Content:
-    """The line over the rows."""
+    """Return the header line."""
     return Content(" " + " ".join(_fit(column, column.head, width, columns) for column in columns))
 
 
 def line(row: Row, columns: tuple[Column, ...], width: int, now: datetime, *, marked: bool) -> Content:
-    """One row, cut to `width`. Its first cell is the cursor's."""
+    """Return one row as a line, cut to `width`. Its first cell is free for the cursor."""
     cells = []
     for column in columns:
         if column is _MARK and marked:
@@ -115,7 +115,7 @@ def line(row: Row, columns: tuple[Column, ...], width: int, now: datetime, *, ma
 
 
 def _fit(column: Column, text: str, width: int, columns: tuple[Column, ...]) -> str:
-    """`text` cut or filled to the column's width in cells."""
+    """Return `text` cut or padded to the column's width in cells."""
     room = column.width or max(_LEAST_REST, _rest(columns, width))
     content = Content(text)
     if content.cell_length > room and column.brief is not None:
@@ -128,5 +128,5 @@ def _fit(column: Column, text: str, width: int, columns: tuple[Column, ...]) -> 
 
 
 def _rest(columns: tuple[Column, ...], width: int) -> int:
-    """The room that the columns of a width of their own leave."""
+    """Return the cells that the columns of a fixed width leave."""
     return width - 1 - sum(column.width for column in columns) - len(columns) + 1

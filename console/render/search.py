@@ -1,4 +1,4 @@
-"""Search in a text on the screen: where the matches are, how they are shown, in which row each one is. Pure."""
+"""Searches a text on the screen: finds matches, highlights them, and returns the row of a match. Pure."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MOST = 2_000
-"""Matches that are returned of one text: the first ones."""
+"""At most so many matches of one text are returned."""
 
 Place = tuple[int, int]
-"""Where a match begins, and where it ends, in characters."""
+"""Start and end of a match, in characters."""
 
 
 def places(text: str, wanted: str) -> list[Place]:
-    """Where `text` contains `wanted`, whatever its case: the first `MOST` places."""
+    """Return the first `MOST` places where `text` contains `wanted`; case is ignored."""
     pattern = re.compile(re.escape(wanted), re.IGNORECASE)
     return [match.span() for match in islice(pattern.finditer(text), MOST)] if wanted else []
 
 
 def highlighted(content: Content, found: Sequence[Place], current: Place | None) -> Content:
-    """`content` with the places `found` in reverse, and the `current` one underlined as well."""
+    """Return `content` with the places `found` in reverse video, the `current` one underlined as well."""
     spans = [Span(*place, "bold reverse underline" if place == current else "reverse") for place in found]
     return content.add_spans(spans)
 
 
 def row_of(text: str, place: Place, width: int) -> int:
-    """The row, from 0, that `place` is in when `text` is wrapped to `width` cells."""
+    """Return the row, from 0, of `place` when `text` is wrapped to `width` cells."""
     *above, line = text[: place[0]].split("\n")
     rest_of_word = re.compile(r"\S*").match(text, place[1])
     to = rest_of_word.end() if rest_of_word else place[1]

@@ -1,4 +1,4 @@
-"""Lines that are too long for their room, broken so that they still read as what they are. Pure."""
+"""Breaks or shortens lines that are too long for their room. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEAST = 12
 
 
 def hanging(lines: Iterable[Content], width: int) -> list[Content]:
-    """`lines` in rows of `width` cells: what goes on in a second row starts below the first one's text."""
+    """Return `lines` as rows of `width` cells. Continuation rows are indented below the text of the first."""
     rows: list[Content] = []
     for line in lines:
         rows += [line] if line.cell_length <= width else _broken(line, width)
@@ -29,14 +29,14 @@ def _broken(line: Content, width: int) -> list[Content]:
 
 
 def beside(head: Content, text: Content, width: int) -> list[Content]:
-    """`text` to the right of `head`, in rows of `width` cells at most: all of them begin where the first does."""
+    """Return `text` to the right of `head` in rows of at most `width` cells, all indented like the first."""
     indent = head.cell_length
     first, *rest = text.wrap(max(1, width - indent)) or [Content("")]
     return [head + first, *(Content(" " * indent) + row for row in rest)]
 
 
 def flowing(parts: Iterable[Content], width: int) -> list[Content]:
-    """`parts` one after the other, two cells apart: in as few rows of `width` cells as they go without being broken."""
+    """Return `parts` two cells apart in as few rows of `width` cells as possible; no part is broken."""
     rows: list[Content] = []
     for part in parts:
         if rows and rows[-1].cell_length + 2 + part.cell_length <= width:
@@ -47,7 +47,7 @@ def flowing(parts: Iterable[Content], width: int) -> list[Content]:
 
 
 def shortened(condition: str, room: int) -> str:
-    """An alert rule's condition in at most `room` characters, its threshold kept as long as there is room for it."""
+    """Return an alert rule's condition in at most `room` characters, with its threshold if that fits."""
     if len(condition) > room:
         condition = condition.replace("for more than", ">").replace("more than", ">")
     return condition if len(condition) <= room else condition[: max(0, room - 1)] + "…"

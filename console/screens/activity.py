@@ -40,7 +40,7 @@ class ActivityView(View):
         self._audit: dict[int, OperatorAction] = {}
 
     def compose_body(self) -> ComposeResult:
-        """Two lists."""
+        """Return the list of replays and the audit."""
         steering = "" if self.context.read_only else ", p pauses a running one, x stops it"
         with titled(Vertical(classes="pane", id="plans-pane"), f"Replays ─ enter watches one{steering}"):
             yield LineList(id="plans", newest_first=True)

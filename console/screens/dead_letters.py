@@ -32,7 +32,7 @@ class DeadLettersView(View):
         self._discard = DiscardFlow(self, when_sent=self.list.marks.clear)
 
     def compose_body(self) -> ComposeResult:
-        """The list."""
+        """Return the list."""
         yield self.list
 
     def reading(self) -> RowsReading | None:

@@ -27,7 +27,7 @@ class DeliveriesView(View):
         self.list = DeliveryList(self, None, ALL_COLUMNS)
 
     def compose_body(self) -> ComposeResult:
-        """The list."""
+        """Return the list."""
         yield self.list
 
     def reading(self) -> RowsReading | None:

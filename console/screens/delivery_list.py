@@ -61,7 +61,7 @@ class DeliveryList(Vertical):
         self._typing: Timer | None = None
 
     def compose(self) -> ComposeResult:
-        """The widgets."""
+        """Return the widgets."""
         yield SearchBox(
             self.window.filter,
             id="filter",

@@ -62,7 +62,7 @@ class DetailView(View):
         self._at = 0
 
     def compose_body(self) -> ComposeResult:
-        """One scroll, section after section; what is searched for above it."""
+        """Return the search box, its state line, and one scroll with all sections."""
         yield SearchBox(
             id="filter", placeholder="find in the delivery; n and N go from match to match", returns_to="#detail"
         )
@@ -77,11 +77,11 @@ class DetailView(View):
         return self._detail is not None or self._gone
 
     def reading(self) -> DetailReading:
-        """This delivery."""
+        """Return the reading of this delivery."""
         return DetailReading(self._row_id)
 
     def paint(self, snapshot: Snapshot) -> None:
-        """Show the delivery; what did not change is not painted again."""
+        """Show the delivery. Sections that cannot have changed are not painted again."""
         if snapshot.reading != self.reading():
             return
         detail = snapshot.view
@@ -111,14 +111,14 @@ class DetailView(View):
         self._texts[section] = Content("\n").join(lines)
         self.query_one(f"#detail-{section}", Static).update(self._texts[section])
 
-    # Finding
+    # Search
 
     def action_find(self) -> None:
         """Open the search box."""
         self.query_one(SearchBox).open()
 
     def on_search_box_submitted(self, event: SearchBox.Submitted) -> None:
-        """Find what was typed, from the top of what is in sight."""
+        """Search for the typed text, from the first visible row on."""
         self._find = event.text.strip()
         self.set_class(bool(self._find), "finding")
         self._search()
@@ -128,7 +128,7 @@ class DetailView(View):
         self._bring_into_sight()
 
     def _search(self) -> None:
-        """Find it in every section that is shown, in their order."""
+        """Find the matches in every visible section, in their order."""
         shown = [section for section in _TITLES if section == _ZOOMED or not self.has_class("zoomed")]
         self._found = [
             (section, place)
@@ -161,7 +161,7 @@ class DetailView(View):
         self.query_one("#filter-line", Static).update(line)
 
     def _go(self, step: int) -> None:
-        """To another match; after the last one comes the first."""
+        """Go to another match; the first one follows the last."""
         if not self._find:
             self.action_find()
         elif self._current is not None:
@@ -171,7 +171,7 @@ class DetailView(View):
             self._bring_into_sight()
 
     def _row_of(self, found: tuple[str, Place]) -> int:
-        """The row of the scroll that a match is in."""
+        """Return the row of the scroll that a match is in."""
         section, place = found
         pane = self.query_one(f"#detail-{section}", Static)
         row = search.row_of(self._texts[section].plain, place, pane.scrollable_content_region.width)
@@ -187,11 +187,11 @@ class DetailView(View):
             scroll.scroll_to(y=max(0, row - height // 3), animate=False)
 
     def action_find_next(self) -> None:
-        """The next match."""
+        """Go to the next match."""
         self._go(1)
 
     def action_find_previous(self) -> None:
-        """The match before."""
+        """Go to the previous match."""
         self._go(-1)
 
     def action_back(self) -> None:

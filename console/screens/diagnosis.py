@@ -39,14 +39,14 @@ class DiagnosisView(View):
         self._replay = ReplayFlow(self)
 
     def compose_body(self) -> ComposeResult:
-        """One scroll."""
+        """Return one scroll."""
         yield Report(_RUNNING, id="report")
 
     def paint(self, snapshot: Snapshot) -> None:
         """Show nothing of it: a diagnosis stays as it was found."""
 
     def on_mount(self) -> None:
-        """Begin."""
+        """Start."""
         self.run_worker(self._run(), group="report", exclusive=True)
 
     def action_refresh_now(self) -> None:

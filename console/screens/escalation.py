@@ -40,14 +40,14 @@ class EscalationView(View):
         self._is_filed = False
 
     def compose_body(self) -> ComposeResult:
-        """One scroll."""
+        """Return one scroll."""
         yield Report(_RUNNING, id="report")
 
     def paint(self, snapshot: Snapshot) -> None:
         """Show nothing of it: the evidence stays as it was gathered."""
 
     def on_mount(self) -> None:
-        """Begin."""
+        """Start."""
         self.run_worker(self._run(), group="report", exclusive=True)
 
     def action_refresh_now(self) -> None:

@@ -36,7 +36,7 @@ class HealthView(View):
         self._probes: list[Content] = []
 
     def compose_body(self) -> ComposeResult:
-        """The sections."""
+        """Return the sections."""
         with VerticalScroll(id="health-scroll"):
             for section, title in _TITLES.items():
                 yield titled(Static("", id=section, classes="pane", markup=False), title)

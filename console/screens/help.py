@@ -46,7 +46,7 @@ class HelpScreen(ModalScreen[None]):
         self._read_only = read_only
 
     def compose(self) -> ComposeResult:
-        """The table, in two columns where there is room."""
+        """Return the table of keys."""
         with VerticalScroll(id="keys-box") as box:
             box.border_title = f"Keys: {SCREENS[self._view]}"
             box.border_subtitle = "esc closes"

@@ -48,7 +48,7 @@ class LogView(View):
         self._log = LogNavigation()
 
     def compose_body(self) -> ComposeResult:
-        """The search box, the state, the lines, and the whole of the line under the cursor."""
+        """Return the search box, the state line, the lines, and the line under the cursor in full."""
         yield SearchBox(
             id="filter", placeholder="find in the lines; n and N go from match to match", returns_to="#log-lines"
         )
@@ -58,7 +58,7 @@ class LogView(View):
             yield Static("", id="whole", markup=False)
 
     def reading(self) -> LogReading:
-        """The lines that are not held yet."""
+        """Return the reading of the lines that the buffer does not hold yet."""
         buffer = self._log.buffer
         return LogReading(buffer.last_id, buffer.first_id if self._log.wants_older else None, self._log.gaps.ids)
 
@@ -76,7 +76,7 @@ class LogView(View):
 
     @property
     def _seen(self) -> LogNavigation:
-        """The state with the cursor where the list has it: the list moves it by itself, on keys and clicks."""
+        """The state with the list's cursor: the list moves it by itself, on keys and clicks."""
         key = self._list.key
         return self._log.as_seen(cursor=key if isinstance(key, int) else None, rows=self._list.size.height)
 
@@ -149,7 +149,7 @@ class LogView(View):
         """Go to the failure before."""
         self._update(self._seen.previous_failure())
 
-    # Choosing and finding lines
+    # Filter and search
 
     def action_level(self) -> None:
         """Show the next level and worse."""

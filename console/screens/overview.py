@@ -50,7 +50,7 @@ class OverviewView(View):
         self._sort = 0
 
     def compose_body(self) -> ComposeResult:
-        """Charts and lights, groups, the end of the log. Where it is narrow, alerts and groups come first."""
+        """Return charts, probes, failure groups and the log. On narrow screens, alerts and groups come first."""
         with Vertical(id="alerts-first", classes="pane"):
             yield LineList(id="first-alert-lines", classes="calm")
         for compose in (self._groups_pane, self._top) if self._is_narrow else (self._top, self._groups_pane):
@@ -144,7 +144,7 @@ class OverviewView(View):
 
     @property
     def _alert_lines(self) -> LineList:
-        """The list of alerts that is to be seen."""
+        """The visible list of alerts."""
         return self.query_one("#first-alert-lines" if self._is_narrow else "#alert-lines", LineList)
 
     def _put_in_order(self, narrow: bool) -> None:
@@ -156,7 +156,7 @@ class OverviewView(View):
             body.move_child(groups, after=top)
 
     def _share_room(self, groups: int) -> None:
-        """The groups get the rows that they need, the log what is left of the body, if that is enough for some."""
+        """Give the groups the rows that they need, and the log the rest if that is at least `_LEAST_TAIL_ROWS`."""
         others = (self.query_one("#top"), self.query_one("#alerts-first"))
         room = self.query_one("#body").size.height - sum(pane.outer_size.height for pane in others if pane.display)
         wanted = min(max(1, groups) + 2, room, _MOST_GROUP_ROWS)
@@ -171,7 +171,7 @@ class OverviewView(View):
         }[self.context.window_name]  # fmt: skip
 
     def hint(self, cause: Cause) -> str:
-        """That enter opens them, while the cursor is on them."""
+        """Return that enter opens the group that the headline is about, while the cursor is on it."""
         group, meant = self.group, cause.group
         if group is None or meant is None or self.lines.id != "groups":
             return ""
@@ -199,7 +199,7 @@ class OverviewView(View):
             self.request(GoTo(DEAD, filter=self.group.filter))
 
     def action_window(self) -> None:
-        """The next window."""
+        """Switch to the next window."""
         self.request(NextWindow())
 
     def action_sort(self) -> None:

@@ -71,7 +71,7 @@ class View(Screen[None]):
         super().__init_subclass__(**given)
 
     def compose(self) -> ComposeResult:
-        """Status on top, keys at the bottom, the screen's own body between them."""
+        """Return the status line, the headline, the screen's own body, the strip and the footer."""
         yield Static(self._connecting(), id="status", markup=False)
         yield Static("", id="cause", markup=False)
         with Vertical(id="body"):

@@ -196,7 +196,7 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         self.scroll_to(y=top, animate=False, immediate=True, force=True)
 
     def render_line(self, y: int) -> Strip:
-        """The strip of one line of the widget."""
+        """Return the strip of one line of the widget."""
         width = self.scrollable_content_region.width
         if self._header is not None and y == 0:
             return self._strip(self._header, width, "lines--header")

@@ -183,7 +183,7 @@ class Question(Widget, can_focus=True):
         self.refresh(layout=True)
 
     def render(self) -> RenderResult:
-        """The strip's lines."""
+        """Return the strip's lines."""
         if self._prompt is not None:
             return Content("\n").join([*self._fitted(self._prompt.lines), self._last_line(self._prompt)])
         if self._plan is not None:
@@ -290,7 +290,7 @@ class Question(Widget, can_focus=True):
         self.refresh(layout=True)
 
     def on_paste(self, event: events.Paste) -> None:
-        """Pasted text is typed text; a count has to be typed."""
+        """Take pasted text as typed text, except for a count, which has to be typed."""
         if self._prompt is not None and self._prompt.kind is Kind.TEXT:
             event.stop()
             self._typed = (self._typed + " ".join(event.text.split()))[:_MAX_TYPED]
