@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import getpass
 import os
 import signal
 import threading
@@ -20,7 +19,7 @@ from textual.filter import NoColor
 from textual.theme import Theme
 
 from console import theme as themes
-from console.data.context import WINDOWS, Context
+from console.data.context import WINDOWS, Context, operator_name, place_of
 from console.data.operator_session import OperatorSession
 from console.data.poller import Poller
 from console.flows import requests
@@ -34,7 +33,6 @@ from console.screens.log import LogView
 from console.screens.overview import OverviewView
 from console.screens.view import WIDE, View
 from console.widgets.type_ahead import TypeAhead
-from relay.databases import name_of
 from relay.errors import RelayError
 from relay.text import clean
 
@@ -64,23 +62,6 @@ _VIEWS: dict[str, type[View]] = {
     HEALTH: HealthView,
     ACTIVITY: ActivityView,
 }
-
-
-def operator_name(settings: Settings) -> str:
-    """Return the operator's name: `CONSOLE_OPERATOR`, else the login name."""
-    if settings.console_operator:
-        return settings.console_operator
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
-
-
-def place_of(settings: Settings, dsn: str) -> str:
-    """Return the database for people: name and host, nothing else of `dsn`; or that it is the embedded one."""
-    if settings.database_url is None:
-        return "embedded"
-    return clean(name_of(dsn), limit=40)
 
 
 class ConsoleApp(TypeAhead):

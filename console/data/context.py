@@ -5,9 +5,13 @@ The app alone changes a `Context`. What a screen wants done it asks for by a mes
 
 from __future__ import annotations
 
+import getpass
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from relay.databases import name_of
+from relay.text import clean
 
 if TYPE_CHECKING:
     from console.data.operator_session import OperatorSession
@@ -54,3 +58,20 @@ class Context:
     def window(self) -> timedelta:
         """The overview's window."""
         return WINDOWS[self.window_name]
+
+
+def operator_name(settings: Settings) -> str:
+    """Return the operator's name: `CONSOLE_OPERATOR`, else the login name."""
+    if settings.console_operator:
+        return settings.console_operator
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def place_of(settings: Settings, dsn: str) -> str:
+    """Return the database for people: name and host, nothing else of `dsn`; or that it is the embedded one."""
+    if settings.database_url is None:
+        return "embedded"
+    return clean(name_of(dsn), limit=40)

@@ -299,7 +299,8 @@ class Question(Widget, can_focus=True):
     def _steer(self, event: events.Key) -> None:
         action = action_of(PROGRESS, event.key)
         ended = self._plan is not None and self._plan.ended
-        if action == "close" or (action == "close_ended" and ended and (self._enter_closes or event.key != "enter")):
+        closes_ended = action == "close_ended" or (action == "acknowledge" and self._enter_closes)
+        if action == "close" or (closes_ended and ended):
             self.close()
         elif action == "stop_replay" and not ended and self._plan_id is not None:
             self.post_message(self.Steered(self._plan_id, Control.STOP))

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from textual import events
 
-from console.app import place_of
+from console.data.context import place_of
 from relay.demo.agent import Behaviour
 from relay.settings import load_settings
 from tests.console.conftest import OVERLOADED, webhook
