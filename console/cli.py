@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from relay.cli import show_click_error
-from relay.databases import database
 from relay.errors import ConfigurationError, RelayError
 from relay.settings import load_settings
+from relay.store.databases import database
 from relay.text import clean
 
 if TYPE_CHECKING:

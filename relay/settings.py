@@ -8,7 +8,6 @@ remedy (`ConfigurationError`), never a traceback.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -19,7 +18,8 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from relay.alerts import Severity
+from relay.domain.alerts import Severity
+from relay.domain.retry import RetryPolicy
 from relay.errors import ConfigurationError
 from relay.text import escaped
 
@@ -91,21 +91,6 @@ def _without_what_may_be_secret(value: str) -> str:
     rest = rest.rpartition("@")[2]
     kept = re.split("[?#]", rest, maxsplit=1)[0]
     return scheme.rpartition("@")[2] + slashes + kept + ("?…" if kept != rest else "")
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How often and how long apart a delivery is attempted (RUNBOOK, Retry Policy).
-
-    `max_attempts` counts the first one. Delays are in milliseconds; `factor` multiplies each delay
-    into the next; `jitter` (0 to 1) is the share of a delay by which it may be longer or shorter.
-    """
-
-    max_attempts: int = 3
-    base_delay_ms: float = 200
-    factor: float = 2
-    max_delay_ms: float = 30_000
-    jitter: float = 0
 
 
 class Settings(BaseSettings):

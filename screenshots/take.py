@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from console.app import ConsoleApp
 from relay.demo.play import play
 from relay.demo.script import phases
-from relay.embedded import EmbeddedPostgres
+from relay.store.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
 from relay.demo.chatwoot import ChatwootStandIn
-from relay.embedded import EmbeddedPostgres
+from relay.store.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
 from tests.postgres import Server, account
 from tests.servers import (

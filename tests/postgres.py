@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from psycopg.pq import PGconn, Ping
 
-from relay.embedded_server import programs as wheel_programs
+from relay.store.embedded_server import programs as wheel_programs
 from tests.servers import PATIENCE_S, Rows, free_port
 
 if TYPE_CHECKING:

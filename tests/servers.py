@@ -24,10 +24,10 @@ import psycopg
 from psycopg import sql
 
 from relay.demo.agent import AgentStandIn, Behaviour
-from relay.logs import LogSink
-from relay.runtime import Identity
-from relay.serve import bound_url, listen, relay_name, serve_worker
+from relay.server.supervisor import bound_url, listen, relay_name, serve_worker
+from relay.server.worker import Identity
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
+from relay.telemetry.log_sink import LogSink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence

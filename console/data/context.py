@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from relay.databases import name_of
+from relay.store.databases import name_of
 from relay.text import clean
 
 if TYPE_CHECKING:

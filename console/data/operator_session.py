@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from console.data.log_entry import Entry
-    from relay.filters import Condition
+    from relay.domain.filters import Condition
     from relay.settings import Settings
     from relay.store.browse import Detail, Row
     from relay.store.database import Connection

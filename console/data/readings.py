@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from console.data.snapshot import short_plan
-from relay.delivery import State
-from relay.filters import compile_filter
+from relay.domain.delivery import State
+from relay.domain.filters import compile_filter
 from relay.store import actions, browse
 from relay.text import clean
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from console.data.readings import WINDOW, Page, RowsReading
 from console.data.snapshot import TooSlow
-from relay.delivery import State
+from relay.domain.delivery import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

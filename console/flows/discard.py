@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from console.data.operator_session import Proposal
     from console.flows.host import Host
-    from relay.filters import Condition
+    from relay.domain.filters import Condition
     from relay.store.replays import DeadLetter
 
 

@@ -9,8 +9,8 @@ from textual.content import Content
 
 from console.flows.requests import Say
 from console.render.formatting import plural
+from relay.domain.filters import Condition, compile_filter
 from relay.errors import RelayError
-from relay.filters import Condition, compile_filter
 from relay.text import clean
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from console.data.context import HealthCheck
 from relay.errors import RelayError
-from relay.probes import ARTIFACTS, check_health, write_artifact
+from relay.monitoring.probes import ARTIFACTS, check_health, write_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from console.data.operator_session import Proposal
     from console.flows.host import Host
-    from relay.filters import Condition
+    from relay.domain.filters import Condition
 
 _DRY_ROWS = 8
 

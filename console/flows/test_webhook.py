@@ -12,9 +12,9 @@ from textual.content import Content
 
 from console.render.log_lines import draw
 from console.widgets.question import Kind, Prompt
+from relay.chatwoot.test_webhook import EVENTS, post_test, what_the_agent_does
 from relay.errors import RelayError
 from relay.text import clean
-from relay.trial import EVENTS, post_test, what_the_agent_does
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from console.render.formatting import day_clock, measured, plural, span
-from relay.figures import retry_helps
+from relay.domain.stats import retry_helps
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -85,8 +85,8 @@ def _weightiest(state: Overview, groups: list[Group]) -> Group:
     largest = max(groups, key=lambda group: (group.count, group.last))
 
     def lately(group: Group) -> int:
-        spell = state.spell_of(group.final_status)
-        return 0 if spell is None or (state.at - spell.last).total_seconds() >= RECENT_S else spell.lately
+        streak = state.streak_of(group.final_status)
+        return 0 if streak is None or (state.at - streak.last).total_seconds() >= RECENT_S else streak.lately
 
     current = [group for group in groups if lately(group) >= _MANY or lately(group) * _SHARE >= max(1, largest.count)]
     return max(current, key=lambda group: (lately(group), group.count), default=largest)
@@ -94,9 +94,9 @@ def _weightiest(state: Overview, groups: list[Group]) -> Group:
 
 def _recent_failure(state: Overview, group: Group) -> tuple[str, str] | None:
     """Return a sentence about a group that failed recently, and its level; None if it did not."""
-    error, spell = group.last_error, state.spell_of(group.final_status)
-    if spell is not None and _age_s(state, spell.last) < RECENT_S:
-        first, last = spell.first, spell.last
+    error, streak = group.last_error, state.streak_of(group.final_status)
+    if streak is not None and _age_s(state, streak.last) < RECENT_S:
+        first, last = streak.first, streak.last
         if _age_s(state, last) > QUIET_S and retry_helps(group.final_status) and first is not None:
             ended = f"{error} from {day_clock(first, state.at)} to {day_clock(last, state.at)}"
             if state.gets_through_since(last):
@@ -106,7 +106,7 @@ def _recent_failure(state: Overview, group: Group) -> tuple[str, str] | None:
         if first is None:
             return f"{error} for more than a day.", "bad"
         return f"{error} since {day_clock(first, state.at)} ({span(_age_s(state, first))}).", "bad"
-    replayed = state.spell_of(group.final_status, replayed=True)
+    replayed = state.streak_of(group.final_status, replayed=True)
     if replayed is not None and _age_s(state, replayed.last) < RECENT_S and not state.gets_through_since(replayed.last):
         return f"A replay failed {span(_age_s(state, replayed.last))} ago: {error}.", "bad"
     return None
@@ -146,14 +146,14 @@ class _Quiet:
 
 def _quiet(state: Overview, groups: list[Group]) -> _Quiet | None:
     """Return for how long nothing has failed, replays included; None if no failure is on record."""
-    failed = [spell.last for spell in state.spells] + [group.last for group in groups]
+    failed = [streak.last for streak in state.streaks] + [group.last for group in groups]
     if state.last_failure_at is not None:
         failed.append(state.last_failure_at)
     if not failed:
         return None
     quiet_s = _age_s(state, max(failed))
     if quiet_s < RECENT_S:
-        latest = max(state.spells, key=lambda spell: spell.last, default=None)
+        latest = max(state.streaks, key=lambda streak: streak.last, default=None)
         status = "" if latest is None else f" ({latest.status})"
         sentence = f"The last failure was {span(quiet_s)} ago{status}."
         return _Quiet(quiet_s, sentence, sentence)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 
-from relay.signature import DELIVERY_HEADER
+from relay.chatwoot.signature import DELIVERY_HEADER
 
 MOST_BYTES = 60_000
 """Terminals cut longer OSC 52 sequences off."""

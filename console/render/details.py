@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.render import formatting
-from relay.delivery import State
+from relay.domain.delivery import State
 from relay.text import clean, clean_json
 
 if TYPE_CHECKING:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.alerts import Severity
-from relay.delivery import State
+from relay.domain.alerts import Severity
+from relay.domain.delivery import State
 from relay.store.actions import signed
 from relay.text import clean
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from relay.alerts import Rule, Verdict
+    from relay.domain.alerts import Rule, Verdict
 
 GLYPHS = {
     Severity.P0: "▲",

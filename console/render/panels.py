@@ -9,16 +9,16 @@ from textual.content import Content
 from console.render import formatting
 from console.render.chart import bar
 from console.render.wrapping import shortened
-from relay.alerts import Severity
-from relay.filters import SHORT_STATUSES
+from relay.domain.alerts import Severity
+from relay.domain.filters import SHORT_STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from console.data.snapshot import Snapshot
-    from relay.alerts import Verdict
-    from relay.figures import Figures
+    from relay.domain.alerts import Verdict
+    from relay.domain.stats import Figures
     from relay.store.browse import Group
     from relay.store.facts import Health
     from relay.store.overview import Overview

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.render import formatting
-from relay.delivery import State
-from relay.filters import SHORT_STATUSES
+from relay.domain.delivery import State
+from relay.domain.filters import SHORT_STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

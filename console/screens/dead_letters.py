@@ -10,7 +10,7 @@ from console.keymap import DEAD
 from console.render.rows import DEAD_COLUMNS
 from console.screens.delivery_list import DeliveryList
 from console.screens.view import View
-from relay.delivery import State
+from relay.domain.delivery import State
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

@@ -18,9 +18,9 @@ from console.render.line import Line
 from console.screens.peek import Peek
 from console.widgets.lines import LineList
 from console.widgets.search_box import SearchBox
-from relay.delivery import State
+from relay.domain.delivery import State
+from relay.domain.filters import compile_filter
 from relay.errors import FilterError
-from relay.filters import compile_filter
 from relay.text import clean
 
 if TYPE_CHECKING:

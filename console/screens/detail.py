@@ -19,7 +19,7 @@ from console.render import details, search
 from console.render.curl import MOST_BYTES
 from console.screens.view import View, titled
 from console.widgets.search_box import SearchBox
-from relay.delivery import State
+from relay.domain.delivery import State
 from relay.settings import without_credentials
 from relay.store.browse import Detail
 from relay.text import clean

@@ -10,9 +10,9 @@ from console.flows.replay import ReplayFlow
 from console.keymap import DIAGNOSIS
 from console.screens.view import View
 from console.widgets.report import Report
-from relay.diagnosis import diagnose
 from relay.errors import RelayError
-from relay.evidence import gather
+from relay.incident.diagnosis import diagnose
+from relay.incident.evidence import gather
 from relay.text import clean
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from console.data.context import Context
     from console.data.snapshot import Snapshot
-    from relay.diagnosis import Chapter, Diagnosis
+    from relay.incident.diagnosis import Chapter, Diagnosis
 
 _RUNNING = "Checking Postgres, Agent SDK, Chatwoot and this relay …"
 _MARKS = {True: ("✓ ", "$text-success"), False: ("✗ ", "$text-error bold"), None: ("? ", "$text-muted")}

@@ -18,7 +18,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
 from console.keymap import EDITOR, bindings_of
-from relay.receive import BadBody, parse_object
+from relay.chatwoot.payload import BadBody, parse_object
 from relay.text import HARMFUL, clean, pretty_json
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from console.keymap import ESCALATION
 from console.screens.view import View
 from console.widgets.report import Report
 from relay.errors import RelayError
-from relay.escalation import LEVELS, REPORT, append, entry, incident
+from relay.incident.escalation import LEVELS, REPORT, append, entry, incident
 from relay.text import clean
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from console.data.context import Context
     from console.data.snapshot import Snapshot
-    from relay.escalation import Incident
+    from relay.incident.escalation import Incident
 
 _RUNNING = "Gathering evidence: dead letters, error patterns, health, alerts, attempted fixes …"
 

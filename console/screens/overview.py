@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from console.data.context import Context
     from console.data.snapshot import Snapshot
     from console.render.cause import Cause
-    from relay.figures import Figures
+    from relay.domain.stats import Figures
     from relay.store.browse import Group
 
 SORTS = ("rate", "count", "last")

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from relay.domain.retry import failure_of
 from relay.errors import ConfigurationError, RelayError
-from relay.outcome import failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from relay.chatwoot import Message
+    from relay.chatwoot.client import Message
     from relay.settings import Settings
 
 CONTEXT_MESSAGES = 12

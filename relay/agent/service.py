@@ -12,13 +12,14 @@ from quart import Quart, Response, request
 
 from relay.agent.drafts import DraftFailed
 from relay.agent.writer import Busy, Customer
-from relay.chatwoot import ChatwootError
-from relay.encoding import TAKEN, CorruptBody, DecodedTooLarge, UnsupportedEncoding, decoded
+from relay.chatwoot.client import ChatwootError
+from relay.chatwoot.payload import BadBody, is_from_customer, parse_object
+from relay.chatwoot.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, verify
+from relay.domain.delivery import Signature
+from relay.domain.headers import CONTENT_ENCODING, POST_TEST, TEST_HEADER
 from relay.errors import StoreUnavailable
-from relay.headers import CONTENT_ENCODING, TEST_HEADER
-from relay.receive import POST_TEST, BadBody, is_from_customer, parse_object
+from relay.intake.encoding import TAKEN, CorruptBody, DecodedTooLarge, UnsupportedEncoding, decoded
 from relay.settings import AGENT_PATH
-from relay.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Signature, verify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

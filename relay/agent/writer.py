@@ -15,7 +15,7 @@ from relay.store import notes
 
 if TYPE_CHECKING:
     from relay.agent.drafts import ModelDrafter, TemplateDrafter
-    from relay.chatwoot import Chatwoot
+    from relay.chatwoot.client import Chatwoot
     from relay.store.database import Connection, Database
 
 

@@ -9,7 +9,7 @@ import click
 
 from relay.commands.common import as_json, print_json
 from relay.errors import RelayError
-from relay.probes import ARTIFACTS, check_health, write_artifact
+from relay.monitoring.probes import ARTIFACTS, check_health, write_artifact
 from relay.settings import load_settings
 
 

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-import psycopg
 
-from relay.databases import database
 from relay.errors import ConfigurationError
-from relay.store import practice
-from relay.store.database import connect, unavailable
-from relay.store.migrate import migrate
-from relay.store.sessions import trouble
+from relay.store import demo_history
+from relay.store.databases import database
 from relay.text import clean, json_text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterable
+    from collections.abc import Coroutine, Iterable
 
-    from relay.databases import Place
     from relay.store.database import Connection
+    from relay.store.databases import Place
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
@@ -48,38 +43,16 @@ class Source:
 
 async def source_of(connection: Connection, place: Place) -> Source:
     """What the database at `place` is, as it says itself."""
-    return Source(place.name, await practice.is_demo(connection))
+    return Source(place.name, await demo_history.is_demo(connection))
 
 
 async def refuse_demo(connection: Connection, place: Place) -> None:
     """Raises `ConfigurationError` if the database's data are invented: they must never reach a real system."""
-    if await practice.is_demo(connection):
+    if await demo_history.is_demo(connection):
         raise ConfigurationError(
             f"{place.name} holds the invented data of `relay demo`, which must reach no real Agent SDK or Chatwoot; "
             "set DATABASE_URL, or RELAY_DATA_DIR to another directory"
         )
-
-
-@asynccontextmanager
-async def connected(dsn: str) -> AsyncIterator[Connection]:
-    """An autocommit connection to a database whose schema is up to date.
-
-    Raises:
-        StoreUnavailable: Postgres is away.
-        SchemaError: the schema cannot be brought up to date.
-        RelayError: the login may not do what was asked.
-    """
-    await migrate(dsn)
-    try:
-        connection = await connect(dsn, "relay command")
-    except psycopg.OperationalError as error:
-        raise unavailable(error) from error
-    async with connection:
-        try:
-            await connection.execute("SET timezone = 'UTC'")
-            yield connection
-        except psycopg.Error as error:
-            raise trouble(error) from error
 
 
 def run(work: Coroutine[Any, Any, int]) -> None:
@@ -119,6 +92,6 @@ def operator() -> str:
 
 
 __all__ = [
-    "Source", "as_json", "connected", "database", "operator", "print_json", "refuse_demo", "run", "say", "say_source",
+    "Source", "as_json", "database", "operator", "print_json", "refuse_demo", "run", "say", "say_source",
     "source_of",
 ]  # fmt: skip

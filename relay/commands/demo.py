@@ -12,22 +12,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import Source, connected, database, say
+from relay.commands.common import Source, database, say
 from relay.commands.status import lines
-from relay.databases import demo_directory
 from relay.demo.debrief import Observer, debrief
 from relay.demo.drills import AFTER_S, DRILLS, INCIDENT_S
 from relay.demo.play import play
 from relay.settings import as_environment, load_settings
-from relay.store import overview, practice
+from relay.store import demo_history, overview
+from relay.store.databases import demo_directory
 from relay.store.migrate import migrate
+from relay.store.sessions import connected
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from relay.databases import Place
     from relay.demo.drills import Drill
     from relay.settings import Settings
+    from relay.store.databases import Place
 
 
 @click.command("demo")
@@ -73,7 +74,7 @@ async def _mark(dsn: str) -> None:
     """Bring the schema up to date, and mark all that is in it as invented."""
     await migrate(dsn, roles=True)
     async with connected(dsn) as connection:
-        await practice.mark_as_demo(connection)
+        await demo_history.mark_as_demo(connection)
 
 
 def _practise(settings: Settings, drill: Drill, seconds: float | None, *, on_terminal: bool) -> int:
@@ -92,7 +93,7 @@ async def _drill(dsn: str, drill: Drill, seconds: float | None, *, on_terminal: 
     if drill.history is not None:
         async with connected(dsn) as connection:
             history = drill.history
-            await practice.plant_history(connection, deliveries=history.deliveries, silent_for=history.silent_for)
+            await demo_history.plant_history(connection, deliveries=history.deliveries, silent_for=history.silent_for)
         say(f"[drill] A history of {history.deliveries} deliveries was planted for it.")
     observer = Observer(drill, dsn)
     await play(

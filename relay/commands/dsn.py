@@ -20,7 +20,7 @@ def command(*, stop: bool) -> None:
     if stop:
         if settings.database_url is not None:
             raise click.UsageError("DATABASE_URL is set: that server is not the relay's to stop.")
-        from relay.embedded import release  # noqa: PLC0415 - only who has no DATABASE_URL pays for it
+        from relay.store.embedded import release  # noqa: PLC0415 - only who has no DATABASE_URL pays for it
 
         release(settings.relay_data_dir)
         return

@@ -13,31 +13,22 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from relay.commands.common import (
-    as_json,
-    connected,
-    database,
-    operator,
-    print_json,
-    run,
-    say,
-    say_source,
-    source_of,
-)  # fmt: skip
-from relay.delivery import State
+from relay.commands.common import as_json, database, operator, print_json, run, say, say_source, source_of  # fmt: skip
+from relay.domain.delivery import State
+from relay.domain.filters import Condition, compile_filter
 from relay.errors import RelayError
-from relay.filters import Condition, compile_filter
 from relay.settings import load_settings
 from relay.store import instances, replays
 from relay.store.actions import signed
 from relay.store.replays import Control, PlanRequest
+from relay.store.sessions import connected  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.commands.common import Source
-    from relay.databases import Place
     from relay.store.database import Connection
+    from relay.store.databases import Place
     from relay.store.instances import Liveness
     from relay.store.replays import DeadLetter, Plan
 

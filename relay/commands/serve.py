@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import click
 import psycopg
 
+from relay.chatwoot.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
 from relay.commands.common import database, refuse_demo, say
 from relay.errors import SchemaError, StoreUnavailable
-from relay.logs import Format  # noqa: TC001 - beside LogOptions
-from relay.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
-from relay.serve import REFUSED, LogOptions, serve
+from relay.server.supervisor import REFUSED, LogOptions, serve
 from relay.settings import load_settings
-from relay.store import practice, preflight
+from relay.store import demo_history, preflight
 from relay.store.database import connect, unavailable
 from relay.store.migrate import migrate
+from relay.telemetry.log_sink import Format  # noqa: TC001 - beside LogOptions
 
 if TYPE_CHECKING:
-    from relay.databases import Place
+    from relay.store.databases import Place
 
 
 @click.command("serve")
@@ -62,7 +62,7 @@ async def _prepare(place: Place, *, roles: bool) -> None:
     try:
         async with await connect(place.dsn, "hotdash-relay start") as connection:
             await refuse_demo(connection, place)
-            discarded = await practice.discard_left_by_demo(
+            discarded = await demo_history.discard_left_by_demo(
                 connection,
                 documented=[documented_payload(event) for event in DEMO_EVENTS],
                 conversations=DEMO_CONVERSATIONS,

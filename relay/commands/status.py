@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.alerts import figure
-from relay.commands.common import Source, as_json, connected, database, print_json, run, say
+from relay.commands.common import Source, as_json, database, print_json, run, say
+from relay.domain.alerts import figure
 from relay.settings import load_settings
 from relay.store import overview
+from relay.store.sessions import connected
 
 if TYPE_CHECKING:
-    from relay.alerts import Rate, Verdict
-    from relay.databases import Place
-    from relay.figures import Figures
+    from relay.domain.alerts import Rate, Verdict
+    from relay.domain.stats import Figures
+    from relay.store.databases import Place
     from relay.store.overview import Overview
 
 

@@ -20,8 +20,7 @@ from typing import Any
 import httpx
 from aiohttp import web
 
-from relay.headers import TEST_HEADER
-from relay.receive import POST_TEST
+from relay.domain.headers import POST_TEST, TEST_HEADER
 from relay.settings import AGENT_PATH
 
 KEPT_REQUESTS = 200_000

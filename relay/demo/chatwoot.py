@@ -17,8 +17,8 @@ from uuid import uuid4
 import httpx
 from aiohttp import web
 
-from relay.samples import EVENTS, documented_payload
-from relay.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from relay.chatwoot.samples import EVENTS, documented_payload
+from relay.chatwoot.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 
 TIMEOUT_S = 5
 MESSAGES_A_PAGE = 20

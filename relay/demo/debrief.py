@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from relay.commands.common import connected
 from relay.demo.drills import INCIDENT_S
-from relay.diagnosis import diagnose
-from relay.evidence import gather
+from relay.incident.diagnosis import diagnose
+from relay.incident.evidence import gather
 from relay.store import actions, alerts, overview
+from relay.store.sessions import connected
 from relay.text import clean
 
 if TYPE_CHECKING:

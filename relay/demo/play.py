@@ -15,10 +15,10 @@ from relay.agent.serve import SCOPE, serve_agent
 from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn
 from relay.demo.script import WEBHOOKS_A_SECOND, Traffic, phases
-from relay.logs import LogSink
-from relay.runtime import Identity
-from relay.serve import bound_url, listen, relay_name, serve_worker, stop_on_signals
+from relay.server.supervisor import bound_url, listen, relay_name, serve_worker, stop_on_signals
+from relay.server.worker import Identity
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
+from relay.telemetry.log_sink import LogSink
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from relay.alerts import Severity, Standing, Transition, Verdict
-from relay.delivery import FactType
-from relay.facts import alert_fact
+from relay.domain.alerts import ActiveAlert, Severity, Transition, Verdict
+from relay.domain.delivery import FactType
+from relay.domain.facts import alert_fact
 from relay.store import facts
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ CHANNEL = "relay_alerts"
 _STANDING = "SELECT rule, since, held_at FROM relay.alerts"
 
 
-async def standing(connection: Connection) -> dict[str, Standing]:
+async def active(connection: Connection) -> dict[str, ActiveAlert]:
     """The alerts that stand, by rule."""
     cursor = await connection.execute(_STANDING)
-    return {row[0]: Standing(row[1], row[2]) for row in await cursor.fetchall()}
+    return {row[0]: ActiveAlert(row[1], row[2]) for row in await cursor.fetchall()}
 
 
 _HOLD = """

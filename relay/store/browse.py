@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from relay.delivery import State
-from relay.headers import shown
+from relay.domain.delivery import State
+from relay.domain.headers import shown
 from relay.store.database import as_object, exact, longer
 from relay.store.log import LogLine
 from relay.store.replays import plan_columns, plan_of_row
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncCursor
 
-    from relay.delivery import Headers
-    from relay.filters import Condition
+    from relay.domain.delivery import Headers
+    from relay.domain.filters import Condition
     from relay.store.database import Connection
     from relay.store.replays import Plan
 

@@ -42,7 +42,7 @@ Cursor = psycopg.AsyncCursor[TupleRow]
 SILENCE_S = 15.0
 """How long one use of a connection may take. Then it counts as half-open, and is given up."""
 
-LANE_SILENCE_S = 5.0
+DEDICATED_SILENCE_S = 5.0
 """The same for a lane. What it commits is safe to commit again, and somebody waits for it."""
 
 _UNAVAILABLE = (
@@ -171,7 +171,7 @@ class Database:
             yield connection
 
 
-class Lane:
+class DedicatedConnection:
     """One connection kept for one purpose, taken from the pool anew whenever it has broken.
 
     Not for concurrent use: its user does one thing at a time.
@@ -192,7 +192,7 @@ class Lane:
             try:
                 if self._connection is None:
                     self._connection = await self._pool.getconn(timeout=1)
-                with no_longer_than(LANE_SILENCE_S, self._connection):
+                with no_longer_than(DEDICATED_SILENCE_S, self._connection):
                     yield self._connection
             except BaseException as error:
                 if not self._is_usable_after(error):

@@ -15,9 +15,9 @@ from uuid import UUID, uuid5
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from relay.delivery import Delivery, Outcome, Receipt, State
-from relay.facts import SCOPE
-from relay.headers import kept
+from relay.domain.delivery import Delivery, Outcome, Receipt, State
+from relay.domain.facts import SCOPE
+from relay.domain.headers import kept
 from relay.store.database import exact
 from relay.store.signatures import deliveries_of
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncCursor
 
-    from relay.facts import Fact
+    from relay.domain.facts import Fact
     from relay.store.database import Connection
 
 

@@ -10,8 +10,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from relay.delivery import FactType
-from relay.facts import SCOPE
+from relay.domain.delivery import FactType
+from relay.domain.facts import SCOPE
+from relay.domain.stats import Tally
 from relay.store.database import time_limit
 from relay.store.deliveries import FactsAside, fact_row
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime, timedelta
 
-    from relay.facts import Fact
+    from relay.domain.facts import Fact
     from relay.store.database import Connection
 
 _RECORD = """
@@ -39,22 +40,6 @@ async def record(connection: Connection, facts: Sequence[Fact]) -> FactsAside:
     async with time_limit(connection, _RECORD_LIMIT_MS):
         cursor = await connection.execute(_RECORD, {"scope": SCOPE, "facts": rows})
     return FactsAside(*(await cursor.fetchone() or ()))
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """So many facts of one kind within a window, the tests left out.
-
-    `slot` is the forwarding time's place on the roll-ups' scale; `duration_ms` the sum of those times.
-    """
-
-    fact_type: FactType
-    success: bool
-    attempts: int
-    final_status: str
-    slot: int
-    facts: int
-    duration_ms: int
 
 
 # Between two bounds, so that Postgres looks into the roll-ups' indexes however many days they hold. Of the minute

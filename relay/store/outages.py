@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from relay.delivery import FactType
+from relay.domain.delivery import FactType
 
 if TYPE_CHECKING:
     from datetime import datetime

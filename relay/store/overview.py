@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from relay.alerts import Measures, Severity, Verdict, evaluate, sustain
-from relay.delivery import FactType
-from relay.figures import Figures, Spell, failing_since_s, figures
+from relay.domain.alerts import Measures, Severity, Verdict, evaluate, sustain
+from relay.domain.delivery import FactType
+from relay.domain.stats import FailureStreak, Figures, failing_since_s, figures
 from relay.store import alerts, aside, facts, instances
 from relay.store.database import one_moment
-from relay.store.practice import IS_DEMO
+from relay.store.demo_history import IS_DEMO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ _AGENT_FAILING = """
 _FAILED_SO = """coalesce(relay.json_or_null(f.value) ->> 'success', '') <> 'true'
            AND coalesce(relay.json_or_null(f.value) ->> 'finalStatus', '') = s.final_status
            AND coalesce(relay.json_or_null(f.metadata) ->> 'test', '') <> 'true'"""
-# From the minutes' roll-ups of two hours, and only if a spell goes back to where they begin from those of the hours;
+# From the minutes' roll-ups of two hours, and only if a streak goes back to where they begin from those of the hours;
 # the first and the last minute of each are then looked into, for the very moment.
 _SPELLS = f"""
     WITH failing AS (
@@ -72,14 +72,14 @@ _SPELLS = f"""
          WHERE minute >= date_trunc('minute', now() - %(window)s) AND minute <= now()
            AND fact_type = ANY(%(runs)s) AND NOT success AND NOT test
          GROUP BY 1, 2, 3 HAVING sum(facts) > 0
-    ), spells AS (
+    ), streaks AS (
         SELECT fact_type, final_status, max(minute) FILTER (WHERE paused IS DISTINCT FROM false) AS first,
                max(minute) AS last,
                coalesce(sum(facts) FILTER (WHERE minute > now() - interval '3 minutes'), 0) AS lately
           FROM failing GROUP BY 1, 2 ORDER BY sum(facts) DESC LIMIT 20
     )
     SELECT s.final_status, s.fact_type = %(replay)s, began.at, coalesce(newest.at, s.last), s.lately::bigint
-      FROM spells s
+      FROM streaks s
      CROSS JOIN LATERAL (
         SELECT CASE WHEN s.first - %(pause)s > date_trunc('minute', now() - %(window)s) THEN s.first ELSE (
             SELECT min(m.minute) FROM relay.minutes m, (
@@ -109,7 +109,7 @@ _SPELLS = f"""
 class Overview:
     """Everything at one moment, invented if `demo`. `last_*` are figures of that window; ages in seconds.
 
-    `minutes` are `(minute, delivered, failed)` of each minute in which something was, oldest first. `spells` are
+    `minutes` are `(minute, delivered, failed)` of each minute in which something was, oldest first. `streaks` are
     the latest failures by status, `last_failure_at` is when the last webhook was dead-lettered, `last_success_at` when
     the last was delivered (looked for while something failed or waits), `agent_failed_at` when the agent's health last
     failed within two hours. Test webhooks are in none of them. `in_flight_of_late` are those in flight for the first
@@ -133,7 +133,7 @@ class Overview:
     last_webhook_age_s: float | None
     health: list[Health]
     relays: list[Liveness]
-    spells: list[Spell]
+    streaks: list[FailureStreak]
     last_failure_at: datetime | None
     last_success_at: datetime | None
     agent_failed_at: datetime | None
@@ -149,9 +149,9 @@ class Overview:
         """The relays that are alive."""
         return [relay for relay in self.relays if relay.alive]
 
-    def spell_of(self, status: str, *, replayed: bool = False) -> Spell | None:
+    def streak_of(self, status: str, *, replayed: bool = False) -> FailureStreak | None:
         """The latest failures with this final status."""
-        return next((one for one in self.spells if one.status == status and one.replayed == replayed), None)
+        return next((one for one in self.streaks if one.status == status and one.replayed == replayed), None)
 
     def gets_through_since(self, moment: datetime) -> bool:
         """True if a webhook was delivered after `moment`."""
@@ -184,7 +184,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     health = await facts.last_health(connection)
     relays = await instances.liveness(connection)
     last_10min, last_15min, last_30min, last_1h, last_6h, last_24h = windows
-    failed = await spells(connection) if last_24h.failures or last_24h.replayed.failed else []
+    failed = await streaks(connection) if last_24h.failures or last_24h.replayed.failed else []
     measures = Measures(
         rate_10min=last_10min.rate,
         rate_15min=last_15min.rate,
@@ -203,7 +203,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     return Overview(
         at=now,
         demo=demo,
-        verdicts=sustain(evaluate(measures), await alerts.standing(connection), now),
+        verdicts=sustain(evaluate(measures), await alerts.active(connection), now),
         last_10min=last_10min,
         last_15min=last_15min,
         last_30min=last_30min,
@@ -218,7 +218,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         last_webhook_age_s=webhook_s,
         health=health,
         relays=relays,
-        spells=failed,
+        streaks=failed,
         last_failure_at=failure_at,
         last_success_at=await _last_success(connection, minutes) if failed or dead else None,
         agent_failed_at=agent_failed_at,
@@ -246,7 +246,7 @@ async def _last_success(connection: Connection, minutes: Sequence[tuple[datetime
     return row[0] if row else None
 
 
-async def spells(connection: Connection, *, pause: timedelta = _PAUSE) -> list[Spell]:
+async def streaks(connection: Connection, *, pause: timedelta = _PAUSE) -> list[FailureStreak]:
     """What failed in the last two hours, by status, each from when it began after a `pause` without it.
 
     Replays come last. What began before that is followed back through the hours that it was in.
@@ -258,7 +258,7 @@ async def spells(connection: Connection, *, pause: timedelta = _PAUSE) -> list[S
         "replay": FactType.REPLAY,
     }
     cursor = await connection.execute(_SPELLS.encode(), given)
-    return [Spell(*row) for row in await cursor.fetchall()]
+    return [FailureStreak(*row) for row in await cursor.fetchall()]
 
 
 async def gauges(connection: Connection) -> dict[str, float]:

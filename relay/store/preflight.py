@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import psycopg
 
-from relay.delivery import Attempt, FactType, Outcome, Receipt
+from relay.domain.delivery import Attempt, FactType, Outcome, Receipt
+from relay.domain.facts import Fact, facts_of_run
 from relay.errors import SchemaError
-from relay.facts import Fact, facts_of_run
 from relay.store import facts
 from relay.store.database import connect, described, time_limit, unavailable
 from relay.store.deliveries import Claimed, FactsAside, Finish, Incoming, finish, store

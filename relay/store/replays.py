@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from relay.filters import Condition
+from relay.domain.filters import Condition
 from relay.store.database import exact, one_moment, refusals
 from relay.store.deliveries import Claimed, read_claimed
 
@@ -374,7 +374,7 @@ async def settle(connection: Connection, plan_id: int, owner: UUID, state: PlanS
 _LET_GO = "UPDATE relay.replay_plans SET owner = NULL WHERE owner = %s"
 
 
-async def let_go(connection: Connection, owner: UUID) -> None:
+async def release_plans(connection: Connection, owner: UUID) -> None:
     """Leave every plan that `owner` works on to the next relay that looks."""
     await connection.execute(_LET_GO, (owner,))
 

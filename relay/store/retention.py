@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.delivery import FactType
+from relay.domain.delivery import FactType
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.headers import FORWARDED_PREFIX, KEPT
+from relay.domain.headers import FORWARDED_PREFIX, KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,15 +4,17 @@ failures mean.
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from relay.errors import RelayError, SchemaError
 from relay.store.database import SILENCE_S, connect, described, no_longer_than, unavailable
+from relay.store.migrate import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from relay.store.database import Connection
 
@@ -63,3 +65,25 @@ def trouble(error: psycopg.Error | OSError) -> RelayError:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return RelayError(f"This role of Postgres may not do that: {described(error)}")
     return unavailable(error)
+
+
+@asynccontextmanager
+async def connected(dsn: str) -> AsyncIterator[Connection]:
+    """An autocommit connection to a database whose schema is up to date.
+
+    Raises:
+        StoreUnavailable: Postgres is away.
+        SchemaError: the schema cannot be brought up to date.
+        RelayError: the login may not do what was asked.
+    """
+    await migrate(dsn)
+    try:
+        connection = await connect(dsn, "relay command")
+    except psycopg.OperationalError as error:
+        raise unavailable(error) from error
+    async with connection:
+        try:
+            await connection.execute("SET timezone = 'UTC'")
+            yield connection
+        except psycopg.Error as error:
+            raise trouble(error) from error

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.delivery import State
+from relay.domain.delivery import State
 from relay.store.database import exact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
-    from relay.signature import Signature
+    from relay.domain.delivery import Signature
     from relay.store.database import Connection
 
 BATCH = 1_000

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relay.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from tests.agent.conftest import Model, message
 
 if TYPE_CHECKING:

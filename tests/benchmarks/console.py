@@ -24,8 +24,8 @@ import psycopg
 
 from console.data import snapshot
 from console.data.readings import RowsReading
-from relay.delivery import State
-from relay.embedded import EmbeddedPostgres
+from relay.domain.delivery import State
+from relay.store.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
 from relay.store.sessions import open_session
 from tests.benchmarks import rig

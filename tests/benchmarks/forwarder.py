@@ -13,10 +13,10 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from quart import Quart, Response, request
 
-from relay.forward import _session
-from relay.receive import read_receipt
-from relay.serve import listen, run_loop, serve_http, settle_garbage_collection
-from relay.service import _NoSessions
+from relay.forwarding.forwarder import _session
+from relay.intake.app import _NoSessions
+from relay.intake.receipt import read_receipt
+from relay.server.supervisor import listen, run_loop, serve_http, settle_garbage_collection
 from relay.settings import WEBHOOK_PATH
 
 

@@ -18,8 +18,8 @@ from uuid import uuid4
 import psycopg
 import uvloop
 
-from relay.delivery import State
-from relay.filters import compile_filter
+from relay.domain.delivery import State
+from relay.domain.filters import compile_filter
 from relay.store import browse, deliveries, overview
 from relay.store.database import connection_parameters
 from relay.store.migrate import migrate

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import psycopg
 
-from relay.embedded import EmbeddedPostgres
+from relay.store.embedded import EmbeddedPostgres
 from tests.servers import ROOT, free_port, program, wait_until_healthy
 
 if TYPE_CHECKING:

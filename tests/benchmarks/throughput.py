@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import psutil
 import psycopg
 
-from relay.embedded_server import programs
+from relay.store.embedded_server import programs
 from tests.benchmarks import pgqueuer_worker, procrastinate_worker, rig
 from tests.benchmarks.load import webhook_body
 from tests.servers import free_port, program, wait_until_healthy

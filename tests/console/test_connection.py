@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from console.app import ConsoleApp
-from relay.embedded import EmbeddedPostgres
+from relay.store.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
 from tests.console.screens import opened
 from tests.postgres import Proxy

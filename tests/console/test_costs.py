@@ -10,7 +10,7 @@ import pytest
 from console.data import snapshot
 from console.data.log_reading import LogReading
 from console.data.readings import ActivityReading, RowsReading
-from relay.delivery import State
+from relay.domain.delivery import State
 from relay.store.sessions import open_session
 
 if TYPE_CHECKING:

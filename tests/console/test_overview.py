@@ -10,7 +10,7 @@ import pytest
 
 from console.keymap import VIEWS
 from relay.store.database import connect
-from relay.store.practice import mark_as_demo
+from relay.store.demo_history import mark_as_demo
 from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED, later, webhook
 from tests.servers import Behaviour, until
 from tests.store.plant import Plant

@@ -1,4 +1,4 @@
-"""The script that takes README's pictures still runs, and its pictures show what they are named after."""
+"""The script that takes the READMEs' pictures still runs, and its pictures show what they are named after."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_the_pictures_are_of_the_real_console_in_an_outage(tmp_path: Path) -> No
         assert "Agent SDK answered 503" in shown
 
 
-def test_every_picture_is_there_and_readme_shows_it() -> None:
+def test_every_picture_is_there_and_a_readme_shows_it() -> None:
     script = (ROOT / "screenshots" / "take.py").read_text(encoding="utf-8")
     scenes = re.findall(r'^    \("([a-z-]+)", \(', script, flags=re.MULTILINE)
     assert len(scenes) > 10
     names = {*scenes, *(f"{scene}-80x24" for scene in scenes)}
     assert {picture.stem for picture in (ROOT / "screenshots").glob("*.svg")} == names
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "console" / "README.md").read_text(encoding="utf-8")
     assert [name for name in sorted(names) if f"screenshots/{name}.svg" not in readme] == []

@@ -23,7 +23,7 @@ from console.render import details, rows
 from console.render.curl import ansi_c_quoted
 from console.render.log_lines import draw
 from console.screens.editor import editable
-from relay.delivery import State
+from relay.domain.delivery import State
 from relay.store.browse import Detail, Row
 from relay.store.log import LogLine
 from relay.text import clean, clean_json, is_safe

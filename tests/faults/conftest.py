@@ -34,7 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 _HURRIED = """
-from relay import cli, connection, service
+from relay import cli
+from relay.intake import connection
+from relay.intake import app as service
 connection.FIRST_REQUEST_S = connection.READ_WITHIN_S = service.BODY_TIMEOUT_S = {patience_s}
 cli.cli(["serve"])
 """
@@ -195,7 +197,7 @@ Survived = Callable[[str, Mapping[str, int], float], None]
 
 @pytest.fixture
 def survived(record_property: Callable[[str, object], None]) -> Survived:
-    """Notes for the README's table what a fault cost: `sent`, `lost` and `copies`, and seconds to recover."""
+    """Records a fault's cost for the README's table: `sent`, `lost`, `copies`, and seconds to recover."""
 
     def note(fault: str, counts: Mapping[str, int], recovery_s: float) -> None:
         record_property("survived", {"fault": fault, **counts, "recovery_s": recovery_s})

@@ -18,8 +18,8 @@ import hypothesis.strategies as st
 import pytest
 import pytest_asyncio
 
+from relay.chatwoot.signature import sign
 from relay.settings import WEBHOOK_PATH
-from relay.signature import sign
 from tests.faults.ledger import Ledger
 from tests.servers import PATIENCE_S, until
 

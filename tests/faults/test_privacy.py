@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from relay.chatwoot.signature import sign
 from relay.settings import WEBHOOK_PATH
-from relay.signature import sign
 from tests.servers import Behaviour, until
 
 if TYPE_CHECKING:

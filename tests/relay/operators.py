@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import psycopg
 
-from relay.filters import Condition
+from relay.domain.filters import Condition
 from relay.store import replays
 from relay.store.database import connection_parameters
 from relay.store.replays import Control, Plan, PlanRequest, PlanState

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from relay.signature import sign
+from relay.chatwoot.signature import sign
 from tests.relay.traces import deliveries, seen_of, trace
 from tests.relay.wire import BluntAgent, wire_to
 from tests.servers import Behaviour, HeldAgent, Rows, RunningRelay, until

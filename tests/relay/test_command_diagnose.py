@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relay.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from tests.servers import Behaviour, free_port, until
 
 if TYPE_CHECKING:

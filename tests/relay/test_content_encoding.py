@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from relay.signature import sign
+from relay.chatwoot.signature import sign
 from relay.store.replays import PlanState
 from tests.relay.operators import Operator
 from tests.relay.wire import wire_to

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.embedded import EmbeddedPostgres
+from relay.store.embedded import EmbeddedPostgres
 from tests.servers import PATIENCE_S, ROOT, Rows, free_port, wait_for
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import httpx
 import psycopg
 import pytest
 
+from relay.chatwoot.signature import sign
 from relay.settings import WEBHOOK_PATH
-from relay.signature import sign
 from relay.store.log import CHANNEL
 from tests.servers import PATIENCE_S, AgentStandIn, Behaviour, free_port, program, until, wait_until_healthy
 

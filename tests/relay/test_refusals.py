@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
+from relay.chatwoot.signature import sign
 from relay.settings import WEBHOOK_PATH
-from relay.signature import sign
 from tests.relay.traces import deliveries, trace
 from tests.relay.wire import wire_to
 

@@ -9,11 +9,11 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from relay.logs import LogSink
-from relay.metrics import Counters
-from relay.narration import Narration
-from relay.rejections import Rejections
-from relay.signature import sign
+from relay.chatwoot.signature import sign
+from relay.intake.rejections import Rejections
+from relay.telemetry.forwarding_log import ForwardingLog
+from relay.telemetry.log_sink import LogSink
+from relay.telemetry.metrics import Counters
 from tests.servers import Rows, RunningRelay, until
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ async def test_a_flood_of_refused_webhooks_is_counted_whole(relay: RunningRelay,
 def test_many_refusals_between_two_flushes_are_one_fact_and_one_line() -> None:
     stream = io.StringIO()
     sink = LogSink(stream=stream)
-    rejections = Rejections(Counters(), Narration(sink, ""))
+    rejections = Rejections(Counters(), ForwardingLog(sink, ""))
     for _ in range(200):
         rejections.add("empty_body", 400)
     facts = rejections.take()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from relay.signature import sign
+from relay.chatwoot.signature import sign
 from relay.store.replays import Control, PlanState
 from tests.relay.operators import NAME, Operator
 from tests.servers import Behaviour, until

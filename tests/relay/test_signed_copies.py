@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from relay.signature import sign
+from relay.chatwoot.signature import sign
 from tests.servers import Behaviour, until
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relay import embedded
 from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn, documented_payload, rails_json
 from relay.demo.play import demo_settings
 from relay.demo.script import Traffic
+from relay.store import embedded
 from relay.store.database import connect
-from relay.store.practice import mark_as_demo
+from relay.store.demo_history import mark_as_demo
 from tests.servers import Behaviour, Rows, free_port, program, until, wait_until_healthy
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from relay.delivery import FactType
+from relay.domain.delivery import FactType
+from relay.domain.facts import Fact
 from relay.errors import SchemaError
-from relay.facts import Fact
 from relay.store import facts, overview
 from relay.store.database import connection_parameters
 from relay.store.migrate import migrate

@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import pytest_asyncio
 
-from relay.logs import RELAY_SCOPE, LogSink
+from relay.monitoring.alert_notifier import AlertNotifier
 from relay.settings import AGENT_PATH
 from relay.store import overview
 from relay.store.database import Database
-from relay.watch import AlertWatch
+from relay.telemetry.log_sink import RELAY_SCOPE, LogSink
 from tests.servers import Behaviour, relay_settings, until
 
 if TYPE_CHECKING:
@@ -43,13 +43,15 @@ async def log() -> AsyncIterator[io.StringIO]:
 
 
 @pytest_asyncio.fixture
-async def watch(database: Database, agent: AgentStandIn, log: io.StringIO) -> AsyncIterator[Callable[..., AlertWatch]]:
+async def watch(
+    database: Database, agent: AgentStandIn, log: io.StringIO
+) -> AsyncIterator[Callable[..., AlertNotifier]]:
     """Makes alert watches that tell `agent`, which takes the place of the chat room."""
     sink = LogSink(stream=log, level="debug")
 
-    def make(**settings: Any) -> AlertWatch:
+    def make(**settings: Any) -> AlertNotifier:
         given = {"relay_alert_webhook_url": agent.url + AGENT_PATH} | settings
-        return AlertWatch(relay_settings(agent, **given), database, uuid4(), sink.logger(RELAY_SCOPE))
+        return AlertNotifier(relay_settings(agent, **given), database, uuid4(), sink.logger(RELAY_SCOPE))
 
     yield make
     sink.close()
@@ -69,12 +71,12 @@ def transitions(rows: Rows) -> list[tuple[str, str]]:
 
 
 async def test_an_alert_is_raised_once_and_recorded_with_value_and_threshold(
-    watch: Callable[..., AlertWatch], plant: Plant, rows: Rows
+    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows
 ) -> None:
     plant.dead_letters(6)
     one = watch()
-    await one.look()
-    await one.look()
+    await one.run_once()
+    await one.run_once()
     ((value, metadata),) = rows.facts(ALERT)
     assert value == {
         "rule": "dlq-warning", "severity": "Warning", "state": "raised", "value": 6, "threshold": 5
@@ -83,143 +85,143 @@ async def test_an_alert_is_raised_once_and_recorded_with_value_and_threshold(
 
 
 async def test_the_overview_says_since_when_an_alert_stands(
-    watch: Callable[..., AlertWatch], plant: Plant, rows: Rows, database: Database
+    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows, database: Database
 ) -> None:
     plant.dead_letters(6)
-    await watch().look()
+    await watch().run_once()
     (firing,) = (await state_of(database)).firing
     assert firing.since == rows.one("SELECT since FROM relay.alerts")
 
 
 async def test_an_alert_at_the_edge_does_not_flap(
-    watch: Callable[..., AlertWatch], plant: Plant, rows: Rows, database: Database
+    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows, database: Database
 ) -> None:
     plant.dead_letters(6)
     one = watch()
-    await one.look()
+    await one.run_once()
     rows("DELETE FROM dashboard_facts WHERE fact_type = 'support.webhook.dead_letter'")
-    await one.look()
+    await one.run_once()
     assert [verdict.rule.name for verdict in (await state_of(database)).firing] == ["dlq-warning"]
     plant.dead_letters(6)
-    await one.look()
+    await one.run_once()
     assert transitions(rows) == [("dlq-warning", "raised")]
 
 
 async def test_an_alert_whose_condition_has_not_held_for_a_minute_is_cleared(
-    watch: Callable[..., AlertWatch], plant: Plant, rows: Rows, database: Database
+    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows, database: Database
 ) -> None:
     plant.dead_letters(6)
     one = watch()
-    await one.look()
+    await one.run_once()
     rows("DELETE FROM dashboard_facts WHERE fact_type = 'support.webhook.dead_letter'")
     rows(_LET_A_MINUTE_PASS)
-    await one.look()
+    await one.run_once()
     assert transitions(rows) == [("dlq-warning", "raised"), ("dlq-warning", "cleared")]
     assert (await state_of(database)).firing == []
 
 
-async def test_one_relay_at_a_time_watches(watch: Callable[..., AlertWatch], plant: Plant, rows: Rows) -> None:
+async def test_one_relay_at_a_time_watches(watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows) -> None:
     first, second = watch(), watch()
-    await first.look()
+    await first.run_once()
     plant.dead_letters(6)
-    await second.look()
+    await second.run_once()
     assert transitions(rows) == []
-    await first.look()
+    await first.run_once()
     assert transitions(rows) == [("dlq-warning", "raised")]
 
 
 async def test_watches_that_take_turns_at_the_same_moment_raise_an_alert_once(
-    watch: Callable[..., AlertWatch], plant: Plant, rows: Rows
+    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows
 ) -> None:
     plant.dead_letters(6)
     for _ in range(3):
         rows("DELETE FROM relay.duties")
-        await asyncio.gather(*(watch().look() for _ in range(4)))
+        await asyncio.gather(*(watch().run_once() for _ in range(4)))
     assert transitions(rows) == [("dlq-warning", "raised")]
 
 
 async def test_the_worst_are_told_and_the_others_are_not(
-    watch: Callable[..., AlertWatch], plant: Plant, agent: AgentStandIn, rows: Rows
+    watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
 ) -> None:
     plant.runs(delivered=1, failed=9)
     plant.dead_letters(9)
-    await watch().look()
+    await watch().run_once()
     assert {rule for rule, _ in transitions(rows)} == {"success-rate-p0", "success-rate-critical", "dlq-warning"}
     one = watch()
     rows("DELETE FROM relay.duties")
-    await one.look()
+    await one.run_once()
     assert sorted(text.split(" raised")[0] for text in told(agent)) == ["P0", "P1"]
     assert "success rate < 50 % over 10 min (now 10 %" in told(agent)[0]
 
 
 async def test_other_severities_can_be_asked_for(
-    watch: Callable[..., AlertWatch], plant: Plant, agent: AgentStandIn
+    watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn
 ) -> None:
     plant.dead_letters(6)
-    await watch(relay_alert_severities="warning, P2").look()
+    await watch(relay_alert_severities="warning, P2").run_once()
     assert [text.split(":")[0] for text in told(agent)] == ["Warning raised"]
 
 
 async def test_nobody_is_told_without_an_address(
-    watch: Callable[..., AlertWatch], plant: Plant, agent: AgentStandIn, rows: Rows
+    watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
 ) -> None:
     plant.dead_letters(30)
-    await watch(relay_alert_webhook_url=None).look()
+    await watch(relay_alert_webhook_url=None).run_once()
     assert ("escalate-dlq", "raised") in transitions(rows)
     assert rows("SELECT text FROM relay.notices") == []
     assert not agent.seen
 
 
 async def test_a_notice_that_does_not_arrive_is_posted_again_later(
-    watch: Callable[..., AlertWatch], plant: Plant, agent: AgentStandIn, rows: Rows
+    watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
 ) -> None:
     agent.behave(Behaviour(status=503, times=1))
     plant.dead_letters(30)
     one = watch()
-    await one.look()
-    await one.look()
+    await one.run_once()
+    await one.run_once()
     assert [request.status for request in agent.seen] == [503]
     rows(_DUE_NOW)
-    await one.look()
-    await one.look()
+    await one.run_once()
+    await one.run_once()
     assert [text.split(":")[0] for text in told(agent)] == ["escalate raised"]
     assert rows("SELECT text FROM relay.notices WHERE sent_at IS NULL") == []
 
 
 async def test_a_notice_outlives_the_relay_that_could_not_send_it(
-    watch: Callable[..., AlertWatch], plant: Plant, agent: AgentStandIn, rows: Rows
+    watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
 ) -> None:
     await agent.refuse()
     plant.dead_letters(30)
-    await watch().look()
+    await watch().run_once()
     await agent.start()
     rows(_DUE_NOW)
     rows("DELETE FROM relay.duties")
-    await watch().look()
+    await watch().run_once()
     assert [text.split(":")[0] for text in told(agent)] == ["escalate raised"]
 
 
 async def test_the_address_is_in_no_log(
-    watch: Callable[..., AlertWatch], plant: Plant, agent: AgentStandIn, log: io.StringIO
+    watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, log: io.StringIO
 ) -> None:
     agent.behave(Behaviour(status=500))
     plant.dead_letters(30)
-    await watch().look()
+    await watch().run_once()
     await until(lambda: "Alert notification failed, will retry" in log.getvalue())
     assert agent.url.removeprefix("http://") not in log.getvalue()
 
 
 async def test_refused_facts_are_an_alert_that_arrives_though_the_alerts_own_fact_is_refused(
-    watch: Callable[..., AlertWatch], plant: Plant, rows: Rows, agent: AgentStandIn
+    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows, agent: AgentStandIn
 ) -> None:
     plant.fact_aside(refused=True)
     rows("ALTER TABLE dashboard_facts ADD CONSTRAINT none CHECK (false) NOT VALID")
     one = watch()
-    await one.look()
+    await one.run_once()
     assert [text for text in told(agent) if "facts-aside-p1" in text] != []
     assert rows("SELECT value ->> 'rule' FROM relay.facts_aside WHERE fact_type = %s", (ALERT,)) == ["facts-aside-p1"]
     rows("ALTER TABLE dashboard_facts DROP CONSTRAINT none")
     rows("DELETE FROM relay.facts_aside")
     rows(_LET_A_MINUTE_PASS)
-    await one.look()
+    await one.run_once()
     assert any("cleared" in text and "facts-aside-p1" in text for text in told(agent))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from relay.alerts import RULES
+from relay.domain.alerts import RULES
 from relay.store import overview
 from relay.store.database import connection_parameters
 from tests.servers import Rows, database_like
@@ -17,7 +17,7 @@ from tests.store.plant import REPLAY, Plant
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from relay.alerts import Verdict
+    from relay.domain.alerts import Verdict
 
 _ALL_TABLES = "TRUNCATE dashboard_facts, relay.facts_aside, relay.deliveries, relay.instances"
 

@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from relay.domain.filters import compile_filter
 from relay.errors import Refused
-from relay.filters import compile_filter
 from relay.store import actions, browse, replays
 from relay.store.deliveries import apply_discards
 from relay.store.migrate import migrate, migrations

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from relay.errors import StoreUnavailable
-from relay.store.database import Database, Lane
+from relay.store.database import Database, DedicatedConnection
 from tests.servers import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ async def database(dsn: str) -> AsyncIterator[Database]:
     await opened.close()
 
 
-async def use_again_and_again(users: Database | Lane, used: asyncio.Event) -> None:
+async def use_again_and_again(users: Database | DedicatedConnection, used: asyncio.Event) -> None:
     """What every service of a relay does: go on after a failure, until cancelled."""
     while True:
         try:
@@ -51,9 +51,9 @@ async def ends(task: asyncio.Task[None]) -> bool:
 
 
 @pytest.mark.parametrize("steps", range(STEPS))
-@pytest.mark.parametrize("through", [lambda database: database, Lane], ids=["the pool", "a lane"])
+@pytest.mark.parametrize("through", [lambda database: database, DedicatedConnection], ids=["the pool", "a lane"])
 async def test_who_is_cancelled_as_he_gets_the_connection_he_waited_for_ends(
-    database: Database, through: Callable[[Database], Database | Lane], steps: int
+    database: Database, through: Callable[[Database], Database | DedicatedConnection], steps: int
 ) -> None:
     used, way = asyncio.Event(), through(database)
     async with database.connection():
@@ -64,7 +64,7 @@ async def test_who_is_cancelled_as_he_gets_the_connection_he_waited_for_ends(
         await asyncio.sleep(0)
     task.cancel()
     assert await ends(task)
-    if isinstance(way, Lane):
+    if isinstance(way, DedicatedConnection):
         await way.close()
 
 

@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from relay.delivery import State
-from relay.filters import compile_filter
+from relay.domain.delivery import State
+from relay.domain.filters import compile_filter
 from relay.store import actions, alerts, browse, deliveries, facts, instances, notes, outages, overview, replays
 from relay.store.database import Database, connect
 from relay.store.instances import Instance
@@ -36,12 +36,12 @@ def every_reading(connection: Connection, row_id: int) -> dict[str, Awaitable[An
     return {
         "overview": overview.read(connection),
         "gauges": overview.gauges(connection),
-        "spells": overview.spells(connection),
+        "streaks": overview.streaks(connection),
         "health": facts.last_health(connection),
         "refused": facts.refused(connection),
         "liveness": instances.liveness(connection),
         "counters": instances.siblings_counters(connection, sibling),
-        "standing alerts": alerts.standing(connection),
+        "standing alerts": alerts.active(connection),
         "raised alerts": alerts.raised_since(connection, since),
         "notices": alerts.due(connection),
         "actions": actions.newest(connection, 10),
@@ -68,7 +68,7 @@ async def test_no_reading_of_any_table_gives_text_that_could_harm(dsn: str, rows
     detail = found["detail"]
     harm = {name: sorted(set().union(*map(harmful, texts_in(value)))) for name, value in found.items()}
     assert {name: characters for name, characters in harm.items() if characters} == {}
-    silent = {"gauges", "standing alerts", "outage", "spells", "counters"}
+    silent = {"gauges", "standing alerts", "outage", "streaks", "counters"}
     assert {name for name, value in found.items() if "␛]52;" not in "".join(texts_in(value))} <= silent
     assert detail.headers == (("x-chatwoot-event", clean_of(HOSTILE)),)
 

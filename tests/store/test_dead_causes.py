@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from relay.delivery import State
-from relay.filters import compile_filter
+from relay.domain.delivery import State
+from relay.domain.filters import compile_filter
 from relay.store import browse, overview
 from relay.store.migrate import migrations
 from relay.store.retention import retire

@@ -10,13 +10,13 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from relay.delivery import State
+from relay.domain.delivery import State
 from relay.store.database import connection_parameters
 from relay.store.deliveries import Claimed, Duplicate, Ignored, finish, progress, store
 from tests.store.values import finish_of, incoming, outcome
 
 if TYPE_CHECKING:
-    from relay.delivery import Delivery
+    from relay.domain.delivery import Delivery
     from relay.store.database import Connection
     from relay.store.deliveries import Incoming
     from tests.servers import Rows

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from relay.embedded import EmbeddedPostgres, release
 from relay.errors import ConfigurationError, StoreUnavailable
+from relay.store.embedded import EmbeddedPostgres, release
 from relay.store.migrate import migrate
 from tests.servers import ROOT, wait_for
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 _USER = """
 import sys
 from pathlib import Path
-from relay.embedded import EmbeddedPostgres
+from relay.store.embedded import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1]))
 print(server.dsn, flush=True)
 sys.stdin.read()
@@ -360,7 +360,8 @@ _REFUSED = "echo 0 > /proc/sys/user/max_user_namespaces && exec {python} -c {pro
 
 def test_root_without_user_namespaces_is_refused_in_one_line(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from relay.embedded import EmbeddedPostgres as E; E(Path(sys.argv[1]))"
+        "import sys; from pathlib import Path; from relay.store.embedded import EmbeddedPostgres; "
+        "EmbeddedPostgres(Path(sys.argv[1]))"
     )
     quoted = {"python": sys.executable, "program": shlex.quote(program), "folder": shlex.quote(str(tmp_path))}
     inside = ["unshare", "--user", "--map-root-user", "sh", "-c", _REFUSED.format_map(quoted)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from psycopg.types.json import Jsonb
 
-from relay.figures import figures
+from relay.domain.stats import figures
 from relay.store import facts, overview
 from relay.store.database import one_moment
 from tests.store.plant import DEAD_LETTER, HEALTH, REJECTED, REPLAY, RETRY

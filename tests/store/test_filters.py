@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.domain.filters import compile_filter
 from relay.errors import FilterError
-from relay.filters import compile_filter
 from tests.servers import Rows, database_like
 from tests.store.plant import Plant
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from relay.headers import MASK
+from relay.domain.headers import MASK
 from relay.store import browse
 from relay.store.deliveries import claim_abandoned
 from relay.store.scrub import BATCH, scrub_headers

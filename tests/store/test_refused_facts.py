@@ -10,8 +10,9 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from relay import finisher, runtime
 from relay.errors import SchemaError
+from relay.forwarding import finisher
+from relay.server import worker as runtime
 from relay.store import preflight
 from relay.store.migrate import migrate
 from tests.relay.test_command_serve import serving

@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from relay.filters import compile_filter
+from relay.domain.filters import compile_filter
 from relay.store import actions, overview, replays
 from relay.store.database import connection_parameters
 from relay.store.migrate import migrate

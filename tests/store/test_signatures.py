@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from relay.delivery import State
+from relay.domain.delivery import State
 from relay.store import signatures
 from relay.store.database import connection_parameters
 from relay.store.deliveries import Claimed, Duplicate, Ignored, finish, store

@@ -35,7 +35,7 @@ async def ages(connection: Connection, pause_s: float = 15 * MINUTE) -> dict[str
             None if one.first is None else int((now - one.first).total_seconds()),
             int((now - one.last).total_seconds()),
         )
-        for one in await overview.spells(connection, pause=timedelta(seconds=pause_s))
+        for one in await overview.streaks(connection, pause=timedelta(seconds=pause_s))
     }
 
 
@@ -104,7 +104,7 @@ async def test_a_success_is_seen_after_failures_of_hours_ago_too(connection: Con
     plant.delivery(age_s=3 * HOUR)
     failures(plant, "200", 60, success=True)
     state = await overview.read(connection)
-    assert state.spells == []
+    assert state.streaks == []
     assert state.gets_through_since(state.at - timedelta(hours=3))
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from relay.facts import as_json_text, storable_json
+from relay.domain.facts import as_json_text, storable_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,8 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
-from relay.delivery import Attempt, Outcome, Receipt
-from relay.facts import facts_of_run
-from relay.signature import Signature
+from relay.domain.delivery import Attempt, Outcome, Receipt, Signature
+from relay.domain.facts import facts_of_run
 from relay.store.deliveries import Claimed, Finish, Incoming
 
 ENDPOINT = "http://agent/webhooks/chatwoot"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from relay.alerts import RULES, Measures, Rate, Severity, Verdict, evaluate
+from relay.domain.alerts import RULES, Measures, Rate, Severity, Verdict, evaluate
 
 NOTHING = Rate(0, 0)
 NO_DATA = Measures(

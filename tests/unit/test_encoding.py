@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.encoding import (
+from relay.intake.encoding import (
     MOST_MEMBERS,
     STEP_BYTES,
     CorruptBody,

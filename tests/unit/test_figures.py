@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from relay.alerts import Rate
-from relay.delivery import FactType
-from relay.figures import failing_since_s, figures
-from relay.store.facts import Tally
+from relay.domain.alerts import Rate
+from relay.domain.delivery import FactType
+from relay.domain.stats import Tally, failing_since_s, figures
 
 NOW = datetime(2026, 11, 23, 14, 30, 20, tzinfo=UTC)
 

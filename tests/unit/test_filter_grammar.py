@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.domain.filters import Condition, Term, compile_filter, parse
 from relay.errors import FilterError
-from relay.filters import Condition, Term, compile_filter, parse
 
 TERMS = {
     "": [],

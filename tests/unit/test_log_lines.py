@@ -8,10 +8,10 @@ import logging
 
 import pytest
 
-from relay.delivery import State
-from relay.logs import FORWARDING_SCOPE, LogSink, capture_libraries
-from relay.narration import Narration
+from relay.domain.delivery import State
 from relay.store.deliveries import Duplicate
+from relay.telemetry.forwarding_log import ForwardingLog
+from relay.telemetry.log_sink import FORWARDING_SCOPE, LogSink, capture_libraries
 from tests.store.hostile import HOSTILE, harmful, texts_in
 
 ODD = ["\x9b", "\x7f", "\u2028", "\u202e", "\x00", "\ud800", "\U000e0041", "\u200b", "\r\n"]
@@ -43,7 +43,9 @@ def test_a_character_is_escaped_wherever_it_stands_in_a_line(form: str, characte
 
 
 def test_the_text_form_escapes_an_event_as_it_escapes_other_controls() -> None:
-    text, _ = logged("text", lambda sink: Narration(sink, "http://agent").ignored("id", "a\x1b\x9b\x7f\u2028\u202e"))
+    text, _ = logged(
+        "text", lambda sink: ForwardingLog(sink, "http://agent").ignored("id", "a\x1b\x9b\x7f\u2028\u202e")
+    )
     assert text == (
         "[support.webhook] Webhook ignored, not forwarded { webhookEvent: 'a\\u001b\\u009b\\u007f\\u2028\\u202e' }\n"
     )
@@ -65,7 +67,9 @@ def test_the_tail_keeps_escaped_text_that_postgres_takes() -> None:
 
 
 def test_a_delivery_in_the_tail_is_known_by_its_exact_id() -> None:
-    _, sink = logged("text", lambda sink: Narration(sink, "").duplicate("an-id", Duplicate("an-id", State.DELIVERED)))
+    _, sink = logged(
+        "text", lambda sink: ForwardingLog(sink, "").duplicate("an-id", Duplicate("an-id", State.DELIVERED))
+    )
     assert sink.take_tail(1)[0].delivery_id == "an-id"
 
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.delivery import Attempt, Delivery, Outcome, State
-from relay.logs import LogSink
-from relay.narration import Narration
+from relay.domain.delivery import Attempt, Delivery, Outcome, State
 from relay.store.deliveries import Duplicate
+from relay.telemetry.forwarding_log import ForwardingLog
+from relay.telemetry.log_sink import LogSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from relay.logs import Format
+    from relay.telemetry.log_sink import Format
 
 ENDPOINT = "https://hotdash-agent-service.fly.dev/webhooks/chatwoot"
 DELIVERY = Delivery(
@@ -36,16 +36,16 @@ def outcome(*statuses: str, duration_ms: int = 145) -> Outcome:
     return Outcome(tuple(attempts), duration_ms)
 
 
-def told(tell: Callable[[Narration], None], form: Format = "text") -> str:
+def told(tell: Callable[[ForwardingLog], None], form: Format = "text") -> str:
     """The lines that the log shows."""
     stream = io.StringIO()
     sink = LogSink(form, stream=stream)
-    tell(Narration(sink, ENDPOINT))
+    tell(ForwardingLog(sink, ENDPOINT))
     sink.close()
     return stream.getvalue()
 
 
-LINES: dict[str, Callable[[Narration], None]] = {
+LINES: dict[str, Callable[[ForwardingLog], None]] = {
     f"[support.webhook] Forwarding Chatwoot webhook {{ attempt: 1, agentEndpoint: '{ENDPOINT}' }}":
         lambda log: log.attempting(DELIVERY, 1),
     "[support.webhook] Webhook forwarded successfully { duration: 145, attempts: 1 }":
@@ -70,7 +70,7 @@ LINES: dict[str, Callable[[Narration], None]] = {
 
 
 @pytest.mark.parametrize(("line", "tell"), LINES.items(), ids=[line.split("]")[1].split(" {")[0][1:] for line in LINES])
-def test_a_line_reads_as_the_runbook_writes_it(line: str, tell: Callable[[Narration], None]) -> None:
+def test_a_line_reads_as_the_runbook_writes_it(line: str, tell: Callable[[ForwardingLog], None]) -> None:
     assert told(tell) == line + "\n"
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.outcome import (
+from relay.domain.retry import (
     Failure,
     agent_status,
     answer_excerpt,

@@ -1,4 +1,4 @@
-"""README says what is so: every key, every variable, every command, every direct dependency."""
+"""The READMEs are complete: every key, variable, command and direct dependency; every link leads somewhere."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from console.keymap import Action
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONSOLE = (ROOT / "console" / "README.md").read_text(encoding="utf-8")
+RELAY = (ROOT / "relay" / "README.md").read_text(encoding="utf-8")
+MOST_WORDS = 1800
+FOLDERS = ("relay", "console", "tests/benchmarks", "tests/faults")
 
 
 def row(action: Action) -> str:
@@ -31,7 +35,7 @@ ROWS = [row(action) for action in ACTIONS if not action.name.startswith("view(")
 
 
 def test_the_table_of_keys_is_the_programs() -> None:
-    table = README.partition("| key | does | where |\n| --- | --- | --- |\n")[2].partition("\n\n")[0]
+    table = CONSOLE.partition("| key | does | where |\n| --- | --- | --- |\n")[2].partition("\n\n")[0]
     assert table.splitlines() == ROWS
 
 
@@ -47,7 +51,22 @@ def test_every_command_is_named() -> None:
 def test_every_direct_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
-    table = README.partition("| dependency | why it is there |")[2].partition("\n\n")[0]
+    table = RELAY.partition("| dependency | why it is there |")[2].partition("\n\n")[0]
     named = re.findall(r"[a-z0-9-]+", "".join(line.split("|")[1] for line in table.splitlines()[2:]))
     missing = [one for one in (re.match(r"[a-z0-9-]+", want)[0] for want in wanted) if one not in named]
+    assert missing == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) <= MOST_WORDS
+
+
+def test_every_link_and_picture_is_there() -> None:
+    pages = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
+    missing = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+        if "://" not in target and not (page.parent / target).exists()
+    ]
     assert missing == []

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.receive import MAX_DEPTH, BadBody, BodyFault, parse_object, read_receipt
+from relay.chatwoot.payload import MAX_DEPTH, BadBody, BodyFault, parse_object
+from relay.intake.receipt import read_receipt
 
 BAD = {
     b"": BodyFault.EMPTY,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.finisher import Pace
+from relay.forwarding.finisher import Pace
 from relay.store.refusal import explain
 
 

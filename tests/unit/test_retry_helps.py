@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from relay.figures import retry_helps
-from relay.outcome import RETRIED_4XX, Failure
+from relay.domain.retry import RETRIED_4XX, Failure
+from relay.domain.stats import retry_helps
 
 
 def test_a_retry_helps_what_the_relay_retries() -> None:

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from console.render.rows import ALL_COLUMNS, DEAD_COLUMNS, Column, fitted, header, line
-from relay.delivery import State
-from relay.filters import SHORT_STATUSES, compile_filter
-from relay.outcome import Failure, verdict_of_status
+from relay.domain.delivery import State
+from relay.domain.filters import SHORT_STATUSES, compile_filter
+from relay.domain.retry import Failure, verdict_of_status
 from relay.store.browse import Row
 
 _NOW = datetime(2026, 11, 24, 3, tzinfo=UTC)

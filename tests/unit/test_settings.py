@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from relay.domain.retry import RetryPolicy
 from relay.errors import ConfigurationError
-from relay.settings import RetryPolicy, Settings, load_settings, split_bind
+from relay.settings import Settings, load_settings, split_bind
 
 DEFAULTS: dict[str, Any] = {
     "CHATWOOT_BASE_URL": None,

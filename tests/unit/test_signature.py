@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.signature import TOLERANCE_S, SignatureFault, sign, signature_fault
+from relay.chatwoot.signature import TOLERANCE_S, SignatureFault, sign, signature_fault
 
 SECRET = b"a-webhook-secret"
 NOW = 1_795_442_520

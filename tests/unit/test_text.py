@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.domain.filters import parse
 from relay.errors import FilterError
-from relay.filters import parse
 from relay.text import clean, clean_value, escaped, json_text, unicode_escaped
 from tests.store.hostile import HOSTILE, harmful, texts_in
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.outcome import retry_after_ms, wait_ms
-from relay.settings import RetryPolicy
+from relay.domain.retry import RetryPolicy, retry_after_ms, wait_ms
 
 NOW = datetime(2026, 11, 23, 14, 2, 0, tzinfo=UTC)
 

@@ -1,0 +1,215 @@
+"""The alert rules: data, one table, and their evaluation. Pure: measures in, verdicts out.
+
+RUNBOOK, "Alert Thresholds", "Alerts Setup" and "When to Escalate"; DESIGN, 7. No data is no alert, and test
+webhooks count for nothing. Console, `relay status` and `/metrics` show the verdicts of this one table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+
+SUSTAINED_PERCENT = 70
+"""Below this success rate for half an hour, the runbook escalates."""
+
+CLEAR_AFTER_S = 60
+"""An alert ends once its condition has not held for so long: at the edge of its threshold it does not flap."""
+
+
+class Severity(StrEnum):
+    """How bad an alert is, worst first."""
+
+    P0 = "P0"
+    P1 = "P1"
+    ESCALATE = "escalate"
+    P2 = "P2"
+    WARNING = "Warning"
+    INFO = "Info"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Deliveries of a window: how many ended well and how many did not."""
+
+    delivered: int
+    failed: int
+
+    @property
+    def percent(self) -> float | None:
+        """The success rate in percent; None without data, for 0 of 0 is not 0 %."""
+        total = self.delivered + self.failed
+        return None if total == 0 else 100 * self.delivered / total
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What the rules look at. Durations in seconds unless named otherwise; None where there is no data.
+
+    `failing_s` is how long no minute has reached `SUSTAINED_PERCENT`, `agent_failing_s` how long the agent's
+    health has failed without a break, `oldest_customer_wait_s` the age of the oldest customer's message that
+    is not delivered. `facts_aside` counts facts that `dashboard_facts` refuses or has not taken for a minute.
+    """
+
+    rate_10min: Rate
+    rate_15min: Rate
+    rate_30min: Rate
+    failing_s: float | None
+    dead_letters_1h: int
+    average_attempts_1h: float | None
+    average_ms_15min: float | None
+    agent_failing_s: float | None
+    oldest_customer_wait_s: float | None
+    heartbeat_age_s: float | None
+    last_webhook_age_s: float | None
+    webhooks_24h: int
+    facts_aside: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. `value` reads the measure (None: no data); it fires when `fires(value, threshold)`.
+
+    `condition` is the sentence that screens show, `unit` what the value is counted in.
+    """
+
+    name: str
+    severity: Severity
+    condition: str
+    unit: str
+    threshold: float
+    value: Callable[[Measures], float | None]
+    fires_below: bool = False
+
+    def fires(self, value: float | None) -> bool:
+        """True if `value` is beyond the threshold. Exactly at it is not beyond it."""
+        if value is None:
+            return False
+        return value < self.threshold if self.fires_below else value > self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveAlert:
+    """An alert as it was recorded: since when it fires, and when its condition last held."""
+
+    since: datetime
+    held_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one rule says of the measures at hand.
+
+    It fires while its condition `holds`, and for `CLEAR_AFTER_S` longer if it stood before. `since` is when it
+    was raised; None if it does not fire, or if no relay has recorded it yet.
+    """
+
+    rule: Rule
+    firing: bool
+    value: float | None
+    holds: bool = False
+    since: datetime | None = None
+
+
+def _sustained_success(measures: Measures) -> float | None:
+    """The half hour's success rate, once failing has lasted longer than that; None before."""
+    if measures.failing_s is None or measures.failing_s <= 1800:
+        return None
+    return measures.rate_30min.percent
+
+
+def _silence(measures: Measures) -> float | None:
+    """Minutes since the last webhook, if the last day averaged more than ten an hour."""
+    if measures.last_webhook_age_s is None or measures.webhooks_24h <= 240:
+        return None
+    return measures.last_webhook_age_s / 60
+
+
+def _minutes(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds / 60
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("success-rate-p0", Severity.P0, "success rate < 50 % over 10 min", "%", 50,
+         lambda m: m.rate_10min.percent, fires_below=True),
+    Rule("relay-down", Severity.P0, "no relay heartbeat for 60 s", "s", 60, lambda m: m.heartbeat_age_s),
+    Rule("success-rate-critical", Severity.P1, "success rate < 80 % over 15 min", "%", 80,
+         lambda m: m.rate_15min.percent, fires_below=True),
+    Rule("facts-aside-p1", Severity.P1, "facts refused by dashboard_facts wait aside", "", 0,
+         lambda m: float(m.facts_aside)),
+    Rule("escalate-dlq", Severity.ESCALATE, "more than 20 dead letters in 1 h", "", 20,
+         lambda m: float(m.dead_letters_1h)),
+    Rule("escalate-success", Severity.ESCALATE, "success rate < 70 % for more than 30 min", "%", SUSTAINED_PERCENT,
+         _sustained_success, fires_below=True),
+    Rule("escalate-agent-down", Severity.ESCALATE, "Agent SDK health failing for more than 5 min", "min", 5,
+         lambda m: _minutes(m.agent_failing_s)),
+    Rule("escalate-replies-stalled", Severity.ESCALATE, "a customer's message undelivered for more than 30 min",
+         "min", 30, lambda m: _minutes(m.oldest_customer_wait_s)),
+    Rule("dlq-p2", Severity.P2, "more than 10 dead letters in 1 h", "", 10, lambda m: float(m.dead_letters_1h)),
+    Rule("dlq-warning", Severity.WARNING, "more than 5 dead letters in 1 h", "", 5,
+         lambda m: float(m.dead_letters_1h)),
+    Rule("attempts-info", Severity.INFO, "average attempts > 1.5 over 1 h", "", 1.5,
+         lambda m: m.average_attempts_1h),
+    Rule("agent-slow-info", Severity.INFO, "average forwarding time > 2 s over 15 min", "ms", 2000,
+         lambda m: m.average_ms_15min),
+    Rule("no-webhooks-info", Severity.INFO, "no webhook for 30 min, though more than 10 an hour is usual", "min", 30,
+         _silence),
+)  # fmt: skip
+
+
+def evaluate(measures: Measures) -> list[Verdict]:
+    """What every rule says of `measures` alone, in the table's order: worst first."""
+    verdicts = []
+    for rule in RULES:
+        value = rule.value(measures)
+        holds = rule.fires(value)
+        verdicts.append(Verdict(rule, firing=holds, value=value, holds=holds))
+    return verdicts
+
+
+def sustain(verdicts: Sequence[Verdict], standing: Mapping[str, ActiveAlert], now: datetime) -> list[Verdict]:
+    """`verdicts` in the light of the alerts that were recorded, by rule: since when, and what still lingers."""
+    return [_sustained(verdict, standing.get(verdict.rule.name), now) for verdict in verdicts]
+
+
+def _sustained(verdict: Verdict, stands: ActiveAlert | None, now: datetime) -> Verdict:
+    if stands is None:
+        return verdict
+    lingers = (now - stands.held_at).total_seconds() < CLEAR_AFTER_S
+    firing = verdict.holds or lingers
+    return replace(verdict, firing=firing, since=stands.since if firing else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """An alert that was raised, or cleared. `since` is when it was raised."""
+
+    verdict: Verdict
+    raised: bool
+    at: datetime
+    since: datetime
+
+    @property
+    def state(self) -> str:
+        """`raised` or `cleared`."""
+        return "raised" if self.raised else "cleared"
+
+    @property
+    def text(self) -> str:
+        """The sentence that people are sent."""
+        rule = self.verdict.rule
+        now = f"now {figure(rule, self.verdict.value)}"
+        if self.raised:
+            return f"{rule.severity} raised: {rule.condition} ({now}; rule {rule.name})"
+        minutes = (self.at - self.since).total_seconds() / 60
+        return f"{rule.severity} cleared after {minutes:.0f} min: {rule.condition} ({now}; rule {rule.name})"
+
+
+def figure(rule: Rule, value: float | None) -> str:
+    """A rule's value with its unit: `38.02 %`."""
+    return "no data" if value is None else f"{f'{value:.2f}'.rstrip('0').rstrip('.')} {rule.unit}".strip()

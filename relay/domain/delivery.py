@@ -1,0 +1,153 @@
+"""The vocabulary: what a delivery, an attempt and an outcome are. Values only; no I/O, no SQL, no HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class State(StrEnum):
+    """Where a delivery stands (DESIGN, 1). Nothing but the transitions named there changes it."""
+
+    RECEIVED = "received"
+    FORWARDING = "forwarding"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+    DISCARDED = "discarded"
+    IGNORED = "ignored"
+
+
+class FactType(StrEnum):
+    """What a row of `dashboard_facts` tells (RUNBOOK, Recorded Metrics; DESIGN, 6)."""
+
+    RETRY = "support.webhook.retry"
+    DEAD_LETTER = "support.webhook.dead_letter"
+    REPLAY = "support.webhook.replay"
+    REJECTED = "support.webhook.rejected"
+    HEALTH = "support.health"
+    ALERT = "support.alert"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A signature that was verified. `key` is the first half of its HMAC: it names the signature, however the header
+    writes it, and cannot be used to sign. `expires_at` (unix seconds) is the end of its validity.
+    """
+
+    key: UUID
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A webhook that was taken, verified and parsed, but not stored yet.
+
+    `body` is the JSON, `encoded_body` what came in if that had a content coding (else None, and `body` came in byte
+    for byte); `headers` are those that are kept, names in lower case. `signature` is the one that was verified, None
+    where no secret is configured.
+    `event` and `conversation_id` are read from the body and None where it does not say; `customer` is True
+    for a message that a customer wrote, which somebody waits to have answered. `ignored` is True for one that
+    is stored and goes no further.
+    """
+
+    delivery_id: str
+    headers: Headers
+    body: bytes
+    event: str | None
+    conversation_id: str | None
+    customer: bool
+    test: bool
+    ignored: bool = False
+    encoded_body: bytes | None = None
+    signature: Signature | None = None
+
+    @property
+    def size(self) -> int:
+        """The bytes of both forms of its body."""
+        return len(self.body) + len(self.encoded_body or b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A stored webhook that this relay holds the lease of, ready for one run of the retry loop.
+
+    `id` is the row, `delivery_id` Chatwoot's UUID, `run` counts the runs of the retry loop
+    (1 for the first). `plan_id` is set when the run is a replay; `edited` when that replay sends a
+    body that an operator changed, which is then `body`. `encoded_body` is the body as it came in, if that had
+    a content coding.
+    """
+
+    id: int
+    delivery_id: str
+    run: int
+    headers: Headers
+    body: bytes
+    event: str | None
+    conversation_id: str | None
+    test: bool
+    plan_id: int | None = None
+    edited: bool = False
+    requested_by: str | None = None
+    encoded_body: bytes | None = None
+
+    @property
+    def sent_body(self) -> bytes:
+        """What is posted to the agent: the body as it came in, or as an operator edited it."""
+        return self.body if self.encoded_body is None else self.encoded_body
+
+    @property
+    def size(self) -> int:
+        """The bytes of both forms of its body."""
+        return len(self.body) + len(self.encoded_body or b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One POST to the Agent SDK and what came of it.
+
+    `status` is the HTTP status in figures, or a word for what failed (`timeout`, `dns_failure`, …:
+    DESIGN, 3). `error` is None on success, else a sentence that groups. `wait_ms` is the pause that
+    preceded it. `answer` is the beginning of the agent's answer; `retry_after_ms` what it asked for.
+    """
+
+    number: int
+    started_at: datetime
+    wait_ms: int
+    duration_ms: int
+    status: str
+    success: bool
+    retryable: bool
+    error: str | None = None
+    answer: str = ""
+    agent_status: str | None = None
+    retry_after_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one run of the retry loop ended. `duration_ms` spans the whole loop, waits included."""
+
+    attempts: tuple[Attempt, ...]
+    duration_ms: int
+
+    @property
+    def last(self) -> Attempt:
+        """The attempt that decided it."""
+        return self.attempts[-1]
+
+    @property
+    def success(self) -> bool:
+        """True if the agent answered 2xx."""
+        return self.last.success
+
+    @property
+    def state(self) -> State:
+        """The state that the delivery moves to."""
+        return State.DELIVERED if self.success else State.DEAD

@@ -1,0 +1,65 @@
+"""Which of a webhook's headers are kept: the one allow-list for storing, forwarding and showing them.
+
+A sender or a proxy may add credentials of its own (`Authorization`, `Cookie`, `X-Api-Key`, tokens of an access
+proxy). The relay needs none of them, so it stores none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relay.domain.delivery import Headers
+
+CONTENT_TYPE = "content-type"
+CONTENT_ENCODING = "content-encoding"
+FORWARDED_FROM_HEADER = "x-forwarded-from"
+TEST_HEADER = "x-relay-test"
+
+TEST_SENDER = "chatwoot-test"
+"""What tells the Agent SDK of a test webhook: `POST_TEST`, or `true`. Of any other webhook it is not passed on."""
+
+POST_TEST = "post"
+"""The value with which a test webhook asks for its draft to be posted."""
+
+FORWARDED = frozenset({CONTENT_TYPE, CONTENT_ENCODING})
+"""Headers that every attempt passes on as they came, beside those that begin with `FORWARDED_PREFIX`."""
+
+FORWARDED_PREFIX = "x-chatwoot-"
+
+KEPT = FORWARDED | {FORWARDED_FROM_HEADER, TEST_HEADER, "traceparent", "tracestate"}
+"""Headers that are stored: those passed on, the marks of a test webhook, and the sender's trace (W3C Trace Context)."""
+
+MASK = "(not shown)"
+_SECRET_PARTS = ("signature", "token", "secret", "auth", "key", "password")
+
+
+def is_forwarded(name: str) -> bool:
+    """True if an attempt passes the header `name` (lower case) on."""
+    return name in FORWARDED or name.startswith(FORWARDED_PREFIX)
+
+
+def kept(headers: Headers) -> Headers:
+    """Those of `headers` (names in lower case) that are stored."""
+    return tuple(item for item in headers if item[0] in KEPT or item[0].startswith(FORWARDED_PREFIX))
+
+
+def shown(headers: Headers) -> Headers:
+    """Those of `headers` that a screen may show; the value of a signature or another secret is `MASK`.
+
+    A delivery that an earlier version stored may still have headers that are not kept today.
+    """
+    return tuple(
+        (name, MASK if any(part in name for part in _SECRET_PARTS) else value) for name, value in kept(headers)
+    )
+
+
+def test_value(headers: Headers) -> str:
+    """What `TEST_HEADER` tells the agent of a test webhook that came with `headers`."""
+    wanted = (first_header(headers, TEST_HEADER) or "").strip().lower()
+    return POST_TEST if wanted == POST_TEST else "true"
+
+
+def first_header(headers: Headers, name: str) -> str | None:
+    """The first value of the header `name` (lower case), or None."""
+    return next((value for key, value in headers if key == name), None)

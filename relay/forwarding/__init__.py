@@ -1,0 +1,1 @@
+"""Forwards stored deliveries to the Agent SDK and records each outcome."""

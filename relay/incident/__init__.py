@@ -1,0 +1,1 @@
+"""Diagnosis, evidence and escalation of an incident."""

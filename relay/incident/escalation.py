@@ -1,0 +1,233 @@
+"""An escalation: the runbook's evidence as an entry of `reports/manager/ESCALATION.md`, appended, never overwritten.
+
+RUNBOOK, "Escalation"; DESIGN, 8. No payload is in it: a report goes to people who need not see what customers
+wrote. `incident` gathers, `entry` writes it down, `append` files it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relay.domain.alerts import Severity, figure
+from relay.domain.delivery import State
+from relay.domain.filters import compile_filter
+from relay.errors import RelayError
+from relay.incident.diagnosis import Diagnosis, diagnose
+from relay.incident.evidence import gather
+from relay.store import actions, browse
+from relay.text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from relay.incident.evidence import Evidence
+    from relay.settings import Settings
+    from relay.store.actions import OperatorAction
+    from relay.store.browse import Row
+    from relay.store.database import Connection
+    from relay.store.log import LogLine
+
+REPORT = Path("reports/manager/ESCALATION.md")
+LEVELS = ("p0", "p1", "p2")
+_LETTERS, _LINES, _FIXES = 10, 10, 20
+_LINES_READ = 500
+_HEAD = "# Escalations\n\nNewest last. Entries are appended and never changed.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """What an escalation tells. `letters` are the newest dead letters, `lines` the log's newest errors."""
+
+    level: str
+    operator: str
+    reason: str
+    evidence: Evidence
+    diagnosis: Diagnosis
+    letters: Sequence[Row]
+    lines: Sequence[LogLine]
+    fixes: Sequence[OperatorAction]
+
+    @property
+    def notify(self) -> tuple[str, ...]:
+        """Whom the runbook has notified: step 3 of "Escalation Steps"."""
+        people = ["Engineering Manager"] if self.level in {"p0", "p1"} else []
+        if _drafts_are_affected(self.evidence):
+            people.append("AI-Customer lane (draft generation is affected)")
+        return (*people, "CEO") if self.level == "p0" else tuple(people)
+
+
+def _drafts_are_affected(evidence: Evidence) -> bool:
+    agent_fails = any(result.target == "agent" and not result.ok for result in evidence.probes)
+    return agent_fails or evidence.overview.last_1h.rate.failed > 0
+
+
+def proposed_level(evidence: Evidence) -> str:
+    """`p0`, `p1` or `p2`, from the alerts that fire; what calls for an escalation is `p1` at least."""
+    firing = {verdict.rule.severity for verdict in evidence.overview.firing}
+    if Severity.P0 in firing:
+        return "p0"
+    return "p1" if firing & {Severity.P1, Severity.ESCALATE} else "p2"
+
+
+async def incident(
+    connection: Connection, settings: Settings, *, operator: str, reason: str = "", level: str | None = None
+) -> Incident:
+    """Gather the evidence that the runbook asks for.
+
+    Raises:
+        StoreUnavailable: Postgres is away.
+    """
+    evidence = await gather(connection, settings)
+    lines = [line for _, line in await browse.log_before(connection, None, _LINES_READ)]
+    return Incident(
+        level=level or proposed_level(evidence),
+        operator=operator,
+        reason=reason,
+        evidence=evidence,
+        diagnosis=diagnose(evidence),
+        letters=await browse.window(connection, compile_filter(""), states=(State.DEAD,), limit=_LETTERS),
+        lines=[line for line in lines if line.level in {"warning", "error"}][-_LINES:],
+        fixes=await actions.newest(connection, limit=_FIXES),
+    )
+
+
+def entry(told: Incident) -> str:
+    """The incident as Markdown, ending in a line end."""
+    state = told.evidence.overview
+    demo = "DEMO, invented data: " if state.demo else ""
+    parts = [
+        f"## {state.at:%Y-%m-%d %H:%M:%S}Z {told.level.upper()}: {demo}{_text(told.diagnosis.headline)}",
+        _list(
+            [
+                f"Tags: `support`, `webhook`, `{told.level}`",
+                f"Notify: {', '.join(told.notify) or 'nobody beyond the team'}",
+                f"Filed by: {_text(told.operator)}",
+                *([f"Said: {_text(told.reason)}"] if told.reason else []),
+                "Follow: docs/runbooks/support_outage.md",
+            ]
+        ),
+        _section("Alerts", _alerts(told)),
+        _section("Recent dead letters", _letters(told)),
+        _section("Error patterns", _patterns(told)),
+        _section("Health", _health(told)),
+        _section("Error log", [f"    {_log_line(line)}" for line in told.lines] or ["No warning and no error."]),
+        _section("Attempted fixes", _fixes(told)),
+        _section(
+            "Diagnosis", _list(f"{chapter.title}: {_text(chapter.verdict)}" for chapter in told.diagnosis.chapters)
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(title: str, lines: str | list[str]) -> str:
+    return f"### {title}\n\n" + (lines if isinstance(lines, str) else "\n".join(lines))
+
+
+def _list(items: Iterable[str]) -> str:
+    return "\n".join(f"- {item}" for item in items)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:
+    return [
+        "| " + " | ".join(head) + " |",
+        "|" + " --- |" * len(head),
+        *("| " + " | ".join(_text(str(cell)) for cell in row) + " |" for row in rows),
+    ]
+
+
+def _text(text: str) -> str:
+    """`text` from outside as text in Markdown: one line, nothing in it marks anything up."""
+    shown = clean(text, limit=300)
+    return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in shown)
+
+
+def _alerts(told: Incident) -> list[str]:
+    rows = [
+        (v.rule.severity, v.rule.name, v.rule.condition, figure(v.rule, v.value),
+         f"{v.since:%Y-%m-%d %H:%M:%S}Z" if v.since else "just now")
+        for v in told.evidence.overview.firing
+    ]  # fmt: skip
+    return _table(("severity", "rule", "condition", "now", "since"), rows) if rows else ["None fires."]
+
+
+def _letters(told: Incident) -> list[str]:
+    state = told.evidence.overview
+    counts = (
+        f"{state.open_dead_letters} open; {state.last_1h.dead_letters} in 1 h, {state.last_24h.dead_letters} in 24 h."
+    )
+    if not told.letters:
+        return [counts]
+    rows = [
+        (f"{row.finished_at:%m-%d %H:%M:%S}Z" if row.finished_at else "–", row.delivery_id, row.event or "–",
+         row.conversation_id or "–", row.attempts, row.final_status, row.last_error)
+        for row in told.letters
+    ]  # fmt: skip
+    head = ("dead since", "delivery", "event", "conversation", "attempts", "status", "error")
+    return [counts, "", *_table(head, rows)]
+
+
+def _patterns(told: Incident) -> list[str]:
+    state = told.evidence.overview
+    rates = [
+        f"{'no data' if figures.rate.percent is None else f'{figures.rate.percent:.2f} %'} in {name}"
+        for name, figures in (("15 min", state.last_15min), ("1 h", state.last_1h), ("24 h", state.last_24h))
+    ]
+    average = state.last_1h.average_attempts
+    failures = ", ".join(f"{status} × {count}" for status, count in state.last_1h.failures.items()) or "none"
+    lines = [
+        f"- Success rate: {', '.join(rates)}",
+        f"- Attempts on average in 1 h: {'no data' if average is None else f'{average:.2f}'}",
+        f"- Failures by final status in 1 h: {failures}",
+    ]
+    rows = [
+        (group.count, group.final_status, group.last_error, f"{group.first:%m-%d %H:%M:%S}Z",
+         f"{group.last:%m-%d %H:%M:%S}Z")
+        for group in told.evidence.groups[:10]
+    ]  # fmt: skip
+    return [*lines, "", *_table(("open", "status", "error", "oldest died", "newest died"), rows)] if rows else lines
+
+
+def _health(told: Incident) -> list[str]:
+    probes = [f"- {result.line.strip()}, {result.latency_ms:.0f} ms" for result in told.evidence.probes]
+    alive = told.evidence.overview.alive
+    return [*probes, f"- Relay workers alive: {len(alive)}" + (f", v{alive[0].version}" if alive else "")]
+
+
+def _log_line(line: LogLine) -> str:
+    fields = ", ".join(f"{key}: {value}" for key, value in line.fields.items())
+    return clean(f"{line.at:%H:%M:%S}Z [{line.scope}] {line.message} {{ {fields} }}", limit=300)
+
+
+def _fixes(told: Incident) -> list[str]:
+    rows = [
+        (f"{fix.at:%m-%d %H:%M:%S}Z", fix.who, fix.action,
+         " ".join(filter(None, [f"plan {fix.plan_id}" if fix.plan_id else "", fix.reason, _details(fix)])))
+        for fix in told.fixes
+    ]  # fmt: skip
+    return _table(("when", "who", "what", "details"), rows) if rows else ["None on record."]
+
+
+def _details(fix: OperatorAction) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in {**fix.details, **(fix.result or {})}.items() if value)
+
+
+def append(text: str, report: Path = REPORT) -> Path:
+    """Append an entry to the report, in one piece, whoever else does so at once; returns its path.
+
+    Raises:
+        RelayError: it cannot be written.
+    """
+    try:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        with report.open("a", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(("\n" if os.fstat(file.fileno()).st_size else _HEAD + "\n") + text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RelayError(f"{report}: the escalation cannot be written ({error.strerror})") from error
+    return report

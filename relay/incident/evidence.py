@@ -1,0 +1,168 @@
+"""Gathers what a diagnosis looks at: figures from Postgres, and what the network says from here, all at once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpx
+
+from relay.chatwoot.client import Chatwoot, Webhook
+from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from relay.domain.headers import FORWARDED_FROM_HEADER, TEST_SENDER
+from relay.domain.retry import failure_of
+from relay.errors import RelayError
+from relay.monitoring.probes import agent_probe, chatwoot_probes, run_probes
+from relay.settings import AGENT_PATH, WEBHOOK_PATH, without_credentials
+from relay.store import browse, facts, overview
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.domain.stats import FailureStreak
+    from relay.monitoring.probes import ProbeResult
+    from relay.settings import Settings
+    from relay.store.browse import Group
+    from relay.store.database import Connection
+    from relay.store.facts import Refused
+    from relay.store.overview import Overview
+
+REACH_TIMEOUT_S = 5
+_NOTHING = b"[]"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Whether a host can be reached from here: its name resolves and it takes connections; else `error` says why."""
+
+    target: str
+    ok: bool
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """What the running relay answered to a body signed with the configured secret number `number` (from 1)."""
+
+    number: int
+    ok: bool
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the checks look at. `refused` is of the last hour, `usual_per_hour` the last day's webhooks an hour.
+
+    `streaks` hold every failure of the last hour at least. `webhooks` is None, with `webhooks_error` saying why, if
+    Chatwoot could not be asked. `clock_ahead_s` is Chatwoot's clock against this machine's.
+    """
+
+    overview: Overview
+    groups: Sequence[Group]
+    streaks: Sequence[FailureStreak]
+    refused: Sequence[Refused]
+    probes: Sequence[ProbeResult]
+    agent: Reach
+    relay: Reach
+    webhooks: Sequence[Webhook] | None
+    webhooks_error: str | None
+    webhook_path: str
+    own_url: str
+    clock_ahead_s: float | None
+    self_tests: Sequence[SelfTest]
+    usual_per_hour: float
+    agent_url: str
+
+
+async def gather(connection: Connection, settings: Settings) -> Evidence:
+    """Look at everything; what cannot be looked at is said in the evidence, not raised.
+
+    Raises:
+        StoreUnavailable: Postgres is away.
+    """
+    state = await overview.read(connection)
+    if state.alive and state.alive[0].agent != settings.agent_endpoint_shown:  # what counts is where the relay sends
+        settings = settings.model_copy(update={"agent_sdk_url": state.alive[0].agent.removesuffix(AGENT_PATH)})
+    groups = await browse.groups(connection)
+    streaks = await overview.streaks(connection, pause=timedelta(hours=1))
+    refused = await facts.refused(connection)
+    probes, agent, own, (webhooks, error, ahead_s), tests = await asyncio.gather(
+        run_probes([agent_probe(settings), *chatwoot_probes(settings)]),
+        reach(settings.agent_sdk_url),
+        reach(settings.own_url),
+        _ask_chatwoot(settings),
+        _test_secrets(settings),
+    )
+    day = state.last_24h.rate
+    return Evidence(
+        overview=state,
+        groups=groups,
+        streaks=streaks,
+        refused=refused,
+        probes=probes,
+        agent=agent,
+        relay=own,
+        webhooks=webhooks,
+        webhooks_error=error,
+        webhook_path=WEBHOOK_PATH,
+        own_url=settings.own_url_shown,
+        clock_ahead_s=ahead_s,
+        self_tests=tests,
+        usual_per_hour=(day.delivered + day.failed) / 24,
+        agent_url=without_credentials(settings.agent_sdk_url),
+    )
+
+
+async def reach(url: str) -> Reach:
+    """Resolve the host of `url` and connect to its port."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    target = f"{host}:{port}"
+    try:
+        async with asyncio.timeout(REACH_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(host, port)
+    except socket.gaierror:
+        return Reach(target, ok=False, error="its name does not resolve")
+    except (OSError, TimeoutError) as error:
+        return Reach(target, ok=False, error=str(failure_of(error)).replace("_", " "))
+    writer.close()
+    return Reach(target, ok=True)
+
+
+async def _ask_chatwoot(settings: Settings) -> tuple[list[Webhook] | None, str | None, float | None]:
+    """The account's webhooks, or why they are not known; and how far Chatwoot's clock is ahead."""
+    try:
+        async with Chatwoot(settings) as chatwoot:
+            try:
+                return await chatwoot.webhooks(), None, chatwoot.clock_ahead_s
+            except RelayError as error:
+                return None, str(error), chatwoot.clock_ahead_s
+    except RelayError as error:
+        return None, str(error), None
+
+
+async def _test_secrets(settings: Settings) -> list[SelfTest]:
+    """Sign a body that is no webhook with each secret: the relay that knows the secret answers 400, else 401."""
+    async with httpx.AsyncClient(timeout=REACH_TIMEOUT_S) as client:
+        return [await _test_secret(client, settings, n, secret) for n, secret in enumerate(settings.secrets, start=1)]
+
+
+async def _test_secret(client: httpx.AsyncClient, settings: Settings, number: int, secret: bytes) -> SelfTest:
+    timestamp = str(int(time.time()))
+    headers = {
+        FORWARDED_FROM_HEADER: TEST_SENDER,
+        TIMESTAMP_HEADER: timestamp,
+        SIGNATURE_HEADER: sign(secret, timestamp, _NOTHING),
+    }
+    try:
+        answer = await client.post(settings.own_url + WEBHOOK_PATH, content=_NOTHING, headers=headers)
+    except httpx.HTTPError as error:
+        return SelfTest(number, ok=False, answer=f"no relay answers at {settings.own_url_shown} ({failure_of(error)})")
+    known = answer.status_code == httpx.codes.BAD_REQUEST
+    said = "the running relay accepts what it signs" if known else f"the running relay answers {answer.status_code}"
+    return SelfTest(number, known, said)

@@ -1,0 +1,1 @@
+"""HTTP in: the application, receipts, the body budget and rejections."""

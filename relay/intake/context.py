@@ -1,0 +1,28 @@
+"""What the HTTP routes of one relay process work with. The worker builds it; the routes know nothing of the worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relay.forwarding.pipeline import Pipeline
+    from relay.intake.body_budget import BodyBudget
+    from relay.intake.rejections import Rejections
+    from relay.settings import Settings
+    from relay.store.database import Database
+    from relay.store.instances import Instance
+    from relay.telemetry.metrics import Counters
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeContext:
+    """The parts of one relay process that the routes read and call."""
+
+    settings: Settings
+    instance: Instance
+    database: Database
+    pipeline: Pipeline
+    rejections: Rejections
+    body_budget: BodyBudget
+    counters: Counters

@@ -1,0 +1,86 @@
+"""Webhooks that were refused: counted, told and recorded without a payload, and without drowning in them.
+
+Anyone who reaches the port can make the relay refuse things. So the first few of a moment are told and
+recorded one by one, and a flood of them as one line and one fact that carry the count.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from relay.domain.delivery import FactType
+from relay.domain.facts import Fact
+from relay.errors import StoreUnavailable
+from relay.store import facts as stored_facts
+
+if TYPE_CHECKING:
+    from relay.store.database import Database
+    from relay.telemetry.forwarding_log import ForwardingLog
+    from relay.telemetry.metrics import Counters
+
+ONE_BY_ONE = 20
+"""So many refusals for one reason between two flushes are recorded one by one; more are one fact."""
+
+
+class Rejections:
+    """Gathers refusals until `take` turns them into facts."""
+
+    def __init__(self, counters: Counters, forwarding_log: ForwardingLog) -> None:
+        self._counters = counters
+        self._forwarding_log = forwarding_log
+        self._pending: Counter[tuple[str, int]] = Counter()
+
+    def add(self, reason: str, status: int) -> None:
+        """A webhook was answered `status` because of `reason`."""
+        self._counters.rejected[reason] += 1
+        self._pending[reason, status] += 1
+
+    def take(self) -> list[Fact]:
+        """The facts of what was refused since the last call; tells the log of them too."""
+        pending, self._pending = self._pending, Counter()
+        facts: list[Fact] = []
+        for (reason, status), count in pending.items():
+            shares = [1] * count if count <= ONE_BY_ONE else [count]
+            for share in shares:
+                self._forwarding_log.rejected(reason, status, share)
+                facts.append(_fact(reason, status, share))
+        return facts
+
+    def put_back(self, facts: list[Fact]) -> None:
+        """Return facts that could not be recorded; they are told again when they are."""
+        for fact in facts:
+            self._pending[fact.value["reason"], fact.value["status"]] += fact.value["count"]
+
+
+class RejectionRecorder:
+    """The service that records rejections as facts."""
+
+    name = "rejections"
+    interval_s = 0.5
+
+    def __init__(self, database: Database, rejections: Rejections) -> None:
+        self._database = database
+        self._rejections = rejections
+
+    async def run_once(self) -> None:
+        """Record what was rejected since the last round. What cannot be recorded is kept for the next.
+
+        Raises:
+            StoreUnavailable: Postgres is away.
+        """
+        facts = self._rejections.take()
+        if not facts:
+            return
+        try:
+            async with self._database.connection() as connection:
+                await stored_facts.record(connection, facts)
+        except StoreUnavailable:
+            self._rejections.put_back(facts)
+            raise
+
+
+def _fact(reason: str, status: int, count: int) -> Fact:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return Fact(FactType.REJECTED, {"reason": reason, "status": status, "count": count}, {"timestamp": now})

@@ -1,0 +1,1 @@
+"""Probes of the far ends, alert evaluation and notification."""

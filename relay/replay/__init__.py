@@ -1,0 +1,1 @@
+"""Runs the replay plans and discards that operators request."""

@@ -1,0 +1,84 @@
+"""Auto-replay, off by default: when the Agent SDK is well again after an outage, what died of it is sent again.
+
+One plan an outage, whoever of the relays notices: its request id is made of the outage's beginning. It goes
+gently, one delivery first, and stops at the first few failures; in the console's Activity it is a replay like any
+other, by `auto-replay`, and is paused and stopped like any other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid5
+
+from relay.domain.filters import compile_filter
+from relay.domain.retry import RETRIED_4XX, Failure
+from relay.store import instances, outages, replays
+from relay.store.replays import PlanRequest
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from relay.store.database import Database
+    from relay.store.outages import Outage
+
+OPERATOR = "auto-replay"
+RATE = 5.0
+STOP_AFTER = 3
+GOOD_PROBES = 2
+"""So many probes in a row must be good before the agent counts as well: what is still dying is then dead."""
+
+INTERVAL_S = 5.0
+_DUTY_S = 15.0
+_OUTAGES = UUID("6b1f3a0e-3f0c-4f3e-9a57-2d3c0f0d9b1e")
+_RETRIED = ",".join(["5xx", *(str(code) for code in sorted(RETRIED_4XX)), *Failure])
+
+
+def filter_of(outage: Outage) -> str:
+    """The filter that finds what died of an outage and may get through now."""
+    return f"status:{_RETRIED} !test:yes since:{outage.well_at:%Y-%m-%dT%H:%M:%S}"
+
+
+class AutoReplay:
+    """Looks for an outage that is over, whenever it is this relay's turn."""
+
+    name = "auto-replay"
+
+    def __init__(self, database: Database, owner: UUID, log: FilteringBoundLogger, *, interval_s: float) -> None:
+        self.interval_s = interval_s
+        self._database = database
+        self._owner = owner
+        self._log = log
+        self._seen: UUID | None = None
+
+    async def run_once(self) -> None:
+        """One round.
+
+        Raises:
+            StoreUnavailable: Postgres is away.
+        """
+        async with self._database.connection() as connection:
+            if not await instances.take_duty(connection, "auto-replay", self._owner, for_s=_DUTY_S):
+                return
+            outage = await outages.last(connection)
+            if outage is None or outage.well_since < GOOD_PROBES:
+                return
+            request_id = uuid5(_OUTAGES, outage.began_at.isoformat())
+            if request_id == self._seen or await replays.is_known(connection, request_id):
+                self._seen = request_id
+                return
+            text = filter_of(outage)
+            letters = await replays.matching(connection, compile_filter(text))
+            self._seen = request_id
+            if not letters:
+                return
+            request = PlanRequest(
+                request_id=request_id,
+                requested_by=OPERATOR,
+                reason=f"the Agent SDK is well again; down {outage.began_at:%H:%M:%S}Z to {outage.failed_at:%H:%M:%S}Z",
+                filter=text,
+                rate=RATE,
+                canary=1,
+                stop_after=STOP_AFTER,
+            )
+            plan_id = await replays.ask(connection, request, letters)
+        self._log.info("Auto-replay asked for", replay=plan_id, deliveries=len(letters))

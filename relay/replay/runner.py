@@ -1,0 +1,236 @@
+"""Replay plans, worked on at their rate and within their rules.
+
+A plan's deliveries go through the same pipeline as live ones. This module decides only when the next may go:
+the canary first and alone, then no faster than the plan's rate, never more at once than live traffic can
+bear, and none after the rule that stops it. Where a plan stands is in Postgres at every moment, so that any
+relay can go on with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from relay.errors import StoreUnavailable
+from relay.store import replays
+from relay.store.actions import signed
+from relay.store.database import described
+from relay.store.replays import Control, PlanState
+from relay.text import clean
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from relay.domain.delivery import Outcome
+    from relay.forwarding.pipeline import Pipeline
+    from relay.store.database import Database
+    from relay.store.replays import Plan
+    from relay.telemetry.forwarding_log import ForwardingLog
+
+AT_ONCE = 32
+"""Deliveries of one plan on their way at the same time, at most."""
+
+PLANS_AT_ONCE = 4
+_LOOK_EVERY_S = 0.25
+_CLOSE_S = 2
+_NAME_CHARS = 60
+
+
+class ReplayRunner:
+    """Works on the plans of operators, several at a time, as the relay `owner`."""
+
+    name = "replays"
+    interval_s = 0.25
+
+    def __init__(self, database: Database, pipeline: Pipeline, owner: UUID, forwarding_log: ForwardingLog) -> None:
+        self._database = database
+        self._pipeline = pipeline
+        self._owner = owner
+        self._forwarding_log = forwarding_log
+        self._working: dict[int, asyncio.Task[None]] = {}
+        self._given_up: set[int] = set()
+
+    async def run_once(self) -> None:
+        """Claim a plan that waits and start to work on it, if there is room for one.
+
+        Raises:
+            StoreUnavailable: Postgres is away.
+        """
+        if len(self._working) >= PLANS_AT_ONCE or not self._pipeline.capacity:
+            return
+        async with self._database.connection() as connection:
+            plan = await replays.claim(connection, self._owner, working=[*self._working, *self._given_up])
+            if plan is not None and plan.ended:
+                await replays.notify(connection, plan.id)
+        if plan is None:
+            return
+        if plan.ended:
+            self._forwarding_log.replay(plan.state, plan.id, left=plan.left, why=plan.stopped_why)
+        else:
+            self._working[plan.id] = asyncio.create_task(self._work(plan), name=f"replay {plan.id}")
+
+    async def close(self) -> None:
+        """Stop working. What is on its way goes on in the pipeline; the rest waits for the next relay."""
+        tasks = list(self._working.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLOSE_S)
+
+    async def _work(self, plan: Plan) -> None:
+        """Work on one plan to its end.
+
+        If Postgres goes away, the plan is claimed again later. A plan that fails in any other way is stopped, with
+        the reason: claimed again, it would fail again and keep the plans behind it waiting.
+        """
+        try:
+            self._forwarding_log.replay("started", plan.id, deliveries=plan.left, requestedBy=plan.requested_by)
+            await _PlanRun(plan, self._database, self._pipeline, self._owner, self._forwarding_log).work()
+        except StoreUnavailable:
+            self._forwarding_log.replay("interrupted, Postgres is away", plan.id)
+        except Exception as error:  # noqa: BLE001 - the task's top
+            await self._give_up(plan, described(error))
+        finally:
+            self._working.pop(plan.id, None)
+
+    async def _give_up(self, plan: Plan, why: str) -> None:
+        why = f"this relay cannot carry it out: {why}"
+        self._given_up.add(plan.id)
+        self._forwarding_log.replay("failed", plan.id, why=why)
+        try:
+            async with self._database.connection() as connection:
+                await replays.settle(connection, plan.id, self._owner, PlanState.STOPPED, why)
+        except StoreUnavailable:
+            self._given_up.discard(plan.id)
+
+
+class _PlanRun:
+    """One relay's work on one plan, from its claim to its end, its pause or its loss to another relay."""
+
+    def __init__(
+        self, plan: Plan, database: Database, pipeline: Pipeline, owner: UUID, forwarding_log: ForwardingLog
+    ) -> None:
+        self._plan = plan
+        self._database = database
+        self._pipeline = pipeline
+        self._owner = owner
+        self._forwarding_log = forwarding_log
+        self._sending: set[asyncio.Task[Outcome | None]] = set()
+        self._streak = 0
+        self._canary_left = max(0, plan.canary - plan.delivered)
+        self._next_send_at = time.monotonic()
+        self._told = (plan.delivered, plan.dead, plan.skipped)
+
+    async def work(self) -> None:
+        """Send, settle, look for what operators ask, until the plan ends or is no longer this relay's."""
+        async with self._database.connection() as connection:
+            self._streak = await replays.failures_in_a_row(connection, self._plan.id)
+        looked_at = float("-inf")
+        nothing_left = False
+        while True:
+            if time.monotonic() - looked_at >= _LOOK_EVERY_S:
+                looked_at = time.monotonic()
+                if not await self._heed():
+                    return
+            if (why := self._rule_broken()) is not None:
+                await self._end(PlanState.STOPPED, why)
+                return
+            room = 0 if nothing_left else self._room()
+            if room:
+                nothing_left = not await self._send(room)
+            elif nothing_left and not self._sending and await self._all_settled():
+                await self._end(PlanState.DONE)
+                return
+            else:
+                await self._wait(nothing_left)
+
+    async def _heed(self) -> bool:
+        """Act on what operators last asked, and tell watchers of progress. False when there is no more to do."""
+        async with self._database.connection() as connection:
+            found = await replays.check(connection, self._plan.id, self._owner)
+            if found is None:
+                return False  # another relay has it
+            self._plan, asked = found
+            counts = (self._plan.delivered, self._plan.dead, self._plan.skipped)
+            if counts != self._told:
+                self._told = counts
+                await replays.notify(connection, self._plan.id)
+        if asked is not None and asked.control is Control.STOP:
+            name = clean(asked.operator, limit=_NAME_CHARS)
+            login = asked.login and clean(asked.login, limit=_NAME_CHARS)
+            await self._end(PlanState.STOPPED, f"stopped by {signed(name, login)}")
+            return False
+        if asked is not None and asked.control is Control.PAUSE:
+            await self._end(PlanState.PAUSED)
+            return False
+        return True
+
+    def _rule_broken(self) -> str | None:
+        """Why no more may be sent, if a rule says so."""
+        if self._streak and self._canary_left:
+            return "the canary failed"
+        if self._plan.stop_after and self._streak >= self._plan.stop_after:
+            return f"{self._streak} failures in a row"
+        return None
+
+    def _room(self) -> int:
+        """How many may be sent at this moment."""
+        under_way = len(self._sending)
+        room = min(AT_ONCE - under_way, self._pipeline.capacity // 2)
+        if self._canary_left:
+            room = min(room, 1 - under_way)
+        if self._plan.stop_after:
+            room = min(room, self._plan.stop_after - self._streak - under_way)
+        if self._plan.rate is not None:
+            room = min(room, 1 if time.monotonic() >= self._next_send_at else 0)
+        return max(0, room)
+
+    async def _send(self, room: int) -> bool:
+        """Claim and start up to `room` deliveries. False once the plan has nothing left to send."""
+        async with self._database.connection() as connection:
+            claims, skipped = await replays.claim_next(connection, self._plan.id, self._owner, room)
+        for claimed in claims:
+            task = self._pipeline.resume(claimed)
+            self._sending.add(task)
+            task.add_done_callback(self._settled)
+        if self._plan.rate is not None and claims:
+            self._next_send_at = max(self._next_send_at + 1 / self._plan.rate, time.monotonic() - 1)
+        return bool(claims or skipped)
+
+    def _settled(self, task: asyncio.Task[Outcome | None]) -> None:
+        self._sending.discard(task)
+        if task.cancelled() or task.exception() is not None:
+            return
+        outcome = task.result()
+        if outcome is None:
+            return
+        if outcome.success:
+            self._streak = 0
+            self._canary_left = max(0, self._canary_left - 1)
+        else:
+            self._streak += 1
+
+    async def _wait(self, nothing_left: bool) -> None:
+        """Until something was settled, the rate allows the next, or it is time to look again."""
+        until_s = _LOOK_EVERY_S
+        if self._plan.rate is not None and not nothing_left:
+            until_s = min(until_s, max(0.001, self._next_send_at - time.monotonic()))
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=until_s, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.sleep(until_s)
+
+    async def _all_settled(self) -> bool:
+        """True once none of the plan's deliveries is on its way, in this relay or in one that took it over."""
+        async with self._database.connection() as connection:
+            return not await replays.in_flight(connection, self._plan.id)
+
+    async def _end(self, state: PlanState, why: str | None = None) -> None:
+        async with self._database.connection() as connection:
+            await replays.settle(connection, self._plan.id, self._owner, state, why)
+            plan = await replays.plan(connection, self._plan.id) or self._plan
+        reason = {} if why is None else {"why": why}
+        self._forwarding_log.replay(
+            state, plan.id, delivered=plan.delivered, dead=plan.dead, skipped=plan.skipped, left=plan.left, **reason
+        )

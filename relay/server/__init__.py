@@ -1,0 +1,1 @@
+"""One relay process: its services, its workers and their supervisor."""

@@ -1,0 +1,371 @@
+"""Running the relay: one worker in this process, or several under a supervisor that replaces the dead.
+
+Every worker has a listening socket of its own on the one address (`SO_REUSEPORT`), so that the kernel spreads
+connections over them. The supervisor holds the sockets as well: while a worker is being replaced, its new
+connections wait instead of being refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+
+from relay.errors import ConfigurationError, SchemaError
+from relay.intake import connection
+from relay.intake.app import create_app
+from relay.server.worker import Identity, Worker
+from relay.settings import Settings, split_bind
+from relay.telemetry.log_sink import RELAY_SCOPE, LogSink, capture_libraries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from multiprocessing.process import BaseProcess
+    from typing import Any
+
+    from quart import Quart
+
+    from relay.telemetry.log_sink import Format
+
+STOP_WITHIN_S = 25
+"""From SIGTERM to the end, whatever is in flight (DESIGN; the first seconds are the senders' answers)."""
+
+REFUSED = 2
+"""Exit status of a relay, or of one of its workers, whose database is not one that it can work on."""
+
+_ANSWER_S = 6
+_BIND_PATIENCE_S = 3
+_RESTART_PAUSE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """How to log: the form of the lines and the least level."""
+
+    form: Format = "text"
+    level: str = "info"
+
+
+def listen(bind: str, workers: int = 1, *, variable: str = "RELAY_BIND") -> list[socket.socket]:
+    """A bound socket for each worker, all on `bind` (host:port); port 0 is any free one. `variable` set it.
+
+    Raises:
+        ConfigurationError: the address cannot be bound, or somebody else is bound to it.
+    """
+    host, port = split_bind(bind)
+    deadline = time.monotonic() + _BIND_PATIENCE_S
+    while True:
+        try:
+            _bind(host, port, shared=False).close()  # nobody else may be there, not even one who would share
+            first = _bind(host, port, shared=True)
+            port = first.getsockname()[1]
+            return [first, *(_bind(host, port, shared=True) for _ in range(workers - 1))]
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"{variable}={bind}: cannot listen there ({error.strerror or error}); is another one running?"
+                ) from error
+            time.sleep(0.1)
+
+
+def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def relay_name(bound: socket.socket) -> str:
+    """What one relay at a time can be called: host, network namespace and the address it is bound to."""
+    host, port = bound.getsockname()[:2]
+    try:
+        network = str(Path("/proc/self/ns/net").stat().st_ino)
+    except OSError:
+        network = "-"
+    return f"{socket.gethostname()}/{network}/{host}:{port}"
+
+
+def bound_url(bound: socket.socket) -> str:
+    """`http://127.0.0.1:8788`, of a bound socket."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets this process have: every delivery may need two sockets."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def settle_garbage_collection() -> None:
+    """Leave what the start made out of every later collection, and collect less often.
+
+    A delivery makes a few hundred short-lived objects, almost none of them in cycles; looking for cycles after
+    every 700 of them cost an eighth of the relay's CPU time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
+async def serve_worker(
+    settings: Settings,
+    dsn: str,
+    identity: Identity,
+    bound: socket.socket,
+    sink: LogSink,
+    stop: asyncio.Event,
+    *,
+    checks: bool = True,
+) -> None:
+    """Serve on `bound` until `stop` is set, then drain. Takes `STOP_WITHIN_S` from there at most.
+
+    `checks` is False for a worker that replaces another: it does not refuse to start.
+
+    Raises:
+        SchemaError: the database is not one that this version can work on.
+        BaseException: whatever ended the services by a defect; the relay has stopped in good order.
+    """
+    worker = Worker(settings, dsn, identity, sink, checks=checks)
+    settle_garbage_collection()
+    await worker.start(stop.set)
+    try:
+        deadline_s = settings.chatwoot_webhook_response_deadline_ms / 1000
+        await serve_http(create_app(worker.intake), bound, stop, answer_s=min(_ANSWER_S, deadline_s + 1))
+    finally:
+        await worker.stop()
+    if worker.defect is not None:
+        raise worker.defect
+
+
+async def serve_http(app: Quart, bound: socket.socket, stop: asyncio.Event, *, answer_s: float) -> None:
+    """Serve `app` on `bound` until `stop` is set; what is being answered then has `answer_s`."""
+    connection.install()
+    config = Config()
+    config.bind = [f"fd://{os.dup(bound.fileno())}"]
+    bound.close()  # the server's own copy is the one that stops accepting
+    config.backlog = 2048
+    config.graceful_timeout = answer_s
+    config.keep_alive_timeout = 65
+    config.keep_alive_max_requests = 1_000_000
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.loglevel = "WARNING"
+    server = asyncio.create_task(hypercorn_serve(app, config, shutdown_trigger=stop.wait, mode="asgi"))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((server, stopping), return_when=asyncio.FIRST_COMPLETED)
+    connection.end_the_idle(app)
+    await asyncio.wait((server,), timeout=config.graceful_timeout + 1)
+    for task in (server, stopping):
+        task.cancel()
+    for result in await asyncio.gather(server, stopping, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` on uvloop where it is installed, else on asyncio's own loop."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+
+        factory = uvloop.new_event_loop
+    except ImportError:
+        factory = None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM or SIGINT sets."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def announce(sink: LogSink, settings: Settings, bound: socket.socket, *, embedded: bool) -> None:
+    """Say where the relay listens, what it forwards to, and whatever an operator should know at the start."""
+    log = sink.logger(RELAY_SCOPE)
+    log.info(
+        "Relay is listening",
+        url=bound_url(bound),
+        agentEndpoint=settings.agent_endpoint_shown,
+        workers=settings.relay_workers,
+        database="embedded" if embedded else "DATABASE_URL",
+    )
+    if not settings.secrets:
+        log.warning("CHATWOOT_WEBHOOK_SECRET is not set: unsigned webhooks are accepted")
+
+
+def serve(settings: Settings, dsn: str, options: LogOptions, *, embedded: bool) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit status.
+
+    Raises:
+        ConfigurationError: `RELAY_BIND` cannot be bound.
+        SchemaError: the database is not one that this version can work on.
+    """
+    raise_file_limit()
+    sockets = listen(settings.relay_bind, settings.relay_workers)
+    name, boot = relay_name(sockets[0]), uuid4()
+    sink = LogSink(options.form, level=options.level)
+    capture_libraries(sink)
+    announce(sink, settings, sockets[0], embedded=embedded)
+    try:
+        if settings.relay_workers == 1:
+
+            async def alone() -> None:
+                await serve_worker(settings, dsn, Identity(name, boot), sockets[0], sink, stop_on_signals())
+
+            run_loop(alone())
+        else:
+            _Supervisor(settings, dsn, name, boot, sockets, sink, options).run()
+    finally:
+        sink.close()
+    return 0
+
+
+class _Supervisor:
+    """Keeps one worker process a slot alive until told to stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        dsn: str,
+        name: str,
+        boot: UUID,
+        sockets: list[socket.socket],
+        sink: LogSink,
+        options: LogOptions,
+    ) -> None:
+        self._settings = settings
+        self._dsn = dsn
+        self._name = name
+        self._boot = boot
+        self._sockets = sockets
+        self._log = sink.logger(RELAY_SCOPE)
+        self._options = options
+        self._context = multiprocessing.get_context("spawn")
+        self._lifeline, self._held = self._context.Pipe(duplex=False)
+        self._refusals, self._refuse = self._context.Pipe(duplex=False)
+        self._workers: dict[int, BaseProcess] = {}
+        self._stopping = False
+
+    def run(self) -> None:
+        """Start every worker and replace those that die, until SIGTERM or SIGINT; then end them in order.
+
+        Raises:
+            SchemaError: a worker of the first start refuses the database.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: setattr(self, "_stopping", True))
+        for slot in range(len(self._sockets)):
+            self._start(slot, checks=True)
+        refusal: str | None = None
+        while not self._stopping and refusal is None:
+            wait([worker.sentinel for worker in self._workers.values()], timeout=0.5)
+            for slot, worker in list(self._workers.items()):
+                if worker.exitcode == REFUSED and self._refusals.poll():
+                    refusal = self._refusals.recv()
+                    break
+                if not worker.is_alive() and not self._stopping:
+                    self._log.error("A worker died and is replaced", worker=slot, exitcode=worker.exitcode)
+                    time.sleep(_RESTART_PAUSE_S)
+                    self._start(slot, checks=False)
+        self._end()
+        if refusal is not None:
+            raise SchemaError(refusal)
+
+    def _start(self, slot: int, *, checks: bool) -> None:
+        worker = self._context.Process(
+            target=_worker,
+            args=(
+                self._settings,
+                self._dsn,
+                Identity(self._name, self._boot, slot),
+                self._sockets[slot],
+                self._options,
+                self._lifeline,
+                self._refuse if checks else None,
+            ),
+            name=f"relay worker {slot}",
+        )
+        worker.start()
+        self._workers[slot] = worker
+
+    def _end(self) -> None:
+        for sock in self._sockets:
+            sock.close()
+        for worker in self._workers.values():
+            worker.terminate()
+        deadline = time.monotonic() + STOP_WITHIN_S
+        for worker in self._workers.values():
+            worker.join(max(0.1, deadline - time.monotonic()))
+            if worker.is_alive():
+                worker.kill()
+                worker.join()
+
+
+def _worker(
+    settings: Settings,
+    dsn: str,
+    identity: Identity,
+    bound: socket.socket,
+    options: LogOptions,
+    lifeline: Connection,
+    refuse: Connection | None,
+) -> None:
+    """A worker process. It stops on SIGTERM, and when the supervisor at the lifeline's other end is gone.
+
+    With `refuse` it checks the database first: the reason why it cannot work on it goes there, and it exits with
+    `REFUSED`.
+    """
+    raise_file_limit()
+    sink = LogSink(options.form, level=options.level)
+    capture_libraries(sink)
+
+    async def main() -> None:
+        stop, loop = stop_on_signals(), asyncio.get_running_loop()
+
+        def orphaned() -> None:
+            loop.remove_reader(lifeline.fileno())
+            stop.set()
+
+        loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor's to handle
+        loop.add_reader(lifeline.fileno(), orphaned)
+        await serve_worker(settings, dsn, identity, bound, sink, stop, checks=refuse is not None)
+
+    try:
+        run_loop(main())
+    except SchemaError as error:
+        assert refuse is not None
+        refuse.send(str(error))
+        sys.exit(REFUSED)
+    finally:
+        sink.close()

@@ -1,0 +1,224 @@
+"""One relay process, put together: store, pipeline, HTTP context and background services."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+from relay import __version__
+from relay.errors import SchemaError, StoreUnavailable
+from relay.forwarding.finisher import Finisher
+from relay.forwarding.forwarder import Forwarder
+from relay.forwarding.lease import Lease
+from relay.forwarding.pipeline import Pipeline
+from relay.forwarding.recovery import Recovery
+from relay.intake.body_budget import BodyBudget
+from relay.intake.context import IntakeContext
+from relay.intake.rejections import RejectionRecorder, Rejections
+from relay.monitoring.alert_notifier import AlertNotifier
+from relay.monitoring.heartbeat import Heartbeat
+from relay.monitoring.prober import Prober
+from relay.replay.automatic import INTERVAL_S, AutoReplay
+from relay.replay.discards import DiscardRunner
+from relay.replay.runner import ReplayRunner
+from relay.server.maintenance import HeaderScrubber, Retention, SignatureCleaner
+from relay.server.services import ServiceLoop
+from relay.store import deliveries, facts, instances, log, preflight, replays
+from relay.store.database import Database, described
+from relay.store.instances import Instance
+from relay.store.migrate import migrate, migrations, schema_version
+from relay.store.receipts import ReceiptStore
+from relay.telemetry import log_tail
+from relay.telemetry.forwarding_log import ForwardingLog
+from relay.telemetry.log_sink import RELAY_SCOPE
+from relay.telemetry.log_tail import LogTail
+from relay.telemetry.metrics import Counters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.server.services import Service
+    from relay.settings import Settings
+    from relay.telemetry.log_sink import LogSink
+
+DRAIN_S = 15
+"""How long a stopping relay waits for what is in flight, after its listeners have closed."""
+
+_SERVICES_END_S = 2
+_GOODBYE_S = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a relay process is. `name` is the address it holds, `boot` this start of it, `slot` the worker."""
+
+    name: str
+    boot: UUID
+    slot: int = 0
+
+
+class Worker:
+    """Everything behind the HTTP routes of one relay process.
+
+    With `checks` it ends with a `SchemaError` if the database refuses what every delivery needs. Without, for a worker
+    that replaces another, it serves as well as it can.
+    """
+
+    def __init__(self, settings: Settings, dsn: str, identity: Identity, sink: LogSink, *, checks: bool = True) -> None:
+        self.settings = settings
+        self._checks = checks
+        self.database = Database(dsn)
+        self.counters = Counters()
+        self.instance = Instance(
+            id=uuid4(),
+            name=identity.name,
+            boot=identity.boot,
+            slot=identity.slot,
+            pid=os.getpid(),
+            version=__version__,
+            signed=bool(settings.secrets),
+            agent=settings.agent_endpoint_shown,
+        )
+        self._dsn = dsn
+        self._sink = sink
+        self._log = sink.logger(RELAY_SCOPE)
+        forwarding_log = ForwardingLog(sink, settings.agent_endpoint_shown)
+        self.rejections = Rejections(self.counters, forwarding_log)
+        lease = Lease(settings.relay_lease_seconds)
+        owner = self.instance.id
+        self._forwarder = Forwarder(settings, forwarding_log)
+        self._receipts = ReceiptStore(self.database, owner)
+        self._finisher = Finisher(self.database, owner, self._log)
+        self._tail = LogTail(self.database, owner, sink)
+        self.pipeline = Pipeline(
+            forwarder=self._forwarder,
+            receipts=self._receipts,
+            finisher=self._finisher,
+            lease=lease,
+            forwarding_log=forwarding_log,
+            counters=self.counters,
+            endpoint=settings.agent_endpoint_shown,
+            max_in_flight=settings.relay_max_in_flight,
+        )
+        self.intake = IntakeContext(
+            settings=settings,
+            instance=self.instance,
+            database=self.database,
+            pipeline=self.pipeline,
+            rejections=self.rejections,
+            body_budget=BodyBudget(),
+            counters=self.counters,
+        )
+        self._heartbeat = Heartbeat(
+            self.database,
+            self.instance,
+            self.counters,
+            self._log,
+            lease_s=lease.seconds,
+            in_flight=lambda: self.pipeline.in_flight,
+            on_renewed=lease.renewed,
+        )
+        self._replays = ReplayRunner(self.database, self.pipeline, owner, forwarding_log)
+        self._recovery = Recovery(
+            self.database,
+            owner,
+            pipeline=self.pipeline,
+            lease=lease,
+            forwarding_log=forwarding_log,
+            counters=self.counters,
+        )
+        self._main: asyncio.Task[None] | None = None
+        self.defect: BaseException | None = None
+        self._stopping = asyncio.Event()
+
+    def _services(self) -> list[Service]:
+        owner, settings = self.instance.id, self.settings
+        services: list[Service] = [
+            self._heartbeat,
+            self._recovery,
+            RejectionRecorder(self.database, self.rejections),
+            self._tail,
+            self._replays,
+            DiscardRunner(self.database),
+            Prober(settings, self.database, owner),
+            AlertNotifier(settings, self.database, owner, self._log),
+            self._finisher,
+            Retention(self.database, owner, timedelta(days=settings.relay_retention_days), self._stopping.is_set),
+            SignatureCleaner(self.database, self._stopping.is_set),
+            HeaderScrubber(self.database, self._stopping.is_set),
+        ]
+        if settings.relay_auto_replay:
+            interval_s = min(INTERVAL_S, settings.relay_probe_seconds)
+            services.append(AutoReplay(self.database, owner, self._log, interval_s=interval_s))
+        return services
+
+    async def start(self, on_defect: Callable[[], object] = lambda: None) -> None:
+        """Start the services in the background; webhooks wait until the store is ready.
+
+        `on_defect` is called if they end by themselves, which is a defect: `defect` is then its exception.
+        """
+        await self.database.open()
+        self._main = asyncio.create_task(self._run(), name="relay worker")
+        self._main.add_done_callback(lambda main: None if main.cancelled() else self._fail(main, on_defect))
+
+    def _fail(self, main: asyncio.Task[None], on_defect: Callable[[], object]) -> None:
+        self.defect = main.exception()
+        if not isinstance(self.defect, SchemaError):
+            reason = None if self.defect is None else described(self.defect)
+            self._log.critical("The relay's services have ended by a defect; it stops", error=reason)
+        on_defect()
+
+    async def stop(self, drain_s: float = DRAIN_S) -> None:
+        """Drain, hand back what is left, deregister, close."""
+        await self.pipeline.drain(drain_s)
+        self._stopping.set()
+        await self._replays.close()
+        if self._main is not None:
+            self._main.cancel()
+            ended, _ = await asyncio.wait((self._main,), timeout=_SERVICES_END_S)
+            await asyncio.gather(*ended, return_exceptions=True)
+            if not ended:
+                self._log.error("A service does not end; the relay stops without it")
+        try:
+            await self._deregister()
+        except StoreUnavailable:
+            self._log.warning("Postgres is away; what was in flight is taken over when the lease runs out")
+        for part in (self._receipts, self._finisher, self._tail):
+            await part.close()
+        await self._forwarder.close()
+        await self.database.close()
+
+    async def _deregister(self) -> None:
+        async with self.database.connection(_GOODBYE_S) as connection:
+            handed_back = await deliveries.hand_back(connection, self.instance.id)
+            await replays.release_plans(connection, self.instance.id)
+            await instances.leave_duties(connection, self.instance.id)
+            await instances.end(connection, self.instance.id)
+            await facts.record(connection, self.rejections.take())
+            await log.append(connection, self.instance.id, self._sink.take_tail(log_tail.BATCH))
+        if handed_back:
+            self._log.warning("Deliveries handed back, for any relay to take on", deliveries=handed_back)
+
+    async def _run(self) -> None:
+        loop = ServiceLoop(self._log, strict=self._checks)
+        await loop.until_success("start", self._migrate_and_register)
+        async with asyncio.TaskGroup() as group:
+            for committer in (self._receipts, self._finisher):
+                group.create_task(committer.run())
+            self.pipeline.open()
+            for service in self._services():
+                group.create_task(loop.run(service), name=service.name)
+
+    async def _migrate_and_register(self) -> None:
+        await migrate(self._dsn)
+        if self._checks:
+            await preflight.check(self._dsn)
+        async with self.database.connection() as connection:
+            found, known = await schema_version(connection), migrations()[-1].version
+        if found > known:
+            self._log.warning("The schema is a newer relay's; this one goes on with it", schema=found, known=known)
+        await self._heartbeat.register()

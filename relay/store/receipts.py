@@ -1,0 +1,53 @@
+"""Stores receipts in groups: concurrent webhooks share one statement and one flush to disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.store import deliveries
+from relay.store.batch import GroupCommit
+from relay.store.database import DEDICATED_SILENCE_S, DedicatedConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from relay.store.database import Database
+    from relay.store.deliveries import Claimed, Duplicate, Ignored, Incoming
+
+
+class ReceiptStore:
+    """Commits receipts for the relay `owner`. Run `run` as a task."""
+
+    def __init__(self, database: Database, owner: UUID) -> None:
+        self._database = database
+        self._owner = owner
+        self._connection = DedicatedConnection(database)
+        self._group: GroupCommit[Incoming, Claimed | Duplicate | Ignored] = GroupCommit(
+            self._commit, alone=self._commit_alone, size=lambda item: item.receipt.size
+        )
+
+    async def run(self) -> None:
+        """Commit what `submit` is given, until cancelled."""
+        await self._group.run()
+
+    async def submit(self, item: Incoming, *, by: float) -> Claimed | Duplicate | Ignored:
+        """Commit one receipt before the time `by` (`time.monotonic()`) and return what became of it.
+
+        Raises:
+            StoreUnavailable: Postgres did not store it in time, or refused the statement.
+            psycopg.Error: Postgres refuses a value of this receipt.
+        """
+        return await self._group.submit(item, by=by)
+
+    async def close(self) -> None:
+        """Give the connection back to the pool."""
+        await self._connection.close()
+
+    async def _commit(self, batch: Sequence[Incoming]) -> list[Claimed | Duplicate | Ignored]:
+        async with self._connection.connection() as connection:
+            return await deliveries.store(connection, self._owner, batch)
+
+    async def _commit_alone(self, item: Incoming) -> Claimed | Duplicate | Ignored:
+        async with self._database.connection(DEDICATED_SILENCE_S) as connection:
+            return (await deliveries.store(connection, self._owner, [item]))[0]

@@ -1,0 +1,1 @@
+"""Forwarding log, log sink and metrics."""

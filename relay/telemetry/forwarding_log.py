@@ -1,0 +1,113 @@
+"""The words of the forwarding log: one method for each thing that happens to a webhook (RUNBOOK, Check Logs).
+
+No line carries a secret, a signature or a customer's text: numbers, states, ids and the agent's URL only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.telemetry.log_sink import FORWARDING_SCOPE
+
+if TYPE_CHECKING:
+    from relay.domain.delivery import Attempt, Delivery, Outcome
+    from relay.store.deliveries import Duplicate
+    from relay.telemetry.log_sink import LogSink
+
+
+class ForwardingLog:
+    """Tells the forwarding log what happens. `endpoint` is the agent's URL without credentials."""
+
+    def __init__(self, sink: LogSink, endpoint: str) -> None:
+        self._log = sink.logger(FORWARDING_SCOPE)
+        self._endpoint = endpoint
+
+    def attempting(self, delivery: Delivery, number: int) -> None:
+        """An attempt starts. The runbook's line."""
+        self._log.info(
+            "Forwarding Chatwoot webhook",
+            delivery_id=delivery.delivery_id,
+            attempt=number,
+            agentEndpoint=self._endpoint,
+        )
+
+    def retrying(self, delivery: Delivery, attempt: Attempt, pause_ms: float) -> None:
+        """An attempt failed and another will follow."""
+        self._log.warning(
+            "Webhook attempt failed, retrying",
+            delivery_id=delivery.delivery_id,
+            attempt=attempt.number,
+            status=attempt.status,
+            duration=attempt.duration_ms,
+            retryIn=round(pause_ms),
+        )
+
+    def delivered(self, delivery: Delivery, outcome: Outcome) -> None:
+        """The agent took it. The runbook's line."""
+        self._log.info(
+            "Webhook forwarded successfully",
+            delivery_id=delivery.delivery_id,
+            duration=outcome.duration_ms,
+            attempts=len(outcome.attempts),
+        )
+
+    def dead_lettered(self, delivery: Delivery, outcome: Outcome) -> None:
+        """It could not be delivered and is kept as a dead letter."""
+        self._log.error(
+            "Webhook failed, dead-lettered",
+            delivery_id=delivery.delivery_id,
+            attempts=len(outcome.attempts),
+            finalStatus=outcome.last.status,
+            error=outcome.last.error,
+            duration=outcome.duration_ms,
+            deliveryId=delivery.delivery_id,
+        )
+
+    def duplicate(self, sent_id: str, known: Duplicate) -> None:
+        """A webhook came whose delivery is known, or whose signature is, under another id: nothing is forwarded."""
+        if sent_id == known.delivery_id:
+            self._log.info("Duplicate webhook, not forwarded", delivery_id=known.delivery_id, state=known.state)
+        else:
+            self._log.warning(
+                "Signature seen before under another delivery id, not forwarded",
+                delivery_id=known.delivery_id,
+                state=known.state,
+                sentAs=sent_id,
+            )
+
+    def kept_apart(self, sent_id: str, delivery_id: str) -> None:
+        """A webhook came with the id of a dead letter and another body: it is a delivery of its own."""
+        self._log.warning(
+            "Webhook differs from the dead letter of its id, kept under another",
+            delivery_id=delivery_id,
+            sentAs=sent_id,
+        )
+
+    def ignored(self, delivery_id: str, event: str | None) -> None:
+        """A webhook came that is stored and not forwarded."""
+        self._log.info("Webhook ignored, not forwarded", delivery_id=delivery_id, webhookEvent=event)
+
+    def not_stored(self, delivery_id: str, reason: str) -> None:
+        """Postgres refused or cancelled the statement that stores a webhook. `reason` holds no customer's text."""
+        self._log.warning("Webhook not stored", delivery_id=delivery_id, reason=reason)
+
+    def taken_over(self, delivery: Delivery) -> None:
+        """A delivery that nobody forwards any more is taken on."""
+        self._log.info("Webhook taken over", delivery_id=delivery.delivery_id, run=delivery.run)
+
+    def given_up(self, delivery: Delivery) -> None:
+        """This relay's lease ran out: another one finishes the delivery, and this run leaves no trace."""
+        self._log.warning("Lease lost, run abandoned", delivery_id=delivery.delivery_id, run=delivery.run)
+
+    def rejected(self, reason: str, status: int, count: int) -> None:
+        """`count` webhooks were refused for `reason`."""
+        fields = {"reason": reason, "status": status} | ({"count": count} if count > 1 else {})
+        self._log.warning("Webhook rejected", **fields)
+
+    def failed(self, error: BaseException | None) -> None:
+        """A defect of the relay itself: the delivery stays leased and will be taken over."""
+        self._log.error("Webhook left unfinished by a defect", error=type(error).__name__)
+
+    def replay(self, what: str, plan_id: int, **fields: object) -> None:
+        """Something happened to a replay plan: started, paused, resumed, stopped or done."""
+        self._log.info(f"Replay {what}", replay=plan_id, **fields)
