@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from textual.visual import Style
 
-from console import details, rows
-from console.curl import ansi_c_quoted
+from console.data.log_entry import entry_of
+from console.data.readings import short_row
+from console.render import details, rows
+from console.render.curl import ansi_c_quoted
+from console.render.log_lines import draw
 from console.screens.editor import editable
-from console.tail import draw, entry_of
 from relay.domain.delivery import State
 from relay.store.browse import Detail, Row
 from relay.store.log import LogLine
@@ -114,7 +116,7 @@ def test_hostile_payloads_are_drawn_as_text_in_every_pane(count: int) -> None:
         )  # fmt: skip
         line = LogLine(_NOW, "info", "support.webhook", value, {value: value}, value)
         shown = [
-            rows.line(rows.clean_row(row), rows.DEAD_COLUMNS, 118, _NOW, marked=False),
+            rows.line(short_row(row), rows.DEAD_COLUMNS, 118, _NOW, marked=False),
             details.peek(detail), *details.facts(detail, None), *details.header_lines(detail),
             draw(entry_of(1, line), width=118),
         ]  # fmt: skip

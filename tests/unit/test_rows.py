@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from console.rows import ALL_COLUMNS, DEAD_COLUMNS, Column, fitted, header, line
+from console.render.rows import ALL_COLUMNS, DEAD_COLUMNS, Column, fitted, header, line
 from relay.domain.delivery import State
 from relay.domain.filters import SHORT_STATUSES
 from relay.domain.retry import Failure, verdict_of_status
