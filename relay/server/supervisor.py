@@ -142,16 +142,18 @@ async def serve_worker(
     stop: asyncio.Event,
     *,
     checks: bool = True,
+    demo: bool = False,
 ) -> None:
     """Serve on `bound` until `stop` is set, then drain. Takes `STOP_WITHIN_S` from there at most.
 
-    `checks` is False for a worker that replaces another: it does not refuse to start.
+    `checks` is False for a worker that replaces another: it does not refuse to start. `demo` is True for the relay of
+    a demo, which alone may work on a demo's database.
 
     Raises:
         SchemaError: the database is not one that this version can work on.
         BaseException: whatever ended the services by a defect; the relay has stopped in good order.
     """
-    worker = Worker(settings, dsn, identity, sink, checks=checks)
+    worker = Worker(settings, dsn, identity, sink, checks=checks, demo=demo)
     settle_garbage_collection()
     await worker.start(stop.set)
     try:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import random
 import re
+import sys
 import unicodedata
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from console.screens.editor import editable
 from relay.domain.delivery import State
 from relay.store.browse import Detail, Row
 from relay.store.log import LogLine
-from relay.text import clean, clean_json, is_safe
+from relay.text import clean, clean_json, escaped, is_safe
 from tests.console.screens import RawTerminal
 from tests.servers import AT_ONCE_S, PATIENCE_S, ROOT
 from tests.store.hostile import harmful, plant_hostile
@@ -83,6 +84,11 @@ def test_cleaned_text_is_safe_and_stays_so(text: str) -> None:
     shown = clean(text)
     assert_harmless(shown)
     assert clean(shown) == shown
+
+
+def test_no_character_at_all_is_harmful_once_it_is_cleaned_or_escaped() -> None:
+    every = [chr(code) for code in range(sys.maxunicode + 1)]
+    assert [ascii(c) for c in every if harmful(clean(c)) or harmful(escaped(c))] == []
 
 
 def test_what_was_there_is_still_to_be_seen() -> None:
