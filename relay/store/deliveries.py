@@ -328,6 +328,10 @@ _FACTS_INSERTED = """, inserted AS (
                     ELSE jsonb_build_object('payload', t.payload::jsonb) || t.value END, t.metadata
           FROM moved m, jsonb_to_recordset(m.facts) AS t(
                fact_type text, value jsonb, metadata jsonb, payload text)
+        RETURNING 1
+    ), expected AS MATERIALIZED (
+        SELECT relay.expect_facts((SELECT count(*) FROM inserted),
+                                  (SELECT coalesce(sum(jsonb_array_length(m.facts)), 0)::bigint FROM moved m))
     )"""
 _FACTS_WRITTEN = """, written AS MATERIALIZED (
         SELECT w.refused, w.late, w.reason
@@ -345,7 +349,7 @@ _SETTLED = """, settled AS (
     )
 """
 # The usual one, and the one that takes 50 µs more and that no fact can fail.
-_FINISH = f"{_MOVED}{_FACTS_INSERTED}{_SETTLED} SELECT id, 0, 0, NULL FROM moved".encode()  # noqa: S608 - constants
+_FINISH = f"{_MOVED}{_FACTS_INSERTED}{_SETTLED} SELECT id, 0, 0, NULL FROM moved, expected".encode()  # noqa: S608 - constants
 _FINISH_GUARDED = f"""{_MOVED}{_FACTS_WRITTEN}{_SETTLED}
     SELECT m.id, w.refused, w.late, w.reason FROM moved m CROSS JOIN written w
 """.encode()  # noqa: S608 - constants
