@@ -42,7 +42,7 @@ _REMEDIES = {
     "23P01": f"drop the constraint: ALTER TABLE {TABLE} DROP CONSTRAINT …",
     "42501": f"GRANT INSERT ON {TABLE} to the relay's role; with row-level security, CREATE POLICY … FOR INSERT",
     "42804": f"change the column's type: ALTER TABLE {TABLE} ALTER COLUMN … TYPE text (jsonb for value and metadata)",
-    "42P01": "create it again: relay migrate, or restore the table",
+    "42P01": "restore the table and the relay's rights to it, then run relay migrate",
     "42703": "add the column again: fact_type, scope, value, metadata, recorded_at",
     "55P03": "end the session that holds the lock (pg_locks, pg_stat_activity)",
     "57014": f"find what makes INSERT into {TABLE} slow: a trigger, a lock, or the server",

@@ -33,8 +33,6 @@ _STATES = "SELECT state, count(*) FROM relay.deliveries WHERE delivery_id = ANY(
 _RECORDED = (
     "SELECT count(*), count(DISTINCT metadata ->> 'deliveryId') FROM dashboard_facts WHERE fact_type LIKE '%retry'"
 )
-    "SELECT count(*), count(DISTINCT metadata ->> 'deliveryId') FROM dashboard_facts WHERE fact_type LIKE '%retry'"
-)
 
 
 def body(delivery_id: str) -> dict[str, object]:
