@@ -168,7 +168,9 @@ async def _answer(relay: RunningRelay, path: str) -> httpx.Response | None:
 
 async def test_a_login_that_holds_the_lock_is_named_and_delays_no_start_on_a_migrated_database(empty_dsn: str) -> None:
     said: list[str] = []
-    async with await psycopg.AsyncConnection.connect(empty_dsn, application_name="a stranger's") as holder:
+    async with await psycopg.AsyncConnection.connect(
+        empty_dsn, autocommit=True, application_name="a stranger's"
+    ) as holder:
         await holder.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
         waiting = asyncio.create_task(migrate(empty_dsn, wait=said.append))
         await until(lambda: said)
