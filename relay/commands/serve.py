@@ -56,7 +56,7 @@ async def _prepare(place: Place, *, roles: bool) -> None:
         StoreUnavailable: Postgres is away.
         SchemaError: the schema cannot be brought up to date.
     """
-    await migrate(place.dsn, roles=roles)
+    await migrate(place.dsn, roles=roles, on_wait=lambda whom: say(f"relay: {whom}", err=True))
     await preflight.check(place.dsn)
     try:
         async with await connect(place.dsn, "hotdash-relay start") as connection:

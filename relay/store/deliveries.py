@@ -67,13 +67,17 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of one run: what to record, all of it or nothing. With `facts_later` its facts go aside, untried."""
+    """The end of one run: what to record, all of it or nothing. With `facts_later` its facts go aside, untried.
+
+    `lock_ms` is how long it may wait for a row that another session holds, where it is committed by itself.
+    """
 
     claim: UUID
     delivery: Delivery
     outcome: Outcome
     facts: Sequence[Fact]
     facts_later: bool = False
+    lock_ms: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +322,9 @@ def _delivery(
 
 _MOVED = """
     WITH finishes AS MATERIALIZED (
-        SELECT * FROM jsonb_to_recordset(%(finishes)s::jsonb) AS f(
+        SELECT f.*
+          FROM (SELECT set_config('lock_timeout', coalesce(%(lock_ms)s, current_setting('lock_timeout')), true)) AS l,
+               jsonb_to_recordset(%(finishes)s::jsonb) AS f(
             id bigint, claim uuid, state text, tries jsonb, attempts integer, duration_ms integer,
             final_status text, last_error text, agent_status text, facts jsonb)
     ), moved AS (
@@ -343,6 +349,10 @@ _FACTS_INSERTED = """, inserted AS (
                     ELSE jsonb_build_object('payload', t.payload::jsonb) || t.value END, t.metadata
           FROM moved m, jsonb_to_recordset(m.facts) AS t(
                fact_type text, value jsonb, metadata jsonb, payload text)
+        RETURNING 1
+    ), expected AS MATERIALIZED (
+        SELECT relay.expect_facts((SELECT count(*) FROM inserted),
+                                  (SELECT coalesce(sum(jsonb_array_length(m.facts)), 0)::bigint FROM moved m))
     )"""
 _FACTS_WRITTEN = """, written AS MATERIALIZED (
         SELECT w.refused, w.late, w.reason
@@ -360,7 +370,7 @@ _SETTLED = """, settled AS (
     )
 """
 # The usual one, and the one that takes 50 µs more and that no fact can fail.
-_FINISH = f"{_MOVED}{_FACTS_INSERTED}{_SETTLED} SELECT id, 0, 0, NULL FROM moved".encode()  # noqa: S608 - constants
+_FINISH = f"{_MOVED}{_FACTS_INSERTED}{_SETTLED} SELECT id, 0, 0, NULL FROM moved, expected".encode()  # noqa: S608 - constants
 _FINISH_GUARDED = f"""{_MOVED}{_FACTS_WRITTEN}{_SETTLED}
     SELECT m.id, w.refused, w.late, w.reason FROM moved m CROSS JOIN written w
 """.encode()  # noqa: S608 - constants
@@ -369,6 +379,8 @@ _FINISHED = """
     WHERE id = ANY(%(ids)s) AND claim = ANY(%(claims)s) AND state IN ('delivered', 'dead', 'discarded')
 """
 
+_LOCK_AFTER_CANCEL_MS = 50
+
 
 async def finish(
     connection: Connection,
@@ -376,6 +388,7 @@ async def finish(
     *,
     guarded: bool = False,
     facts_later: bool = False,
+    lock_ms: int | None = None,
     on_aside: Callable[[FactsAside], object] = lambda _: None,
 ) -> list[bool]:
     """Commit a batch of outcomes: states, attempts, facts and replay counts, in one statement.
@@ -387,13 +400,19 @@ async def finish(
     If `dashboard_facts` refuses facts, or the statement is cancelled, a second statement puts facts into
     `relay.facts_aside`, and `on_aside` is called. `guarded` begins with that second one: for a caller who expects
     refusals, or is inside a transaction. With `facts_later` all facts go aside and `dashboard_facts` is not touched.
+    With `lock_ms` no row's lock is waited for longer than that.
 
     Raises:
         psycopg.Error: Postgres refuses something else, for example a value; nothing was recorded.
         psycopg.errors.QueryCanceled: the statement was cancelled, facts apart; nothing was recorded.
+        psycopg.errors.LockNotAvailable: another session holds a row; nothing was recorded.
     """
     document = json.dumps([_finish_row(item) for item in batch])
-    given = {"finishes": document, "scope": SCOPE}
+    given: dict[str, Any] = {
+        "finishes": document,
+        "scope": SCOPE,
+        "lock_ms": None if lock_ms is None else str(lock_ms),
+    }
     facts_now = not facts_later and not any(item.facts_later for item in batch)
     rows = None
     if facts_now and not guarded:
@@ -401,6 +420,7 @@ async def finish(
             rows = await (await connection.execute(_FINISH, given)).fetchall()
         except psycopg.errors.QueryCanceled:
             facts_now = False
+            given["lock_ms"] = given["lock_ms"] or str(_LOCK_AFTER_CANCEL_MS)
         except psycopg.Error as error:  # raised by whatever trigger, it may have any SQLSTATE
             if error.sqlstate is None or connection.info.transaction_status is not TransactionStatus.IDLE:
                 raise

@@ -120,7 +120,7 @@ async def test_a_delivery_whose_row_is_locked_delays_no_other_and_ends_once_it_i
         await until(lambda: rows(_STATE, ("held",)) == ["delivered"])
         await held
         assert asked(agent, "held") == 1
-    assert "canceling statement due to user request" in relay.output
+    assert "canceling statement due to lock timeout" in relay.output
     assert "Postgres is away" not in relay.output
 
 
