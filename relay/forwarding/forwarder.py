@@ -66,6 +66,14 @@ def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
+_NO_STREAM = httpx.ByteStream(b"")
+"""Takes the place of a stream that was closed.
+
+httpx's stream and its response refer to each other. Otherwise both, and the body that was sent, would stay in memory
+until the garbage collector finds them.
+"""
+
+
 class _NoCookies(httpx.Cookies):
     def extract_cookies(self, response: httpx.Response) -> None:
         """Leave the answer's cookies where they are."""
@@ -153,6 +161,7 @@ class Forwarder:
                     raw = await _read_some(response, ANSWER_BYTES)
                 finally:
                     await response.aclose()
+                    response.stream = _NO_STREAM
             verdict = verdict_of_status(response.status_code)
             asked_ms = retry_after_ms(response.headers.get("retry-after"), now=started_at)
         except _FAILURES as error:
