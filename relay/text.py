@@ -28,6 +28,11 @@ HARMFUL = re.compile(
 """Every character that is not shown as it is. U+200D is among them: terminals disagree on how wide is what it joins."""
 
 
+def _is_plain(text: str) -> bool:
+    """True for printable ASCII, which nearly all text is: it needs no search for `HARMFUL`, which takes longer."""
+    return text.isascii() and text.isprintable()
+
+
 def _picture(match: re.Match[str]) -> str:
     code = ord(match.group())
     if code < 0x20:
@@ -43,8 +48,8 @@ def clean(text: str, *, limit: int | None = SHOWN_CHARS, newlines: bool = False)
     With `newlines` line ends stay and tabs become spaces. Takes time for what is shown, not for what is cut off.
     """
     head = text[:limit]
-    if head.isascii() and head.isprintable():
-        shown = head  # nearly all text there is
+    if _is_plain(head):
+        shown = head
     elif newlines:
         head = head.replace("\r\n", "\n").replace("\t", "    ")
         shown = "\n".join(HARMFUL.sub(_picture, line) for line in head.split("\n"))
@@ -76,12 +81,12 @@ def clean_value(value: Any, *, limit: int | None = SHOWN_CHARS, _depth: int = 0)
 
 def escaped(text: str) -> str:
     r"""`text` in one line: line ends and tabs as `\n`, `\r`, `\t`, every other harmful character as `\uXXXX`."""
-    return HARMFUL.sub(_escape, text)
+    return text if _is_plain(text) else HARMFUL.sub(_escape, text)
 
 
 def unicode_escaped(text: str) -> str:
     r"""`text` with every harmful character as `\uXXXX`: two of them, a surrogate pair, beyond U+FFFF (as in JSON)."""
-    return HARMFUL.sub(_unicode_escape, text)
+    return text if _is_plain(text) else HARMFUL.sub(_unicode_escape, text)
 
 
 def _escape(match: re.Match[str]) -> str:

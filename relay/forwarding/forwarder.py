@@ -72,6 +72,13 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _ID = re.compile(r"[\x21-\x7e]+")
 
+_NO_STREAM = httpx.ByteStream(b"")
+"""Takes the place of a stream that was closed.
+
+httpx's stream and its response refer to each other. Otherwise both, and the body that was sent, would stay in memory
+until the garbage collector finds them.
+"""
+
 
 class _NoCookies(httpx.Cookies):
     def extract_cookies(self, response: httpx.Response) -> None:
@@ -160,6 +167,7 @@ class Forwarder:
                     raw = await _read_some(response, ANSWER_BYTES)
                 finally:
                     await response.aclose()
+                    response.stream = _NO_STREAM
             verdict = verdict_of_status(response.status_code)
             asked_ms = retry_after_ms(response.headers.get("retry-after"), now=started_at)
         except _FAILURES as error:

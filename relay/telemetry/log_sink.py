@@ -106,7 +106,7 @@ class LogSink:
         )
         self._gathered.append(text_form(line) if self._form == "text" else json_form(line))
         if self._tail is not None and line.scope == FORWARDING_SCOPE:
-            self._tail.append(replace(line, message=escaped(line.message), fields=_escaped_value(line.fields)))
+            self._tail.append(_for_the_tail(line))
             self.tail_ready.set()
         if not self._flush_due:
             try:
@@ -176,7 +176,7 @@ def _inspect(value: Any) -> str:
     """`value` as a JavaScript console shows it inside an object: strings in single quotes."""
     if isinstance(value, str):
         return _quote(value)
-    return json_text(value)
+    return str(value) if type(value) is int else json_text(value)
 
 
 @functools.lru_cache(maxsize=512)  # the same few endpoints, states and errors again and again
@@ -185,8 +185,14 @@ def _quote(text: str) -> str:
     return f"'{unicode_escaped(inside)}'"
 
 
+def _for_the_tail(line: LogLine) -> LogLine:
+    """`line` with every text in it escaped, since Postgres takes neither NUL nor lone surrogates."""
+    message, fields = escaped(line.message), _escaped_value(line.fields)
+    return line if message == line.message and fields == line.fields else replace(line, message=message, fields=fields)
+
+
 def _escaped_value(value: Any) -> Any:
-    """`value` with every text in it escaped, for the tail: Postgres takes neither NUL nor lone surrogates."""
+    """`value` with every text in it escaped."""
     if isinstance(value, str):
         return escaped(value)
     if isinstance(value, dict):
