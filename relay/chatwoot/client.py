@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from relay.settings import Settings
 
+TOKEN_HEADER = "Api-Access-Token"  # noqa: S105 - the header's name
+"""Rails reads this and `api_access_token` as one header; nginx drops the latter by default (CONTRACT, 2)."""
+
 REQUESTS_A_SECOND = 10
 _KEY = "relay_idempotency_key"
 TIMEOUT_S = 10
@@ -80,7 +83,7 @@ class Chatwoot:
             )
         self._client = httpx.AsyncClient(
             base_url=f"{base}/api/v1/accounts/{account}",
-            headers={"api_access_token": key.get_secret_value()},
+            headers={TOKEN_HEADER: key.get_secret_value()},
             timeout=TIMEOUT_S,
         )
         self._turn = asyncio.Lock()

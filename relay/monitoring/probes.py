@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from relay.chatwoot.client import TOKEN_HEADER
 from relay.domain.delivery import FactType
 from relay.domain.facts import Fact
 from relay.domain.retry import failure_of
@@ -86,7 +87,7 @@ def chatwoot_probes(settings: Settings) -> list[Probe]:
     base = settings.chatwoot_base_url
     probes = [Probe("chatwoot", "/rails/health", f"{base}/rails/health", {})]
     if settings.chatwoot_api_key is not None and settings.chatwoot_account_id is not None:
-        key = {"api_access_token": settings.chatwoot_api_key.get_secret_value()}
+        key = {TOKEN_HEADER: settings.chatwoot_api_key.get_secret_value()}
         url = f"{base}/api/v1/accounts/{settings.chatwoot_account_id}"
         probes.append(Probe("chatwoot_api", "authenticated API", url, key))
     return probes
