@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from relay.chatwoot.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
 from relay.demo.agent import Behaviour
+from relay.demo.chatwoot.records import contact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,7 +79,6 @@ class Traffic:
         """Send webhooks and go through the phases, until cancelled."""
         began = asyncio.get_running_loop().time()
         pending = list(self.script)
-        number = 0
         secret, webhook_url = self.chatwoot.secret, self.chatwoot.webhook_url
         async with asyncio.TaskGroup() as group:
             while True:
@@ -94,24 +94,24 @@ class Traffic:
                 if not self.a_second:
                     await asyncio.sleep(0.2)
                     continue
-                number += 1
-                group.create_task(self._send(self._payload(number)))
+                group.create_task(self._send(self._payload()))
                 await asyncio.sleep(1 / self.a_second)
 
     async def _send(self, payload: dict[str, Any]) -> None:
         sent = await self.chatwoot.post(payload)
         self.answers["no answer" if sent.status is None else str(sent.status)] += 1
 
-    def _payload(self, number: int) -> dict[str, Any]:
-        """A webhook as Chatwoot documents it, of one of the demo's conversations."""
+    def _payload(self) -> dict[str, Any]:
+        """A webhook as Chatwoot documents it, of one of the demo's conversations. Its message is stored in Chatwoot."""
         event = self._rng.choices(DEMO_EVENTS, weights=(6, 1, 2))[0]
         payload = documented_payload(event)
         conversation = self._rng.choice(DEMO_CONVERSATIONS)
         if "conversation" not in payload:
             return payload | {"id": conversation}
         name, text = self._rng.choice(DEMO_CUSTOMERS)
+        message = self.chatwoot.add_message(conversation, text, sender=contact(name))
         return payload | {
-            "id": 100_000 + number,
+            "id": message["id"],
             "content": text,
             "sender": payload["sender"] | {"name": name},
             "conversation": payload["conversation"] | {"id": conversation},

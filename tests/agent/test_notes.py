@@ -194,7 +194,7 @@ async def test_a_test_webhook_is_drafted_and_neither_posted_nor_remembered(
     assert answer.status_code == 200
     assert answer.json() == {"status": "drafted", "posted": False, "test": True, "conversation_id": 7}
     assert len(model.asked) == 1
-    assert chatwoot.conversations == {}
+    assert not any(chatwoot.conversations.values())
     assert rows("SELECT count(*) FROM relay.notes") == [0]
     assert (await agent.post(message())).json()["status"] == "draft_ready"
     assert len(chatwoot.notes) == 1

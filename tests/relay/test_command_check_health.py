@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from relay.demo.chatwoot import Oddity
 from tests.conftest import CommandLine
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def relay_command(tmp_path: Path) -> CommandLine:
 
 @pytest.fixture
 def surroundings(chatwoot: ChatwootStandIn, agent: AgentStandIn) -> dict[str, str]:
-    """What the health check reads from the environment."""
+    """What the health check reads from the environment. This Chatwoot has the runbook's route."""
+    chatwoot.oddities = {Oddity.RAILS_HEALTH}
     return {
         "CHATWOOT_BASE_URL": chatwoot.url,
         "CHATWOOT_API_KEY": chatwoot.api_key,
