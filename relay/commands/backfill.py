@@ -19,7 +19,7 @@ from relay.domain.filters import moment_of
 from relay.errors import ConfigurationError, RelayError
 from relay.replay.backfill import customers_messages, missing
 from relay.settings import load_settings
-from relay.store import backfill, replays
+from relay.store import actions, backfill, replays
 from relay.store.replays import PlanRequest
 from relay.store.sessions import connected
 
@@ -133,6 +133,8 @@ async def _backfill(
     if not wanted.as_json:
         say(_lines(wanted, plan))
     if wanted.dry_run or not chosen:
+        if not wanted.dry_run:
+            await _record(connection, settings, wanted)
         _end(wanted, plan, source)
         return 0
     if not await alive_relays(connection):
@@ -156,7 +158,17 @@ async def _backfill(
         print_json({"database": source.document} | _counts(wanted, plan) | document(ended))
     else:
         say(summary(ended))
-    return 0 if ended.delivered + await replays.delivered_elsewhere(connection, plan_id) == ended.total else 1
+    if ended.delivered + await replays.delivered_elsewhere(connection, plan_id) != ended.total:
+        return 1
+    await _record(connection, settings, wanted)
+    return 0
+
+
+async def _record(connection: Connection, settings: Settings, wanted: _Wanted) -> None:
+    """Note in the audit that nothing of the window is missing any more, so that no diagnosis proposes it again."""
+    details = {"backfill": True, "since": wanted.since.isoformat(), "until": wanted.until.isoformat()}
+    name = settings.console_operator or operator()
+    await actions.record(connection, name, "note", f"backfill {wanted.window} is complete", details)
 
 
 def _lines(wanted: _Wanted, plan: _Plan) -> list[str]:

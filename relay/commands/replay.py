@@ -238,7 +238,7 @@ def _show_dry_run(
     if wanted.as_json:
         ids = [letter.delivery_id for letter in letters]
         found: dict[str, object] = {"dryRun": True, "total": len(letters), "agentEndpoint": agent, "deliveries": ids}
-        found |= {"notSent": not_sent}
+        found |= {"notSent": not_sent} if not_sent else {}
         print_json({"database": source.document} | found)
         return
     say([_plan_line(wanted, letters, agent or "no relay is running", who), *_list(letters)])

@@ -19,10 +19,11 @@ from relay.domain.retry import failure_of
 from relay.errors import RelayError
 from relay.monitoring.probes import agent_probe, chatwoot_probes, run_probes
 from relay.settings import AGENT_PATH, WEBHOOK_PATH, without_credentials
-from relay.store import browse, facts, overview
+from relay.store import browse, facts, instances, overview
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from relay.domain.stats import FailureStreak
     from relay.monitoring.probes import ProbeResult
@@ -61,6 +62,7 @@ class Evidence:
     `streaks` hold every failure of the last hour at least. `webhooks` is None, with `webhooks_error` saying why, if
     Chatwoot could not be asked. `server` is what `GET /api` says. `clock_ahead_s` is Chatwoot's clock against this
     machine's. `secrets` are those configured here, `addresses` what host names resolve to from here.
+    `unattended` are the windows of the last day in which no relay ran, newest first.
     """
 
     overview: Overview
@@ -82,6 +84,7 @@ class Evidence:
     server: Server | None
     secrets: Sequence[bytes] = field(repr=False)
     addresses: Mapping[str, frozenset[str]]
+    unattended: Sequence[tuple[datetime, datetime]]
 
     def addresses_of(self, host: str) -> frozenset[str]:
         """The addresses that `host` resolves to from here, none if it does not."""
@@ -100,6 +103,7 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
     groups = await browse.groups(connection)
     streaks = await overview.streaks(connection, pause=timedelta(hours=1))
     refused = await facts.refused(connection)
+    unattended = await instances.unattended(connection)
     probes, agent, own, asked, tests = await asyncio.gather(
         run_probes([agent_probe(settings), *chatwoot_probes(settings)]),
         reach(settings.agent_sdk_url),
@@ -130,6 +134,7 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
         server=asked.server,
         secrets=settings.secrets,
         addresses=await _addresses(urls),
+        unattended=unattended,
     )
 
 

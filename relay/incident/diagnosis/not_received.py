@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 from relay.incident.diagnosis.chapter import Chapter, Check, Order, reached, span
@@ -9,6 +10,8 @@ from relay.incident.diagnosis.senders import Place, is_filtered, senders
 from relay.incident.diagnosis.signatures import SIGNATURE_REASONS
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from relay.incident.diagnosis.senders import Sender
     from relay.incident.evidence import Evidence
 
@@ -16,6 +19,9 @@ EVENTS = ("message_created", "conversation_status_changed")
 """The events that the runbook subscribes to."""
 
 SILENT_S = 1_800
+_MARGIN = timedelta(seconds=60)
+"""A relay may lose webhooks for so long after its last heartbeat and before its first: backfill looks there too."""
+
 _USUAL_PER_HOUR = 10
 _SWITCH = "SAFE_FETCH_ALLOW_PRIVATE_NETWORK=true"
 
@@ -50,10 +56,19 @@ def not_received(evidence: Evidence) -> Chapter:
         verdict = f"{since}: {faults[0]}."
     elif missing := _missing_events(found, sure=True):
         order, verdict = Order.SETUP, f"{_not_sent(missing)}."
+    elif evidence.unattended and usual > 0:
+        ended, began = evidence.unattended[0]
+        lost = max(1, round(usual * (began - ended).total_seconds() / 3600))
+        order = Order.LOSSES
+        verdict = f"No relay ran from {_at(ended)} to {_at(began)}: what Chatwoot sent then is missing here."
     return Chapter(
         "not-received", "Webhooks Not Received", order, verdict, tuple(checks), _resolution(evidence, found),
         explains=lost or int(order < Order.WELL),
     )  # fmt: skip
+
+
+def _at(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _something_arrives(evidence: Evidence) -> bool:
@@ -145,10 +160,11 @@ def _checks_of_chatwoot(evidence: Evidence, found: list[Sender]) -> list[Check]:
 
 
 def _checks_of(sender: Sender, evidence: Evidence) -> list[Check]:
+    kind = "a webhook" if sender.is_account else f"an {sender.webhook.source.value}"
     if sender.place is Place.HERE:
-        checks = [Check(ok=True, text=f"Chatwoot has a {sender.webhook.source.value} that points here: {sender.url}")]
+        checks = [Check(ok=True, text=f"Chatwoot has {kind} that points here: {sender.url}")]
     else:
-        text = f"Chatwoot has a {sender.webhook.source.value} to {sender.url}: is that this relay?"
+        text = f"Chatwoot has {kind} to {sender.url}: is that this relay?"
         checks = [Check(ok=None, text=text)]
     if sender.webhook.subscriptions is not None:
         checks.append(Check(ok=None, text=f"it sends {', '.join(sender.webhook.subscriptions) or 'nothing'}"))
@@ -178,4 +194,8 @@ def _resolution(evidence: Evidence, found: list[Sender]) -> tuple[str, ...]:
             f"Set {_SWITCH} for Chatwoot's web and Sidekiq processes and restart them, or give the relay a public "
             'address; Sidekiq\'s log says "has no public ip addresses"',
         )
+    if evidence.unattended:
+        oldest, (_, newest) = evidence.unattended[-1][0] - _MARGIN, evidence.unattended[0]
+        command = f"relay backfill --since {_at(oldest)} --until {_at(newest + _MARGIN)}"
+        return (f"Fetch what is missing from Chatwoot: {command} --dry-run, then without --dry-run", *lines)
     return (*lines, "Then fetch what was missed from Chatwoot: relay backfill --since TIME --dry-run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from relay.chatwoot.signature import SignatureFault
@@ -62,7 +63,9 @@ def signatures(evidence: Evidence) -> Chapter:
         verdict = "CHATWOOT_WEBHOOK_SECRET is not set: anybody's webhooks are accepted."
     if count:
         worst = max(refused, key=lambda one: one.count)
-        order, lines = Order.LOSSES, _RESOLUTIONS[worst.reason]
+        since = min(one.first for one in refused)
+        backfill = f"Then fetch what was refused: relay backfill --since {since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        order, lines = Order.LOSSES, (*_RESOLUTIONS[worst.reason], backfill)
         verdict = (
             f"Signatures fail: {count} webhook{' was' if count == 1 else 's were'} refused in the last hour "
             f"({worst.reason}, last {worst.last:%H:%M:%S}Z): {_WHY[SignatureFault(worst.reason)]}."
