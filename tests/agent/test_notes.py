@@ -88,7 +88,8 @@ async def test_chatwoots_failure_is_the_webhooks_and_the_next_try_mends_it(
     agent = await start_agent()
     right, chatwoot.api_key = chatwoot.api_key, "another"
     answer = await agent.post(message())
-    assert (answer.status_code, answer.json()["error"]) == (502, "Chatwoot answered 401; check CHATWOOT_API_KEY")
+    sentence = "Chatwoot answered 401: it does not know this key; check CHATWOOT_API_KEY"
+    assert (answer.status_code, answer.json()["error"]) == (502, sentence)
     assert "Where is my order" not in agent.output
     chatwoot.api_key = right
     assert (await agent.post(message())).json()["status"] == "draft_ready"
