@@ -12,6 +12,7 @@ from uuid import uuid4
 import httpx
 
 from relay.agent.serve import SCOPE, serve_agent
+from relay.chatwoot.samples import DEMO_CONVERSATIONS
 from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn
 from relay.demo.script import WEBHOOKS_A_SECOND, Traffic, phases
@@ -97,7 +98,10 @@ async def play(
         bound = listen(settings.relay_bind)[0]
         bound_at = bound_url(bound)
         chatwoot.webhook_url = bound_at + WEBHOOK_PATH
+        chatwoot.open_conversations(DEMO_CONVERSATIONS)
         say(f"relay on {bound_at}, Agent SDK on {agent.url}, Chatwoot stand-in on {chatwoot.url}")
+        reach = f"CHATWOOT_BASE_URL={chatwoot.url} CHATWOOT_API_KEY={chatwoot.api_key} CHATWOOT_ACCOUNT_ID=1"
+        say(f"to ask this Chatwoot from another shell, for example with relay backfill: {reach}")
         sink = LogSink(stream=_Nowhere())
         real_agent, relay_ended = listen("127.0.0.1:0")[0], asyncio.Event()
         agent.upstream = bound_url(real_agent)
