@@ -28,18 +28,22 @@ TOKEN_HEADER = "Api-Access-Token"  # noqa: S105 - the header's name
 """Rails reads this and `api_access_token` as one header; nginx drops the latter by default (CONTRACT, 2)."""
 
 REQUESTS_A_SECOND = 10
-_KEY = "relay_idempotency_key"
 TIMEOUT_S = 10
 ATTEMPTS = 3
 _FIRST_PAUSE_S = 0.5
 
 
 class ChatwootError(RelayError):
-    """Chatwoot did not do what it was asked. `status` is its answer's, None if there was none."""
+    """Chatwoot did not do what it was asked. `status` is its answer's, None if there was none.
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    `said` is its own reason, as its JSON gives it. `in_doubt`: it may have done it all the same, or may do it still.
+    """
+
+    def __init__(self, message: str, status: int | None = None, *, said: str = "", in_doubt: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.said = said
+        self.in_doubt = in_doubt
 
 
 class _Passing(ChatwootError):
@@ -54,17 +58,6 @@ class Webhook:
     subscriptions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a conversation. `key` is what a note of ours was posted under, None for all others."""
-
-    id: int
-    content: str
-    incoming: bool
-    private: bool
-    key: str | None
-
-
 class Chatwoot:
     """The account that `settings` name. Use it as an async context manager.
 
@@ -74,6 +67,8 @@ class Chatwoot:
     Raises:
         ConfigurationError: `CHATWOOT_BASE_URL`, `CHATWOOT_API_KEY` or `CHATWOOT_ACCOUNT_ID` is not set.
     """
+
+    requests_a_second = REQUESTS_A_SECOND
 
     def __init__(self, settings: Settings) -> None:
         base, key, account = settings.chatwoot_base_url, settings.chatwoot_api_key, settings.chatwoot_account_id
@@ -111,43 +106,6 @@ class Chatwoot:
         except (KeyError, TypeError) as error:
             raise ChatwootError("Chatwoot's list of webhooks has not the form that is documented") from error
 
-    async def messages(self, conversation_id: int) -> list[Message]:
-        """A conversation's last messages, oldest first (Chatwoot gives twenty).
-
-        Raises:
-            ChatwootError: as for `webhooks`.
-        """
-        answer = await self._ask("GET", f"/conversations/{conversation_id}/messages")
-        try:
-            return [_message(one) for one in answer["payload"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ChatwootError("Chatwoot's list of messages has not the form that is documented") from error
-
-    async def find_note(self, conversation_id: int, key: str) -> int | None:
-        """The id of the private note that was posted under `key`, if there is one."""
-        found = await self.messages(conversation_id)
-        return next((message.id for message in found if message.private and message.key == key), None)
-
-    async def post_private_note(self, conversation_id: int, content: str, key: str) -> int:
-        """Post a private note, marked with `key`; returns its id. Never public, whatever is in it.
-
-        Not tried again where it may have been posted all the same.
-
-        Raises:
-            ChatwootError: it was refused, or it is not known whether it was posted.
-        """
-        note = {
-            "content": content,
-            "message_type": "outgoing",
-            "private": True,
-            "content_attributes": {_KEY: key},
-        }
-        answer = await self._ask("POST", f"/conversations/{conversation_id}/messages", note)
-        try:
-            return int(answer["id"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ChatwootError("Chatwoot's answer to a new note has not the form that is documented") from error
-
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_Passing),
@@ -163,26 +121,29 @@ class Chatwoot:
             answer = await self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
             nothing_was_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-            kind = _Passing if method == "GET" or nothing_was_sent else ChatwootError
-            raise kind(f"Chatwoot does not answer ({failure_of(error)})") from error
+            sentence = f"Chatwoot does not answer ({failure_of(error)})"
+            if method == "GET" or nothing_was_sent:
+                raise _Passing(sentence) from error
+            raise ChatwootError(sentence, in_doubt=True) from error
         self._note_clock(answer)
         if answer.is_success:
             try:
                 return answer.json()
             except ValueError as error:
-                raise ChatwootError("Chatwoot's answer is not JSON; is CHATWOOT_BASE_URL right?") from error
+                sentence = "Chatwoot's answer is not JSON; is CHATWOOT_BASE_URL right?"
+                raise ChatwootError(sentence, in_doubt=method != "GET") from error
         status = answer.status_code
         if status in RETRIED_4XX or (status >= 500 and method == "GET"):
             raise _Passing(f"Chatwoot answered {status}", status)
         remedy = {401: "; check CHATWOOT_API_KEY", 404: "; check CHATWOOT_ACCOUNT_ID"}.get(status, "")
-        raise ChatwootError(f"Chatwoot answered {status}{remedy}", status)
+        raise ChatwootError(f"Chatwoot answered {status}{remedy}", status, said=_said(answer), in_doubt=status >= 500)
 
     async def _wait_for_turn(self) -> None:
         async with self._turn:
             now = time.monotonic()
             if now < self._next_at:
                 await asyncio.sleep(self._next_at - now)
-            self._next_at = max(now, self._next_at) + 1 / REQUESTS_A_SECOND
+            self._next_at = max(now, self._next_at) + 1 / self.requests_a_second
 
     def _note_clock(self, answer: httpx.Response) -> None:
         with contextlib.suppress(KeyError, ValueError, TypeError):
@@ -190,13 +151,11 @@ class Chatwoot:
             self.clock_ahead_s = (theirs - datetime.now(UTC)).total_seconds() + 0.5
 
 
-def _message(one: dict[str, Any]) -> Message:
-    attributes = one.get("content_attributes")
-    key = attributes.get(_KEY) if isinstance(attributes, dict) else None
-    return Message(
-        id=int(one["id"]),
-        content=str(one.get("content") or ""),
-        incoming=one.get("message_type") in {0, "incoming"},
-        private=one.get("private") is True,
-        key=key if isinstance(key, str) else None,
-    )
+def _said(answer: httpx.Response) -> str:
+    """The sentence in a refusal's JSON: `error`, or `message` of a record that is not valid."""
+    try:
+        document = answer.json()
+    except ValueError:
+        return ""
+    sentence = (document.get("error") or document.get("message")) if isinstance(document, dict) else None
+    return sentence[:200] if isinstance(sentence, str) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -37,6 +38,11 @@ def message(number: int = 1, **more: Any) -> dict[str, Any]:
     } | more  # fmt: skip
 
 
+def customer(chatwoot: ChatwootStandIn, text: str | None = "Where is my order?", **fields: Any) -> dict[str, Any]:
+    """The webhook of a customer's message that is stored in the stand-in's conversation 7."""
+    return chatwoot.payload_of(chatwoot.add_message(7, text, **fields))
+
+
 class RunningAgent:
     """The agent at `url`; `output` is what it logged."""
 
@@ -52,7 +58,8 @@ class RunningAgent:
 
     async def post(self, payload: dict[str, Any], key: str = "a-key", **headers: str) -> httpx.Response:
         """Post a webhook as the relay does."""
-        return await self.client.post(AGENT_PATH, json=payload, headers={"idempotency-key": key} | headers)
+        body = json.dumps(payload).encode()
+        return await self.client.post(AGENT_PATH, content=body, headers={"idempotency-key": key} | headers)
 
 
 def of_chatwoot(chatwoot: ChatwootStandIn) -> dict[str, Any]:
@@ -61,6 +68,7 @@ def of_chatwoot(chatwoot: ChatwootStandIn) -> dict[str, Any]:
         "chatwoot_base_url": chatwoot.url,
         "chatwoot_api_key": chatwoot.api_key,
         "chatwoot_account_id": chatwoot.account_id,
+        "agent_quiet_ms": 0,
     }
 
 
@@ -148,22 +156,43 @@ def agent_process(dsn: str, chatwoot: ChatwootStandIn, tmp_path: Path) -> Iterat
 
 @dataclass
 class Model:
-    """An OpenAI-compatible endpoint that answers `says`, or `status`; `asked` is what it was sent."""
+    """An OpenAI-compatible endpoint that answers `says`, or `status`; `asked` is what it was sent.
+
+    `meanwhile` is done while it drafts. `hears` is what is said in every voice message; empty: it fails.
+    """
 
     url: str = ""
     says: str = "A draft by a model."
     status: int = 200
     hang: bool = False
+    hears: str = "Hello, it's about my order."
     asked: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
+    heard: list[tuple[str, bytes]] = field(default_factory=list)
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    @property
+    def turns(self) -> list[tuple[str, Any]]:
+        """Role and content of what the last question held, the prompt left out."""
+        return [(one["role"], one["content"]) for one in self.asked[-1][1]["messages"][1:]]
 
     async def answer(self, request: web.Request) -> web.Response:
         """One completion."""
         self.asked.append((dict(request.headers), await request.json()))
         if self.hang:
             await asyncio.sleep(3600)
+        if self.meanwhile is not None:
+            await self.meanwhile()
         return web.json_response(
             {"choices": [{"message": {"role": "assistant", "content": self.says}}]}, status=self.status
         )
+
+    async def transcribe(self, request: web.Request) -> web.Response:
+        """One transcription."""
+        form = await request.post()
+        file = form["file"]
+        assert isinstance(file, web.FileField)
+        self.heard.append((str(form["model"]), file.file.read()))
+        return web.json_response({"text": self.hears}, status=200 if self.hears else 500)
 
 
 @pytest_asyncio.fixture
@@ -171,6 +200,7 @@ async def model() -> AsyncIterator[Model]:
     """A language model's stand-in, a real HTTP server."""
     stand_in, app = Model(), web.Application()
     app.router.add_post("/v1/chat/completions", stand_in.answer)
+    app.router.add_post("/v1/audio/transcriptions", stand_in.transcribe)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
