@@ -42,7 +42,7 @@ LATE_AFTER_S = 600.0
 
 DRAFT_CHARS = 8_000
 _POLLS_A_WINDOW = 3
-_LEAST_POLL_S = 0.2
+_POLL_S = (0.2, 1.0)  # at least and at most between two looks
 _OVER = frozenset({500, 502, 503})
 """Answers after which Chatwoot works on a request no longer. After a 504 it may."""
 
@@ -182,9 +182,10 @@ class Attempt:
             return None
         clock = asyncio.get_running_loop().time
         wait_s = rules.quiet_wait_s(self._means.quiet_s, self._thread(history))
+        poll_s = min(max(wait_s / _POLLS_A_WINDOW, _POLL_S[0]), _POLL_S[1])
         until = clock() + wait_s
         while (left_s := until - clock()) > 0:
-            await asyncio.sleep(min(left_s, max(wait_s / _POLLS_A_WINDOW, _LEAST_POLL_S)))
+            await asyncio.sleep(min(left_s, poll_s))
             if ended := await self._ended(await self._look()):
                 return ended
         return None

@@ -100,6 +100,14 @@ async def _is_up(agent: RunningAgent) -> bool:
         return False
 
 
+_HURRIED = """
+from relay import cli
+from relay.agent import attempt
+attempt.SETTLE_S = {settle_s}
+cli.main()
+"""
+
+
 class AgentProcess:
     """`relay agent serve` as a process."""
 
@@ -107,6 +115,7 @@ class AgentProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder, self._env = folder, env
+        self._program = ["-m", "relay"]
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self, **env: str) -> AgentProcess:
@@ -125,10 +134,15 @@ class AgentProcess:
             await until(up, what="the agent is up")
         return self
 
+    def hurry(self, settle_s: float) -> AgentProcess:
+        """Have it take a post whose end it does not know for settled after `settle_s`, from its next start on."""
+        self._program = ["-c", _HURRIED.format(settle_s=settle_s)]
+        return self
+
     def _spawn(self, env: dict[str, str]) -> None:
         with (self._folder / "agent.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "relay", "agent", "serve", "--bind", f"127.0.0.1:{self.port}"],
+                [sys.executable, *self._program, "agent", "serve", "--bind", f"127.0.0.1:{self.port}"],
                 cwd=ROOT, env=os.environ | self._env | env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 

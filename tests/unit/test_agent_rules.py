@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from random import Random
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +14,9 @@ from relay.agent.message import Author, Message, read_message, unix_seconds
 from relay.agent.rules import QUIET_WINDOWS, Ended, Rules, ended_by, ignored_because, quiet_wait_s, unanswered
 from relay.agent.webhook import ConversationState, read_webhook
 from relay.chatwoot.samples import documented_payload
+
+if TYPE_CHECKING:
+    from random import Random
 
 RULES = Rules(account_id=1)
 
