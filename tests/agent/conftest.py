@@ -18,7 +18,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from relay.agent.serve import SCOPE, serve_agent
-from relay.server.supervisor import bound_url, listen
+from relay.server.listener import bound_url, listen
 from relay.settings import AGENT_PATH, load_settings
 from relay.telemetry.log_sink import LogSink
 from tests.servers import PATIENCE_S, ROOT, free_port, until
