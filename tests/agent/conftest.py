@@ -21,6 +21,7 @@ from relay.agent.serve import SCOPE, serve_agent
 from relay.server.listener import bound_url, listen
 from relay.settings import AGENT_PATH, load_settings
 from relay.telemetry.log_sink import LogSink
+from tests.faults.conftest import RelayProcess
 from tests.servers import PATIENCE_S, ROOT, free_port, until
 
 if TYPE_CHECKING:
@@ -222,3 +223,21 @@ async def model() -> AsyncIterator[Model]:
     stand_in.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
     yield stand_in
     await runner.cleanup()
+
+
+@pytest.fixture
+def relay_process(
+    dsn: str, agent_process: AgentProcess, chatwoot: ChatwootStandIn, tmp_path: Path
+) -> Iterator[RelayProcess]:
+    """A relay before the agent, not yet started; Chatwoot's webhook points to it."""
+    env = {
+        "DATABASE_URL": dsn, "AGENT_SDK_URL": agent_process.url, "RELAY_PROBE_SECONDS": "3600",
+        "RELAY_LEASE_SECONDS": "600", "HOME": str(tmp_path),
+        # attempts for five minutes: longer than any start of the agent takes
+        "CHATWOOT_WEBHOOK_MAX_ATTEMPTS": "100", "CHATWOOT_WEBHOOK_BASE_DELAY_MS": "100",
+        "CHATWOOT_WEBHOOK_BACKOFF_FACTOR": "1.5", "CHATWOOT_WEBHOOK_MAX_DELAY_MS": "3000",
+    }  # fmt: skip
+    relay = RelayProcess(free_port(), env, tmp_path / "relay.log")
+    chatwoot.webhook_url = relay.url + "/api/webhooks/chatwoot"
+    yield relay
+    relay.close()
