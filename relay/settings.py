@@ -121,7 +121,7 @@ class Settings(BaseSettings):
 
     # Receiving
     chatwoot_webhook_response_deadline_ms: int = Field(default=4_500, ge=1, le=3_600_000)
-    chatwoot_webhook_max_body_bytes: int = Field(default=5 * 1024 * 1024, ge=1, le=256 * 1024 * 1024)
+    chatwoot_webhook_max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1, le=256 * 1024 * 1024)
     relay_respond: Literal["forwarded", "stored"] = "forwarded"
     relay_forward_events: str = ""
     relay_max_in_flight: int = Field(default=2_000, ge=1, le=1_000_000)

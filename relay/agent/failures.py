@@ -72,13 +72,13 @@ def as_no_note(error: NoNote | ChatwootError | StoreUnavailable) -> NoNote:
     if isinstance(error, StoreUnavailable):
         return NoNote(str(error), 503, retry_after_s=_STORE_RETRY_S)
     status = error.status
-    if status is None:
+    if status is None or status < 300:
         return NoNote(str(error))
     sentence = f"Chatwoot answered {status}"
     if status == 429:
         return NoNote(sentence, 503, retry_after_s=_RATE_LIMIT_RETRY_S)
     if error.said == _TOO_MANY_MESSAGES:
         return NoNote(f"{sentence}: too many messages", retry_after_s=_RATE_LIMIT_RETRY_S)
-    if 400 <= status < 500 and status not in _PASSING_4XX:
+    if status < 500 and status not in _PASSING_4XX:
         return NoNote(sentence, PERMANENT, remedy=_REMEDIES.get(status, ""))
     return NoNote(sentence)

@@ -105,6 +105,8 @@ async def play(
         chatwoot.webhook_url = bound_at + WEBHOOK_PATH
         chatwoot.open_conversations(DEMO_CONVERSATIONS)
         say(f"relay on {bound_at}, Agent SDK on {agent.url}, Chatwoot stand-in on {chatwoot.url}")
+        reach = f"CHATWOOT_BASE_URL={chatwoot.url} CHATWOOT_API_KEY={chatwoot.api_key} CHATWOOT_ACCOUNT_ID=1"
+        say(f"to ask this Chatwoot from another shell, for example with relay backfill: {reach}")
         sink = LogSink(stream=_Nowhere())
         real_agent, relay_ended = listen("127.0.0.1:0")[0], asyncio.Event()
         agent.upstream = bound_url(real_agent)

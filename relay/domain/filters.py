@@ -239,6 +239,15 @@ def _until(term: Term, name: str, now: datetime) -> _Built:
     return f"d.received_at < %({name})s", {name: _moment(term, now)}
 
 
+def moment_of(key: str, value: str, now: datetime) -> datetime:
+    """The moment that `since:VALUE` or `until:VALUE` names.
+
+    Raises:
+        FilterError: the value names none.
+    """
+    return _moment(Term(key, value, negated=False), now)
+
+
 def _moment(term: Term, now: datetime) -> datetime:
     text = term.value.upper()
     try:

@@ -18,7 +18,15 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_
 
 from relay.chatwoot.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from relay.domain.delivery import Attempt, Delivery, Outcome
-from relay.domain.headers import CONTENT_ENCODING, CONTENT_TYPE, TEST_HEADER, is_forwarded, test_value
+from relay.domain.headers import (
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    ORIGIN_HEADER,
+    TEST_HEADER,
+    first_header,
+    is_forwarded,
+    test_value,
+)
 from relay.domain.retry import (
     agent_status,
     answer_excerpt,
@@ -27,6 +35,7 @@ from relay.domain.retry import (
     verdict_of_failure,
     verdict_of_status,
     wait_ms,
+    with_agents_error,
 )
 
 if TYPE_CHECKING:
@@ -165,7 +174,7 @@ class Forwarder:
             status=verdict.status,
             success=verdict.success,
             retryable=verdict.retryable,
-            error=verdict.error,
+            error=with_agents_error(verdict.error, raw),
             answer=answer_excerpt(raw),
             agent_status=agent_status(raw) if verdict.success else None,
             retry_after_ms=asked_ms,
@@ -181,8 +190,9 @@ class Forwarder:
     def _headers(self, delivery: Delivery, number: int) -> list[tuple[str, str]]:
         """The headers of one attempt (DESIGN, 1). Chatwoot's own pass through, its signature included.
 
-        A body that an operator edited no longer fits that signature: it is signed afresh with the first
-        secret, or goes unsigned if there is none. It goes without the content coding that the original had.
+        A body that an operator edited no longer fits that signature, and one that backfill made never had one: it is
+        signed with the first secret, or goes unsigned if there is none. It goes without the content coding that the
+        original had.
         `X-Relay-Test` marks a test webhook, and no other one: the header that came in says only whether the draft of
         a test is to be posted.
         """
@@ -191,7 +201,8 @@ class Forwarder:
             for name, value in delivery.headers
             if is_forwarded(name) and name != DELIVERY_HEADER and value.isascii()
         ]
-        if delivery.edited:
+        unsigned = first_header(delivery.headers, ORIGIN_HEADER) is not None
+        if delivery.edited or unsigned:
             passed = [item for item in passed if item[0] not in {SIGNATURE_HEADER, TIMESTAMP_HEADER, CONTENT_ENCODING}]
             if self._resign_with is not None:
                 timestamp = str(int(time.time()))

@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from relay import __version__
 from relay.chatwoot.payload import BadBody, BodyFault
-from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, SignatureFault, verify
+from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, SignatureFault, explained, verify
 from relay.domain.headers import CONTENT_ENCODING, FORWARDED_FROM_HEADER, TEST_SENDER, first_header
 from relay.errors import Overloaded, StatementRefused, StoreUnavailable
 from relay.intake.asgi import HttpConnection, IncomingRequest, SenderGone
@@ -80,6 +80,7 @@ def create_app(context: IntakeContext) -> Quart:
     app.session_interface = _NoSessions()  # type: ignore[assignment] # typed narrower than documented
 
     @app.post(WEBHOOK_PATH)
+    @app.post(WEBHOOK_PATH + "/")
     async def webhook() -> Response:
         return await _webhook(context, cast("IncomingRequest", request))
 
@@ -93,6 +94,7 @@ def create_app(context: IntakeContext) -> Quart:
 
     @app.errorhandler(HTTPException)
     async def refused(error: HTTPException) -> Response:
+        _count_wrong_address(context, error.code, request.method, request.path)
         allowed = getattr(error, "valid_methods", None)
         headers = {"Allow": ", ".join(sorted(allowed))} if allowed else {}
         return _answer(error.code or 500, {"error": error.name}, headers)
@@ -103,6 +105,18 @@ def create_app(context: IntakeContext) -> Quart:
         return _answer(500, {"error": "Internal error"})
 
     return app
+
+
+def _count_wrong_address(context: IntakeContext, status: int | None, method: str, path: str) -> None:
+    """Count a request to a path or with a method that the relay does not have (DESIGN, 2).
+
+    A POST to a path that names webhooks or Chatwoot was meant for the relay, and is lost.
+    """
+    if status == 404:
+        meant = method == "POST" and any(word in path.lower() for word in ("webhook", "chatwoot"))
+        context.rejections.add("wrong_path" if meant else "unknown_path", status)
+    elif status == 405:
+        context.rejections.add("wrong_method", status)
 
 
 async def _webhook(context: IntakeContext, http: IncomingRequest) -> Response:
@@ -127,15 +141,10 @@ async def _webhook(context: IntakeContext, http: IncomingRequest) -> Response:
         return _refuse(context, 408, "body_too_slow", f"The body did not arrive within {BODY_TIMEOUT_S} s")
     secrets, signature = context.settings.secrets, None
     if secrets:
-        verified = verify(
-            secrets,
-            first_header(headers, TIMESTAMP_HEADER),
-            first_header(headers, SIGNATURE_HEADER),
-            body.forms,
-            now=time.time(),
-        )
+        signed = first_header(headers, TIMESTAMP_HEADER), first_header(headers, SIGNATURE_HEADER)
+        verified = verify(secrets, *signed, body.forms, now=time.time())
         if isinstance(verified, SignatureFault):
-            return _refuse(context, 401, verified, "Invalid signature")
+            return _refuse(context, 401, explained(verified, secrets, *signed, body.decoded), "Invalid signature")
         signature = verified
     try:
         receipt = read_receipt(
