@@ -31,7 +31,6 @@ TOKEN_HEADER = "Api-Access-Token"  # noqa: S105 - the header's name
 """Rails reads this and `api_access_token` as one header; nginx drops the latter by default (CONTRACT, 2)."""
 
 REQUESTS_A_SECOND = 10
-_KEY = "relay_idempotency_key"
 TIMEOUT_S = 10
 ATTEMPTS = 3
 _FIRST_PAUSE_S = 0.5
@@ -103,16 +102,12 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation. `key` is what a note of ours was posted under, None for all others.
-
-    `raw` is the message as Chatwoot answered it, `created_at` unix seconds.
-    """
+    """One message of a conversation: `raw` is the message as Chatwoot answered it, `created_at` unix seconds."""
 
     id: int
     content: str
     incoming: bool
     private: bool
-    key: str | None
     created_at: int = 0
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -249,31 +244,6 @@ class Chatwoot:
         with _documented("list of messages"):
             return [_message(one) for one in answer["payload"]]
 
-    async def find_note(self, conversation_id: int, key: str) -> int | None:
-        """The id of the private note that was posted under `key`, if there is one."""
-        found = await self.messages(conversation_id)
-        return next((message.id for message in found if message.private and message.key == key), None)
-
-    async def post_private_note(self, conversation_id: int, content: str, key: str) -> int:
-        """Post a private note, marked with `key`; returns its id. Never public, whatever is in it.
-
-        Not tried again where it may have been posted all the same.
-
-        Raises:
-            ChatwootError: it was refused, or it is not known whether it was posted.
-        """
-        note = {
-            "content": content,
-            "message_type": "outgoing",
-            "private": True,
-            "content_attributes": {_KEY: key},
-        }
-        answer = await self._ask("POST", f"/conversations/{conversation_id}/messages", note)
-        try:
-            return int(answer["id"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ChatwootError("Chatwoot's answer to a new note has not the form that is documented") from error
-
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None, *, wanted: str = "") -> Any:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_Passing),
@@ -317,14 +287,11 @@ class Chatwoot:
 
 
 def _message(one: dict[str, Any]) -> Message:
-    attributes = one.get("content_attributes")
-    key = attributes.get(_KEY) if isinstance(attributes, dict) else None
     return Message(
         id=int(one["id"]),
         content=str(one.get("content") or ""),
         incoming=one.get("message_type") in {0, "incoming"},
         private=one.get("private") is True,
-        key=key if isinstance(key, str) else None,
         created_at=int(one.get("created_at") or 0),
         raw=one,
     )

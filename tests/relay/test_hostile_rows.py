@@ -133,7 +133,9 @@ async def test_health_and_metrics_carry_no_controls(
     start_relay: Callable[..., Awaitable[RunningRelay]], rows: Rows
 ) -> None:
     relay = await start_relay()
-    await until(lambda: rows("SELECT 1 FROM dashboard_facts WHERE fact_type = 'support.health'"), what="the first probe")
+    await until(
+        lambda: rows("SELECT 1 FROM dashboard_facts WHERE fact_type = 'support.health'"), what="the first probe"
+    )
     plant_hostile(rows)
     rows("UPDATE relay.instances SET name = w.name, boot = w.boot FROM relay.instances w WHERE w.slot = 0")
     async with httpx.AsyncClient(base_url=relay.url) as client:

@@ -6,6 +6,7 @@ Message#webhook_data, Message#push_event_data and Conversations::EventDataPresen
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +28,16 @@ def contact(name: str, contact_id: int = 14) -> dict[str, Any]:
 def user(name: str = "Demo Agent", user_id: int = 1) -> dict[str, Any]:
     """A member of the team."""
     return {"id": user_id, "name": name, "available_name": name, "avatar_url": "", "type": "user"}
+
+
+@dataclass(slots=True)
+class State:
+    """What a conversation is besides its messages. `assignee` None: nobody is assigned."""
+
+    status: str = "open"
+    labels: list[str] = field(default_factory=list)
+    assignee: dict[str, Any] | None = field(default_factory=user)
+    blocked: bool = False
 
 
 def api_message(message: dict[str, Any], conversation_id: int) -> dict[str, Any]:
@@ -52,7 +63,7 @@ def api_message(message: dict[str, Any], conversation_id: int) -> dict[str, Any]
 
 
 def webhook_message(
-    message: dict[str, Any], conversation_id: int, account_id: int, nested: dict[str, Any]
+    message: dict[str, Any], conversation_id: int, account_id: int, nested: dict[str, Any], state: State
 ) -> dict[str, Any]:
     """The payload of `message_created`: the type as a word, ISO 8601 times; `nested` stands in the conversation."""
     sender = message.get("sender")
@@ -64,7 +75,7 @@ def webhook_message(
         "content_attributes": message.get("content_attributes") or {},
         "content_type": message.get("content_type", "text"),
         "content": message.get("content"),
-        "conversation": webhook_conversation(conversation_id, nested),
+        "conversation": webhook_conversation(conversation_id, nested, state),
         "created_at": _iso(message.get("created_at", 0)),
         "id": message["id"],
         "inbox": dict(INBOX),
@@ -78,7 +89,7 @@ def webhook_message(
     return payload | {"event": "message_created"}
 
 
-def webhook_conversation(conversation_id: int, nested: dict[str, Any]) -> dict[str, Any]:
+def webhook_conversation(conversation_id: int, nested: dict[str, Any], state: State) -> dict[str, Any]:
     """A conversation in a payload. It names no account (newer versions do)."""
     seconds = nested.get("created_at", 0)
     return {
@@ -89,9 +100,9 @@ def webhook_conversation(conversation_id: int, nested: dict[str, Any]) -> dict[s
         "id": conversation_id,
         "inbox_id": INBOX["id"],
         "messages": [api_message(nested, conversation_id)],
-        "labels": [],
-        "meta": {"sender": nested.get("sender"), "assignee": user(), "team": None, "hmac_verified": False},
-        "status": "open",
+        "labels": list(state.labels),
+        "meta": {"sender": _blocked(nested, state), "assignee": state.assignee, "team": None, "hmac_verified": False},
+        "status": state.status,
         "custom_attributes": {},
         "snoozed_until": None,
         "unread_count": 1,
@@ -106,13 +117,32 @@ def webhook_conversation(conversation_id: int, nested: dict[str, Any]) -> dict[s
     }
 
 
-def listed_conversation(conversation_id: int, account_id: int, messages: list[dict[str, Any]]) -> dict[str, Any]:
+def _blocked(message: dict[str, Any], state: State) -> dict[str, Any] | None:
+    sender = message.get("sender")
+    return sender | {"blocked": state.blocked} if isinstance(sender, dict) else None
+
+
+def messages_meta(messages: list[dict[str, Any]], state: State) -> dict[str, Any]:
+    """What stands beside a conversation's messages (messages/index.json.jbuilder): no `assignee` if there is none."""
+    customer = next((one for one in messages if one.get("message_type") == INCOMING), {"sender": contact("Customer")})
+    meta: dict[str, Any] = {"labels": list(state.labels), "additional_attributes": {}}
+    meta["contact"] = _blocked(customer, state)
+    if state.assignee is not None:
+        meta["assignee"] = state.assignee
+    return meta | {"agent_last_seen_at": None, "assignee_last_seen_at": None}
+
+
+def listed_conversation(
+    conversation_id: int, account_id: int, messages: list[dict[str, Any]], state: State
+) -> dict[str, Any]:
     """A conversation in the API's list: its newest message alone, and when it was last active."""
     newest = messages[-1] if messages else {}
     at = last_activity(messages)
     customer = next((one.get("sender") for one in messages if one.get("message_type") == INCOMING), None)
+    meta = {"assignee": state.assignee} if state.assignee is not None else {}
     return {
-        "meta": {"sender": customer or contact("Customer"), "channel": "Channel::WebWidget", "hmac_verified": False},
+        "meta": meta
+        | {"sender": customer or contact("Customer"), "channel": "Channel::WebWidget", "hmac_verified": False},
         "id": conversation_id,
         "messages": [api_message(newest, conversation_id)] if newest else [],
         "account_id": account_id,
@@ -120,9 +150,9 @@ def listed_conversation(conversation_id: int, account_id: int, messages: list[di
         "can_reply": True,
         "custom_attributes": {},
         "inbox_id": INBOX["id"],
-        "labels": [],
+        "labels": list(state.labels),
         "muted": False,
-        "status": "open",
+        "status": state.status,
         "created_at": messages[0].get("created_at", 0) if messages else 0,
         "timestamp": at,
         "last_activity_at": at,

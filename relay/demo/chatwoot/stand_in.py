@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,9 @@ from aiohttp import web
 from relay.demo.chatwoot import records
 from relay.demo.chatwoot.access import Need, Role, refusal, refused
 from relay.demo.chatwoot.content import after_liquid, mentioned
+from relay.demo.chatwoot.files import Files
 from relay.demo.chatwoot.oddities import Oddity
-from relay.demo.chatwoot.records import KEPT_ATTRIBUTES, OUTGOING, api_message
+from relay.demo.chatwoot.records import KEPT_ATTRIBUTES, OUTGOING, State, api_message
 from relay.demo.chatwoot.webhooks import Post, Sent, WebhookSender, new_id, rails_json
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class ChatwootStandIn:
     `version` decides what depends on it. `oddities` are those that are switched on. `api_key` is an administrator's;
     the other keys belong to those whom they name. While it is `mute` it stores new messages and does not answer;
     while it is not `healthy`, a proxy answers 503 in its place. `conversations` holds the stored messages, oldest
-    first; a test may put its own there. `notified` are the ids of those whom a note has mentioned.
+    first; a test may put its own there. `states` holds what else is known of them, `files` what attachments link to.
+    `notified` are the ids of those whom a note has mentioned.
     """
 
     host: str = "127.0.0.1"
@@ -71,6 +73,8 @@ class ChatwootStandIn:
     subscriptions: tuple[str, ...] = ("message_created", "conversation_status_changed")
     other_webhooks: list[dict[str, Any]] = field(default_factory=list)
     conversations: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    states: defaultdict[int, State] = field(default_factory=lambda: defaultdict(State))
+    files: Files = field(default_factory=Files)
     notified: list[int] = field(default_factory=list)
     requests: deque[str] = field(default_factory=lambda: deque(maxlen=10_000))
     sender: WebhookSender = field(default_factory=WebhookSender, repr=False)
@@ -98,6 +102,8 @@ class ChatwootStandIn:
         app.router.add_get(f"{account}/agent_bots", self._agent_bots)
         app.router.add_get(f"{account}/inboxes", self._inboxes)
         app.router.add_get(f"{account}/conversations", self._conversations)
+        app.router.add_get(f"{account}/conversations/{{conversation}}", self._one_conversation)
+        self.files.add_routes(app)
         messages = f"{account}/conversations/{{conversation}}/messages"
         app.router.add_get(messages, self._messages)
         app.router.add_post(messages, self._new_message)
@@ -154,7 +160,7 @@ class ChatwootStandIn:
         conversation_id = message["conversation_id"]
         stored = self.conversations.get(conversation_id) or [message]
         nested = stored[-1] if Oddity.NESTED_UNRELIABLE in self.oddities else message
-        return records.webhook_message(message, conversation_id, self.account_id, nested)
+        return records.webhook_message(message, conversation_id, self.account_id, nested, self.states[conversation_id])
 
     async def post(self, payload: dict[str, Any], *, delivery_id: str | None = None) -> Sent:
         """Post one webhook of the account to `webhook_url`: signed, one attempt."""
@@ -183,7 +189,8 @@ class ChatwootStandIn:
 
     async def post_automation(self, message: dict[str, Any], event: str = "automation_event.message_created") -> Sent:
         """Post what an automation rule (or, as `macro.executed`, a macro) posts: a conversation, never signed."""
-        payload = records.webhook_conversation(message["conversation_id"], message) | {"event": event}
+        number = message["conversation_id"]
+        payload = records.webhook_conversation(number, message, self.states[number]) | {"event": event}
         return await self.sender.post(self._post(payload, None), **self._rules())
 
     def _post(self, payload: dict[str, Any], secret: bytes | None, delivery_id: str | None = None) -> Post:
@@ -313,9 +320,20 @@ class ChatwootStandIn:
         page = max(1, int(request.query.get("page", 1)))
         held = sorted(self.conversations.items(), key=lambda item: records.last_activity(item[1]), reverse=True)
         part = held[(page - 1) * CONVERSATIONS_A_PAGE : page * CONVERSATIONS_A_PAGE]
-        listed = [records.listed_conversation(number, self.account_id, messages) for number, messages in part]
+        listed = [self._listed(number, messages) for number, messages in part]
         counts = {"mine_count": 0, "assigned_count": 0, "unassigned_count": len(held), "all_count": len(held)}
         return web.json_response({"data": {"meta": counts, "payload": listed}})
+
+    def _listed(self, number: int, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        return records.listed_conversation(number, self.account_id, messages, self.states[number])
+
+    async def _one_conversation(self, request: web.Request) -> web.Response:
+        if refusal := self._refusal(request, Need.MEMBER):
+            return refusal
+        number = _conversation(request)
+        if number not in self.conversations:
+            return refused(404, "Resource could not be found")
+        return web.json_response(self._listed(number, self.conversations[number]))
 
     async def _messages(self, request: web.Request) -> web.Response:
         if refusal := self._refusal(request, Need.MEMBER):
@@ -333,7 +351,8 @@ class ChatwootStandIn:
             found = [one for one in found if one["id"] > after][:MESSAGES_AFTER]
         else:
             found = found[-LATEST_MESSAGES:]
-        return web.json_response({"meta": {}, "payload": [api_message(one, number) for one in found]})
+        meta = records.messages_meta(self.conversations[number], self.states[number])
+        return web.json_response({"meta": meta, "payload": [api_message(one, number) for one in found]})
 
     async def _new_message(self, request: web.Request) -> web.StreamResponse:
         """Store a message that came through the API, and post its own webhook: a private note comes back."""
