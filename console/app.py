@@ -1,82 +1,74 @@
-"""The app: one screen a view, one poller, and what every view shares. Knows no SQL and no table."""
+"""The app: owns the poller, the operator session and the context, and carries out what screens ask for by messages.
+
+It knows no SQL and paints nothing itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import getpass
 import os
 import signal
 import threading
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from textual import events
+from textual import events, on
 from textual.app import SystemCommand
 from textual.filter import NoColor
 from textual.theme import Theme
 
-from console import look
-from console.actions import OVERVIEW, VIEWS, actions_of, shown_key
-from console.desk import Desk
-from console.poller import Poller
-from console.typeahead import TypeAhead
-from console.view import WIDE, View
+from console import theme as themes
+from console.data.context import WINDOWS, Context, operator_name, place_of
+from console.data.operator_session import OperatorSession
+from console.data.poller import Poller
+from console.flows import requests
+from console.keymap import ACTIVITY, DEAD, DELIVERIES, HEALTH, LOG, OVERVIEW, VIEWS, shown_key
+from console.prebuild import build_mode
+from console.screens.activity import ActivityView
+from console.screens.dead_letters import DeadLettersView
+from console.screens.deliveries import DeliveriesView
+from console.screens.health import HealthView
+from console.screens.log import LogView
+from console.screens.overview import OverviewView
+from console.screens.view import WIDE, View
+from console.widgets.type_ahead import TypeAhead
 from relay.errors import RelayError
-from relay.store.databases import name_of
 from relay.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Iterable, Sequence
+    from datetime import timedelta
 
+    from textual.filter import LineFilter
     from textual.screen import Screen
 
-    from console.snapshot import Reading, Snapshot
+    from console.data.context import HealthCheck
+    from console.data.snapshot import Reading, Snapshot
     from relay.settings import Settings
 
 _GRACE_S = 3.0
 _WRITES_S = 2.0
-_MOST_PASTED = 1_000_000
-_MOST_SAID = 500
+_MAX_PASTED = 1_000_000
+_MAX_NOTICE = 500
 _BUILD_AFTER_S = 0.3
 _COLLECT_AFTER = (5_000, 20, 20)
 
-WINDOWS: dict[str, timedelta] = {
-    "15 min": timedelta(minutes=15),
-    "1 h": timedelta(hours=1),
-    "6 h": timedelta(hours=6),
-    "24 h": timedelta(hours=24),
+_VIEWS: dict[str, type[View]] = {
+    OVERVIEW: OverviewView,
+    DEAD: DeadLettersView,
+    DELIVERIES: DeliveriesView,
+    LOG: LogView,
+    HEALTH: HealthView,
+    ACTIVITY: ActivityView,
 }
-
-
-def operator_name(settings: Settings) -> str:
-    """Who acts: `CONSOLE_OPERATOR`, else the login name."""
-    if settings.console_operator:
-        return settings.console_operator
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
-
-
-def place_of(settings: Settings, dsn: str) -> str:
-    """Which database that is, for people: its name and host, nothing else of `dsn`; or that it is the embedded one."""
-    if settings.database_url is None:
-        return "embedded"
-    return clean(name_of(dsn), limit=40)
-
-
-def _modes() -> dict[str, Callable[[], Screen[Any]]]:
-    from console.screens import views  # noqa: PLC0415 - the screens know the app
-
-    return dict(views())
 
 
 class ConsoleApp(TypeAhead):
     """The operator console over the database at `dsn`.
 
-    With `read_only` every write is hidden and refused, and the connections cannot write either.
+    With `read_only` every write is hidden and refused, and the connections cannot write either. `has_figures` is set
+    once a first snapshot was read.
     """
 
     CSS_PATH = "console.tcss"
@@ -87,33 +79,39 @@ class ConsoleApp(TypeAhead):
 
     def __init__(self, settings: Settings, dsn: str, *, read_only: bool = False, ascii_only: bool = False) -> None:
         super().__init__()
-        self.settings = settings
-        self.read_only = read_only
-        self.operator = operator_name(settings)
-        self.place = place_of(settings, dsn)
-        self.window_name = "1 h"
-        self.snapshot: Snapshot | None = None
-        self.trouble: str | None = None
-        self.paused = self.is_leaving = False
-        self.check: tuple[list[str], bool | None] = (["not run from here yet"], None)
-        self.desk = Desk(settings, dsn, self.operator, read_only=read_only)
+        operator = operator_name(settings)
+        self.context = Context(
+            settings=settings,
+            session=OperatorSession(settings, dsn, operator, read_only=read_only),
+            operator=operator,
+            place=place_of(settings, dsn),
+            read_only=read_only,
+        )
+        self.has_figures = asyncio.Event()
         self._poller = Poller(dsn, self, read_only=read_only)
         self._handlers: dict[int, Any] = {}
         self._writes: set[asyncio.Task[None]] = set()
-        for name, build in _modes().items():
-            self.add_mode(name, build)
-        for theme in look.THEMES:
+        self._own_filters: list[LineFilter] = []
+        for name, view in _VIEWS.items():
+            self.add_mode(name, partial(view, self.context))
+        for theme in themes.THEMES:
             self.register_theme(Theme(**theme))
-        self.theme = look.DEFAULT
-        if self.no_color:  # Textual would only turn the colours into greys
-            self._filters = [NoColor()]
+        self.theme = themes.DEFAULT
+        if self.no_color:
+            self._own_filters.append(NoColor())
             self.add_class("no-color")
         if ascii_only:
-            self._filters.append(look.AsciiFilter())
+            self._own_filters.append(themes.AsciiFilter())
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Return what every line passes through. Textual's own would turn colours into greys under NO_COLOR."""
+        return self._own_filters if self.no_color else [*super().get_line_filters(), *self._own_filters]
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """What the layout asks of a theme beside Textual's own variables."""
-        return dict(look.THEMES[0]["variables"])
+        """Return the variables that the layout needs beside Textual's own."""
+        return dict(themes.THEMES[0]["variables"])
+
+    # Beginning and end
 
     def on_mount(self) -> None:
         """Open the overview and begin to read."""
@@ -127,178 +125,253 @@ class ConsoleApp(TypeAhead):
         self.set_interval(1.0, self._tick)
 
     def _end(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
-        """End because a signal says so, if need be without ceremony.
+        """End on a signal; by force if the app does not end in time.
 
-        Textual writes through a thread that dies with the terminal; what then writes on waits for ever.
+        Textual writes through a thread that ends with the terminal; a write after that never returns.
         """
         last_resort = threading.Timer(_GRACE_S, os._exit, [128 + number])
         last_resort.daemon = True
         last_resort.start()
         loop.call_soon_threadsafe(self.exit)
 
-    async def on_event(self, event: events.Event) -> None:
-        """Clean what is pasted before any widget gets it: it may come from a customer."""
-        if isinstance(event, events.Paste) and not event.is_forwarded:
-            event = events.Paste(clean(event.text, limit=_MOST_PASTED, newlines=True))
-        await super().on_event(event)
-
-    def is_settled(self) -> bool:
-        """True once the view in front shows what it was asked for: a key that comes before would miss it.
-
-        While something is typed into a field or a strip, and while Postgres is away, nothing is waited for.
-        """
-        view = self.view
-        if view is None or self.screen is not view or self.trouble is not None or self.paused:
-            return True
-        return view.is_up and (view.typing() or view.question.is_open or view.is_settled)
+    def exit(self, *args: Any, **more: Any) -> None:
+        """End the console. From here on screens may lack widgets, so nothing is painted."""
+        self.context.is_leaving = True
+        super().exit(*args, **more)
 
     async def on_unmount(self) -> None:
-        """Let go of the database, of the signals, and of what the garbage collector was kept from.
-
-        What an operator has confirmed is carried out first, if Postgres takes it in time.
-        """
+        """Finish the confirmed writes, if Postgres takes them in time; close the session, restore the signals."""
         if self._writes:
             await asyncio.wait(self._writes, timeout=_WRITES_S)
         gc.unfreeze()
         for sign, handler in self._handlers.items():
             signal.signal(sign, handler)
-        await self.desk.close()
+        await self.context.session.close()
 
-    # The poller's front
+    async def _build_views(self) -> None:
+        """Build the other views while the operator reads the first one, so that the first switch is a quick one.
+
+        Freezes the objects built so far, so that garbage collections (about 40 ms) do not delay key presses.
+        """
+        for name in VIEWS:
+            await asyncio.sleep(_BUILD_AFTER_S)
+            if self.context.is_leaving or not self.is_running:
+                return
+            await build_mode(self, name)
+        gc.freeze()
+        gc.set_threshold(*_COLLECT_AFTER)
+
+    # Keys and pasted text
+
+    async def on_event(self, event: events.Event) -> None:
+        """Clean pasted text before any widget gets it: it may come from a customer."""
+        if isinstance(event, events.Paste) and not event.is_forwarded:
+            event = events.Paste(clean(event.text, limit=_MAX_PASTED, newlines=True))
+        await super().on_event(event)
+
+    def is_settled(self) -> bool:
+        """Return True once the view in front shows what it was asked for: an earlier key would act on other rows.
+
+        Nothing is waited for while the operator types into a box or a strip, and while Postgres is away.
+        """
+        view = self.view
+        if view is None or self.screen is not view or self.context.trouble is not None or self.context.paused:
+            return True
+        return view.is_up and (view.is_typed_into or view.question.is_open or view.is_settled)
+
+    def delay_update(self, delay: float = 0.0) -> None:
+        """Do not delay frames when views change: a view paints the last snapshot at once.
+
+        Textual would hold every frame for 50 ms to hide the steps in which it builds a screen.
+        """
+
+    # What the poller uses
 
     def reading(self) -> tuple[Reading | None, timedelta]:
-        """What the view in front wants read."""
+        """Return what the view in front wants read, and the overview's window."""
         view = self.view
-        return (view.reading() if view else None), WINDOWS[self.window_name]
+        return (view.reading() if view else None), self.context.window
 
     @property
     def watched_plan(self) -> int | None:
-        """The replay that the view in front shows the way of."""
+        """Id of the replay that the strip of the view in front shows; None if it shows none."""
         view = self.view
         return view.question.plan_id if view is not None and view.is_up else None
 
     def show(self, snapshot: Snapshot) -> None:
-        """Hand a new snapshot to the view in front."""
-        self.trouble = None
-        if self.paused:
+        """Pass a new snapshot to the view in front."""
+        self.context.trouble = None
+        if self.context.paused:
             return
-        if self.snapshot is None:
+        if self.context.snapshot is None:
             self.run_worker(self._build_views(), name="views")
-        self.snapshot = snapshot
+        self.context.snapshot = snapshot
         if self.view is not None:
-            self.view.take(snapshot)
-
-    def exit(self, *args: Any, **more: Any) -> None:
-        """End the console. From now on views are taken apart, or never become whole: nothing is painted any more."""
-        self.is_leaving = True
-        super().exit(*args, **more)
-
-    async def _build_views(self) -> None:
-        """Put the other views together while the first one is read, so that a first switch is as quick as any.
-
-        What is there by then stays: it is taken out of the garbage collector's rounds, which would stop a key for
-        40 ms now and then.
-        """
-        for name in VIEWS:
-            await asyncio.sleep(_BUILD_AFTER_S)
-            if self.is_leaving or not self.is_running:
-                return
-            await self._init_mode(name)
-        gc.freeze()
-        gc.set_threshold(*_COLLECT_AFTER)
+            self.view.show(snapshot)
+        self.has_figures.set()
 
     def disconnected(self, reason: str) -> None:
-        """Say that the database is away; what was read last stays on the screen, with its age."""
-        self.trouble = reason
+        """Show that the database is away; the last snapshot stays on the screen, with its age."""
+        self.context.trouble = reason
         self._tick()
+
+    def _tick(self) -> None:
+        if self.view is not None:
+            self.view.refresh_header()
 
     @property
     def view(self) -> View | None:
-        """The view in front, also when a dialog covers it; None once the app is about to end."""
+        """The view in front, also when a dialog covers it; None once the app ends."""
         if not self.is_running:
             return None
         return next((screen for screen in reversed(self.screen_stack) if isinstance(screen, View)), None)
 
-    def read_now(self, *, afresh: bool = False) -> None:
-        """Read at once: the view or what it wants has changed. `afresh`: also what rests because it took long."""
-        self._poller.wake(afresh=afresh)
-
-    def _tick(self) -> None:
-        if self.view is not None:
-            self.view.freshen()
-
-    def delay_update(self, delay: float = 0.0) -> None:
-        """Hold nothing back when views change: each paints what is known at once.
-
-        Textual would hold every frame for 50 ms, to hide the steps in which a screen is put together.
-        """
-
-    # What every view can ask for
+    # What screens ask for
 
     def say(self, text: str, *, bad: bool = False) -> None:
-        """Tell the operator something in passing, if he is still there. `text` is shown as text, never parsed."""
-        if not self.screen_stack:
-            return
-        self.notify(clean(text, limit=_MOST_SAID), severity="error" if bad else "information", markup=False, timeout=6)
+        """Show a short notice. `text` is shown as text, never parsed."""
+        if self.screen_stack:
+            text = clean(text, limit=_MAX_NOTICE)
+            self.notify(text, severity="error" if bad else "information", markup=False, timeout=6)
 
-    def go(self, view: str) -> View:
-        """Bring a view to the front and return it."""
-        self._leave_what_is_on_top()
+    @on(requests.Say)
+    def _say(self, asked: requests.Say) -> None:
+        self.say(asked.text, bad=asked.bad)
+
+    @on(requests.Copy)
+    def _copy(self, asked: requests.Copy) -> None:
+        self.copy_to_clipboard(asked.text)
+        self.say(asked.notice)
+
+    @on(requests.ReadNow)
+    def _read_now(self, asked: requests.ReadNow) -> None:
+        self._poller.wake(afresh=asked.afresh)
+
+    @on(requests.GoTo)
+    def _go_to(self, asked: requests.GoTo) -> None:
+        self._go(asked.view)
+        if asked.filter is not None and isinstance(self.view, DeadLettersView):
+            self.view.list.set_filter(asked.filter)
+
+    @on(requests.GoBack)
+    def _go_back(self) -> None:
+        if isinstance(self.screen, View) and self.screen.ON_TOP:
+            self.pop_screen()
+            self._poller.wake()
+        else:
+            self._go(OVERVIEW)
+
+    def _go(self, view: str) -> None:
+        """Bring a view to the front, with nothing on top of it."""
+        self._close_screens_on_top()
         self.switch_mode(view)
-        self._leave_what_is_on_top()
-        self.read_now()
-        front = self.view
-        assert front is not None
-        if self.snapshot is not None:
-            front.take(self.snapshot)
-        return front
+        self._close_screens_on_top()
+        self._poller.wake()
+        if self.context.snapshot is not None and self.view is not None:
+            self.view.show(self.context.snapshot)
 
-    def _leave_what_is_on_top(self) -> None:
+    def _close_screens_on_top(self) -> None:
         while isinstance(self.screen, View) and self.screen.ON_TOP:
             self.pop_screen()
 
-    def carry_out(self, writing: Coroutine[Any, Any, None]) -> None:
-        """Do what an operator has confirmed, whatever becomes of the view; what goes wrong is said."""
+    @on(requests.OpenDelivery)
+    def _open_delivery(self, asked: requests.OpenDelivery) -> None:
+        from console.screens.detail import DetailView  # noqa: PLC0415 - loaded when it is first wanted
 
-        async def told() -> None:
+        self.push_screen(DetailView(self.context, asked.row_id))
+
+    @on(requests.OpenDiagnosis)
+    def _open_diagnosis(self) -> None:
+        from console.screens.diagnosis import DiagnosisView  # noqa: PLC0415 - loads an HTTP client when first wanted
+
+        if not isinstance(self.screen, DiagnosisView):
+            self.push_screen(DiagnosisView(self.context))
+
+    @on(requests.OpenEscalation)
+    def _open_escalation(self) -> None:
+        from console.screens.escalation import EscalationView  # noqa: PLC0415 - loads an HTTP client when first wanted
+
+        if not isinstance(self.screen, EscalationView):
+            self.push_screen(EscalationView(self.context))
+
+    @on(requests.OpenHelp)
+    def _open_help(self, asked: requests.OpenHelp) -> None:
+        from console.screens.help import HelpScreen  # noqa: PLC0415 - loaded when it is first wanted
+
+        self.push_screen(HelpScreen(asked.place, read_only=self.context.read_only))
+
+    @on(requests.OpenEditor)
+    def _open_editor(self, asked: requests.OpenEditor) -> None:
+        from console.screens.editor import EditorScreen  # noqa: PLC0415 - loaded when it is first wanted
+
+        self.push_screen(EditorScreen(asked.body), asked.then)
+
+    @on(requests.CarryOut)
+    def _carry_out(self, asked: requests.CarryOut) -> None:
+        async def run() -> None:
             try:
-                await writing
+                await asked.write()
             except RelayError as error:
                 self.say(str(error), bad=True)
 
-        task = asyncio.get_running_loop().create_task(told(), name="write")
+        task = asyncio.get_running_loop().create_task(run(), name="write")
         self._writes.add(task)
         task.add_done_callback(self._written)
 
     def _written(self, task: asyncio.Task[None]) -> None:
+        """End the console with a traceback if a write has a defect, as Textual does for its workers."""
         self._writes.discard(task)
-        if not task.cancelled() and (defect := task.exception()) is not None and self.is_running:
-            self._handle_exception(defect)  # type: ignore[arg-type] # as a worker's is
+        if not task.cancelled() and task.exception() is not None and self.is_running:
+            self.call_next(task.result)
 
-    def show_check(self, lines: list[str], *, ok: bool | None) -> None:
-        """Keep the health check's lines, and show them where they are to be seen; `ok` once it is over."""
-        self.check = (lines, ok)
-        if self.view is not None:
-            self.view.freshen()
+    @on(requests.RunHealthCheck)
+    def _run_health_check(self) -> None:
+        from console.flows.health_check import run_health_check  # noqa: PLC0415 - loads an HTTP client when first wanted
 
-    def next_window(self) -> None:
-        """Switch the overview's window to the next one."""
+        async def run() -> None:
+            try:
+                await run_health_check(self.context, self._show_check)
+            except RelayError as error:
+                self.say(str(error), bad=True)
+
+        self._go(HEALTH)
+        self.run_worker(run(), group="check", exclusive=True)
+
+    def _show_check(self, check: HealthCheck) -> None:
+        self.context.health_check = check
+        self._tick()
+
+    @on(requests.PauseDisplay)
+    def _pause_display(self) -> None:
+        self.context.paused = not self.context.paused
+        self.say("Display paused; p resumes it" if self.context.paused else "Display resumed")
+        self._tick()
+        self._poller.wake()
+
+    @on(requests.NextWindow)
+    def _next_window(self) -> None:
         names = list(WINDOWS)
-        self.window_name = names[(names.index(self.window_name) + 1) % len(names)]
-        self.read_now()
+        self.context.window_name = names[(names.index(self.context.window_name) + 1) % len(names)]
+        self._poller.wake()
+        if self.view is not None:
+            self.view.show_again()
 
-    def next_theme(self) -> None:
-        """Switch to the next theme."""
-        names = [theme["name"] for theme in look.THEMES]
+    @on(requests.NextTheme)
+    def _next_theme(self) -> None:
+        names = [theme["name"] for theme in themes.THEMES]
         current = names.index(self.theme) if self.theme in names else -1
         self.theme = names[(current + 1) % len(names)]
 
+    @on(requests.Quit)
+    def _quit(self) -> None:
+        self.exit()
+
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """Every action of the view in front, for the command palette."""
+        """Return every action of the view in front that is possible now, for the command palette."""
         view = screen if isinstance(screen, View) else self.view
         if view is None:
             return
-        for action in actions_of(view.VIEW, read_only=self.read_only):
+        for action in view.possible_actions():
             yield SystemCommand(
                 action.text, " ".join(map(shown_key, action.keys)), partial(self._run_on, view, action.name)
             )
@@ -306,6 +379,3 @@ class ConsoleApp(TypeAhead):
 
     def _run_on(self, view: View, action: str) -> None:
         self.run_worker(view.run_action(action), name=action)
-
-
-__all__ = ["VIEWS", "WINDOWS", "ConsoleApp", "operator_name"]

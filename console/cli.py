@@ -49,17 +49,17 @@ def open_console(settings: Settings, dsn: str, *, read_only: bool, ascii_only: b
 
 
 def time_console(settings: Settings, dsn: str, *, read_only: bool, as_json: bool) -> None:
-    """Measure a start of the console and print it; without a terminal it paints for nobody."""
-    from console.timing import TimedConsole  # noqa: PLC0415 - `console --help` need not load a terminal toolkit
+    """Measure a start of the console and print it; without a terminal it runs headless."""
+    from console.app import ConsoleApp  # noqa: PLC0415 - `console --help` need not load a terminal toolkit
+    from console.timing import StartTimer  # noqa: PLC0415 - likewise
 
-    app = TimedConsole(settings, dsn, read_only=read_only)
-    app.run(headless=not (sys.stdin.isatty() and sys.stdout.isatty()))
-    lines, measured = app.told()
+    timer = StartTimer(ConsoleApp(settings, dsn, read_only=read_only))
+    timer.run(headless=not (sys.stdin.isatty() and sys.stdout.isatty()))
     if as_json:
-        click.echo(json.dumps({"firstPaintSeconds": app.first_paint_s, "firstDataSeconds": app.first_data_s}))
+        click.echo(json.dumps({"firstPaintSeconds": timer.first_paint_s, "firstDataSeconds": timer.first_data_s}))
     else:
-        click.echo("\n".join(lines))
-    if not measured:
+        click.echo("\n".join(timer.lines()))
+    if timer.first_data_s is None:
         raise click.exceptions.Exit(1)
 
 

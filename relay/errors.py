@@ -1,11 +1,11 @@
-"""Every error this package raises on purpose. Each message tells an operator what to do next.
+"""Every error that this package raises on purpose. Each message says what an operator can do.
 
 RelayError
 ├── ConfigurationError   a setting is wrong: which, and why
-├── StoreUnavailable     Postgres cannot take or give it now; try again
-│   └── StatementRefused Postgres is there, and cancelled or refused this one statement
+├── StoreUnavailable     Postgres is away or does not answer in time; try again
+│   └── StatementRefused Postgres cancelled or refused this one statement
 ├── SchemaError          the database is not one this version can use
-├── Refused              the database refuses what was asked: why
+├── Refused              the database refuses a request: why
 ├── LeaseLost            another relay may own this delivery by now; stop
 ├── Overloaded           as much is in flight as may be
 └── FilterError          a filter that does not parse
@@ -36,11 +36,11 @@ class SchemaError(RelayError):
 
 
 class Refused(RelayError):
-    """The database refuses what an operator asked for. The message says why and quotes no value."""
+    """The database refuses an operator's request. The message says why and quotes no value."""
 
 
 class LeaseLost(RelayError):
-    """This relay's lease ran out: another relay may have taken the delivery over, so it must stop."""
+    """This relay's lease expired: another relay may have claimed the delivery, so this one must stop."""
 
 
 class Overloaded(RelayError):

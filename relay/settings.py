@@ -63,7 +63,7 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
 def split_bind(value: str) -> tuple[str, int]:
-    """`("127.0.0.1", 8788)` from `"127.0.0.1:8788"`; IPv6 hosts stand in brackets.
+    """`("127.0.0.1", 8788)` from `"127.0.0.1:8788"`; IPv6 hosts are written in brackets.
 
     Raises ValueError if it is not `host:port`.
     """
@@ -71,7 +71,7 @@ def split_bind(value: str) -> tuple[str, int]:
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError("must be host:port, for example 127.0.0.1:8788")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("an IPv6 host stands in brackets, for example [::1]:8788")
+        raise ValueError("write an IPv6 host in brackets, for example [::1]:8788")
     return host.strip("[]"), int(port)
 
 
@@ -204,7 +204,7 @@ class Settings(BaseSettings):
 
     @property
     def alert_severities(self) -> frozenset[Severity]:
-        """The severities whose alerts are told to `RELAY_ALERT_WEBHOOK_URL`."""
+        """The severities whose alerts are sent to `RELAY_ALERT_WEBHOOK_URL`."""
         return _split_severities(self.relay_alert_severities)
 
     @property

@@ -20,11 +20,17 @@ _DEEPEST = 20
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _MORE = "… {} more"
 HARMFUL = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
-    "\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\ue000-\uf8ff"
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
+    "\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"
+    "\ud800-\udfff\ue000-\uf8ff\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
 )
 """Every character that is not shown as it is. U+200D is among them: terminals disagree on how wide is what it joins."""
+
+
+def _is_plain(text: str) -> bool:
+    """True for printable ASCII, which nearly all text is: it needs no search for `HARMFUL`, which takes longer."""
+    return text.isascii() and text.isprintable()
 
 
 def _picture(match: re.Match[str]) -> str:
@@ -42,8 +48,8 @@ def clean(text: str, *, limit: int | None = SHOWN_CHARS, newlines: bool = False)
     With `newlines` line ends stay and tabs become spaces. Takes time for what is shown, not for what is cut off.
     """
     head = text[:limit]
-    if head.isascii() and head.isprintable():
-        shown = head  # nearly all text there is
+    if _is_plain(head):
+        shown = head
     elif newlines:
         head = head.replace("\r\n", "\n").replace("\t", "    ")
         shown = "\n".join(HARMFUL.sub(_picture, line) for line in head.split("\n"))
@@ -75,12 +81,12 @@ def clean_value(value: Any, *, limit: int | None = SHOWN_CHARS, _depth: int = 0)
 
 def escaped(text: str) -> str:
     r"""`text` in one line: line ends and tabs as `\n`, `\r`, `\t`, every other harmful character as `\uXXXX`."""
-    return HARMFUL.sub(_escape, text)
+    return text if _is_plain(text) else HARMFUL.sub(_escape, text)
 
 
 def unicode_escaped(text: str) -> str:
     r"""`text` with every harmful character as `\uXXXX`: two of them, a surrogate pair, beyond U+FFFF (as in JSON)."""
-    return HARMFUL.sub(_unicode_escape, text)
+    return text if _is_plain(text) else HARMFUL.sub(_unicode_escape, text)
 
 
 def _escape(match: re.Match[str]) -> str:

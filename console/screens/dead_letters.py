@@ -2,104 +2,149 @@
 
 from __future__ import annotations
 
-from console import rows as layout
-from console.actions import DEAD, bindings_of
-from console.screens.listing import RowsView
-from console.widgets.lines import LineList
+from typing import TYPE_CHECKING
+
+from console.flows.discard import DiscardFlow
+from console.flows.replay import ReplayFlow
+from console.keymap import DEAD
+from console.render.rows import DEAD_COLUMNS
+from console.screens.delivery_list import DeliveryList
+from console.screens.view import View
 from relay.domain.delivery import State
 
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
 
-class DeadLettersView(RowsView):
-    """The dead-letter queue: find, mark, replay, edit, discard."""
+    from console.data.context import Context
+    from console.data.readings import RowsReading
+    from console.data.snapshot import Snapshot
+
+
+class DeadLettersView(View):
+    """Dead letters, newest first."""
 
     VIEW = DEAD
-    BINDINGS = bindings_of(DEAD)
-    STATES = (State.DEAD,)
-    COLUMNS = layout.DEAD_COLUMNS
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.list = DeliveryList(self, (State.DEAD,), DEAD_COLUMNS)
+        self._replay = ReplayFlow(self, when_sent=self.list.marks.clear)
+        self._discard = DiscardFlow(self, when_sent=self.list.marks.clear)
+
+    def compose_body(self) -> ComposeResult:
+        """Return the list."""
+        yield self.list
+
+    def reading(self) -> RowsReading | None:
+        """Return the reading of the list's window."""
+        return self.list.reading()
+
+    @property
+    def is_settled(self) -> bool:
+        """True once the rows are those of the filter."""
+        return self.list.window.is_settled
+
+    def paint(self, snapshot: Snapshot) -> None:
+        """Show a snapshot."""
+        self.list.show(snapshot)
+
+    def action_refresh_now(self) -> None:
+        """Refresh, also a filter that took too long."""
+        self.list.window.retry()
+        super().action_refresh_now()
+
+    def action_cursor(self, where: str) -> None:
+        """Move the cursor; the top is the newest row of all."""
+        if where == "top":
+            self.list.to_newest()
+        super().action_cursor(where)
+
+    def action_filter(self) -> None:
+        """Open the filter."""
+        self.list.open_filter()
+
+    def action_back(self) -> None:
+        """Close the search box, else unmark all, else clear the filter, else go back."""
+        if self.list.close_filter():
+            return
+        if self.list.marks:
+            self.action_unmark()
+        elif self.list.filter:
+            self.list.set_filter("")
+        else:
+            super().action_back()
+
+    def action_zoom(self) -> None:
+        """Give the list all of the room, or take it back."""
+        self.toggle_class("zoomed")
 
     # Marks
 
-    def _repaint_marks(self) -> None:
-        if self.console.snapshot is not None:
-            self.paint(self.console.snapshot)
-
     def action_mark(self) -> None:
-        """Mark or unmark the row, and go on to the next."""
-        row = self.row
-        if row is None:
-            return
-        if self._all_marked:
-            self._spared ^= {row.id}
-        else:
-            self._marks ^= {row.id}
-        self._last_mark = row.id if self._is_marked(row.id) else None
-        self._repaint_marks()
-        self.action_cursor("down")
+        """Mark or unmark the row, and move on to the next."""
+        if (row := self.list.row) is not None:
+            self.list.marks.toggle(row.id)
+            self.show_again()
+            self.action_cursor("down")
 
     def action_mark_range(self) -> None:
-        """Mark all rows from the last mark to here; without one, mark this row, to go on from."""
-        keys = [key for key in self.query_one("#rows", LineList).keys if isinstance(key, int)]
-        if self.row is None:
-            return
-        here = keys.index(self.row.id)
-        there = keys.index(self._last_mark) if self._last_mark in keys else here
-        self._marks |= set(keys[min(here, there) : max(here, there) + 1])
-        self._last_mark = self.row.id
-        self._repaint_marks()
+        """Mark all rows from the last mark to here; without one, mark this row."""
+        if (row := self.list.row) is not None:
+            self.list.marks.mark_range(row.id, self.list.row_ids)
+            self.show_again()
 
     def action_mark_all(self) -> None:
-        """Mark all that match the filter, in sight or not; space then spares one."""
-        if not self._rows:
-            self.say_empty()
+        """Mark all that match the filter, shown or not; space then unmarks one."""
+        if not self.list.row_ids:
+            self.list.say_empty()
             return
-        self._all_marked = True
-        self._spared.clear()
-        self._repaint_marks()
+        self.list.marks.mark_all()
+        self.show_again()
 
     def action_unmark(self) -> None:
         """Unmark all."""
-        self._unmark_all()
-        self._last_mark = None
-        self._repaint_marks()
+        self.list.marks.clear()
+        self.show_again()
 
     # What can be done
 
     def action_replay(self) -> None:
-        """Replay the marked, else the row under the cursor."""
-        if self._all_marked:
-            self.replay_matching(self.filter_text, but=self._spared)
-        elif self._marks:
-            self.replay_rows(sorted(self._marks))
-        elif self.row is not None:
-            self.replay_rows([self.row.id])
+        """Replay the marked ones, else the row under the cursor."""
+        self._apply(self._replay)
+
+    def action_discard(self) -> None:
+        """Discard the marked ones, else the row under the cursor."""
+        self._apply(self._discard)
+
+    def _apply(self, flow: ReplayFlow | DiscardFlow) -> None:
+        marks = self.list.marks
+        if marks.all_but is not None:
+            flow.matching(self.list.filter, but=marks.all_but)
+        elif marks.ids:
+            flow.rows(sorted(marks.ids))
+        elif self.list.row is not None:
+            flow.rows([self.list.row.id])
         else:
-            self.say_empty()
+            self.list.say_empty()
 
     def action_replay_all(self) -> None:
         """Replay all that match."""
-        if self._page is not None and not self._rows:
-            self.say_empty()
+        if self.list.is_empty:
+            self.list.say_empty()
         else:
-            self.replay_matching(self.filter_text)
+            self._replay.matching(self.list.filter)
 
     def action_edit(self) -> None:
         """Edit the payload, then replay it."""
-        if self.row is not None:
-            self.edit(self.row.id)
+        if self.list.row is not None:
+            self._replay.edit(self.list.row.id)
         else:
-            self.say_empty()
+            self.list.say_empty()
 
-    def action_discard(self) -> None:
-        """Discard the marked, else the row under the cursor."""
-        if self._all_marked:
-            self.discard_matching(self.filter_text, but=self._spared)
-        elif self._marks:
-            self.discard_rows(sorted(self._marks))
-        elif self.row is not None:
-            self.discard_rows([self.row.id])
-        else:
-            self.say_empty()
+    def action_copy(self) -> None:
+        """Copy the delivery id."""
+        self.list.copy_id()
 
-    def marks_served(self) -> None:
-        """What was marked is dealt with: who presses `r` again means something else."""
-        self._unmark_all()
+    def action_copy_curl(self) -> None:
+        """Copy a curl command."""
+        self.list.copy_curl()

@@ -1,32 +1,35 @@
-"""One delivery: what it is, every attempt, the payload, the headers, what was done with it before; find in all that."""
+"""One delivery: its state, attempts, payload, headers and earlier replays; with a search in all of it."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
-from console import details, finding
-from console.actions import DETAIL, bindings_of
-from console.curl import MOST_BYTES, copy_curl
-from console.scrolling import OnTop
-from console.view import titled
+from console.data.readings import DetailReading
+from console.flows.copy_curl import copy_curl
+from console.flows.discard import DiscardFlow
+from console.flows.replay import ReplayFlow
+from console.flows.requests import Copy
+from console.keymap import DETAIL
+from console.render import details, search
+from console.render.curl import MOST_BYTES
+from console.screens.view import View, titled
+from console.widgets.search_box import SearchBox
 from relay.domain.delivery import State
 from relay.settings import without_credentials
-from relay.store import browse
+from relay.store.browse import Detail
 from relay.text import clean
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from console.finding import Place
-    from console.snapshot import Snapshot
-    from relay.store.browse import Detail
-    from relay.store.database import Connection
+    from console.data.context import Context
+    from console.data.snapshot import Snapshot
+    from console.render.search import Place
 
 
 _TITLES = {
@@ -39,26 +42,17 @@ _TITLES = {
 _ZOOMED = "payload"
 
 
-@dataclass(frozen=True, slots=True)
-class DetailReading:
-    """Read one delivery."""
-
-    row_id: int
-
-    async def read(self, connection: Connection) -> Detail | None:
-        """Read it; None if it is gone."""
-        return await browse.detail(connection, self.row_id)
-
-
-class DetailView(OnTop):
+class DetailView(View):
     """A screen on top of the list it was opened from."""
 
     VIEW = DETAIL
-    BINDINGS = bindings_of(DETAIL)
+    ON_TOP = True
     AUTO_FOCUS = SCROLL = "#detail"
 
-    def __init__(self, row_id: int) -> None:
-        super().__init__()
+    def __init__(self, context: Context, row_id: int) -> None:
+        super().__init__(context)
+        self._replay = ReplayFlow(self)
+        self._discard = DiscardFlow(self)
         self._row_id = row_id
         self._detail: Detail | None = None
         self._gone = False
@@ -68,8 +62,10 @@ class DetailView(OnTop):
         self._at = 0
 
     def compose_body(self) -> ComposeResult:
-        """One scroll, section after section; what is searched for above it."""
-        yield Input(id="filter", placeholder="find in the delivery; n and N go from match to match", compact=True)
+        """Return the search box, its state line, and one scroll with all sections."""
+        yield SearchBox(
+            id="filter", placeholder="find in the delivery; n and N go from match to match", returns_to="#detail"
+        )
         yield Static("", id="filter-line", markup=False)
         with VerticalScroll(id="detail"):
             for section, title in _TITLES.items():
@@ -81,11 +77,11 @@ class DetailView(OnTop):
         return self._detail is not None or self._gone
 
     def reading(self) -> DetailReading:
-        """This delivery."""
+        """Return the reading of this delivery."""
         return DetailReading(self._row_id)
 
     def paint(self, snapshot: Snapshot) -> None:
-        """Show the delivery as it stands now; what did not change is not painted again."""
+        """Show the delivery. Sections that cannot have changed are not painted again."""
         if snapshot.reading != self.reading():
             return
         detail = snapshot.view
@@ -93,7 +89,7 @@ class DetailView(OnTop):
         if detail is None:
             self.query_one("#detail-facts", Static).update("This delivery is gone: its retention is over.")
             return
-        assert isinstance(detail, browse.Detail)
+        assert isinstance(detail, Detail)
         if detail == self._detail:
             return
         fresh = self._detail is None
@@ -107,7 +103,7 @@ class DetailView(OnTop):
             self._update("headers", details.header_lines(detail))
         self._update("history", details.history(detail))
         if self._find:
-            self._look_through()
+            self._search()
             self._at = self._found.index(at) if at in self._found else min(self._at, max(0, len(self._found) - 1))
             self._paint_found(*_TITLES)
 
@@ -115,39 +111,35 @@ class DetailView(OnTop):
         self._texts[section] = Content("\n").join(lines)
         self.query_one(f"#detail-{section}", Static).update(self._texts[section])
 
-    # Finding
+    # Search
 
-    def action_filter(self) -> None:
-        """Open the search."""
-        box = self.query_one("#filter", Input)
-        box.add_class("open")
-        box.focus()
+    def action_find(self) -> None:
+        """Open the search box."""
+        self.query_one(SearchBox).open()
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Find what was typed, from what is in sight on."""
-        event.input.remove_class("open")
-        self.query_one(self.SCROLL).focus()
-        self._find = event.value.strip()
+    def on_search_box_submitted(self, event: SearchBox.Submitted) -> None:
+        """Search for the typed text, from the first visible row on."""
+        self._find = event.text.strip()
         self.set_class(bool(self._find), "finding")
-        self._look_through()
+        self._search()
         top = self.query_one(self.SCROLL, VerticalScroll).scroll_offset.y
         self._at = bisect_left(self._found, top, key=self._row_of) % max(1, len(self._found))
         self._paint_found(*_TITLES)
         self._bring_into_sight()
 
-    def _look_through(self) -> None:
-        """Find it in every section that is shown, in their order."""
+    def _search(self) -> None:
+        """Find the matches in every visible section, in their order."""
         shown = [section for section in _TITLES if section == _ZOOMED or not self.has_class("zoomed")]
         self._found = [
             (section, place)
             for section in shown
             if section in self._texts
-            for place in finding.places(self._texts[section].plain, self._find)
+            for place in search.places(self._texts[section].plain, self._find)
         ]
 
     @property
     def _current(self) -> tuple[str, Place] | None:
-        """The match that is gone to."""
+        """The current match."""
         return self._found[self._at] if self._at < len(self._found) else None
 
     def _paint_found(self, *sections: str) -> None:
@@ -157,21 +149,21 @@ class DetailView(OnTop):
             if section in self._texts:
                 found = [place for where, place in self._found if where == section]
                 here = current[1] if current is not None and current[0] == section else None
-                text = finding.highlighted(self._texts[section], found, here)
+                text = search.highlighted(self._texts[section], found, here)
                 self.query_one(f"#detail-{section}", Static).update(text)
         if current is None:
-            said = Content.styled("no match in what is shown", "$text-warning")
+            state = Content.styled("no match in what is shown", "$text-warning")
         else:
-            said = Content.assemble(f"match {self._at + 1:,} of {len(self._found):,}", ("  n next, N previous", "dim"))
+            state = Content.assemble(f"match {self._at + 1:,} of {len(self._found):,}", ("  n next, N previous", "dim"))
         line = Content.assemble(
-            "finding ", (clean(self._find, limit=60), "reverse"), "   ", said, ("  esc ends", "dim")
+            "finding ", (clean(self._find, limit=60), "reverse"), "   ", state, ("  esc ends", "dim")
         )
         self.query_one("#filter-line", Static).update(line)
 
     def _go(self, step: int) -> None:
-        """To another match; after the last one comes the first."""
+        """Go to another match; the first one follows the last."""
         if not self._find:
-            self.action_filter()
+            self.action_find()
         elif self._current is not None:
             before = self._current[0]
             self._at = (self._at + step) % len(self._found)
@@ -179,10 +171,10 @@ class DetailView(OnTop):
             self._bring_into_sight()
 
     def _row_of(self, found: tuple[str, Place]) -> int:
-        """The row of the scroll that a match is in."""
+        """Return the row of the scroll that a match is in."""
         section, place = found
         pane = self.query_one(f"#detail-{section}", Static)
-        row = finding.row_of(self._texts[section].plain, place, pane.scrollable_content_region.width)
+        row = search.row_of(self._texts[section].plain, place, pane.scrollable_content_region.width)
         return pane.virtual_region.y + pane.gutter.top + row
 
     def _bring_into_sight(self) -> None:
@@ -195,19 +187,18 @@ class DetailView(OnTop):
             scroll.scroll_to(y=max(0, row - height // 3), animate=False)
 
     def action_find_next(self) -> None:
-        """The next match."""
+        """Go to the next match."""
         self._go(1)
 
     def action_find_previous(self) -> None:
-        """The match before."""
+        """Go to the previous match."""
         self._go(-1)
 
     def action_back(self) -> None:
         """Close the search, then clear it, then go back."""
-        box = self.query_one("#filter", Input)
-        if box.has_class("open"):
-            box.remove_class("open")
-            self.query_one(self.SCROLL).focus()
+        box = self.query_one(SearchBox)
+        if box.is_open:
+            box.close()
         elif self._find:
             self._find = box.value = ""
             self._found = []
@@ -221,13 +212,13 @@ class DetailView(OnTop):
         self.toggle_class("zoomed")
         self.query_one(self.SCROLL, VerticalScroll).scroll_home(animate=False)
         if self._find:
-            self._look_through()
+            self._search()
             self._at = 0
             self._paint_found(*_TITLES)
             self.call_after_refresh(self._bring_into_sight)
 
     def _link(self, detail: Detail) -> str | None:
-        settings, conversation = self.console.settings, detail.row.conversation_id
+        settings, conversation = self.context.settings, detail.row.conversation_id
         if settings.chatwoot_base_url is None or not conversation or not conversation.isdigit():
             return None
         account = settings.chatwoot_account_id or 1
@@ -235,40 +226,39 @@ class DetailView(OnTop):
 
     def _is_dead(self) -> bool:
         if self._detail is None:
-            self.console.say("The delivery is gone" if self._gone else "The delivery has not been read yet", bad=True)
+            self.say("The delivery is gone" if self._gone else "The delivery has not been read yet", bad=True)
             return False
         is_dead = self._detail.row.state is State.DEAD
         if not is_dead:
-            self.console.say("Only a dead letter can be replayed, edited or discarded", bad=True)
+            self.say("Only a dead letter can be replayed, edited or discarded", bad=True)
         return is_dead
 
     def action_replay(self) -> None:
         """Replay this one."""
         if self._is_dead():
-            self.replay_rows([self._row_id])
+            self._replay.rows([self._row_id])
 
     def action_edit(self) -> None:
         """Edit the payload, then replay it."""
         if self._is_dead():
-            self.edit(self._row_id)
+            self._replay.edit(self._row_id)
 
     def action_discard(self) -> None:
         """Discard this one, with a reason."""
         if self._is_dead():
-            self.discard_rows([self._row_id])
+            self._discard.rows([self._row_id])
 
     def action_copy(self) -> None:
         """Copy the payload."""
-        self.look_up(self._copy())
+        self.in_background(self._copy())
 
     async def _copy(self) -> None:
-        body = await self.console.desk.body(self._row_id)
+        body = await self.context.session.body(self._row_id)
         if len(body) > MOST_BYTES:
-            self.console.say(f"The payload is {len(body):,} bytes: too long for the clipboard of a terminal", bad=True)
+            self.say(f"The payload is {len(body):,} bytes: too long for the clipboard of a terminal", bad=True)
             return
-        self.app.copy_to_clipboard(body.decode("utf-8", "replace"))
-        self.console.say(f"Copied the payload, {len(body):,} bytes")
+        self.request(Copy(body.decode("utf-8", "replace"), f"Copied the payload, {len(body):,} bytes"))
 
     def action_copy_curl(self) -> None:
         """Copy a curl command."""
-        self.look_up(copy_curl(self.console, self._row_id))
+        self.in_background(copy_curl(self, self._row_id))

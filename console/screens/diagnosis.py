@@ -1,4 +1,4 @@
-"""The diagnosis: the runbook's four chapters on the live system, the cause first."""
+"""The diagnosis: the runbook's four chapters applied to the live system, the cause first."""
 
 from __future__ import annotations
 
@@ -6,43 +6,75 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console.actions import DIAGNOSIS, bindings_of
-from console.screens.inquiry import InquiryView
+from console.flows.replay import ReplayFlow
+from console.keymap import DIAGNOSIS
+from console.screens.view import View
+from console.widgets.report import Report
+from relay.errors import RelayError
 from relay.incident.diagnosis import diagnose
 from relay.incident.evidence import gather
 from relay.text import clean
 
 if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from console.data.context import Context
+    from console.data.snapshot import Snapshot
     from relay.incident.diagnosis import Chapter, Diagnosis
 
+_RUNNING = "Checking Postgres, Agent SDK, Chatwoot and this relay …"
 _MARKS = {True: ("✓ ", "$text-success"), False: ("✗ ", "$text-error bold"), None: ("? ", "$text-muted")}
 
 
-class DiagnosisView(InquiryView):
-    """Opened by `D`."""
+class DiagnosisView(View):
+    """Opened by `D`, on top of the screen that it was opened from."""
 
     VIEW = DIAGNOSIS
-    BINDINGS = bindings_of(DIAGNOSIS)
+    ON_TOP = True
+    AUTO_FOCUS = SCROLL = "#report"
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
         self._ready: tuple[str, ...] = ()
+        self._replay = ReplayFlow(self)
 
-    async def look(self) -> None:
-        """Diagnose."""
-        app = self.console
-        async with app.desk.beside() as connection:
-            diagnosis = diagnose(await gather(connection, app.settings))
-        self._ready = tuple(text for chapter in diagnosis.chapters for text in chapter.replay)
-        self.fill(_lines(diagnosis, replayable=len(self._ready) if not app.read_only else 0))
-        await app.desk.record("diagnose", {"cause": diagnosis.headline})
+    def compose_body(self) -> ComposeResult:
+        """Return one scroll."""
+        yield Report(_RUNNING, id="report")
+
+    def paint(self, snapshot: Snapshot) -> None:
+        """Show nothing of it: a diagnosis stays as it was found."""
+
+    def on_mount(self) -> None:
+        """Start."""
+        self.run_worker(self._run(), group="report", exclusive=True)
+
+    def action_refresh_now(self) -> None:
+        """Diagnose again."""
+        self._fill([Content(_RUNNING)])
+        self.on_mount()
+
+    async def _run(self) -> None:
+        context = self.context
+        try:
+            async with context.session.beside() as connection:
+                diagnosis = diagnose(await gather(connection, context.settings))
+            self._ready = tuple(text for chapter in diagnosis.chapters for text in chapter.replay)
+            self._fill(_lines(diagnosis, replayable=len(self._ready) if not context.read_only else 0))
+            await context.session.record("diagnose", {"cause": diagnosis.headline})
+        except RelayError as error:
+            self._fill([Content.styled(str(error), "$text-error")])
+
+    def _fill(self, lines: list[Content]) -> None:
+        if self.is_up:
+            self.query_one(Report).show(lines)
 
     def action_replay(self) -> None:
-        """Replay what can be, the largest group first."""
-        if not self._ready:
-            self.console.say("There is no dead letter whose cause is gone")
-            return
-        self.replay_matching(self._ready[0])
+        """Replay the dead letters whose cause is gone, the largest group first."""
+        if self._ready:
+            self._replay.matching(self._ready[0])
+        else:
+            self.say("There is no dead letter whose cause is gone")
 
 
 def _lines(diagnosis: Diagnosis, *, replayable: int) -> list[Content]:

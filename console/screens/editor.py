@@ -12,12 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
+from console.keymap import EDITOR, bindings_of
 from relay.chatwoot.payload import BadBody, parse_object
 from relay.text import HARMFUL, clean, pretty_json
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
+    from textual.binding import BindingType
 
 MOST_CHARS = 256 * 1024
 """Bigger payloads are edited in `$EDITOR`: Textual's editor takes seconds to load them."""
@@ -35,26 +36,21 @@ _SHOWN = 500
 
 
 def editable(body: bytes) -> str:
-    """The payload as text to edit: indented, and what a terminal must not get as JSON escapes, which mean the same."""
+    """Return the payload as indented text to edit, with characters that are unsafe for a terminal as JSON escapes."""
     text = pretty_json(body.decode("utf-8", "replace"))
     return "\n".join(HARMFUL.sub(lambda found: _escaped(found.group()), line) for line in text.split("\n"))
 
 
 def _escaped(character: str) -> str:
-    """A character as JSON writes it with ASCII alone (RFC 8259 section 7)."""
+    """Return a character as a JSON escape in ASCII (RFC 8259 section 7)."""
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4))
 
 
 class EditorScreen(ModalScreen[bytes | None]):
-    """Gives the edited body, or None."""
+    """Returns the edited body, or None if the edit is discarded."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "back", priority=True),
-        Binding("ctrl+s,f2", "review", "review", priority=True),
-        Binding("ctrl+e", "external", "$EDITOR", priority=True),
-        Binding("y", "accept", "replay it"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of(EDITOR, priority=True)
 
     def __init__(self, body: bytes) -> None:
         super().__init__()
@@ -62,7 +58,7 @@ class EditorScreen(ModalScreen[bytes | None]):
         self._reviewing = False
 
     def compose(self) -> ComposeResult:
-        """The editor, or the diff; what is wrong below."""
+        """Return the editor and the diff, one of which is visible, and the state line."""
         with Vertical(id="editor-box") as box:
             box.border_title = "Edit the payload, then replay it; the original is kept"
             fits = len(self._original) <= MOST_CHARS
@@ -74,7 +70,7 @@ class EditorScreen(ModalScreen[bytes | None]):
             yield Static("", id="editor-state", markup=False)
 
     def on_mount(self) -> None:
-        """Begin; a payload too long for this editor goes to `$EDITOR` at once."""
+        """Check the payload; open one that is too long for this editor in `$EDITOR` at once."""
         self._text = self._original
         if not self.children:
             return  # the console is being quit
@@ -83,13 +79,13 @@ class EditorScreen(ModalScreen[bytes | None]):
             self.action_external()
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
-        """Check as it is typed."""
+        """Check the text after every change."""
         if len(self._original) <= MOST_CHARS:
             self._text = event.text_area.text
         self._check()
 
     def _fault(self) -> str | None:
-        """Why the text cannot be sent, or None."""
+        """Return why the text cannot be sent, or None."""
         try:
             parse_object(self._text.encode("utf-8", "surrogatepass"))
         except BadBody as error:
@@ -125,7 +121,7 @@ class EditorScreen(ModalScreen[bytes | None]):
         self._check()
 
     def action_leave(self) -> None:
-        """Back from the diff to the editor, or out."""
+        """Go back from the diff to the editor; from the editor, discard the edit."""
         if self._reviewing:
             self._reviewing = False
             self.remove_class("reviewing")
@@ -135,7 +131,7 @@ class EditorScreen(ModalScreen[bytes | None]):
             self.dismiss(None)
 
     def action_accept(self) -> None:
-        """Hand the edited body on."""
+        """Return the edited body."""
         if self._reviewing:
             self.dismiss(self._text.encode())
 
@@ -156,14 +152,14 @@ class EditorScreen(ModalScreen[bytes | None]):
         if len(self._text) <= MOST_CHARS and len(self._original) <= MOST_CHARS:
             self.query_one("#editor", TextArea).text = self._text
         if self._text == self._original and len(self._original) > MOST_CHARS:
-            self.dismiss(None)  # there is nothing of it here to go back to
+            self.dismiss(None)  # this editor never held the text, so there is nothing to go back to
             return
         self._check()
         self.action_review()
 
 
 def _place_of_fault(text: str) -> str:
-    """`: … at line 4, column 14`, where it is JSON's grammar that is broken."""
+    """Return `: … at line 4, column 14` for a JSON syntax error; empty for any other fault."""
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
@@ -174,9 +170,9 @@ def _place_of_fault(text: str) -> str:
 
 
 def _diff(before: str, after: str) -> Content:
-    """What was changed, as a unified diff; of very many lines the first, with what was left out said.
+    """Return a unified diff. A very long one is cut and says how many lines are missing.
 
-    Lines are compared from the first to the last that differs, for comparing takes more than its time for more.
+    Only the lines from the first to the last difference are compared: comparing takes quadratic time.
     """
     styles = {"+": "$text-success", "-": "$text-error", "@": "$text-accent"}
     old, new = before.splitlines(), after.splitlines()
@@ -200,13 +196,13 @@ def _diff(before: str, after: str) -> Content:
 
 
 def _alike(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many lines both begin with."""
+    """Return how many leading lines are equal."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 def _renumbered(line: str, above: int) -> str:
-    """A line of a diff whose texts began so many lines further down; only `@@ -3,5 +3,6 @@` has numbers."""
+    """Return a diff line with `above` added to its line numbers; only `@@ -3,5 +3,6 @@` lines have any."""
     if not line.startswith("@@"):
         return line
     return re.sub(r"([-+])(\d+)", lambda found: f"{found[1]}{int(found[2]) + above}", line)

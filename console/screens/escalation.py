@@ -1,77 +1,109 @@
-"""The escalation: what would be filed, to be read first; then filed, by one key."""
+"""The escalation: shows the entry that would be filed, and files it on a key."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console.actions import ESCALATION, bindings_of
-from console.screens.inquiry import InquiryView
+from console.flows.requests import CarryOut
+from console.keymap import ESCALATION
+from console.screens.view import View
+from console.widgets.report import Report
+from relay.errors import RelayError
 from relay.incident.escalation import LEVELS, REPORT, append, entry, incident
 from relay.text import clean
 
 if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from console.data.context import Context
+    from console.data.snapshot import Snapshot
     from relay.incident.escalation import Incident
 
+_RUNNING = "Gathering evidence: dead letters, error patterns, health, alerts, attempted fixes …"
 
-class EscalationView(InquiryView):
-    """Opened by `x`. Nothing is written before `y`."""
+
+class EscalationView(View):
+    """Opened by `x`, on top of the screen that it was opened from. Nothing is written before `y`."""
 
     VIEW = ESCALATION
-    BINDINGS = bindings_of(ESCALATION)
-    UNDER_WAY = "Gathering evidence: dead letters, error patterns, health, alerts, attempted fixes …"
+    ON_TOP = True
+    AUTO_FOCUS = SCROLL = "#report"
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
         self._incident: Incident | None = None
-        self._filed = False
+        self._is_filed = False
 
-    async def look(self) -> None:
-        """Gather, and show the entry."""
-        app = self.console
-        async with app.desk.beside() as connection:
-            self._incident = await incident(connection, app.settings, operator=app.operator)
-        self._filed = False
-        self._show()
+    def compose_body(self) -> ComposeResult:
+        """Return one scroll."""
+        yield Report(_RUNNING, id="report")
 
-    def _show(self) -> None:
-        told = self._incident
-        if told is None:
+    def paint(self, snapshot: Snapshot) -> None:
+        """Show nothing of it: the evidence stays as it was gathered."""
+
+    def on_mount(self) -> None:
+        """Start."""
+        self.run_worker(self._run(), group="report", exclusive=True)
+
+    def action_refresh_now(self) -> None:
+        """Gather again."""
+        self._fill([Content(_RUNNING)])
+        self.on_mount()
+
+    async def _run(self) -> None:
+        context = self.context
+        try:
+            async with context.session.beside() as connection:
+                self._incident = await incident(connection, context.settings, operator=context.operator)
+            self._is_filed = False
+            self._show_entry()
+        except RelayError as error:
+            self._fill([Content.styled(str(error), "$text-error")])
+
+    def _fill(self, lines: list[Content]) -> None:
+        if self.is_up:
+            self.query_one(Report).show(lines)
+
+    def _show_entry(self) -> None:
+        shown = self._incident
+        if shown is None:
             return
-        notify = ", ".join(told.notify) or "nobody beyond the team"
+        notify = ", ".join(shown.notify) or "no one beyond the team"
         head = [
             Content.assemble(
-                ("y", "bold $text-warning"), f" appends this to {REPORT} as ", (self.console.operator, "bold"),
+                ("y", "bold $text-warning"), f" appends this to {REPORT} as ", (self.context.operator, "bold"),
                 "; ", ("s", "bold $text-warning"), " changes the severity; esc leaves it",
-            ) if not self._filed else Content.styled(f"Appended to {REPORT}.", "$text-success bold"),
-            Content.assemble((told.level.upper(), "bold"), f"  notify: {notify}"),
+            ) if not self._is_filed else Content.styled(f"Appended to {REPORT}.", "$text-success bold"),
+            Content.assemble((shown.level.upper(), "bold"), f"  notify: {notify}"),
             Content(""),
         ]  # fmt: skip
-        body = [Content(clean(line, limit=2_000)) for line in entry(told).splitlines()]
-        self.fill(head + body)
+        body = [Content(clean(line, limit=2_000)) for line in entry(shown).splitlines()]
+        self._fill(head + body)
 
     def action_severity(self) -> None:
-        """The next severity."""
-        if self._incident is not None and not self._filed:
+        """Choose the next severity."""
+        if self._incident is not None and not self._is_filed:
             level = LEVELS[(LEVELS.index(self._incident.level) + 1) % len(LEVELS)]
             self._incident = replace(self._incident, level=level)
-            self._show()
+            self._show_entry()
 
     def action_file(self) -> None:
-        """Append it, once."""
-        if self._incident is not None and not self._filed:
-            self._filed = True
-            self.console.carry_out(self._file(self._incident))
+        """Append the entry, once."""
+        if self._incident is not None and not self._is_filed:
+            self._is_filed = True
+            self.request(CarryOut(partial(self._file, self._incident)))
 
-    async def _file(self, told: Incident) -> None:
+    async def _file(self, filed: Incident) -> None:
         try:
-            written = await asyncio.to_thread(append, entry(told))
+            written = await asyncio.to_thread(append, entry(filed))
         except BaseException:
-            self._filed = False
+            self._is_filed = False
             raise
-        self._show()
-        self.console.say(f"Appended to {clean(str(written))}")
-        await self.console.desk.record("escalate", {"level": told.level, "report": str(written)})
+        self._show_entry()
+        self.say(f"Appended to {clean(str(written))}")
+        await self.context.session.record("escalate", {"level": filed.level, "report": str(written)})

@@ -12,14 +12,15 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from console.actions import LOG, bindings_of
-from console.finding import highlighted, places
-from console.log_buffer import Page
-from console.log_navigation import LogNavigation
-from console.log_state import state_line
-from console.loglines import DrawnLines, LogReading
-from console.replaying import Replaying
-from console.tail import draw
+from console.data.log_buffer import Page
+from console.data.log_navigation import LogNavigation
+from console.data.log_reading import LogReading
+from console.flows.requests import Copy, OpenDelivery, ReadNow
+from console.keymap import LOG
+from console.render.log_lines import DrawnLines, draw
+from console.render.log_state import state_line
+from console.render.search import highlighted, places
+from console.screens.view import View
 from console.widgets.lines import LineList
 from console.widgets.search_box import SearchBox
 
@@ -28,26 +29,26 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
-    from console.log_buffer import LogBuffer
-    from console.snapshot import Snapshot
-    from console.tail import Entry
+    from console.data.context import Context
+    from console.data.log_buffer import LogBuffer
+    from console.data.log_entry import Entry
+    from console.data.snapshot import Snapshot
 
 _EMPTY = "  No webhook yet: the log is empty."
 _HIDDEN = "  None of these lines is shown: l changes the level, o and esc change the search."
 
 
-class LogScreen(Replaying):
+class LogView(View):
     """The newest 50,000 lines of the log. Only those in sight are drawn."""
 
     VIEW = LOG
-    BINDINGS = bindings_of(LOG)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
         self._log = LogNavigation()
 
     def compose_body(self) -> ComposeResult:
-        """The search box, the state, the lines, and the whole of the line under the cursor."""
+        """Return the search box, the state line, the lines, and the line under the cursor in full."""
         yield SearchBox(
             id="filter", placeholder="find in the lines; n and N go from match to match", returns_to="#log-lines"
         )
@@ -57,7 +58,7 @@ class LogScreen(Replaying):
             yield Static("", id="whole", markup=False)
 
     def reading(self) -> LogReading:
-        """The lines that are not held yet."""
+        """Return the reading of the lines that the buffer does not hold yet."""
         buffer = self._log.buffer
         return LogReading(buffer.last_id, buffer.first_id if self._log.wants_older else None, self._log.gaps.ids)
 
@@ -67,7 +68,7 @@ class LogScreen(Replaying):
         if isinstance(page, Page) and snapshot.reading == self.reading():
             self._update(self._seen.with_page(page, now=snapshot.read_at))
             if self._log.is_behind:
-                self.console.read_now()
+                self.request(ReadNow())
 
     @property
     def _list(self) -> LineList:
@@ -75,7 +76,7 @@ class LogScreen(Replaying):
 
     @property
     def _seen(self) -> LogNavigation:
-        """The state with the cursor where the list has it: the list moves it by itself, on keys and clicks."""
+        """The state with the list's cursor: the list moves it by itself, on keys and clicks."""
         key = self._list.key
         return self._log.as_seen(cursor=key if isinstance(key, int) else None, rows=self._list.size.height)
 
@@ -94,7 +95,7 @@ class LogScreen(Replaying):
         if not log.is_following and log.current is not None:
             self.query_one("#whole", Static).update(draw(log.current))
         if log.wants_older:
-            self.console.read_now()
+            self.request(ReadNow())
 
     def _show_lines(self, before: LogBuffer) -> None:
         """Show the lines. If some have come above the first row while the cursor is on it, it keeps its place."""
@@ -148,7 +149,7 @@ class LogScreen(Replaying):
         """Go to the failure before."""
         self._update(self._seen.previous_failure())
 
-    # Choosing and finding lines
+    # Filter and search
 
     def action_level(self) -> None:
         """Show the next level and worse."""
@@ -158,7 +159,7 @@ class LogScreen(Replaying):
         """Hide the lines that do not match, or show them again."""
         self._update(self._seen.only_matches_toggled())
 
-    def action_filter(self) -> None:
+    def action_find(self) -> None:
         """Open the search box."""
         self.query_one(SearchBox).open()
 
@@ -197,22 +198,19 @@ class LogScreen(Replaying):
         """Copy the line."""
         entry = self._seen.current
         if entry is not None:
-            self.app.copy_to_clipboard(entry.text)
-            self.console.say("Copied the line")
+            self.request(Copy(draw(entry).plain, "Copied the line"))
 
     def on_line_list_opened(self) -> None:
         """Open the line's delivery."""
         entry = self._seen.current
         if entry is None or entry.delivery_id is None:
-            self.console.say("That line is about no delivery")
+            self.say("That line is about no delivery")
         else:
-            self.look_up(self._open_delivery(entry.delivery_id))
+            self.in_background(self._open_delivery(entry.delivery_id))
 
     async def _open_delivery(self, delivery_id: str) -> None:
-        from console.screens.detail import DetailView  # noqa: PLC0415 - loaded when it is first wanted
-
-        row_id = await self.console.desk.find(delivery_id)
+        row_id = await self.context.session.find(delivery_id)
         if row_id is None:
-            self.console.say("That delivery is gone", bad=True)
-        elif self.app.screen is self:
-            self.app.push_screen(DetailView(row_id))
+            self.say("That delivery is gone", bad=True)
+        elif self.is_in_front:
+            self.request(OpenDelivery(row_id))

@@ -9,22 +9,25 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from console import panels
-from console.actions import OVERVIEW, bindings_of
-from console.app import WINDOWS
-from console.cause import cause_of
-from console.replaying import Replaying
-from console.tail import draw
-from console.view import WIDE, View, titled
-from console.widgets.lines import Line, LineList
+from console.flows.replay import ReplayFlow
+from console.flows.requests import GoTo, NextWindow
+from console.keymap import DEAD, OVERVIEW
+from console.render import panels
+from console.render.cause import cause_of
+from console.render.chart import resample
+from console.render.formatting import span
+from console.render.line import Line
+from console.render.log_lines import draw
+from console.screens.view import WIDE, View, titled
+from console.widgets.lines import LineList
 from console.widgets.rates import RateSparkline
-from console.words import span
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from console.cause import Cause
-    from console.snapshot import Snapshot
+    from console.data.context import Context
+    from console.data.snapshot import Snapshot
+    from console.render.cause import Cause
     from relay.domain.stats import Figures
     from relay.store.browse import Group
 
@@ -34,20 +37,20 @@ _LEAST_TAIL_ROWS = 2
 _NARROW_ALERTS, _WIDE_ALERTS = 4, 5
 
 
-class OverviewView(Replaying, View):
+class OverviewView(View):
     """The first screen."""
 
     VIEW = OVERVIEW
-    BINDINGS = bindings_of(OVERVIEW)
     AUTO_FOCUS = "#groups"
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._replay = ReplayFlow(self)
         self._groups: dict[str, Group] = {}
         self._sort = 0
 
     def compose_body(self) -> ComposeResult:
-        """Charts and lights, groups, the end of the log. Where it is narrow, alerts and groups come first."""
+        """Return charts, probes, failure groups and the log. On narrow screens, alerts and groups come first."""
         with Vertical(id="alerts-first", classes="pane"):
             yield LineList(id="first-alert-lines", classes="calm")
         for compose in (self._groups_pane, self._top) if self._is_narrow else (self._top, self._groups_pane):
@@ -75,8 +78,8 @@ class OverviewView(Replaying, View):
 
     def paint(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""
-        state, window_name = snapshot.overview, self.console.window_name
-        window = WINDOWS[window_name]
+        state, window_name = snapshot.overview, self.context.window_name
+        window = self.context.window
         figures = self._figures(snapshot)
         narrow = self._is_narrow
         self._put_in_order(narrow)
@@ -86,7 +89,7 @@ class OverviewView(Replaying, View):
         if narrow:
             rest = panels.figures_in_short(snapshot, figures, window_name)
         self.query_one("#rates", Static).update(rates)
-        self.query_one(RateSparkline).show(partial(panels.resample, state.minutes, state.at, window))
+        self.query_one(RateSparkline).show(partial(resample, state.minutes, state.at, window))
         self.query_one("#figures", Static).update(Content("\n").join(rest))
         histogram = self.query_one("#histogram", Static)
         histogram.update(Content("\n").join(panels.attempts(figures, histogram.size.width or 40, rows=5)))
@@ -124,12 +127,12 @@ class OverviewView(Replaying, View):
         lines.show(
             [Line(key, panels.group_line(group, state.at, width)) for key, group in self._groups.items()],
             header=panels.group_header(width),
-            empty=Content(f"  No dead letter waits. {_last_webhook(snapshot)}"),
+            empty=Content(f"  No open dead letters. {_last_webhook(snapshot)}"),
         )
         self._share_room(len(groups))
         self.query_one("#groups-pane").border_title = (
             f"Failure groups by {SORTS[self._sort]} ─ {state.open_dead_letters:,} open ─ enter opens, "
-            + ("o sorts" if self.console.read_only else "r replays, o sorts")
+            + ("o sorts" if self.context.read_only else "r replays, o sorts")
         )
         cause = cause_of(snapshot).group
         if cause is not None and not lines.touched:
@@ -141,7 +144,7 @@ class OverviewView(Replaying, View):
 
     @property
     def _alert_lines(self) -> LineList:
-        """The list of alerts that is to be seen."""
+        """The visible list of alerts."""
         return self.query_one("#first-alert-lines" if self._is_narrow else "#alert-lines", LineList)
 
     def _put_in_order(self, narrow: bool) -> None:
@@ -153,7 +156,7 @@ class OverviewView(Replaying, View):
             body.move_child(groups, after=top)
 
     def _share_room(self, groups: int) -> None:
-        """The groups get the rows that they need, the log what is left of the body, if that is enough for some."""
+        """Give the groups the rows that they need, and the log the rest if that is at least `_LEAST_TAIL_ROWS`."""
         others = (self.query_one("#top"), self.query_one("#alerts-first"))
         room = self.query_one("#body").size.height - sum(pane.outer_size.height for pane in others if pane.display)
         wanted = min(max(1, groups) + 2, room, _MOST_GROUP_ROWS)
@@ -165,10 +168,10 @@ class OverviewView(Replaying, View):
         state = snapshot.overview
         return {
             "15 min": state.last_15min, "1 h": state.last_1h, "6 h": state.last_6h, "24 h": state.last_24h
-        }[self.console.window_name]  # fmt: skip
+        }[self.context.window_name]  # fmt: skip
 
     def hint(self, cause: Cause) -> str:
-        """That enter opens them, while the cursor is on them."""
+        """Return that enter opens the group that the headline is about, while the cursor is on it."""
         group, meant = self.group, cause.group
         if group is None or meant is None or self.lines.id != "groups":
             return ""
@@ -192,38 +195,32 @@ class OverviewView(Replaying, View):
         if event.lines is self._alert_lines:
             self.action_diagnose()
             return
-        from console.screens.dead_letters import DeadLettersView  # noqa: PLC0415 - views open one another
-
         if self.group is not None:
-            view = self.console.go("dead")
-            assert isinstance(view, DeadLettersView)
-            view.set_filter(self.group.filter)
+            self.request(GoTo(DEAD, filter=self.group.filter))
 
     def action_window(self) -> None:
-        """The next window."""
-        self.console.next_window()
-        if self.console.snapshot is not None:
-            self.take(self.console.snapshot)
+        """Switch to the next window."""
+        self.request(NextWindow())
 
     def action_sort(self) -> None:
         """Sort the groups by the next column."""
         self._sort = (self._sort + 1) % len(SORTS)
-        if self.console.snapshot is not None:
-            self._paint_groups(self.console.snapshot)
+        if self.context.snapshot is not None:
+            self._paint_groups(self.context.snapshot)
 
     def action_zoom(self) -> None:
         """Give the groups all of the room, or take it back."""
         self.toggle_class("zoomed")
-        self.call_after_refresh(self._repaint)
+        self.call_after_refresh(self.show_again)
 
     def action_replay(self) -> None:
         """Replay the group under the cursor."""
         if self.group is None:
-            self.console.say("There is no dead letter to replay")
+            self.say("There is no dead letter to replay")
         else:
-            self.replay_matching(self.group.filter)
+            self._replay.matching(self.group.filter)
 
 
 def _last_webhook(snapshot: Snapshot) -> str:
     age_s = snapshot.overview.last_webhook_age_s
-    return "No webhook has come yet." if age_s is None else f"The last webhook came {span(age_s)} ago."
+    return "No webhook received yet." if age_s is None else f"Last webhook received {span(age_s)} ago."

@@ -1,13 +1,12 @@
-"""A list of one-line rows with a cursor: the table, the groups and the log are all made of it.
+"""A list of one-line rows with a cursor: the tables, the failure groups and the log are made of it.
 
-It paints only the rows in sight, whatever the list holds, and keeps its cursor on the same row, known by key,
-when the rows around it change. It takes `Content` and never parses markup. Knows nothing of what a row is.
+It paints only the rows in sight, and keeps its cursor on the same row, identified by its key, when the rows around it
+change. It takes `Content` and never parses markup. It has no keys of its own: the screen calls `move` and `open`.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.content import Content
@@ -21,23 +20,14 @@ if TYPE_CHECKING:
 
     from textual import events
 
-
-_MOVES = {"up": "up", "down": "down", "pageup": "page_up", "pagedown": "page_down", "home": "top", "end": "bottom"}
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One row: what it is known by, and what it looks like."""
-
-    key: Hashable
-    content: Content
+    from console.render.line import Line
 
 
-class LineList(ScrollView, can_focus=True):
+class LineList(ScrollView, can_focus=True, inherit_bindings=False):
     """Rows with a cursor. `show` replaces them.
 
-    With `newest_first` the cursor stays on the first row, whichever that is, until it is moved; `top` puts it there
-    again. `touched` says whether it was ever moved by hand.
+    With `newest_first` the cursor stays on the first row, whichever row that is, until the operator moves it; `top`
+    puts it there again. `touched` is True once the operator has moved it.
     """
 
     DEFAULT_CSS = """
@@ -116,12 +106,12 @@ class LineList(ScrollView, can_focus=True):
 
     @property
     def key(self) -> Hashable | None:
-        """What the row under the cursor is known by; None if there are no rows."""
+        """The key of the row under the cursor; None if there are no rows."""
         return self._lines[self._cursor].key if self._lines else None
 
     @property
     def keys(self) -> list[Hashable]:
-        """What the rows are known by, in order."""
+        """The keys of the rows, in order."""
         return [line.key for line in self._lines]
 
     def show(
@@ -134,7 +124,7 @@ class LineList(ScrollView, can_focus=True):
     ) -> None:
         """Replace the rows. The cursor stays on its row if that is still there, else at its place.
 
-        `lines` may be made when they are asked for; `place_of` then finds one by key without making them all.
+        A lazy sequence of `lines` comes with `place_of`, which finds one by its key without making them all.
         """
         before = self.key
         from_top = self._cursor - self.scroll_offset.y
@@ -148,7 +138,7 @@ class LineList(ScrollView, can_focus=True):
             if found is not None and found != self._cursor:
                 self._cursor = found
                 if self.scroll_offset.y == 0:
-                    self._bring_into_sight()  # what is new above stays in sight as long as there is room
+                    self._bring_into_sight()  # new rows above stay in sight as long as there is room
                 else:
                     self.scroll_to(y=found - from_top, animate=False, immediate=True, force=True)
         self._cursor = max(0, min(self._cursor, len(lines) - 1))
@@ -206,7 +196,7 @@ class LineList(ScrollView, can_focus=True):
         self.scroll_to(y=top, animate=False, immediate=True, force=True)
 
     def render_line(self, y: int) -> Strip:
-        """The strip of one line of the widget."""
+        """Return the strip of one line of the widget."""
         width = self.scrollable_content_region.width
         if self._header is not None and y == 0:
             return self._strip(self._header, width, "lines--header")
@@ -254,12 +244,6 @@ class LineList(ScrollView, can_focus=True):
         """Open the row under the cursor."""
         if self._lines:
             self.post_message(self.Opened(self, self.key))
-
-    async def _on_key(self, event: events.Key) -> None:
-        if event.key in _MOVES:
-            event.stop()
-            event.prevent_default()
-            self.move(_MOVES[event.key])
 
 
 def _place(lines: Sequence[Line], key: Hashable) -> int | None:

@@ -1,7 +1,7 @@
-"""The docked strip: it asks before anything is sent, takes a reason, offers a choice, and shows a replay's way.
+"""The docked strip: asks before anything is sent, takes a reason, offers a choice, and shows a replay's progress.
 
-Only what it asks for says yes: never enter alone, never the key that began it. Knows no SQL; whoever asks
-gives the functions that are called with the answer.
+Enter alone never confirms, nor does the key that opened it. The strip posts `Answered`, `DryRun` and `Steered`; it
+knows neither who asks nor what an answer does.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from textual.content import Content
+from textual.message import Message
 from textual.widget import Widget
 
-from console.words import QUIET_RELAY_S, plural, span
-from console.wrapping import hanging
+from console.keymap import CONFIRMATION, PROGRESS, action_of
+from console.render.formatting import QUIET_RELAY_S
+from console.render.plans import plan_lines
+from console.render.wrapping import hanging
 from relay.store.replays import Control, PlanState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from textual import events
     from textual.app import RenderResult
@@ -42,18 +45,17 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is asked. `then` gets the answer; `dry` is called on `n`, where there is something to try.
+    """What is asked. With `offers_dry_run` a key asks for a dry run instead of an answer.
 
-    `follows` is what will be asked after a wait: what is typed ahead has to fit.
+    `follows` is the kind of the question after a wait: only what fits it can be typed ahead.
     """
 
     title: str
     lines: Sequence[Content]
     kind: Kind
-    then: Callable[[str], object] = lambda _: None
     expected: str = ""
     choices: Sequence[str] = field(default=())
-    dry: Callable[[], object] | None = None
+    offers_dry_run: bool = False
     follows: Kind | None = None
 
 
@@ -75,6 +77,29 @@ class Question(Widget, can_focus=True):
     Question.progress { border-top: solid $primary; border-title-color: $primary; }
     """
 
+    class Answered(Message):
+        """The operator has answered a prompt."""
+
+        def __init__(self, prompt: Prompt, answer: str) -> None:
+            super().__init__()
+            self.prompt = prompt
+            self.answer = answer
+
+    class DryRun(Message):
+        """The operator wants to see what a prompt would do."""
+
+        def __init__(self, prompt: Prompt) -> None:
+            super().__init__()
+            self.prompt = prompt
+
+    class Steered(Message):
+        """The operator pauses, resumes or stops the replay that the strip shows."""
+
+        def __init__(self, plan_id: int, control: Control) -> None:
+            super().__init__()
+            self.plan_id = plan_id
+            self.control_wanted = control
+
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._prompt: Prompt | None = None
@@ -83,9 +108,8 @@ class Question(Widget, can_focus=True):
         self._plan: Plan | None = None
         self._plan_id: int | None = None
         self._quiet_s: float | None = 0.0
-        self._control: Callable[[int, Control], object] = lambda *_: None
         self._came_from: Widget | None = None
-        self._closes_when_ended: set[str] = set()
+        self._enter_closes = True
 
     @property
     def is_open(self) -> bool:
@@ -97,14 +121,8 @@ class Question(Widget, can_focus=True):
         """The replay it shows."""
         return self._plan_id
 
-    def wait(self, title: str, what: str, follows: Kind | None = None) -> Prompt:
-        """Open at once, while something is found out or done: keys pressed meanwhile are its own, not the view's."""
-        waiting = Prompt(title=title, lines=[Content(what)], kind=Kind.WAIT, follows=follows)
-        self.ask(waiting)
-        return waiting
-
     def shows(self, prompt: Prompt) -> bool:
-        """True while `prompt` is what is open: nobody has closed it, nothing else has taken its place."""
+        """Return True while `prompt` is open: not closed, and not replaced."""
         return self._prompt is prompt
 
     def ask(self, prompt: Prompt) -> None:
@@ -118,29 +136,29 @@ class Question(Widget, can_focus=True):
             self._enter(prompt)
 
     def renew(self, shown: Prompt, lines: Sequence[Content]) -> Prompt:
-        """Show other lines in the place of those of `shown`, if that is still open. Returns what stands for it then."""
+        """Show other lines in `shown` if it is still open. Returns the prompt that is open then."""
         if not self.shows(shown) or lines == shown.lines:
             return shown
         self._prompt = replace(shown, lines=lines)
         self.refresh(layout=True)
         return self._prompt
 
-    def watch_plan(self, plan_id: int, control: Callable[[int, Control], object], *, enter_closes: bool = True) -> None:
-        """Show a replay until it has ended and a key is pressed. `control` pauses, resumes and stops it."""
-        self._closes_when_ended = {"enter", "space"} if enter_closes else {"space"}
-        self._prompt, self._plan, self._plan_id, self._control = None, None, plan_id, control
+    def watch_plan(self, plan_id: int, *, enter_closes: bool = True) -> None:
+        """Show a replay until it has ended and a key is pressed; enter is such a key if `enter_closes`."""
+        self._enter_closes = enter_closes
+        self._prompt, self._plan, self._plan_id = None, None, plan_id
         self._open(f"replay #{plan_id}", progress=True)
 
-    def follow(self, plans: Sequence[Plan]) -> None:
-        """Take the plans as they stand now."""
+    def show_plans(self, plans: Sequence[Plan]) -> None:
+        """Show the watched replay as it is in `plans`."""
         plan = next((plan for plan in plans if plan.id == self._plan_id), None)
         if plan is not None and plan != self._plan:
             self._plan = plan
             self.refresh(layout=True)
 
-    def hear(self, heard_s: float | None) -> None:
-        """Take how long ago a relay was heard of; None if none is alive."""
-        quiet_s = 0.0 if heard_s is not None and heard_s <= QUIET_RELAY_S else heard_s
+    def show_heartbeat(self, age_s: float | None) -> None:
+        """Take the age of the newest relay heartbeat; None if no relay is alive."""
+        quiet_s = 0.0 if age_s is not None and age_s <= QUIET_RELAY_S else age_s
         if quiet_s != self._quiet_s:
             self._quiet_s = quiet_s
             self.refresh(layout=True)
@@ -165,15 +183,15 @@ class Question(Widget, can_focus=True):
         self.refresh(layout=True)
 
     def render(self) -> RenderResult:
-        """The strip's lines."""
+        """Return the strip's lines."""
         if self._prompt is not None:
             return Content("\n").join([*self._fitted(self._prompt.lines), self._last_line(self._prompt)])
         if self._plan is not None:
             return Content("\n").join(plan_lines(self._plan, self.size.width, self._quiet_s))
-        return Content.styled("waiting for a relay to take it on …" if self._plan_id else "", "$text-muted")
+        return Content.styled("waiting for a relay to claim it …" if self._plan_id else "", "$text-muted")
 
     def _fitted(self, lines: Sequence[Content]) -> list[Content]:
-        """`lines` in rows, and of too many the first one and the last ones: the latest counts, and what to press."""
+        """Return `lines` in rows; of too many, the first one and the last ones."""
         rows = hanging(lines, max(20, (self.size.width or self.app.size.width - 2)))
         if len(rows) <= _MOST_ROWS:
             return rows
@@ -181,7 +199,7 @@ class Question(Widget, can_focus=True):
 
     def _last_line(self, prompt: Prompt) -> Content:
         cursor = Content.styled("▏", "blink")
-        dry = "n dry run, " if prompt.dry else ""
+        dry = "n dry run, " if prompt.offers_dry_run else ""
         typed = (self._typed, "bold")
         wrong = (f"  {self._wrong}", "$text-error")
         if prompt.kind is Kind.YES:
@@ -197,7 +215,8 @@ class Question(Widget, can_focus=True):
             return Content.assemble(("esc cancels  ", "$text-muted"), (self._typed.replace("\n", " ⏎"), "bold"))
         return Content.styled("any key closes this", "$text-muted")
 
-    async def _on_key(self, event: events.Key) -> None:
+    def on_key(self, event: events.Key) -> None:
+        """Take the keys while it is open; those that it does not know while it shows a replay go to the view."""
         if self._prompt is not None:
             event.stop()
             event.prevent_default()
@@ -206,49 +225,49 @@ class Question(Widget, can_focus=True):
             self._steer(event)
 
     def _answer(self, prompt: Prompt, event: events.Key) -> None:
-        key, character = event.key, event.character or ""
-        if key in {"escape", "ctrl+c"}:
+        action, character = action_of(CONFIRMATION, event.key), event.character or ""
+        if action == "cancel":
             self.close()
-        elif key == "n" and prompt.dry is not None and not self._typed:
-            prompt.dry()
+        elif action == "dry_run" and prompt.offers_dry_run and not self._typed:
+            self.post_message(self.DryRun(prompt))
         elif prompt.kind is Kind.YES:
             self.close()
-            if key == "y":
-                prompt.then("y")
+            if action == "agree":
+                self.post_message(self.Answered(prompt, character))
         elif prompt.kind is Kind.CHOICE:
             self.close()
-            if character.isdigit() and 1 <= int(character) <= len(prompt.choices):
-                prompt.then(prompt.choices[int(character) - 1])
+            if character.isdecimal() and 1 <= int(character) <= len(prompt.choices):
+                self.post_message(self.Answered(prompt, prompt.choices[int(character) - 1]))
         elif prompt.kind is Kind.NOTICE:
             self.close()
         elif prompt.kind is Kind.WAIT:
-            self._type_ahead(prompt, key, character)
+            self._type_ahead(prompt, action, character)
         else:
-            self._type(prompt, key, character)
+            self._type(prompt, action, character)
 
-    def _type_ahead(self, prompt: Prompt, key: str, character: str) -> None:
-        """Keep a count, and the enter behind it, or a text without its enter.
+    def _type_ahead(self, prompt: Prompt, action: str | None, character: str) -> None:
+        """Keep a count with the enter behind it, or a text without its enter.
 
-        Nor is a y kept: what it would agree to is not there to be seen.
+        A single key that confirms is not kept: the operator has not seen yet what it would confirm.
         """
-        if key == "backspace":
+        if action == "delete_left":
             self._typed = self._typed[:-1]
         elif self._typed.endswith("\n") or len(self._typed) >= _MAX_TYPED:
             return
         elif prompt.follows is Kind.COUNT:
-            self._typed += "\n" if key == "enter" and self._typed else character if character.isdigit() else ""
+            self._typed += "\n" if action == "submit" and self._typed else character if character.isdigit() else ""
         elif prompt.follows is Kind.TEXT and character.isprintable():
             self._typed += character
         self.refresh()
 
-    def _type(self, prompt: Prompt, key: str, character: str) -> None:
+    def _type(self, prompt: Prompt, action: str | None, character: str) -> None:
         self._wrong = ""
-        if key == "enter":
+        if action == "submit":
             self._enter(prompt)
             return
-        if key == "backspace":
+        if action == "delete_left":
             self._typed = self._typed[:-1]
-        elif key == "ctrl+u":
+        elif action == "delete_all":
             self._typed = ""
         elif character.isprintable() and character and len(self._typed) < _MAX_TYPED:
             if prompt.kind is Kind.COUNT and not character.isdigit():
@@ -266,84 +285,29 @@ class Question(Widget, can_focus=True):
             self._wrong = "it needs some text"
         else:
             self.close()
-            prompt.then(answer)
+            self.post_message(self.Answered(prompt, answer))
             return
         self.refresh(layout=True)
 
     def on_paste(self, event: events.Paste) -> None:
-        """Pasted text is typed text; a count has to be typed."""
+        """Take pasted text as typed text, except for a count, which has to be typed."""
         if self._prompt is not None and self._prompt.kind is Kind.TEXT:
             event.stop()
             self._typed = (self._typed + " ".join(event.text.split()))[:_MAX_TYPED]
             self.refresh(layout=True)
 
     def _steer(self, event: events.Key) -> None:
-        """Keys while a replay is shown; those it does not know go on to the view."""
+        action = action_of(PROGRESS, event.key)
         ended = self._plan is not None and self._plan.ended
-        if event.key in {"escape", "q", "left"} or (ended and event.key in self._closes_when_ended):
+        closes_ended = action == "close_ended" or (action == "acknowledge" and self._enter_closes)
+        if action == "close" or (closes_ended and ended):
             self.close()
-        elif event.key in {"x", "ctrl+c"} and not ended and self._plan_id is not None:
-            self._control(self._plan_id, Control.STOP)
-        elif event.key == "p" and not ended and self._plan is not None:
+        elif action == "stop_replay" and not ended and self._plan_id is not None:
+            self.post_message(self.Steered(self._plan_id, Control.STOP))
+        elif action == "pause_replay" and not ended and self._plan is not None:
             paused = self._plan.state is PlanState.PAUSED
-            self._control(self._plan.id, Control.RESUME if paused else Control.PAUSE)
+            self.post_message(self.Steered(self._plan.id, Control.RESUME if paused else Control.PAUSE))
         else:
             return
         event.stop()
         event.prevent_default()
-
-
-def plan_lines(plan: Plan, width: int, quiet_s: float | None) -> list[Content]:
-    """A replay under way or at its end: how far, how fast, how long yet; at the end, the proof.
-
-    `quiet_s` is for how long no relay was heard of, None if none is alive: there is nobody to send it.
-    """
-    from console.panels import progress  # noqa: PLC0415 - a chart's drawing is loaded when one is drawn
-
-    counts = Content.assemble(
-        progress(plan, max(10, min(40, width - 40))),
-        (f" {plan.total - plan.left:,}/{plan.total:,} ", "bold"),
-        (f"{plan.delivered:,} delivered", "$text-success bold" if plan.delivered else "$text-muted"),
-        ("  ", ""),
-        (f"{plan.dead:,} dead again", "$text-error bold" if plan.dead else "$text-muted"),
-        (f"  {plan.skipped} skipped" if plan.skipped else "", "$text-muted"),
-    )
-    if plan.ended:
-        return [counts, _verdict(plan)]
-    how = Content.assemble(
-        (f"{plan.state.value}", "$text-warning bold" if plan.state is PlanState.PAUSED else "bold"),
-        f"  {plan.left:,} left",
-        _pace(plan, quiet_s),
-    )
-    resume = "p goes on" if plan.state is PlanState.PAUSED else "p pauses"
-    return [
-        counts,
-        how,
-        Content.styled(f"{resume}, x stops what was not sent yet, esc leaves it running", "$text-muted"),
-    ]
-
-
-def _pace(plan: Plan, quiet_s: float | None) -> tuple[str, str]:
-    """How fast it goes and how long it will take; or that there seems to be nobody who sends it."""
-    if quiet_s is None:
-        return "; no relay is running, so nobody sends them. Start one: `relay serve`", "$text-error bold"
-    if quiet_s:
-        return f"; no relay was heard of for {span(quiet_s)}, so it may stand still", "$text-warning bold"
-    if plan.rate is None:
-        return ", as fast as it goes", ""
-    time = f", about {span(plan.left / plan.rate + 0.9)} left" if plan.state is PlanState.RUNNING else ""
-    return f", up to {plan.rate:g}/s{time}", ""
-
-
-def _verdict(plan: Plan) -> Content:
-    if plan.state is PlanState.STOPPED:
-        why = plan.stopped_why or "stopped"
-        return Content.assemble(
-            (f"Stopped: {why}. ", "$text-error bold"),
-            f"{plural(plan.left, 'delivery')} not sent, or on their way. esc closes this",
-        )
-    if plan.delivered == plan.total:
-        return Content.assemble((f"Done: all {plan.total:,} delivered.", "$text-success bold"), " esc closes this")
-    dead = f"{plan.dead} dead again" if plan.dead else "none dead again"
-    skipped = f", {plan.skipped} dealt with by somebody else" if plan.skipped else ""
-    return Content.assemble((f"Done: {plan.delivered} delivered, {dead}{skipped}.", "bold"), " esc closes this")

@@ -1,4 +1,4 @@
-"""A sparkline of success rates, on a scale that always reaches from 0 to 100 %, with a gap where there was nothing."""
+"""A sparkline of success rates on a fixed scale from 0 to 100 %, with gaps where there is no data."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from textual.widget import Widget
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from console.panels import Trace
+    from console.render.chart import Trace
 
 BARS = "▁▂▃▄▅▆▇█"
 NOTHING = " "
-"""0 of 0 is not 0 %: it looks different without any colour."""
+"""No data is not 0 %: the cell differs from a bar even without colours."""
 
 
 class RateSparkline(Widget):
-    """A cell a stretch of time, the newest at the right. `show` takes what gives the rates for a number of cells."""
+    """One cell a period, the newest at the right. `show` takes a function from a number of cells to their rates."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"sparkline--max-color", "sparkline--min-color"}
 
@@ -33,7 +33,7 @@ class RateSparkline(Widget):
         self.refresh()
 
     def render(self) -> Content:
-        """The scale, if there is room for it, then the rates."""
+        """Return the scale, if there is room for it, then the rates."""
         cells = self.size.width
         if self._rates is None or not cells:
             return Content("")

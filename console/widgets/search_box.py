@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.validation import ValidationResult, Validator
 from textual.widgets import Input
 
+from console.keymap import SEARCH_BOX, bindings_of
 from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from textual import events
+    from textual.binding import BindingType
 
     Check = Callable[[str], str | None]
     """Returns what is wrong with a text, as a sentence for the operator; None if the text is valid."""
@@ -41,9 +42,10 @@ class SearchBox(Input):
     holds their visible names (`␛`) instead.
     """
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close_box", "close", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of(SEARCH_BOX)
     DEFAULT_CSS = """
-    SearchBox { display: none; height: 1; border: none; padding: 0 1; }
+    SearchBox { display: none; }
+    SearchBox.-textual-compact { padding: 0 1; }
     SearchBox.open { display: block; }
     """
 
@@ -178,5 +180,5 @@ class _Checked(Validator):
 
 
 def _safe(text: str) -> str:
-    """The first `MOST_CHARS` characters of `text`, with visible names for those that are not shown."""
+    """Return the first `MOST_CHARS` characters of `text`, with visible names for invisible ones."""
     return clean(text[:MOST_CHARS], limit=None)[:MOST_CHARS]

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from relay.domain.delivery import Signature
+from relay.domain.headers import SIGNATURE_HEADER, TIMESTAMP_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SIGNATURE_HEADER = "x-chatwoot-signature"
-TIMESTAMP_HEADER = "x-chatwoot-timestamp"
 DELIVERY_HEADER = "x-chatwoot-delivery"
 
 TOLERANCE_S = 300
@@ -100,3 +99,9 @@ def explained(
         if isinstance(verify(secrets, timestamp, signature, (rewritten,), now=now), Signature):
             return SignatureFault.REENCODED
     return fault
+
+
+__all__ = [
+    "DELIVERY_HEADER", "SIGNATURE_HEADER", "TIMESTAMP_HEADER", "TOLERANCE_S", "Signature", "SignatureFault",
+    "explained", "sign", "signature_fault", "verify",
+]  # fmt: skip

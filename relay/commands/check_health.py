@@ -23,7 +23,7 @@ from relay.settings import load_settings
 )
 @as_json
 def command(artifacts: Path, *, as_json: bool) -> None:
-    """Run the runbook's health check: Chatwoot, its authenticated API, and the Agent SDK. Exit 0 if all are well."""
+    """Run the runbook's health check: Chatwoot, its authenticated API, the Agent SDK. Exit 0 if all pass."""
     check = asyncio.run(check_health(load_settings()))
     try:
         path = write_artifact(check, artifacts)

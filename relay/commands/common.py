@@ -49,10 +49,7 @@ async def source_of(connection: Connection, place: Place) -> Source:
 async def refuse_demo(connection: Connection, place: Place) -> None:
     """Raises `ConfigurationError` if the database's data are invented: they must never reach a real system."""
     if await demo_history.is_demo(connection):
-        raise ConfigurationError(
-            f"{place.name} holds the invented data of `relay demo`, which must reach no real Agent SDK or Chatwoot; "
-            "set DATABASE_URL, or RELAY_DATA_DIR to another directory"
-        )
+        raise ConfigurationError(demo_history.REFUSAL.replace("The database", place.name, 1))
 
 
 def run(work: Coroutine[Any, Any, int]) -> None:

@@ -17,6 +17,7 @@ from relay.commands.status import lines
 from relay.demo.debrief import Observer, debrief
 from relay.demo.drills import AFTER_S, DRILLS, INCIDENT_S
 from relay.demo.play import play
+from relay.errors import ConfigurationError
 from relay.settings import as_environment, load_settings
 from relay.store import demo_history, overview
 from relay.store.databases import demo_directory
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--no-console", is_flag=True, help="Print what happens even on a terminal.")
 @click.option(
     "--drill", type=click.Choice(list(DRILLS)),
-    help="Stage this incident instead, in a database of its own, and tell at the end how it went.",
+    help="Stage this incident instead, in a database of its own, and report at the end how it went.",
 )  # fmt: skip
 def command(*, seconds: float | None, no_console: bool, drill: str | None) -> None:
     """Everything on this machine: embedded Postgres, relay, stand-ins for Chatwoot and the Agent SDK, an outage.
@@ -59,7 +60,7 @@ def command(*, seconds: float | None, no_console: bool, drill: str | None) -> No
 
     async def demo(place: Place) -> None:
         dsn = place.dsn
-        await _mark(dsn)
+        await _mark(place)
         await play(dsn, seconds=seconds, watch=_watch(dsn, on_terminal=on_terminal))
         async with connected(dsn) as connection:
             state = await overview.read(connection)
@@ -70,26 +71,36 @@ def command(*, seconds: float | None, no_console: bool, drill: str | None) -> No
         asyncio.run(demo(place))
 
 
-async def _mark(dsn: str) -> None:
-    """Bring the schema up to date, and mark all that is in it as invented."""
-    await migrate(dsn, roles=True)
-    async with connected(dsn) as connection:
+async def _mark(place: Place) -> None:
+    """Bring the schema up to date, and mark all that is in it as invented.
+
+    Raises:
+        ConfigurationError: a relay that is no demo's has worked in this database.
+    """
+    await migrate(place.dsn, roles=True)
+    async with connected(place.dsn) as connection:
+        if await demo_history.may_be_real(connection):
+            raise ConfigurationError(
+                f"The demo needs a database of its own, and a relay that is no demo's has worked in {place.name}; "
+                "set RELAY_DATA_DIR to another directory"
+            )
         await demo_history.mark_as_demo(connection)
 
 
 def _practise(settings: Settings, drill: Drill, seconds: float | None, *, on_terminal: bool) -> int:
-    """Run a drill in a database that is gone afterwards; 0 if it went as planned."""
+    """Run a drill in a database that is deleted afterwards; 0 if it went as planned."""
     if seconds is None and not on_terminal:
         seconds = drill.begins_at_s + INCIDENT_S + AFTER_S
     say(f"[drill] {drill.summary}\n[drill] Your part: {drill.task}")
     with tempfile.TemporaryDirectory(prefix="hotdash-drill-", ignore_cleanup_errors=True) as folder:
         settings = settings.model_copy(update={"relay_data_dir": Path(folder)})
         with database(settings, create=True) as place:
-            return asyncio.run(_drill(place.dsn, drill, seconds, on_terminal=on_terminal))
+            return asyncio.run(_drill(place, drill, seconds, on_terminal=on_terminal))
 
 
-async def _drill(dsn: str, drill: Drill, seconds: float | None, *, on_terminal: bool) -> int:
-    await _mark(dsn)
+async def _drill(place: Place, drill: Drill, seconds: float | None, *, on_terminal: bool) -> int:
+    dsn = place.dsn
+    await _mark(place)
     if drill.history is not None:
         async with connected(dsn) as connection:
             history = drill.history
@@ -107,9 +118,9 @@ async def _drill(dsn: str, drill: Drill, seconds: float | None, *, on_terminal: 
         other_settings={"relay_probe_seconds": 2, **drill.settings},
         beside=observer.watch,
     )
-    told = await debrief(drill, observer)
-    say(told.lines())
-    return 0 if told.went_as_planned else 1
+    report = await debrief(drill, observer)
+    say(report.lines())
+    return 0 if report.went_as_planned else 1
 
 
 def _watch(dsn: str, *, on_terminal: bool) -> Callable[[Settings], Awaitable[None]] | None:

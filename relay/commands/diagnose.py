@@ -30,7 +30,7 @@ def command(*, as_json: bool) -> None:
     """
     settings = load_settings()
 
-    async def look(place: Place) -> int:
+    async def read(place: Place) -> int:
         async with connected(place.dsn) as connection:
             source = await source_of(connection, place)
             diagnosis = diagnose(await gather(connection, settings))
@@ -43,7 +43,7 @@ def command(*, as_json: bool) -> None:
         return 1 if diagnosis.problem else 0
 
     with database(settings, or_demo=True) as place:
-        run(look(place))
+        run(read(place))
 
 
 def document(diagnosis: Diagnosis, source: Source) -> dict[str, Any]:

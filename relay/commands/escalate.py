@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("escalate")
 @click.option("--severity", type=click.Choice(LEVELS), help="Default: what the alerts that fire call for.")
-@click.option("--reason", default="", metavar="TEXT", help="What you want to say; stands in the entry.")
+@click.option("--reason", default="", metavar="TEXT", help="Your reason; it becomes part of the entry.")
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), default=REPORT, show_default=True,
     help="The file that the entry is appended to.",
@@ -31,7 +31,7 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
     """Gather the runbook's evidence, show the entry, and append it to reports/manager/ESCALATION.md.
 
     Dead letters, error patterns, health, alerts, attempted fixes, whom to notify; no payloads. Nothing is written
-    before it was seen: answer y, or give --yes where nobody can be asked.
+    before it was seen: answer y, or give --yes where there is no terminal.
     """
     settings = load_settings()
     name = settings.console_operator or operator()
@@ -39,8 +39,8 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
     async def file(place: Place) -> int:
         async with connected(place.dsn) as connection:
             source = await source_of(connection, place)
-            told = await incident(connection, settings, operator=name, reason=reason, level=severity)
-            text = entry(told)
+            found = await incident(connection, settings, operator=name, reason=reason, level=severity)
+            text = entry(found)
             if not as_json:
                 say_source(source, place)
                 say(text)
@@ -49,14 +49,14 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
                     raise click.UsageError(f"Nothing was written. Add --yes to append this to {report}.")
                 click.confirm(f"Append this to {report}?", abort=True)
             written = append(text, report)
-            await actions.record(connection, name, "escalate", reason, {"level": told.level, "report": str(written)})
+            await actions.record(connection, name, "escalate", reason, {"level": found.level, "report": str(written)})
         if as_json:
             print_json(
-                {"database": source.document, "report": str(written), "level": told.level, "notify": list(told.notify),
-                 "cause": told.diagnosis.headline, "entry": text}
+                {"database": source.document, "report": str(written), "level": found.level,
+                 "notify": list(found.notify), "cause": found.diagnosis.headline, "entry": text}
             )  # fmt: skip
         else:
-            say(f"Appended to {written}. Notify: {', '.join(told.notify) or 'nobody beyond the team'}")
+            say(f"Appended to {written}. Notify: {', '.join(found.notify) or 'the team only'}")
         return 0
 
     with database(settings, or_demo=True) as place:

@@ -22,6 +22,13 @@ def command(*, roles: bool, print_roles: bool) -> None:
         return
     settings = load_settings()
     with database(settings) as place:
-        applied = asyncio.run(migrate(place.dsn, roles=roles, tell=lambda step: click.echo(f"applying {step.name}")))
+        applied = asyncio.run(
+            migrate(
+                place.dsn,
+                roles=roles,
+                on_step=lambda step: click.echo(f"applying {step.name}"),
+                on_wait=lambda whom: say(f"relay: {whom}", err=True),
+            )
+        )
     say(f"database: {place.name}", err=True)
     click.echo(f"{len(applied)} applied; the schema is up to date." if applied else "The schema is up to date.")

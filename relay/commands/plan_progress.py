@@ -53,7 +53,7 @@ async def follow(connection: Connection, plan_id: int, *, quiet: bool) -> Plan:
                 was_alone, alone = alone, not await alive_relays(connection)
                 if alone and not was_alone:
                     console.print(
-                        f"No relay is running any more; replay {plan_id} goes on when one starts", soft_wrap=True
+                        f"No relay is running any more; replay {plan_id} continues when one starts", soft_wrap=True
                     )
                 await asyncio.sleep(_LOOK_EVERY_S)
             except asyncio.CancelledError:

@@ -14,11 +14,11 @@ from relay.commands.answered import answered_letters, to_send
 from relay.commands.common import as_json, database, operator, print_json, run, say, say_source, source_of  # fmt: skip
 from relay.commands.plan_progress import alive_relays, document, follow, summary
 from relay.domain.delivery import State
-from relay.domain.filters import Condition, compile_filter
 from relay.errors import RelayError
 from relay.settings import load_settings
 from relay.store import replays
 from relay.store.actions import signed
+from relay.store.filters import Condition, compile_filter
 from relay.store.replays import PlanRequest
 from relay.store.sessions import connected  # fmt: skip
 
@@ -82,7 +82,7 @@ def _finite(_context: click.Context, _parameter: click.Parameter, given: float |
     type=click.IntRange(0, _MOST),
     default=0,
     metavar="N",
-    help="Send the first N alone; go on only if all succeed.",
+    help="Send the first N alone; continue only if all succeed.",
 )
 @click.option(
     "--stop-after",
@@ -160,9 +160,7 @@ async def _replay(
         _show_dry_run(wanted, letters, alive[0].agent if alive else None, who, source, not_dead)
         return 0
     if not alive:
-        raise RelayError(
-            "No relay is running, so they would not be sent; start one with `relay serve`. Nothing was queued"
-        )
+        raise RelayError("No relay is running that could send them; start one with `relay serve`. Nothing was queued")
     _confirm(wanted, letters, alive[0].agent, who)
     request = PlanRequest(
         request_id=uuid4(),
@@ -267,9 +265,7 @@ def _confirm(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str, who: st
     if wanted.yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(
-            f"{len(letters)} dead letters match. Add --yes to send them, or --dry-run to look first."
-        )
+        raise click.UsageError(f"{len(letters)} dead letters match. Add --yes to send them, or --dry-run to preview.")
     say([_plan_line(wanted, letters, agent, who), *_list(letters)])
     if len(letters) > 50:
         typed = click.prompt(f"Type {len(letters)} to send them", default="", show_default=False)

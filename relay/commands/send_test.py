@@ -69,16 +69,16 @@ class _Sent:
 async def _follow(
     connection: Connection, settings: Settings, sent: _Sent, source: Source, wait_s: float, *, as_json: bool
 ) -> int:
-    tell: Callable[[str], None] = (lambda _: None) if as_json else say
+    report: Callable[[str], None] = (lambda _: None) if as_json else say
     delivery_id = sent.delivery_id
     target = settings.own_url_shown + WEBHOOK_PATH
-    tell(f"posting {sent.event} to {target} as {delivery_id}")
-    tell(what_the_agent_does(sent.event, sent.conversation))
+    report(f"posting {sent.event} to {target} as {delivery_id}")
+    report(what_the_agent_does(sent.event, sent.conversation))
     status, answer, took_ms = await post_test(settings, sent.event, delivery_id, conversation=sent.conversation)
-    tell(f"answered {status} after {took_ms} ms: {answer}")
+    report(f"answered {status} after {took_ms} ms: {answer}")
     progress: Progress | None = None
     if status in {200, 202, 500}:
-        progress = await _watch(connection, delivery_id, wait_s, tell)
+        progress = await _watch(connection, delivery_id, wait_s, report)
     if as_json:
         print_json(
             {
@@ -98,7 +98,7 @@ async def _follow(
 
 
 async def _watch(
-    connection: Connection, delivery_id: str, wait_s: float, tell: Callable[[str], None]
+    connection: Connection, delivery_id: str, wait_s: float, report: Callable[[str], None]
 ) -> Progress | None:
     """Print every step of the delivery as it is recorded, until it is settled or `wait_s` is over."""
     deadline = time.monotonic() + wait_s
@@ -106,20 +106,20 @@ async def _watch(
     while True:
         progress = await deliveries.progress(connection, delivery_id)
         if progress is None:
-            tell("not in this database: does the relay use another DATABASE_URL or RELAY_DATA_DIR?")
+            report("not in this database: does the relay use another DATABASE_URL or RELAY_DATA_DIR?")
             return None
         if progress.state != shown_state and not progress.settled:
             shown_state = progress.state
-            tell(f"stored, {progress.state}")
+            report(f"stored, {progress.state}")
         for attempt in progress.attempts[shown_attempts:]:
             waited = f" after a wait of {attempt['wait_ms']} ms" if attempt["wait_ms"] else ""
             error = f": {attempt['error']}" if attempt["error"] else ""
-            tell(f"attempt {attempt['number']}{waited}: {attempt['status']} in {attempt['duration_ms']} ms{error}")
+            report(f"attempt {attempt['number']}{waited}: {attempt['status']} in {attempt['duration_ms']} ms{error}")
         shown_attempts = len(progress.attempts)
         if progress.settled:
-            tell(f"{progress.state}" + (f": {progress.last_error}" if progress.last_error else ""))
+            report(f"{progress.state}" + (f": {progress.last_error}" if progress.last_error else ""))
             return progress
         if time.monotonic() > deadline:
-            tell(f"still {progress.state} after {wait_s:g} s; it goes on without us")
+            report(f"still {progress.state} after {wait_s:g} s; the relay continues without this command")
             return progress
         await asyncio.sleep(0.1)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import click
 import psycopg
 
-from relay.chatwoot.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
 from relay.commands.common import database, refuse_demo, say
 from relay.errors import SchemaError, StoreUnavailable
 from relay.server.supervisor import REFUSED, LogOptions, serve
 from relay.settings import load_settings
-from relay.store import demo_history, preflight
+from relay.store import preflight
 from relay.store.database import connect, unavailable
 from relay.store.migrate import migrate
 from relay.telemetry.log_sink import Format  # noqa: TC001 - beside LogOptions
@@ -50,29 +49,17 @@ def command(bind: str | None, workers: int | None, log_format: Format, log_level
 
 
 async def _prepare(place: Place, *, roles: bool) -> None:
-    """Bring the schema up to date, and see that nothing that the demo invented is there to be forwarded.
+    """Bring the schema up to date, and refuse a demo's database. A worker that finds Postgres away now does so later.
 
     Raises:
         ConfigurationError: the database is a demo's.
         StoreUnavailable: Postgres is away.
         SchemaError: the schema cannot be brought up to date.
     """
-    await migrate(place.dsn, roles=roles)
+    await migrate(place.dsn, roles=roles, on_wait=lambda whom: say(f"relay: {whom}", err=True))
     await preflight.check(place.dsn)
     try:
         async with await connect(place.dsn, "hotdash-relay start") as connection:
             await refuse_demo(connection, place)
-            discarded = await demo_history.discard_left_by_demo(
-                connection,
-                documented=[documented_payload(event) for event in DEMO_EVENTS],
-                conversations=DEMO_CONVERSATIONS,
-                customers=DEMO_CUSTOMERS,
-            )
     except psycopg.OperationalError as error:
         raise unavailable(error) from error
-    if discarded:
-        say(
-            f"relay: {discarded} undelivered webhooks were left here by the demo of an earlier version. "
-            "They are invented: they were discarded and reach no Agent SDK.",
-            err=True,
-        )

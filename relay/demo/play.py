@@ -107,7 +107,7 @@ async def play(
         agent.upstream = bound_url(real_agent)
         drafting = asyncio.create_task(serve_agent(settings, dsn, real_agent, sink.logger(SCOPE), relay_ended))
         relay = asyncio.create_task(
-            serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), bound, sink, stop)
+            serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), bound, sink, stop, demo=True)
         )
         traffic = Traffic(chatwoot, agent, say, script or phases(), a_second)
         await _until_healthy(bound_at, relay)

@@ -1,7 +1,7 @@
-"""The alert rules: data, one table, and their evaluation. Pure: measures in, verdicts out.
+"""The alert rules as one table, and their evaluation: measures in, verdicts out. No I/O.
 
-RUNBOOK, "Alert Thresholds", "Alerts Setup" and "When to Escalate"; DESIGN, 7. No data is no alert, and test
-webhooks count for nothing. Console, `relay status` and `/metrics` show the verdicts of this one table.
+RUNBOOK, "Alert Thresholds", "Alerts Setup" and "When to Escalate"; DESIGN, 7. A rule without data does not fire,
+and test webhooks are not counted. Console, `relay status` and `/metrics` show the verdicts of this table.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SUSTAINED_PERCENT = 70
 """Below this success rate for half an hour, the runbook escalates."""
 
 CLEAR_AFTER_S = 60
-"""An alert ends once its condition has not held for so long: at the edge of its threshold it does not flap."""
+"""An alert clears once its condition has not held for this long, so that it does not flap at its threshold."""
 
 
 class Severity(StrEnum):
@@ -35,7 +35,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Deliveries of a window: how many ended well and how many did not."""
+    """The deliveries of a window that were delivered and that failed."""
 
     delivered: int
     failed: int
@@ -49,7 +49,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What the rules look at. Durations in seconds unless named otherwise; None where there is no data.
+    """The input of the rules. Durations are in seconds unless named otherwise; None where there is no data.
 
     `failing_s` is how long no minute has reached `SUSTAINED_PERCENT`, `agent_failing_s` how long the agent's
     health has failed without a break, `oldest_customer_wait_s` the age of the oldest customer's message that
@@ -95,7 +95,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class ActiveAlert:
-    """An alert as it was recorded: since when it fires, and when its condition last held."""
+    """A recorded alert: when it was raised, and when its condition last held."""
 
     since: datetime
     held_at: datetime
@@ -103,9 +103,9 @@ class ActiveAlert:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one rule says of the measures at hand.
+    """The result of one rule.
 
-    It fires while its condition `holds`, and for `CLEAR_AFTER_S` longer if it stood before. `since` is when it
+    It fires while its condition `holds`, and for `CLEAR_AFTER_S` longer if it was active before. `since` is when it
     was raised; None if it does not fire, or if no relay has recorded it yet.
     """
 
@@ -163,7 +163,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def evaluate(measures: Measures) -> list[Verdict]:
-    """What every rule says of `measures` alone, in the table's order: worst first."""
+    """The verdict of every rule on `measures` alone, in the table's order: worst first."""
     verdicts = []
     for rule in RULES:
         value = rule.value(measures)
@@ -172,17 +172,17 @@ def evaluate(measures: Measures) -> list[Verdict]:
     return verdicts
 
 
-def sustain(verdicts: Sequence[Verdict], standing: Mapping[str, ActiveAlert], now: datetime) -> list[Verdict]:
-    """`verdicts` in the light of the alerts that were recorded, by rule: since when, and what still lingers."""
-    return [_sustained(verdict, standing.get(verdict.rule.name), now) for verdict in verdicts]
+def sustain(verdicts: Sequence[Verdict], active: Mapping[str, ActiveAlert], now: datetime) -> list[Verdict]:
+    """`verdicts` with the time they were raised, and with alerts that have not cleared yet. `active` is by rule."""
+    return [_sustained(verdict, active.get(verdict.rule.name), now) for verdict in verdicts]
 
 
-def _sustained(verdict: Verdict, stands: ActiveAlert | None, now: datetime) -> Verdict:
-    if stands is None:
+def _sustained(verdict: Verdict, alert: ActiveAlert | None, now: datetime) -> Verdict:
+    if alert is None:
         return verdict
-    lingers = (now - stands.held_at).total_seconds() < CLEAR_AFTER_S
+    lingers = (now - alert.held_at).total_seconds() < CLEAR_AFTER_S
     firing = verdict.holds or lingers
-    return replace(verdict, firing=firing, since=stands.since if firing else None)
+    return replace(verdict, firing=firing, since=alert.since if firing else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class Transition:
 
     @property
     def text(self) -> str:
-        """The sentence that people are sent."""
+        """The sentence of the notification."""
         rule = self.verdict.rule
         now = f"now {figure(rule, self.verdict.value)}"
         if self.raised:

@@ -1,4 +1,4 @@
-"""The vocabulary: what a delivery, an attempt and an outcome are. Values only; no I/O, no SQL, no HTTP."""
+"""Deliveries, attempts and outcomes as values. No I/O, no SQL, no HTTP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class State(StrEnum):
-    """Where a delivery stands (DESIGN, 1). Nothing but the transitions named there changes it."""
+    """The state of a delivery. DESIGN, 1, names every transition and who makes it."""
 
     RECEIVED = "received"
     FORWARDING = "forwarding"
@@ -25,7 +25,7 @@ class State(StrEnum):
 
 
 class FactType(StrEnum):
-    """What a row of `dashboard_facts` tells (RUNBOOK, Recorded Metrics; DESIGN, 6)."""
+    """The kinds of facts in `dashboard_facts` (RUNBOOK, Recorded Metrics; DESIGN, 6)."""
 
     RETRY = "support.webhook.retry"
     DEAD_LETTER = "support.webhook.dead_letter"
@@ -47,14 +47,14 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A webhook that was taken, verified and parsed, but not stored yet.
+    """A webhook that was received, verified and parsed, but not stored yet.
 
     `body` is the JSON, `encoded_body` what came in if that had a content coding (else None, and `body` came in byte
     for byte); `headers` are those that are kept, names in lower case. `signature` is the one that was verified, None
     where no secret is configured.
     `event` and `conversation_id` are read from the body and None where it does not say; `customer` is True
-    for a message that a customer wrote, which somebody waits to have answered. `ignored` is True for one that
-    is stored and goes no further.
+    for a message that a customer wrote and that waits for an answer. `ignored` is True for a webhook that is stored
+    but not forwarded.
     """
 
     delivery_id: str
@@ -76,7 +76,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A stored webhook that this relay holds the lease of, ready for one run of the retry loop.
+    """A stored webhook that this relay has claimed, ready for one run of the retry loop.
 
     `id` is the row, `delivery_id` Chatwoot's UUID, `run` counts the runs of the retry loop
     (1 for the first). `plan_id` is set when the run is a replay; `edited` when that replay sends a
@@ -99,7 +99,7 @@ class Delivery:
 
     @property
     def sent_body(self) -> bytes:
-        """What is posted to the agent: the body as it came in, or as an operator edited it."""
+        """The body that the agent gets: as it was received, or as an operator edited it."""
         return self.body if self.encoded_body is None else self.encoded_body
 
     @property
@@ -110,11 +110,11 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One POST to the Agent SDK and what came of it.
+    """One POST to the Agent SDK and its result.
 
-    `status` is the HTTP status in figures, or a word for what failed (`timeout`, `dns_failure`, …:
-    DESIGN, 3). `error` is None on success, else a sentence that groups. `wait_ms` is the pause that
-    preceded it. `answer` is the beginning of the agent's answer; `retry_after_ms` what it asked for.
+    `status` is the HTTP status in digits, or a word for the failure (`timeout`, `dns_failure`, …: DESIGN, 3).
+    `error` is None on success, else a sentence that failure groups share. `wait_ms` is the pause before the attempt.
+    `answer` is the beginning of the agent's answer; `retry_after_ms` its `Retry-After`.
     """
 
     number: int
@@ -139,7 +139,7 @@ class Outcome:
 
     @property
     def last(self) -> Attempt:
-        """The attempt that decided it."""
+        """The attempt that decided the outcome."""
         return self.attempts[-1]
 
     @property

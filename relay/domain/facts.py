@@ -1,4 +1,4 @@
-"""What the relay records of its work: the rows of `dashboard_facts`, as values. Pure; `store` writes them.
+"""Builds the rows of `dashboard_facts` that the relay records. No I/O: `relay.store` writes them.
 
 RUNBOOK, "Recorded Metrics", fixes the names in `value` and `metadata`; DESIGN, 6, adds to them.
 """
@@ -33,9 +33,9 @@ _MAX_PLAIN_NUMBER = 40
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One row of `dashboard_facts`. `payload`, JSON text, is put under `value.payload` by the database.
+    """One row of `dashboard_facts`. The database puts `payload`, JSON text, under `value.payload`.
 
-    It travels apart so that its numbers are kept as they were written.
+    The payload stays text on its way so that its numbers keep their digits.
     """
 
     fact_type: FactType
@@ -63,10 +63,10 @@ def _iso(moment: datetime) -> str:
 
 
 def facts_of_run(delivery: Delivery, outcome: Outcome, endpoint: str) -> list[Fact]:
-    """The facts that one run of the retry loop leaves.
+    """The facts of one run of the retry loop.
 
-    A first-hand run leaves a retry fact and, when it failed, a dead-letter fact; a replay leaves a replay
-    fact alone, so that replays do not mask an outage. `endpoint` is the agent's URL without credentials.
+    A first run yields a retry fact and, when it failed, a dead-letter fact. A replay yields a replay fact only, so
+    that replays do not mask an outage. `endpoint` is the agent's URL without credentials.
     """
     metadata = _metadata(delivery)
     value: dict[str, Any] = {
@@ -139,7 +139,7 @@ def storable_json(body: bytes) -> tuple[str, bool]:
     """`body` (valid JSON in UTF-8) as text that `jsonb` takes, and whether that meant altering it.
 
     `jsonb` refuses `\\u0000`, lone surrogates and numbers beyond `numeric`'s range, all of them valid
-    JSON. The first two become U+FFFD, such numbers become strings. The raw body is kept elsewhere, whole.
+    JSON. The first two become U+FFFD, such numbers become strings. The delivery keeps the raw body.
     """
     altered = False
 
@@ -160,13 +160,13 @@ def storable_json(body: bytes) -> tuple[str, bool]:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """The members of an object, those of one name as well: `jsonb` reads all of them, and keeps the last."""
+    """The members of an object, duplicate names included: `jsonb` parses all of them and keeps the last."""
 
     __slots__ = ()
 
 
 class _Verbatim(str):
-    """The text of a number that is written back as it was."""
+    """The text of a number, written back unchanged."""
 
     __slots__ = ()
 
@@ -175,7 +175,7 @@ _LONG_NUMBER = re.compile(rb"[0-9.]{%d}|[0-9.][eE][+-]?[0-9]{4}" % _MAX_PLAIN_NU
 
 
 def _has_long_number(body: bytes) -> bool:
-    """True if some run of figures is long enough to be worth a closer look (it may be inside a string)."""
+    """True if a number may be too long for `numeric` (or digits inside a string look like one)."""
     return _LONG_NUMBER.search(body) is not None
 
 

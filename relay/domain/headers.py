@@ -15,18 +15,20 @@ CONTENT_TYPE = "content-type"
 CONTENT_ENCODING = "content-encoding"
 FORWARDED_FROM_HEADER = "x-forwarded-from"
 TEST_HEADER = "x-relay-test"
+SIGNATURE_HEADER = "x-chatwoot-signature"
+TIMESTAMP_HEADER = "x-chatwoot-timestamp"
 
 ORIGIN_HEADER = "x-relay-origin"
 """Set by the relay alone: `backfill` on a webhook that was not sent by Chatwoot but made of its API's answer."""
 
 TEST_SENDER = "chatwoot-test"
-"""What tells the Agent SDK of a test webhook: `POST_TEST`, or `true`. Of any other webhook it is not passed on."""
+"""The value of `X-Forwarded-From` that marks a test webhook (RUNBOOK, Manual Webhook Test)."""
 
 POST_TEST = "post"
 """The value with which a test webhook asks for its draft to be posted."""
 
 FORWARDED = frozenset({CONTENT_TYPE, CONTENT_ENCODING, ORIGIN_HEADER})
-"""Headers that every attempt passes on as they came, beside those that begin with `FORWARDED_PREFIX`."""
+"""Headers that every attempt forwards unchanged, beside those that begin with `FORWARDED_PREFIX`."""
 
 FORWARDED_PREFIX = "x-chatwoot-"
 
@@ -38,7 +40,7 @@ _SECRET_PARTS = ("signature", "token", "secret", "auth", "key", "password")
 
 
 def is_forwarded(name: str) -> bool:
-    """True if an attempt passes the header `name` (lower case) on."""
+    """True if an attempt forwards the header `name` (lower case)."""
     return name in FORWARDED or name.startswith(FORWARDED_PREFIX)
 
 
@@ -63,7 +65,7 @@ def shown(headers: Headers) -> Headers:
 
 
 def test_value(headers: Headers) -> str:
-    """What `TEST_HEADER` tells the agent of a test webhook that came with `headers`."""
+    """The value of `TEST_HEADER` that the agent gets for a test webhook with these `headers`."""
     wanted = (first_header(headers, TEST_HEADER) or "").strip().lower()
     return POST_TEST if wanted == POST_TEST else "true"
 

@@ -1,4 +1,4 @@
-"""What an answer or a failure of the Agent SDK means, and how long to wait then. Pure: values in, values out.
+"""Classifies the Agent SDK's answers and failures, and computes the wait before the next attempt. No I/O.
 
 RUNBOOK, "Retry Policy" and "Retryable Conditions"; DESIGN, 3, for the table of outcomes.
 """
@@ -76,7 +76,7 @@ _ERRNO_FAILURES = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one answer means: success, worth another try, or neither. `error` is None on success."""
+    """What one answer means. `retryable` says whether another attempt may succeed. `error` is None on success."""
 
     status: str
     success: bool
@@ -84,12 +84,22 @@ class Verdict:
     error: str | None
 
 
+def retry_helps(status: str) -> bool:
+    """True if a delivery with this final status may succeed when it is sent again (DESIGN, 3).
+
+    A rejection (any other 4xx, a redirect) is the same however often the same payload is sent.
+    """
+    if status.isdigit():
+        return int(status) >= 500 or int(status) in RETRIED_4XX
+    return bool(status)
+
+
 def verdict_of_status(code: int) -> Verdict:
     """The verdict on an HTTP answer: 2xx succeeds; 5xx, 429 and 408 are retried; the rest is final."""
     status = str(code)
     if 200 <= code < 300:
         return Verdict(status, success=True, retryable=False, error=None)
-    retryable = code >= 500 or code in RETRIED_4XX
+    retryable = retry_helps(status)
     if code == 429:
         error = "Agent SDK is rate limiting (429)"
     elif retryable:
@@ -113,7 +123,7 @@ def verdict_of_failure(failure: Failure, *, timeout_ms: int) -> Verdict:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Which failure an exception of the HTTP client stands for, read from its whole chain of causes."""
+    """Classifies an exception of the HTTP client by its whole chain of causes."""
     chain = list(_causes(error))
     names = {cls.__name__ for link in chain for cls in type(link).__mro__}
     for link in chain:
@@ -142,7 +152,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """`error`, what it was raised from, what that was raised from, and their wrapped OS errors."""
+    """`error`, its causes and contexts, and the OS errors that they wrap."""
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
     while pending:
@@ -157,7 +167,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def retry_after_ms(value: str | None, *, now: datetime) -> float | None:
     """Milliseconds that a `Retry-After` header asks for: seconds or an HTTP date (RFC 9110, 10.2.3).
 
-    None if there is no such header or it makes no sense; 0 for a date that has passed.
+    None if the header is missing or invalid; 0 for a date in the past.
     """
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""Figures drawn from tallies of facts: rates, averages, percentiles, histograms. Pure."""
+"""Computes figures from tallies of facts: rates, averages, percentiles, histograms. No I/O."""
 
 from __future__ import annotations
 
@@ -15,24 +15,13 @@ if TYPE_CHECKING:
 
 
 _SLOTS_PER_DOUBLING = 8
-_PASSING_4XX = frozenset({408, 429})
-
-
-def retry_helps(status: str) -> bool:
-    """True if what ended with this final status may get through when it is sent again (DESIGN, 3).
-
-    A refusal (any other 4xx, a redirect) is the same however often the same payload is sent.
-    """
-    if status.isdigit():
-        return int(status) >= 500 or int(status) in _PASSING_4XX
-    return bool(status)
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """So many facts of one kind within a window, the tests left out.
+    """A count of like facts within a window, without test webhooks.
 
-    `slot` is the forwarding time's place on the roll-ups' scale; `duration_ms` the sum of those times.
+    `slot` is the bucket of the forwarding time in the roll-ups; `duration_ms` is the sum of the forwarding times.
     """
 
     fact_type: FactType
@@ -46,10 +35,10 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class FailureStreak:
-    """The latest failures of one final status, test webhooks left out, from `first` to `last`.
+    """The latest failures of one final status, without test webhooks, from `first` to `last`.
 
-    No longer pause than the reader asked for lies within. `first` is None if they go back further than a day.
-    `lately` is how many there were in the last three minutes. `replayed`: they are those of replays.
+    The pause between two of them is never longer than the caller allowed. `first` is None if they go back further
+    than a day. `lately` counts those of the last three minutes. `replayed` is True for failures of replays.
     """
 
     status: str
@@ -61,11 +50,11 @@ class FailureStreak:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one window of time holds, test webhooks left out.
+    """The figures of one window, without test webhooks.
 
-    Averages are over first-hand runs; times, in ms, are whole loops, those of the runbook's "Average Response
-    Time" being the successful ones. `histogram` maps a number of attempts to `(delivered, dead)`;
-    `failures` a final status to a count.
+    Averages are over first runs, not replays. Times, in ms, span the whole retry loop; `average_ms` (the runbook's
+    "Average Response Time") and `p95_ms` are of successful runs. `histogram` maps a number of attempts to
+    `(delivered, dead)`, `failures` a final status to a count.
     """
 
     rate: Rate
@@ -116,9 +105,9 @@ def figures(tallies: Sequence[Tally]) -> Figures:
 
 
 def failing_since_s(minutes: Sequence[tuple[datetime, int, int]], now: datetime) -> float | None:
-    """How long no minute has reached the sustained rate; None if the last minute with data did.
+    """Seconds since a minute last reached the sustained rate; None if the last minute with data did.
 
-    `minutes` are `(minute, delivered, failed)`, oldest first; minutes without data say nothing.
+    `minutes` are `(minute, delivered, failed)`, oldest first. Minutes without data are skipped.
     """
     since: datetime | None = None
     for minute, delivered, failed in reversed(minutes):
@@ -140,7 +129,7 @@ def _mean(total: float, count: int) -> float | None:
 
 
 def _percentile(tallies: Sequence[Tally], share: float) -> float | None:
-    """The duration in ms that `share` of the deliveries stay within, interpolated in its slot."""
+    """The duration in ms below which `share` of the deliveries lie, interpolated within its slot."""
     slots: Counter[int] = Counter()
     for tally in tallies:
         slots[tally.slot] += tally.facts

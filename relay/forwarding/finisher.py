@@ -43,6 +43,8 @@ _MOST_TRIES = 3
 _FIRST_PAUSE_S = 0.05
 _PAUSE_AWAY_S = 2.0
 _PAUSE_REFUSED_S = 10.0
+_MOST_LOCK_MS = 320
+_ANSWER_S = 1.0
 _ROUND_S = 60.0
 _ROUND_PATIENCE_S = 60.0
 
@@ -67,6 +69,7 @@ class Finisher:
         )
         self._behind = False  # dashboard_facts is slow or locked: facts go aside at once
         self._late = False  # facts of this relay wait to be moved over
+        self._restore_broke = False  # the last round lost its connection
         self._guarded_until = 0.0
         self._next_round = 0.0
         self._logged_reason: str | None = None
@@ -83,30 +86,43 @@ class Finisher:
         """Commit an outcome, however long that takes. False if another claim has replaced this one.
 
         What Postgres refuses or cancels is tried again by itself: at once without text from outside if a value was
-        refused, and after `_MOST_TRIES` without payload and with its facts aside.
+        refused, and after `_MOST_TRIES` without payload and with its facts aside. So is what ends its connection
+        again and again while Postgres answers. A row that another session holds is waited for.
         """
-        pause_s, refusals = _FIRST_PAUSE_S, 0
+        pause_s, refusals, failures = _FIRST_PAUSE_S, 0, 0
         while True:
             try:
                 return await self._group.submit(finish, alone=refusals > 0)
-            except (StatementRefused, psycopg.Error) as error:
-                refusals += 1
-                reason = str(error) if isinstance(error, StatementRefused) else described(error)
-                self._log.warning(
-                    "Outcome not recorded, will retry; the agent is not called again",
-                    delivery_id=finish.delivery.delivery_id,
-                    tries=refusals,
-                    reason=reason,
-                )
-                if refusals >= _MOST_TRIES:
-                    finish = _plainest(finish)
-                elif isinstance(error, psycopg.DataError):
-                    finish = _plainer(finish)
-                most_s = _PAUSE_REFUSED_S
-            except StoreUnavailable:
-                most_s = _PAUSE_AWAY_S
+            except (StoreUnavailable, psycopg.Error) as error:
+                failures += 1
+                is_refused = not _is_away(error) or (failures > 1 and await self._answers())
+                if is_refused:
+                    refusals += 1
+                    finish = self._after_refusal(finish, error, refusals)
             await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, most_s)
+            pause_s = min(pause_s * 2, _PAUSE_REFUSED_S if is_refused else _PAUSE_AWAY_S)
+
+    def _after_refusal(self, finish: Finish, error: Exception, refusals: int) -> Finish:
+        """What of `finish` to try next."""
+        self._log.warning(
+            "Outcome not recorded, will retry; the agent is not called again",
+            delivery_id=finish.delivery.delivery_id,
+            tries=refusals,
+            reason=str(error) if isinstance(error, StoreUnavailable) else described(error),
+        )
+        if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+            return replace(finish, lock_ms=min(4 * finish.lock_ms, _MOST_LOCK_MS))
+        if refusals >= _MOST_TRIES:
+            return _plainest(finish)
+        return _plainer(finish) if isinstance(error, psycopg.DataError) else finish
+
+    async def _answers(self) -> bool:
+        """Whether Postgres takes other statements now."""
+        try:
+            async with self._database.connection(_ANSWER_S) as connection:
+                return await instances.can_write(connection)
+        except (StoreUnavailable, psycopg.Error):
+            return False
 
     async def run_once(self) -> None:
         """Move facts aside back into `dashboard_facts`: one relay each minute, and this one while facts are late.
@@ -122,7 +138,9 @@ class Finisher:
                 self._next_round = time.monotonic() + _ROUND_S
                 if not await instances.take_duty(connection, "facts aside", self._owner, for_s=1.5 * _ROUND_S):
                     return
-            result = await aside.restore(connection)
+            one_by_one, self._restore_broke = self._restore_broke, True
+            result = await aside.restore(connection, one_by_one=one_by_one)
+            self._restore_broke = False
         if result.caught_up:
             self._behind = False
         elif is_late:
@@ -158,6 +176,7 @@ class Finisher:
                 [finish],
                 guarded=True,
                 facts_later=behind,
+                lock_ms=finish.lock_ms,
                 on_aside=partial(self._went_aside, behind=behind or finish.facts_later),
             )
         if self._behind == behind and weight(finish) <= _HEAVY_BYTES:
@@ -234,6 +253,11 @@ class Pace:
         """The limit now."""
         usual = statistics.median(self._seconds) if self._seconds else 0.0
         return min(max(self._least_s, 4 * usual), self._most_s)
+
+
+def _is_away(error: Exception) -> bool:
+    """True unless Postgres itself refused or cancelled the statement."""
+    return isinstance(error, StoreUnavailable) and not isinstance(error, StatementRefused)
 
 
 def weight(finish: Finish) -> int:

@@ -6,9 +6,11 @@ Knows nothing of the store. What an answer means is `outcome`'s; what follows fr
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
 
 import aiohttp
 import httpx
@@ -73,6 +75,18 @@ def _session() -> aiohttp.ClientSession:
     """What carries the requests: as many connections as there are deliveries in flight, and no cookies."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_ID = re.compile(r"[\x21-\x7e]+")
+
+_NO_STREAM = httpx.ByteStream(b"")
+"""Takes the place of a stream that was closed.
+
+httpx's stream and its response refer to each other. Otherwise both, and the body that was sent, would stay in memory
+until the garbage collector finds them.
+"""
 
 
 class _NoCookies(httpx.Cookies):
@@ -162,6 +176,7 @@ class Forwarder:
                     raw = await _read_some(response, ANSWER_BYTES)
                 finally:
                     await response.aclose()
+                    response.stream = _NO_STREAM
             verdict = verdict_of_status(response.status_code)
             asked_ms = retry_after_ms(response.headers.get("retry-after"), now=started_at)
         except _FAILURES as error:
@@ -193,14 +208,19 @@ class Forwarder:
         A body that an operator edited no longer fits that signature, and one that backfill made never had one: it is
         signed with the first secret, or goes unsigned if there is none. It goes without the content coding that the
         original had.
+        What another program wrote into the table and no header can carry is left out; such a delivery id is
+        percent-encoded.
         `X-Relay-Test` marks a test webhook, and no other one: the header that came in says only whether the draft of
         a test is to be posted.
         """
         passed = [
             (name, value)
             for name, value in delivery.headers
-            if is_forwarded(name) and name != DELIVERY_HEADER and value.isascii()
+            if is_forwarded(name) and name != DELIVERY_HEADER and _NAME.fullmatch(name) and _VALUE.fullmatch(value)
         ]
+        delivery_id = delivery.delivery_id
+        if not _ID.fullmatch(delivery_id):
+            delivery_id = quote(delivery_id, safe="")
         unsigned = first_header(delivery.headers, ORIGIN_HEADER) is not None
         if delivery.edited or unsigned:
             passed = [item for item in passed if item[0] not in {SIGNATURE_HEADER, TIMESTAMP_HEADER, CONTENT_ENCODING}]
@@ -217,8 +237,8 @@ class Forwarder:
             ("accept", "application/json"),
             ("accept-encoding", "identity"),
             ("user-agent", SENDER),
-            (DELIVERY_HEADER, delivery.delivery_id),
-            ("idempotency-key", delivery.delivery_id),
+            (DELIVERY_HEADER, delivery_id),
+            ("idempotency-key", delivery_id),
             ("x-relay-attempt", str(number)),
             ("x-forwarded-from", SENDER),
             *([(TEST_HEADER, test_value(delivery.headers))] if delivery.test else []),

@@ -1,7 +1,7 @@
 """An escalation: the runbook's evidence as an entry of `reports/manager/ESCALATION.md`, appended, never overwritten.
 
-RUNBOOK, "Escalation"; DESIGN, 8. No payload is in it: a report goes to people who need not see what customers
-wrote. `incident` gathers, `entry` writes it down, `append` files it.
+RUNBOOK, "Escalation"; DESIGN, 8. It contains no payload: its readers need not see what customers wrote. `incident`
+gathers the evidence, `entry` formats it, `append` writes it to the report.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from relay.domain.alerts import Severity, figure
 from relay.domain.delivery import State
-from relay.domain.filters import compile_filter
 from relay.errors import RelayError
 from relay.incident.diagnosis import Diagnosis, diagnose
 from relay.incident.evidence import gather
 from relay.store import actions, browse
+from relay.store.filters import compile_filter
 from relay.text import clean
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _HEAD = "# Escalations\n\nNewest last. Entries are appended and never changed.\n
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """What an escalation tells. `letters` are the newest dead letters, `lines` the log's newest errors."""
+    """The content of an escalation. `letters` are the newest dead letters, `lines` the log's newest errors."""
 
     level: str
     operator: str
@@ -53,7 +53,7 @@ class Incident:
 
     @property
     def notify(self) -> tuple[str, ...]:
-        """Whom the runbook has notified: step 3 of "Escalation Steps"."""
+        """Whom to notify (RUNBOOK, "Escalation Steps", step 3)."""
         people = ["Engineering Manager"] if self.level in {"p0", "p1"} else []
         if _drafts_are_affected(self.evidence):
             people.append("AI-Customer lane (draft generation is affected)")
@@ -66,7 +66,7 @@ def _drafts_are_affected(evidence: Evidence) -> bool:
 
 
 def proposed_level(evidence: Evidence) -> str:
-    """`p0`, `p1` or `p2`, from the alerts that fire; what calls for an escalation is `p1` at least."""
+    """`p0`, `p1` or `p2`, from the alerts that fire; an alert that calls for an escalation makes it `p1` at least."""
     firing = {verdict.rule.severity for verdict in evidence.overview.firing}
     if Severity.P0 in firing:
         return "p0"
@@ -95,29 +95,29 @@ async def incident(
     )
 
 
-def entry(told: Incident) -> str:
+def entry(found: Incident) -> str:
     """The incident as Markdown, ending in a line end."""
-    state = told.evidence.overview
+    state = found.evidence.overview
     demo = "DEMO, invented data: " if state.demo else ""
     parts = [
-        f"## {state.at:%Y-%m-%d %H:%M:%S}Z {told.level.upper()}: {demo}{_text(told.diagnosis.headline)}",
+        f"## {state.at:%Y-%m-%d %H:%M:%S}Z {found.level.upper()}: {demo}{_text(found.diagnosis.headline)}",
         _list(
             [
-                f"Tags: `support`, `webhook`, `{told.level}`",
-                f"Notify: {', '.join(told.notify) or 'nobody beyond the team'}",
-                f"Filed by: {_text(told.operator)}",
-                *([f"Said: {_text(told.reason)}"] if told.reason else []),
+                f"Tags: `support`, `webhook`, `{found.level}`",
+                f"Notify: {', '.join(found.notify) or 'the team only'}",
+                f"Filed by: {_text(found.operator)}",
+                *([f"Reason: {_text(found.reason)}"] if found.reason else []),
                 "Follow: docs/runbooks/support_outage.md",
             ]
         ),
-        _section("Alerts", _alerts(told)),
-        _section("Recent dead letters", _letters(told)),
-        _section("Error patterns", _patterns(told)),
-        _section("Health", _health(told)),
-        _section("Error log", [f"    {_log_line(line)}" for line in told.lines] or ["No warning and no error."]),
-        _section("Attempted fixes", _fixes(told)),
+        _section("Alerts", _alerts(found)),
+        _section("Recent dead letters", _letters(found)),
+        _section("Error patterns", _patterns(found)),
+        _section("Health", _health(found)),
+        _section("Error log", [f"    {_log_line(line)}" for line in found.lines] or ["No warning and no error."]),
+        _section("Attempted fixes", _fixes(found)),
         _section(
-            "Diagnosis", _list(f"{chapter.title}: {_text(chapter.verdict)}" for chapter in told.diagnosis.chapters)
+            "Diagnosis", _list(f"{chapter.title}: {_text(chapter.verdict)}" for chapter in found.diagnosis.chapters)
         ),
     ]
     return "\n\n".join(parts) + "\n"
@@ -145,33 +145,33 @@ def _text(text: str) -> str:
     return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in shown)
 
 
-def _alerts(told: Incident) -> list[str]:
+def _alerts(found: Incident) -> list[str]:
     rows = [
         (v.rule.severity, v.rule.name, v.rule.condition, figure(v.rule, v.value),
          f"{v.since:%Y-%m-%d %H:%M:%S}Z" if v.since else "just now")
-        for v in told.evidence.overview.firing
+        for v in found.evidence.overview.firing
     ]  # fmt: skip
-    return _table(("severity", "rule", "condition", "now", "since"), rows) if rows else ["None fires."]
+    return _table(("severity", "rule", "condition", "now", "since"), rows) if rows else ["No active alerts."]
 
 
-def _letters(told: Incident) -> list[str]:
-    state = told.evidence.overview
+def _letters(found: Incident) -> list[str]:
+    state = found.evidence.overview
     counts = (
         f"{state.open_dead_letters} open; {state.last_1h.dead_letters} in 1 h, {state.last_24h.dead_letters} in 24 h."
     )
-    if not told.letters:
+    if not found.letters:
         return [counts]
     rows = [
         (f"{row.finished_at:%m-%d %H:%M:%S}Z" if row.finished_at else "–", row.delivery_id, row.event or "–",
          row.conversation_id or "–", row.attempts, row.final_status, row.last_error)
-        for row in told.letters
+        for row in found.letters
     ]  # fmt: skip
     head = ("dead since", "delivery", "event", "conversation", "attempts", "status", "error")
     return [counts, "", *_table(head, rows)]
 
 
-def _patterns(told: Incident) -> list[str]:
-    state = told.evidence.overview
+def _patterns(found: Incident) -> list[str]:
+    state = found.evidence.overview
     rates = [
         f"{'no data' if figures.rate.percent is None else f'{figures.rate.percent:.2f} %'} in {name}"
         for name, figures in (("15 min", state.last_15min), ("1 h", state.last_1h), ("24 h", state.last_24h))
@@ -186,14 +186,14 @@ def _patterns(told: Incident) -> list[str]:
     rows = [
         (group.count, group.final_status, group.last_error, f"{group.first:%m-%d %H:%M:%S}Z",
          f"{group.last:%m-%d %H:%M:%S}Z")
-        for group in told.evidence.groups[:10]
+        for group in found.evidence.groups[:10]
     ]  # fmt: skip
     return [*lines, "", *_table(("open", "status", "error", "oldest died", "newest died"), rows)] if rows else lines
 
 
-def _health(told: Incident) -> list[str]:
-    probes = [f"- {result.line.strip()}, {result.latency_ms:.0f} ms" for result in told.evidence.probes]
-    alive = told.evidence.overview.alive
+def _health(found: Incident) -> list[str]:
+    probes = [f"- {result.line.strip()}, {result.latency_ms:.0f} ms" for result in found.evidence.probes]
+    alive = found.evidence.overview.alive
     return [*probes, f"- Relay workers alive: {len(alive)}" + (f", v{alive[0].version}" if alive else "")]
 
 
@@ -202,11 +202,11 @@ def _log_line(line: LogLine) -> str:
     return clean(f"{line.at:%H:%M:%S}Z [{line.scope}] {line.message} {{ {fields} }}", limit=300)
 
 
-def _fixes(told: Incident) -> list[str]:
+def _fixes(found: Incident) -> list[str]:
     rows = [
         (f"{fix.at:%m-%d %H:%M:%S}Z", fix.who, fix.action,
          " ".join(filter(None, [f"plan {fix.plan_id}" if fix.plan_id else "", fix.reason, _details(fix)])))
-        for fix in told.fixes
+        for fix in found.fixes
     ]  # fmt: skip
     return _table(("when", "who", "what", "details"), rows) if rows else ["None on record."]
 
@@ -216,7 +216,7 @@ def _details(fix: OperatorAction) -> str:
 
 
 def append(text: str, report: Path = REPORT) -> Path:
-    """Append an entry to the report, in one piece, whoever else does so at once; returns its path.
+    """Append an entry to the report in one piece, also beside other writers; returns the report's path.
 
     Raises:
         RelayError: it cannot be written.

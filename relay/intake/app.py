@@ -29,6 +29,7 @@ from relay.settings import WEBHOOK_PATH
 from relay.store import aside, facts, instances, overview
 from relay.store.deliveries import Duplicate, Ignored
 from relay.store.refusal import explain
+from relay.telemetry.gauges import Gauge, gauges_of
 from relay.telemetry.metrics import exposition
 
 if TYPE_CHECKING:
@@ -334,7 +335,8 @@ async def _health(context: IntakeContext) -> Response:
         elif not database["ok"]:
             database["error"] = "Postgres is away"
     except psycopg.ProgrammingError:
-        database = {"ok": False, "error": "Postgres has no tables that this relay may use, or not yet"}
+        if not database["ok"] or recorded is None:  # else only dashboard_facts cannot be read: webhooks are stored
+            database = {"ok": False, "error": "Postgres has no tables that this relay may use, or not yet"}
     ok = database["ok"] and context.pipeline.capacity > 0
     body = {
         "status": "ok" if ok else "unavailable",
@@ -361,15 +363,16 @@ def _facts(waiting: Waiting | None) -> dict[str, Any]:
 async def _metrics(context: IntakeContext) -> Response:
     """Prometheus text: this relay's workers' counts, and the gauges that all relays share."""
     workers: dict[int, Mapping[str, Any]] = {context.instance.slot: context.counters.as_dict()}
-    gauges: dict[str, float] = {
-        "relay_in_flight": context.pipeline.in_flight,
-        "relay_in_flight_limit": context.settings.relay_max_in_flight,
-    }
+    gauges = [
+        Gauge("relay_in_flight", context.pipeline.in_flight, "Deliveries that this worker forwards now"),
+        Gauge("relay_in_flight_limit", context.settings.relay_max_in_flight, "The most that a worker forwards at once"),
+    ]
+    is_up = True
     try:
         async with asyncio.timeout(_HEALTH_TIMEOUT_S), context.database.connection() as connection:
             workers |= await instances.siblings_counters(connection, context.instance)
-            gauges |= await overview.gauges(connection)
-        gauges["relay_database_up"] = 1
+            gauges += gauges_of(await overview.read(connection))
     except (StoreUnavailable, TimeoutError, psycopg.ProgrammingError):
-        gauges["relay_database_up"] = 0
+        is_up = False
+    gauges.append(Gauge("relay_database_up", float(is_up), "1 while Postgres answers"))
     return Response(exposition(workers, gauges), content_type="text/plain; version=0.0.4; charset=utf-8")

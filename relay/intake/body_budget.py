@@ -1,7 +1,7 @@
-"""The memory of bodies that are still coming in: whoever begins many large ones and ends none must not have it all.
+"""Limits the memory of bodies that are being received, so that many large unfinished bodies cannot exhaust it.
 
-Small bodies, as nearly all webhooks are, have room always; the large ones share what there is. Knows neither HTTP
-nor what becomes of a body that has come.
+Small bodies, as nearly all webhooks are, are not limited; large ones share a budget. Knows neither HTTP nor what
+becomes of a received body.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SMALL_BYTES = 16 * 1024
-"""So much of every body is not counted."""
+"""The first bytes of every body, which are not counted."""
 
 ROOM_BYTES = 256 * 1024 * 1024
 """As large as the largest body that can be allowed."""
 
 
 class BodyBudget:
-    """Counts the bytes of large bodies while they come in."""
+    """Counts the bytes of large bodies while they are received."""
 
     def __init__(self, room_bytes: int = ROOM_BYTES) -> None:
         self._left = room_bytes
 
     @contextmanager
     def one(self) -> Iterator[Callable[[int], None]]:
-        """Gives a function to call with the size that a body has reached, in bytes; what it took is free at the end.
+        """Yields a function to call with the size that a body has reached, in bytes; the end of the block frees them.
 
         That function raises:
-            Overloaded: there is no room for so much.
+            Overloaded: the budget is exhausted.
         """
         taken = 0
 

@@ -176,16 +176,31 @@ def _path_of(target: bytes) -> bytes:
 
 
 class _Protocol(H11Protocol):
+    """Writes the head of an answer together with the part that follows it: one packet for most answers."""
+
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._requests = _Requests(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
         self.connection = self._requests
+        self._pass_on, self.send = self.send, self._gather
+        self._head = b""
+        self._is_head = False
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send a part of an answer; one to an ambiguous request is the last on its connection."""
+        self._is_head = isinstance(event, Response)
         if isinstance(event, Response) and self._requests.is_ambiguous:
             event = replace(event, headers=[*event.headers, (b"connection", b"close")])
         await super().stream_send(event)
+
+    async def _gather(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            data = self._head + event.data
+            self._head = data if self._is_head else b""
+            if self._is_head or not data:
+                return
+            event = RawData(data)
+        await self._pass_on(event)
 
 
 def install() -> None:

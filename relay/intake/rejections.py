@@ -1,7 +1,7 @@
-"""Webhooks that were refused: counted, told and recorded without a payload, and without drowning in them.
+"""Counts and records rejected webhooks (no payload). Bursts are aggregated.
 
-Anyone who reaches the port can make the relay refuse things. So the first few of a moment are told and
-recorded one by one, and a flood of them as one line and one fact that carry the count.
+Anybody who reaches the port can cause rejections. The first few of a moment are logged and recorded one by one, a
+burst as one line and one fact with its count.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from relay.telemetry.metrics import Counters
 
 ONE_BY_ONE = 20
-"""So many refusals for one reason between two flushes are recorded one by one; more are one fact."""
+"""Rejections of one reason between two flushes that are recorded one by one; more are one fact."""
 
 
 class Rejections:
-    """Gathers refusals until `take` turns them into facts."""
+    """Collects rejections until `take` turns them into facts."""
 
     def __init__(self, counters: Counters, forwarding_log: ForwardingLog) -> None:
         self._counters = counters
@@ -33,12 +33,12 @@ class Rejections:
         self._pending: Counter[tuple[str, int]] = Counter()
 
     def add(self, reason: str, status: int) -> None:
-        """A webhook was answered `status` because of `reason`."""
+        """Count a webhook that was answered `status` for `reason`."""
         self._counters.rejected[reason] += 1
         self._pending[reason, status] += 1
 
     def take(self) -> list[Fact]:
-        """The facts of what was refused since the last call; tells the log of them too."""
+        """Log the rejections since the last call and return their facts."""
         pending, self._pending = self._pending, Counter()
         facts: list[Fact] = []
         for (reason, status), count in pending.items():
@@ -49,7 +49,7 @@ class Rejections:
         return facts
 
     def put_back(self, facts: list[Fact]) -> None:
-        """Return facts that could not be recorded; they are told again when they are."""
+        """Take back facts that could not be recorded; `take` logs and returns them again."""
         for fact in facts:
             self._pending[fact.value["reason"], fact.value["status"]] += fact.value["count"]
 

@@ -1,8 +1,7 @@
-"""The alert watch: one relay evaluates the rules for all, records what changes, and tells those who asked to be told.
+"""Evaluates the alert rules, records transitions, and posts notifications. One relay at a time has the duty.
 
-A notice is written in the transaction that raises or clears its alert, so that no crash between the two loses
-it; it is posted afterwards, and again until it arrives or is an hour old. The address is a secret, for whoever
-knows it can post there: it is in no log.
+A notice is written in the transaction that raises or clears its alert, so that no crash loses it. It is posted
+afterwards, and again until it is accepted or an hour old. The address is a secret and is never logged.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _MOST_TRIES = 16  # the last about an hour after the first
 
 
 class AlertNotifier:
-    """Evaluates, records and tells, whenever it is this relay's turn."""
+    """Evaluates, records and notifies, if this relay has the duty."""
 
     name = "alerts"
     interval_s = 5.0
@@ -41,7 +40,7 @@ class AlertNotifier:
         self._owner = owner
         self._log = log
         self._url = settings.relay_alert_webhook_url
-        self._told = settings.alert_severities if self._url is not None else frozenset()
+        self._severities = settings.alert_severities if self._url is not None else frozenset()
 
     async def run_once(self) -> None:
         """One round.
@@ -53,30 +52,30 @@ class AlertNotifier:
             if not await instances.take_duty(connection, "alerts", self._owner, for_s=_DUTY_S):
                 return
             state = await overview.read(connection)
-            changes = await alerts.record(connection, state.verdicts, state.at, told=self._told)
+            changes = await alerts.record(connection, state.verdicts, state.at, notified=self._severities)
             notices = await alerts.due(connection) if self._url is not None else []
         for change in changes:
-            tell = self._log.warning if change.raised else self._log.info
-            tell(f"Alert {change.state}", rule=change.verdict.rule.name, value=change.verdict.value)
+            log = self._log.warning if change.raised else self._log.info
+            log(f"Alert {change.state}", rule=change.verdict.rule.name, value=change.verdict.value)
         for notice in notices:
             await self._post(notice)
 
     async def _post(self, notice: Notice) -> None:
         assert self._url is not None
-        trouble = await self._trouble_with(self._url.get_secret_value(), notice)
+        failure = await self._send(self._url.get_secret_value(), notice)
         async with self._database.connection() as connection:
-            if trouble is None:
+            if failure is None:
                 await alerts.sent(connection, notice)
             elif notice.tries + 1 >= _MOST_TRIES:
-                self._log.error("Alert notification failed, given up", reason=trouble)
+                self._log.error("Alert notification failed, given up", reason=failure)
                 await alerts.drop(connection, notice)
             else:
-                self._log.warning("Alert notification failed, will retry", reason=trouble)
+                self._log.warning("Alert notification failed, will retry", reason=failure)
                 pause_s = min(_FIRST_PAUSE_S * 2**notice.tries, _LONGEST_PAUSE_S)
                 await alerts.try_again(connection, notice, pause_s)
 
-    async def _trouble_with(self, url: str, notice: Notice) -> str | None:
-        """Post it as Slack and its likes take it; None if they did, else why not."""
+    async def _send(self, url: str, notice: Notice) -> str | None:
+        """Post a notice in the form that Slack accepts; None on success, else the reason."""
         try:
             async with httpx.AsyncClient(timeout=_POST_TIMEOUT_S) as client:
                 answer = await client.post(url, json={"text": notice.text})

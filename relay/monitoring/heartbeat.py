@@ -1,6 +1,6 @@
 """The heartbeat: renews this relay's lease and reports what it does.
 
-It registers the relay again if its row is gone, as after a restore of the database.
+It registers the relay again if its row no longer exists, as after a restore of the database.
 """
 
 from __future__ import annotations
@@ -79,4 +79,4 @@ class Heartbeat:
             replaced = await instances.register(connection, self._instance, self._lease_s)
         self._on_renewed(asked_at)
         if replaced:
-            self._log.info("Took the place of a relay that is gone", relays=replaced)
+            self._log.info("Replaced a relay that no longer runs", relays=replaced)

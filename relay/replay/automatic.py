@@ -1,8 +1,8 @@
-"""Auto-replay, off by default: when the Agent SDK is well again after an outage, what died of it is sent again.
+"""Auto-replay, off by default: requests a replay of the dead letters of an outage once the Agent SDK has recovered.
 
-One plan an outage, whoever of the relays notices: its request id is made of the outage's beginning. It goes
-gently, one delivery first, and stops at the first few failures; in the console's Activity it is a replay like any
-other, by `auto-replay`, and is paused and stopped like any other.
+The request id is derived from the beginning of the outage, so that several relays make one plan. The plan sends one
+delivery first and stops after a few failures. In the console's Activity it is a replay by `auto-replay` that can be
+paused and stopped like any other.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
-from relay.domain.filters import compile_filter
 from relay.domain.retry import RETRIED_4XX, Failure
 from relay.store import instances, outages, replays
+from relay.store.filters import compile_filter
 from relay.store.replays import PlanRequest
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ OPERATOR = "auto-replay"
 RATE = 5.0
 STOP_AFTER = 3
 GOOD_PROBES = 2
-"""So many probes in a row must be good before the agent counts as well: what is still dying is then dead."""
+"""Good probes in a row after which the agent counts as recovered. Deliveries in retry have ended by then."""
 
 INTERVAL_S = 5.0
 _DUTY_S = 15.0
@@ -34,12 +34,12 @@ _RETRIED = ",".join(["5xx", *(str(code) for code in sorted(RETRIED_4XX)), *Failu
 
 
 def filter_of(outage: Outage) -> str:
-    """The filter that finds what died of an outage and may get through now."""
+    """The filter that matches the dead letters of an outage that may succeed now."""
     return f"status:{_RETRIED} !test:yes since:{outage.well_at:%Y-%m-%dT%H:%M:%S}"
 
 
 class AutoReplay:
-    """Looks for an outage that is over, whenever it is this relay's turn."""
+    """Requests a replay when an outage is over. One relay at a time has the duty."""
 
     name = "auto-replay"
 
@@ -74,11 +74,11 @@ class AutoReplay:
             request = PlanRequest(
                 request_id=request_id,
                 requested_by=OPERATOR,
-                reason=f"the Agent SDK is well again; down {outage.began_at:%H:%M:%S}Z to {outage.failed_at:%H:%M:%S}Z",
+                reason=f"the Agent SDK has recovered; down {outage.began_at:%H:%M:%S}Z to {outage.failed_at:%H:%M:%S}Z",
                 filter=text,
                 rate=RATE,
                 canary=1,
                 stop_after=STOP_AFTER,
             )
             plan_id = await replays.ask(connection, request, letters)
-        self._log.info("Auto-replay asked for", replay=plan_id, deliveries=len(letters))
+        self._log.info("Auto-replay requested", replay=plan_id, deliveries=len(letters))

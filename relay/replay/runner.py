@@ -1,9 +1,8 @@
 """Replay plans, worked on at their rate and within their rules.
 
-A plan's deliveries go through the same pipeline as live ones. This module decides only when the next may go:
-the canary first and alone, then no faster than the plan's rate, never more at once than live traffic can
-bear, and none after the rule that stops it. Where a plan stands is in Postgres at every moment, so that any
-relay can go on with it.
+The deliveries of a plan go through the same pipeline as live ones. This module decides only when the next is sent:
+the canary first and alone, then at most at the plan's rate, with room left for live traffic, and none after a rule
+has stopped the plan. Progress is in Postgres, so that any relay can continue a plan.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ AT_ONCE = 32
 """Deliveries of one plan on their way at the same time, at most."""
 
 PLANS_AT_ONCE = 4
-_LOOK_EVERY_S = 0.25
+_CHECK_EVERY_S = 0.25
 _CLOSE_S = 2
 _NAME_CHARS = 60
 
@@ -71,7 +70,7 @@ class ReplayRunner:
             self._working[plan.id] = asyncio.create_task(self._work(plan), name=f"replay {plan.id}")
 
     async def close(self) -> None:
-        """Stop working. What is on its way goes on in the pipeline; the rest waits for the next relay."""
+        """Stop working. Deliveries in flight stay in the pipeline; the rest waits for another relay."""
         tasks = list(self._working.values())
         for task in tasks:
             task.cancel()
@@ -120,17 +119,17 @@ class _PlanRun:
         self._streak = 0
         self._canary_left = max(0, plan.canary - plan.delivered)
         self._next_send_at = time.monotonic()
-        self._told = (plan.delivered, plan.dead, plan.skipped)
+        self._notified = (plan.delivered, plan.dead, plan.skipped)
 
     async def work(self) -> None:
-        """Send, settle, look for what operators ask, until the plan ends or is no longer this relay's."""
+        """Send, settle and follow the operators' controls until the plan ends or another relay has it."""
         async with self._database.connection() as connection:
             self._streak = await replays.failures_in_a_row(connection, self._plan.id)
-        looked_at = float("-inf")
+        checked_at = float("-inf")
         nothing_left = False
         while True:
-            if time.monotonic() - looked_at >= _LOOK_EVERY_S:
-                looked_at = time.monotonic()
+            if time.monotonic() - checked_at >= _CHECK_EVERY_S:
+                checked_at = time.monotonic()
                 if not await self._heed():
                     return
             if (why := self._rule_broken()) is not None:
@@ -146,15 +145,15 @@ class _PlanRun:
                 await self._wait(nothing_left)
 
     async def _heed(self) -> bool:
-        """Act on what operators last asked, and tell watchers of progress. False when there is no more to do."""
+        """Apply the last control and notify listeners of progress. False when the work on the plan ends."""
         async with self._database.connection() as connection:
             found = await replays.check(connection, self._plan.id, self._owner)
             if found is None:
                 return False  # another relay has it
             self._plan, asked = found
             counts = (self._plan.delivered, self._plan.dead, self._plan.skipped)
-            if counts != self._told:
-                self._told = counts
+            if counts != self._notified:
+                self._notified = counts
                 await replays.notify(connection, self._plan.id)
         if asked is not None and asked.control is Control.STOP:
             name = clean(asked.operator, limit=_NAME_CHARS)
@@ -212,8 +211,8 @@ class _PlanRun:
             self._streak += 1
 
     async def _wait(self, nothing_left: bool) -> None:
-        """Until something was settled, the rate allows the next, or it is time to look again."""
-        until_s = _LOOK_EVERY_S
+        """Wait until a delivery is settled, the rate allows the next, or the next check is due."""
+        until_s = _CHECK_EVERY_S
         if self._plan.rate is not None and not nothing_left:
             until_s = min(until_s, max(0.001, self._next_send_at - time.monotonic()))
         if self._sending:
@@ -222,7 +221,7 @@ class _PlanRun:
             await asyncio.sleep(until_s)
 
     async def _all_settled(self) -> bool:
-        """True once none of the plan's deliveries is on its way, in this relay or in one that took it over."""
+        """True once none of the plan's deliveries is in flight, in this relay or another."""
         async with self._database.connection() as connection:
             return not await replays.in_flight(connection, self._plan.id)
 

@@ -80,9 +80,9 @@ class ServiceLoop:
         except SchemaError as error:
             if self._strict and name == "start":
                 raise
-            self._log.error("A service failed and goes on", service=name, error=str(error))
+            self._log.error("A service failed, will retry", service=name, error=str(error))
         except Exception as error:  # noqa: BLE001 - the loop's top
-            self._log.error("A service failed and goes on", service=name, error=described(error))
+            self._log.error("A service failed, will retry", service=name, error=described(error))
         else:
             if self._unavailable and name == HEARTBEAT:
                 self._unavailable = False

@@ -66,13 +66,13 @@ def listen(bind: str, workers: int = 1, *, variable: str = "RELAY_BIND") -> list
     """A bound socket for each worker, all on `bind` (host:port); port 0 is any free one. `variable` set it.
 
     Raises:
-        ConfigurationError: the address cannot be bound, or somebody else is bound to it.
+        ConfigurationError: the address cannot be bound, or another process is bound to it.
     """
     host, port = split_bind(bind)
     deadline = time.monotonic() + _BIND_PATIENCE_S
     while True:
         try:
-            _bind(host, port, shared=False).close()  # nobody else may be there, not even one who would share
+            _bind(host, port, shared=False).close()  # fails if another process is bound there, even shared
             first = _bind(host, port, shared=True)
             port = first.getsockname()[1]
             return [first, *(_bind(host, port, shared=True) for _ in range(workers - 1))]
@@ -142,16 +142,18 @@ async def serve_worker(
     stop: asyncio.Event,
     *,
     checks: bool = True,
+    demo: bool = False,
 ) -> None:
     """Serve on `bound` until `stop` is set, then drain. Takes `STOP_WITHIN_S` from there at most.
 
-    `checks` is False for a worker that replaces another: it does not refuse to start.
+    `checks` is False for a worker that replaces another: it does not refuse to start. `demo` is True for the relay of
+    a demo, which alone may work on a demo's database.
 
     Raises:
         SchemaError: the database is not one that this version can work on.
         BaseException: whatever ended the services by a defect; the relay has stopped in good order.
     """
-    worker = Worker(settings, dsn, identity, sink, checks=checks)
+    worker = Worker(settings, dsn, identity, sink, checks=checks, demo=demo)
     settle_garbage_collection()
     await worker.start(stop.set)
     try:
@@ -252,7 +254,7 @@ def serve(settings: Settings, dsn: str, options: LogOptions, *, embedded: bool) 
 
 
 class _Supervisor:
-    """Keeps one worker process a slot alive until told to stop."""
+    """Keeps one worker process alive for each slot, until SIGTERM or SIGINT."""
 
     def __init__(
         self,
@@ -341,7 +343,7 @@ def _worker(
     lifeline: Connection,
     refuse: Connection | None,
 ) -> None:
-    """A worker process. It stops on SIGTERM, and when the supervisor at the lifeline's other end is gone.
+    """A worker process. It stops on SIGTERM, and when the supervisor at the lifeline's other end has died.
 
     With `refuse` it checks the database first: the reason why it cannot work on it goes there, and it exits with
     `REFUSED`.

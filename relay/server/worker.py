@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from relay import __version__
+from relay.chatwoot.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
 from relay.errors import SchemaError, StoreUnavailable
 from relay.forwarding.finisher import Finisher
 from relay.forwarding.forwarder import Forwarder
@@ -27,7 +28,7 @@ from relay.replay.discards import DiscardRunner
 from relay.replay.runner import ReplayRunner
 from relay.server.maintenance import HeaderScrubber, Retention, SignatureCleaner
 from relay.server.services import ServiceLoop
-from relay.store import deliveries, facts, instances, log, preflight, replays
+from relay.store import deliveries, demo_history, facts, instances, log, preflight, replays
 from relay.store.database import Database, described
 from relay.store.instances import Instance
 from relay.store.migrate import migrate, migrations, schema_version
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from relay.server.services import Service
     from relay.settings import Settings
+    from relay.store.database import Connection
     from relay.telemetry.log_sink import LogSink
 
 DRAIN_S = 15
@@ -65,12 +67,16 @@ class Worker:
     """Everything behind the HTTP routes of one relay process.
 
     With `checks` it ends with a `SchemaError` if the database refuses what every delivery needs. Without, for a worker
-    that replaces another, it serves as well as it can.
+    that replaces another, it serves as well as it can. Only the relay of a `demo` works on a demo's database.
     """
 
-    def __init__(self, settings: Settings, dsn: str, identity: Identity, sink: LogSink, *, checks: bool = True) -> None:
+    def __init__(
+        self, settings: Settings, dsn: str, identity: Identity, sink: LogSink, *, checks: bool = True,
+        demo: bool = False,
+    ) -> None:  # fmt: skip
         self.settings = settings
         self._checks = checks
+        self._demo = demo
         self.database = Database(dsn)
         self.counters = Counters()
         self.instance = Instance(
@@ -201,7 +207,7 @@ class Worker:
             await facts.record(connection, self.rejections.take())
             await log.append(connection, self.instance.id, self._sink.take_tail(log_tail.BATCH))
         if handed_back:
-            self._log.warning("Deliveries handed back, for any relay to take on", deliveries=handed_back)
+            self._log.warning("Deliveries handed back, any relay may claim them", deliveries=handed_back)
 
     async def _run(self) -> None:
         loop = ServiceLoop(self._log, strict=self._checks)
@@ -218,7 +224,31 @@ class Worker:
         if self._checks:
             await preflight.check(self._dsn)
         async with self.database.connection() as connection:
+            if not self._demo:
+                await self._exclude_invented(connection)
             found, known = await schema_version(connection), migrations()[-1].version
         if found > known:
-            self._log.warning("The schema is a newer relay's; this one goes on with it", schema=found, known=known)
+            self._log.warning("The schema was made by a newer relay; this one works with it", schema=found, known=known)
         await self._heartbeat.register()
+
+    async def _exclude_invented(self, connection: Connection) -> None:
+        """See that nothing that a demo invented is there to be forwarded, before the first delivery is claimed.
+
+        Raises:
+            SchemaError: the database is a demo's.
+        """
+        if await demo_history.is_demo(connection):
+            raise SchemaError(demo_history.REFUSAL)
+        if not self._checks:  # the worker that this one replaces has done the rest
+            return
+        discarded = await demo_history.discard_left_by_demo(
+            connection,
+            documented=[documented_payload(event) for event in DEMO_EVENTS],
+            conversations=DEMO_CONVERSATIONS,
+            customers=DEMO_CUSTOMERS,
+        )
+        if discarded:
+            self._log.warning(
+                "Undelivered webhooks of an earlier version's demo were discarded: they are invented",
+                deliveries=discarded,
+            )

@@ -1,4 +1,4 @@
-"""Recorded alerts: which stand and since when, their transitions as facts, and the notices that wait to be sent."""
+"""Recorded alerts: which are active and since when, their transitions as facts, and pending notifications."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 CHANNEL = "relay_alerts"
 
-_STANDING = "SELECT rule, since, held_at FROM relay.alerts"
+_ACTIVE = "SELECT rule, since, held_at FROM relay.alerts"
 
 
 async def active(connection: Connection) -> dict[str, ActiveAlert]:
-    """The alerts that stand, by rule."""
-    cursor = await connection.execute(_STANDING)
+    """The active alerts, by rule."""
+    cursor = await connection.execute(_ACTIVE)
     return {row[0]: ActiveAlert(row[1], row[2]) for row in await cursor.fetchall()}
 
 
@@ -37,11 +37,11 @@ _NOTICE = "INSERT INTO relay.notices (text) SELECT unnest(%s::text[])"
 
 
 async def record(
-    connection: Connection, verdicts: Sequence[Verdict], at: datetime, *, told: Collection[Severity] = ()
+    connection: Connection, verdicts: Sequence[Verdict], at: datetime, *, notified: Collection[Severity] = ()
 ) -> list[Transition]:
     """Raise and clear alerts as `verdicts` say; returns what has changed.
 
-    Each transition leaves a `support.alert` fact and, for a severity in `told`, a notice, in one transaction.
+    Each transition leaves a `support.alert` fact and, for a severity in `notified`, a notice, in one transaction.
     """
     by_rule = {verdict.rule.name: verdict for verdict in verdicts}
     async with connection.transaction():
@@ -58,7 +58,7 @@ async def record(
         changes = raised + cleared
         if changes:
             await facts.record(connection, [alert_fact(change) for change in changes])
-            texts = [change.text for change in changes if change.verdict.rule.severity in told]
+            texts = [change.text for change in changes if change.verdict.rule.severity in notified]
             await connection.execute(_NOTICE, (texts,))
             await connection.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
     return changes
@@ -87,7 +87,7 @@ async def raised_since(connection: Connection, since: datetime) -> list[Raised]:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One text that waits to be sent. `tries` is how often that failed."""
+    """A notification that waits to be sent. `tries` counts failed attempts."""
 
     id: int
     text: str
@@ -107,15 +107,15 @@ async def due(connection: Connection) -> list[Notice]:
 
 
 async def sent(connection: Connection, notice: Notice) -> None:
-    """It arrived."""
+    """Marks a notice as sent."""
     await connection.execute(_SENT, (notice.id,))
 
 
 async def try_again(connection: Connection, notice: Notice, in_s: float) -> None:
-    """It did not; it is due again in `in_s` seconds."""
+    """Makes a notice due again in `in_s` seconds."""
     await connection.execute(_AGAIN, (in_s, notice.id))
 
 
 async def drop(connection: Connection, notice: Notice) -> None:
-    """It was tried often enough."""
+    """Deletes a notice that was tried often enough."""
     await connection.execute(_DROP, (notice.id,))

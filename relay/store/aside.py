@@ -61,19 +61,20 @@ class Restored:
 _RESTORE = "SELECT moved, refused, late, cut, reason FROM relay.restore_facts(%s)"
 
 
-async def restore(connection: Connection) -> Restored:
+async def restore(connection: Connection, *, one_by_one: bool = False) -> Restored:
     """Move facts into `dashboard_facts`, in batches of 100, until none is due or 20 s have passed.
 
     A fact that does not go over is due again a minute later. A batch that takes too long goes over fact by fact.
-    Several relays may do so at once.
+    `one_by_one` moves single facts in random order, for after a round that lost its connection: if a fact ended it,
+    those before that fact go over, and each round has others before it. Several relays may do so at once.
     """
     ends = time.monotonic() + _ROUND_S
     moved = refused = late = cuts = 0
     reason: str | None = None
-    most = _BATCH
+    most = -1 if one_by_one else _BATCH
     left_of_cut = 0
     while time.monotonic() < ends and cuts < _MOST_CUT:
-        async with time_limit(connection, _BATCH_LIMIT_MS if most > 1 else _ONE_LIMIT_MS):
+        async with time_limit(connection, _BATCH_LIMIT_MS if most == _BATCH else _ONE_LIMIT_MS):
             cursor = await connection.execute(_RESTORE, (most,))
         row = await cursor.fetchone()
         assert row is not None
@@ -82,7 +83,7 @@ async def restore(connection: Connection) -> Restored:
         if cut:
             most, left_of_cut = 1, _BATCH
             continue
-        if went + was_refused + was_late < most:
+        if went + was_refused + was_late < abs(most):
             return Restored(moved, refused, late, caught_up=True, reason=reason)
         if most == 1:
             cuts += why is not None and why.startswith("57014")

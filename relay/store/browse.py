@@ -1,6 +1,6 @@
 """What consoles read of deliveries: keyset windows, counts that stop, failure groups, one delivery close up, the log.
 
-No statement here looks at more rows than a screen needs or an index bounds, whatever the tables hold.
+Every statement here reads as many rows as a screen needs or an index bounds, however large the tables are.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from psycopg import AsyncCursor
 
     from relay.domain.delivery import Headers
-    from relay.domain.filters import Condition
     from relay.store.database import Connection
+    from relay.store.filters import Condition
     from relay.store.replays import Plan
 
 COUNT_CAP = 10_000
@@ -32,7 +32,7 @@ BODY_BYTES = 256 * 1024
 _ANSWER_CHARS = 2_000
 
 Key = tuple["datetime | None", int]
-"""Where a row stands in its list: when it died (None in the list of all deliveries), and its id."""
+"""The position of a row in its list: its time of death (None in the list of all deliveries) and its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class Group:
 _OF_THE_GROUP = """FROM relay.deliveries d
     WHERE d.state = 'dead' AND coalesce(d.final_status, '') = c.final_status
       AND coalesce(d.last_error, '') = c.last_error AND d.finished_at IS NOT NULL"""
-# Ends by ORDER BY and LIMIT: min() and max() would look through the whole group where Postgres takes it for small.
+# ORDER BY with LIMIT: min() and max() would scan the whole group where Postgres expects it to be small.
 _GROUPS = f"""
     SELECT c.final_status, c.last_error, c.letters, fresh.number, first.at, last.at, c.events,
            NOT EXISTS (SELECT {_OF_THE_GROUP} AND NOT d.test)
@@ -280,7 +280,7 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True)
 class Discarded:
-    """Who asked for the delivery to be discarded, when and why."""
+    """Who requested that the delivery be discarded, when and why."""
 
     at: datetime
     operator: str
@@ -325,7 +325,7 @@ _DISCARDED = """
 
 
 async def detail(connection: Connection, row_id: int) -> Detail | None:
-    """Everything about one delivery; None if it is gone."""
+    """Everything about one delivery; None if it no longer exists."""
     cursor = await connection.execute(_DETAIL.encode(), {"id": row_id, "most": BODY_BYTES})
     found = await cursor.fetchone()
     if found is None:
@@ -344,7 +344,7 @@ async def detail(connection: Connection, row_id: int) -> Detail | None:
 
 
 async def body_of(connection: Connection, row_id: int) -> bytes:
-    """The whole body of one delivery, empty if it is gone."""
+    """The whole body of one delivery, empty if it no longer exists."""
     cursor = await connection.execute("SELECT body FROM relay.deliveries WHERE id = %s", (row_id,))
     row = await cursor.fetchone()
     return bytes(row[0]) if row else b""

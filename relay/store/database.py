@@ -43,10 +43,10 @@ SILENCE_S = 15.0
 """How long one use of a connection may take. Then it counts as half-open, and is given up."""
 
 DEDICATED_SILENCE_S = 5.0
-"""The same for a lane. What it commits is safe to commit again, and somebody waits for it."""
+"""The same for a dedicated connection. What it commits can be committed again, and a sender waits for it."""
 
 _UNAVAILABLE = (
-    psycopg.OperationalError,  # gone, refusing, full, shutting down, timed out; PoolTimeout is one
+    psycopg.OperationalError,  # unreachable, refusing, full, shutting down, timed out; PoolTimeout is one
     psycopg.InterfaceError,
     psycopg.errors.ReadOnlySqlTransaction,  # a standby, or a primary that was demoted
     psycopg.errors.QueryCanceled,
@@ -178,12 +178,12 @@ class DedicatedConnection:
     """
 
     def __init__(self, database: Database) -> None:
-        self._pool = database._pool  # noqa: SLF001 - a lane is a part of the database's pool
+        self._pool = database._pool  # noqa: SLF001 - it belongs to the database's pool
         self._connection: Connection | None = None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """The lane's connection. A failure in the block closes it, unless Postgres itself reported the failure.
+        """The connection. A failure in the block closes it, unless Postgres itself reported the failure.
 
         Raises:
             StoreUnavailable: Postgres is away, refuses, is full or is read-only, or says nothing any more.
@@ -273,7 +273,7 @@ def heeding_cancellation() -> Iterator[None]:
 
     `asyncio.wait_for`, with which the pool waits, loses one that comes together with what it waited for (CPython
     issue 86296, before 3.12), and an error on the way out takes the place of another. A task that loops would
-    then go on, and whoever waits for its end would wait for ever.
+    then continue, and a task that awaits its end would wait for ever.
     """
     task = asyncio.current_task()
     assert task is not None

@@ -1,7 +1,7 @@
 """Which database a command works on: `DATABASE_URL`, the embedded server, or that of a running demo.
 
 Only `serve`, `demo` and `dsn` create an embedded server. The demo's is in a directory of its own below
-`RELAY_DATA_DIR`, so that nothing invented is where a real relay looks.
+`RELAY_DATA_DIR`, so that a real relay never opens invented data.
 """
 
 from __future__ import annotations

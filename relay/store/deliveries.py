@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 
 from relay.domain.delivery import Delivery, Outcome, Receipt, State
 from relay.domain.facts import SCOPE
-from relay.domain.headers import kept
+from relay.domain.headers import SIGNATURE_HEADER, TIMESTAMP_HEADER, kept
 from relay.store.database import exact
 from relay.store.signatures import deliveries_of
 
@@ -67,13 +67,17 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of one run: what to record, all of it or nothing. With `facts_later` its facts go aside, untried."""
+    """The end of one run: what to record, all of it or nothing. With `facts_later` its facts go aside, untried.
+
+    `lock_ms` is how long it may wait for a row that another session holds, where it is committed by itself.
+    """
 
     claim: UUID
     delivery: Delivery
     outcome: Outcome
     facts: Sequence[Fact]
     facts_later: bool = False
+    lock_ms: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,10 @@ class FactsAside:
         return self.refused + self.late > 0
 
 
-_STORE = """
+# A signature covers the timestamp and the body, no other header. So a dead letter that is sent again keeps its headers,
+# its coding and whether it is a test; only its signature is replaced, by one that the agent does not find stale.
+_RENEWED = f"('{SIGNATURE_HEADER}', '{TIMESTAMP_HEADER}')"
+_STORE = f"""
     INSERT INTO relay.deliveries AS d
            (delivery_id, claim, headers, body, encoded_body, event, conversation_id, customer, test, state, owner,
             finished_at)
@@ -105,10 +112,14 @@ _STORE = """
     ON CONFLICT ON CONSTRAINT deliveries_delivery_id DO UPDATE
        SET state = excluded.state, owner = excluded.owner, claim = excluded.claim, claimed_at = now(),
            run = d.run + (d.claim <> excluded.claim)::integer, plan_id = NULL, finished_at = excluded.finished_at,
-           headers = excluded.headers, encoded_body = excluded.encoded_body, test = excluded.test
+           headers = (SELECT coalesce(jsonb_agg(h), '[]') FROM jsonb_array_elements(d.headers) AS h
+                       WHERE h ->> 0 NOT IN {_RENEWED})
+                  || (SELECT coalesce(jsonb_agg(h), '[]') FROM jsonb_array_elements(excluded.headers) AS h
+                       WHERE h ->> 0 IN {_RENEWED})
      WHERE d.state = 'dead' AND d.body = excluded.body OR d.claim = excluded.claim
-    RETURNING d.delivery_id, d.id, d.run
-"""
+    RETURNING d.delivery_id, d.id, d.run, CASE WHEN d.run > 1 THEN d.headers END AS headers, d.test,
+              CASE WHEN d.run > 1 THEN d.encoded_body END AS encoded_body
+"""  # noqa: S608 - constants
 # A signature counts only if its receipt was stored, so it comes after the delivery; one that is there already undoes
 # the whole statement. So a unique key alone decides between copies that are stored at the same time. Every statement
 # locks its deliveries in the order of their ids and then its signatures in theirs (`fresh` is complete before the
@@ -122,7 +133,7 @@ _STORE_SIGNED = f"""
         INSERT INTO relay.signatures (signature, delivery_id, expires_at)
         SELECT signature, delivery_id, expires_at FROM fresh ORDER BY expires_at, signature
     )
-    SELECT delivery_id, id, run FROM stored
+    SELECT delivery_id, id, run, headers, test, encoded_body FROM stored
 """  # noqa: S608 - constants
 _SIGNATURES_KEY = "signatures_pkey"
 _KNOWN = """
@@ -136,10 +147,10 @@ async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming]) 
     """Commit a batch of receipts as deliveries that `owner` is forwarding, or as ignored; one statement for all.
 
     A delivery id that is known already gives a `Duplicate`, unless that delivery is dead: then it is forwarded
-    again, if the body is the same. One with another body is stored as a delivery of its own, under a UUID made of
-    both, so that the same webhook gets the same one again. A signature that another delivery was stored with gives a
-    `Duplicate` that names that delivery. Storing the same `Incoming` again, after a commit whose end was not seen,
-    changes nothing.
+    again as it is stored, with its new signature, if the body is the same. One with another body is stored as a
+    delivery of its own, under a UUID made of both, so that the same webhook gets the same one again. A signature that
+    another delivery was stored with gives a `Duplicate` that names that delivery. Storing the same `Incoming` again,
+    after a commit whose end was not seen, changes nothing.
 
     Raises:
         psycopg.DataError: Postgres refuses a value; nothing was stored.
@@ -210,7 +221,7 @@ async def _store_round(
         if error.diag.constraint_name != _SIGNATURES_KEY:
             raise
         return await _seen_signatures(connection, pending, firsts, recorded)
-    stored: dict[str, tuple[int, int]] = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
+    stored = {row[0]: row[1:] for row in await cursor.fetchall()}
     settled: dict[int, Stored] = {}
     for place, item in zip(firsts, items, strict=True):
         delivery_id = item.receipt.delivery_id
@@ -287,23 +298,33 @@ def _under_its_own_id(receipt: Receipt) -> Receipt:
     return replace(receipt, delivery_id=str(uuid5(_DIFFERING, f"{receipt.delivery_id} {content}")))
 
 
-def _delivery(receipt: Receipt, row_id: int, run: int) -> Delivery:
+def _delivery(
+    receipt: Receipt,
+    row_id: int,
+    run: int,
+    headers: list[tuple[str, str]] | None,
+    test: bool,
+    encoded_body: bytes | None,
+) -> Delivery:
+    """A delivery as it is stored; `headers` and `encoded_body` are None in its first run, which has the receipt's."""
     return Delivery(
         id=row_id,
         delivery_id=receipt.delivery_id,
         run=run,
-        headers=receipt.headers,
+        headers=receipt.headers if headers is None else kept(tuple((name, value) for name, value in headers)),
         body=receipt.body,
         event=receipt.event,
         conversation_id=receipt.conversation_id,
-        test=receipt.test,
-        encoded_body=receipt.encoded_body,
+        test=test,
+        encoded_body=receipt.encoded_body if headers is None else encoded_body,
     )
 
 
 _MOVED = """
     WITH finishes AS MATERIALIZED (
-        SELECT * FROM jsonb_to_recordset(%(finishes)s::jsonb) AS f(
+        SELECT f.*
+          FROM (SELECT set_config('lock_timeout', coalesce(%(lock_ms)s, current_setting('lock_timeout')), true)) AS l,
+               jsonb_to_recordset(%(finishes)s::jsonb) AS f(
             id bigint, claim uuid, state text, tries jsonb, attempts integer, duration_ms integer,
             final_status text, last_error text, agent_status text, facts jsonb)
     ), moved AS (
@@ -330,6 +351,10 @@ _FACTS_INSERTED = """, inserted AS (
                     ELSE jsonb_build_object('payload', t.payload::jsonb) || t.value END, t.metadata
           FROM moved m, jsonb_to_recordset(m.facts) AS t(
                fact_type text, value jsonb, metadata jsonb, payload text)
+        RETURNING 1
+    ), expected AS MATERIALIZED (
+        SELECT relay.expect_facts((SELECT count(*) FROM inserted),
+                                  (SELECT coalesce(sum(jsonb_array_length(m.facts)), 0)::bigint FROM moved m))
     )"""
 _FACTS_WRITTEN = """, written AS MATERIALIZED (
         SELECT w.refused, w.late, w.reason
@@ -347,7 +372,7 @@ _SETTLED = """, settled AS (
     )
 """
 # The usual one, and the one that takes 50 µs more and that no fact can fail.
-_FINISH = f"{_MOVED}{_FACTS_INSERTED}{_SETTLED} SELECT id, 0, 0, NULL FROM moved".encode()  # noqa: S608 - constants
+_FINISH = f"{_MOVED}{_FACTS_INSERTED}{_SETTLED} SELECT id, 0, 0, NULL FROM moved, expected".encode()  # noqa: S608 - constants
 _FINISH_GUARDED = f"""{_MOVED}{_FACTS_WRITTEN}{_SETTLED}
     SELECT m.id, w.refused, w.late, w.reason FROM moved m CROSS JOIN written w
 """.encode()  # noqa: S608 - constants
@@ -356,6 +381,8 @@ _FINISHED = """
     WHERE id = ANY(%(ids)s) AND claim = ANY(%(claims)s) AND state IN ('delivered', 'dead', 'discarded')
 """
 
+_LOCK_AFTER_CANCEL_MS = 50
+
 
 async def finish(
     connection: Connection,
@@ -363,6 +390,7 @@ async def finish(
     *,
     guarded: bool = False,
     facts_later: bool = False,
+    lock_ms: int | None = None,
     on_aside: Callable[[FactsAside], object] = lambda _: None,
 ) -> list[bool]:
     """Commit a batch of outcomes: states, attempts, facts and replay counts, in one statement.
@@ -374,13 +402,19 @@ async def finish(
     If `dashboard_facts` refuses facts, or the statement is cancelled, a second statement puts facts into
     `relay.facts_aside`, and `on_aside` is called. `guarded` begins with that second one: for a caller who expects
     refusals, or is inside a transaction. With `facts_later` all facts go aside and `dashboard_facts` is not touched.
+    With `lock_ms` no row's lock is waited for longer than that.
 
     Raises:
         psycopg.Error: Postgres refuses something else, for example a value; nothing was recorded.
         psycopg.errors.QueryCanceled: the statement was cancelled, facts apart; nothing was recorded.
+        psycopg.errors.LockNotAvailable: another session holds a row; nothing was recorded.
     """
     document = json.dumps([_finish_row(item) for item in batch])
-    given = {"finishes": document, "scope": SCOPE}
+    given: dict[str, Any] = {
+        "finishes": document,
+        "scope": SCOPE,
+        "lock_ms": None if lock_ms is None else str(lock_ms),
+    }
     facts_now = not facts_later and not any(item.facts_later for item in batch)
     rows = None
     if facts_now and not guarded:
@@ -388,6 +422,7 @@ async def finish(
             rows = await (await connection.execute(_FINISH, given)).fetchall()
         except psycopg.errors.QueryCanceled:
             facts_now = False
+            given["lock_ms"] = given["lock_ms"] or str(_LOCK_AFTER_CANCEL_MS)
         except psycopg.Error as error:  # raised by whatever trigger, it may have any SQLSTATE
             if error.sqlstate is None or connection.info.transaction_status is not TransactionStatus.IDLE:
                 raise

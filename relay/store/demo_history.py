@@ -16,8 +16,26 @@ if TYPE_CHECKING:
     from relay.store.database import Connection
 
 _MARK = "hotdash-relay demo: the data of this database are invented"
+REFUSAL = (
+    "The database holds the invented data of `relay demo`, which must reach no real Agent SDK or Chatwoot; "
+    "set DATABASE_URL, or RELAY_DATA_DIR to another directory"
+)
+"""What a program that reaches real systems says of a demo's database."""
+
 IS_DEMO = f"coalesce(obj_description(to_regnamespace('relay')::oid, 'pg_namespace') = '{_MARK}', false)"
 """SQL: true in a demo's database."""
+
+
+_HOLDS_DATA = "SELECT EXISTS (SELECT FROM relay.deliveries) OR EXISTS (SELECT FROM relay.instances)"
+
+
+async def may_be_real(connection: Connection) -> bool:
+    """True if the database has no mark, and a relay has worked in it."""
+    if await is_demo(connection):
+        return False
+    cursor = await connection.execute(_HOLDS_DATA)
+    row = await cursor.fetchone()
+    return bool(row and row[0])
 
 
 async def mark_as_demo(connection: Connection) -> None:

@@ -42,7 +42,7 @@ async def record(connection: Connection, facts: Sequence[Fact]) -> FactsAside:
     return FactsAside(*(await cursor.fetchone() or ()))
 
 
-# Between two bounds, so that Postgres looks into the roll-ups' indexes however many days they hold. Of the minute
+# Between two bounds, so that Postgres uses the roll-ups' indexes however many days they hold. Of the minute
 # that a window begins in, the facts of its shorter part are read: they are added, or taken from the whole minute.
 _TALLIES = """
     WITH windows AS (
@@ -103,7 +103,7 @@ async def per_minute(connection: Connection, window: timedelta) -> list[tuple[da
 
 
 _TARGETS = ["agent", "chatwoot", "chatwoot_api"]
-# No value is taken on trust: others may write to this table as well.
+# Values are checked, because other applications may write to this table as well.
 _HEALTH = """
     SELECT DISTINCT ON (value ->> 'target')
            value ->> 'target', coalesce(value ->> 'ok', '') = 'true', value ->> 'status',

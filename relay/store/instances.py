@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One relay process. `name` stands for the address it is bound to, which one relay at a time can hold.
+    """One relay process. `name` identifies the address that it is bound to, which one relay at a time can hold.
 
-    `boot` is shared by the workers of one start, `slot` tells them apart.
+    `boot` is shared by the workers of one start, `slot` distinguishes them.
     """
 
     id: UUID
@@ -34,7 +34,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Liveness:
-    """A relay as the database last heard of it. Ages in seconds, by the database's clock."""
+    """A relay as of its last heartbeat. Ages are in seconds, by the database's clock."""
 
     name: str
     slot: int
@@ -66,8 +66,8 @@ _REGISTER = """
 async def register(connection: Connection, instance: Instance, lease_s: float) -> int:
     """Announce this relay and end the leases of those it replaces; returns how many those were.
 
-    Two relays cannot be bound to one address, nor two workers have one slot: whoever had it before is dead,
-    and what he left unfinished need not wait for his lease to run out.
+    Two relays cannot be bound to one address, nor two workers have one slot. The previous holder is therefore dead,
+    and its deliveries need not wait for its lease to expire.
     """
     cursor = await connection.execute(
         _REGISTER,
@@ -98,7 +98,7 @@ _BEAT = """
 async def beat(
     connection: Connection, instance: UUID, *, lease_s: float, in_flight: int, counters: dict[str, Any]
 ) -> bool:
-    """Renew every lease of `instance` for `lease_s` seconds. False if its row is gone: register anew."""
+    """Renew every lease of `instance` for `lease_s` seconds. False if its row no longer exists: register again."""
     cursor = await connection.execute(
         _BEAT,
         {"id": instance, "lease_s": lease_s, "in_flight": in_flight, "counters": json.dumps(counters)},
@@ -115,10 +115,10 @@ async def end(connection: Connection, instance: UUID) -> None:
 
 
 DOWN_AFTER_S = 60
-"""A relay not heard of for this long is down (DESIGN, 7: relay-down)."""
+"""A relay without a heartbeat for this long is down (DESIGN, 7: relay-down)."""
 
 AWAY_S = 600
-"""A relay heard of so shortly before Postgres started may have been alive all the while: nobody could beat."""
+"""A relay whose last heartbeat is this close to the start of Postgres may be alive: it could not write meanwhile."""
 
 HEARD_AT = f"""
     CASE WHEN stopped_at IS NULL AND heartbeat_at > pg_postmaster_start_time() - interval '{AWAY_S} s'
@@ -137,9 +137,9 @@ _LIVENESS = f"""
 
 
 async def liveness(connection: Connection) -> list[Liveness]:
-    """The relays heard of in the last day, those alive first.
+    """The relays with a heartbeat in the last day, those alive first.
 
-    While Postgres was away nobody could beat: a relay is given until `DOWN_AFTER_S` after its start.
+    No relay can write a heartbeat while Postgres is away, so each has until `DOWN_AFTER_S` after Postgres started.
     """
     cursor = await connection.execute(_LIVENESS.encode(), {"down_s": DOWN_AFTER_S})
     return [Liveness(*row) for row in await cursor.fetchall()]

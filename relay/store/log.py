@@ -41,7 +41,7 @@ _APPEND = """
 
 
 async def append(connection: Connection, instance: UUID, lines: Sequence[LogLine]) -> None:
-    """Write `lines` in one transaction and tell the listeners once.
+    """Write `lines` in one transaction and notify listeners once.
 
     The commit does not wait for the disk: these lines are for watching; the facts are the record.
     """

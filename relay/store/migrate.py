@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -27,6 +29,7 @@ _LOCK = 0x686F74646173  # "hotdas": one migration at a time on a database
 _NO_TRANSACTION = "-- relay: no transaction"
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
 _LOCK_PAUSE_S = 0.5
+_SAY_AFTER_S = 2.0
 _RECORD = "INSERT INTO relay.schema_migrations (version, name) VALUES (%s, %s)"
 # Postgres lets PUBLIC execute every new function. Default privileges could change that only for all functions that this
 # login makes in the database, other applications' included.
@@ -73,12 +76,17 @@ def migrations() -> list[Migration]:
 
 
 async def migrate(
-    dsn: str, *, roles: bool = False, tell: Callable[[Migration], None] = lambda _: None
+    dsn: str,
+    *,
+    roles: bool = False,
+    on_step: Callable[[Migration], None] = lambda _: None,
+    on_wait: Callable[[str], None] = lambda _: None,
 ) -> list[Migration]:
     """Bring the database at `dsn` up to this version; with `roles`, create the three roles as well.
 
-    Several relays may start at once: one works, the others wait for it. Returns the steps applied; `tell`
-    hears of each before it starts.
+    Several relays may start at once: one migrates, the others wait, unless nothing is to be applied. Returns the
+    steps applied. `on_step` is called with each step before it starts. `on_wait` is called with a sentence that names
+    the session that holds the lock, once the wait takes longer than 2 s: any login can hold it.
 
     Raises:
         StoreUnavailable: Postgres is away.
@@ -91,8 +99,11 @@ async def migrate(
     async with connection:
         try:
             await _check_server(connection)
-            await _lock(connection)
-            applied = [step for step in await _pending(connection) if await _apply(connection, step, tell)]
+            applied: list[Migration] = []
+            if roles or not await _has_history(connection) or await _pending(connection):
+                await _lock(connection, on_wait)
+                applied = [step for step in await _pending(connection) if await _apply(connection, step, on_step)]
+            await _follow_facts(connection)
             if roles:
                 await connection.execute((resources.files("relay.store") / "roles.sql").read_bytes())
         except psycopg.OperationalError as error:
@@ -117,18 +128,57 @@ async def _check_server(connection: Connection) -> None:
         raise SchemaError(f"The database's encoding is {encoding}: one with UTF8 is needed")
 
 
-async def _lock(connection: Connection) -> None:
+_HOLDER = """
+    SELECT l.pid, a.usename, a.application_name
+      FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND l.classid = (%(lock)s::bigint >> 32)::oid AND l.objid = (%(lock)s::bigint & 4294967295)::oid
+"""
+
+
+async def _lock(connection: Connection, on_wait: Callable[[str], None]) -> None:
     """Wait for the migration lock, asking rather than queueing.
 
     Whoever waits inside a statement holds a snapshot, and an index that is built concurrently waits for
     every snapshot: the two would wait for each other.
     """
+    says_at: float | None = time.monotonic() + _SAY_AFTER_S
     while True:
         cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))
         row = await cursor.fetchone()
         if row is not None and row[0]:
             return
+        if says_at is not None and time.monotonic() > says_at:
+            cursor = await connection.execute(_HOLDER, {"lock": _LOCK})
+            for pid, login, application in await cursor.fetchall():
+                on_wait(
+                    f"The migration waits for another session, which holds the migration lock: process {pid}, login "
+                    f"{login}, application {application or '(no name)'}. To end it: SELECT pg_terminate_backend({pid})"
+                )
+                says_at = None
         await asyncio.sleep(0.1)
+
+
+_MAY_FOLLOW = """
+    SELECT coalesce(has_function_privilege(to_regprocedure('relay.follow_facts()'), 'EXECUTE'), false)
+           AND to_regclass('dashboard_facts') IS NOT NULL
+"""
+
+
+async def _follow_facts(connection: Connection) -> None:
+    """Let the figures count the facts of a `dashboard_facts` that was dropped and made again."""
+    row = await (await connection.execute(_MAY_FOLLOW)).fetchone()
+    if row is None or not row[0]:
+        return
+    row = await (await connection.execute("SELECT relay.facts_are_followed()")).fetchone()
+    while row is not None and not row[0]:
+        with suppress(psycopg.errors.LockNotAvailable):
+            async with connection.transaction():
+                await connection.execute(_LOCK_TIMEOUT)
+                await connection.execute("SELECT relay.follow_facts()")
+            return
+        await asyncio.sleep(_LOCK_PAUSE_S)
 
 
 async def _pending(connection: Connection) -> list[Migration]:
@@ -150,8 +200,8 @@ async def _has_history(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
-async def _apply(connection: Connection, step: Migration, tell: Callable[[Migration], None]) -> bool:
-    tell(step)
+async def _apply(connection: Connection, step: Migration, on_step: Callable[[Migration], None]) -> bool:
+    on_step(step)
     if not step.in_transaction:
         await _drop_invalid_index(connection, step)
         await connection.execute(step.sql.encode())
@@ -166,8 +216,8 @@ async def _apply(connection: Connection, step: Migration, tell: Callable[[Migrat
 async def _commits(connection: Connection, step: Migration) -> bool:
     """Apply one step in a transaction; False if a table's lock was not to be had at once.
 
-    Whoever waits for a table's lock makes everybody wait who comes after: so it waits a moment only, and
-    then lets them all pass before it tries again.
+    A statement that waits for a table's lock blocks every later one. The step therefore waits a moment only, and lets
+    the others pass before it tries again.
     """
     try:
         async with connection.transaction():

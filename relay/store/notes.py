@@ -28,7 +28,7 @@ _TURN_ENDS = "SELECT pg_advisory_unlock(hashtextextended(%s, 8787))"
 
 @asynccontextmanager
 async def turn(connection: Connection, key: str) -> AsyncIterator[bool]:
-    """True for the one who may work on `key` for the block's length; Postgres ends his turn if he dies."""
+    """True if this process may work on `key` during the block. Postgres releases the lock if the process dies."""
     cursor = await connection.execute(_TURN, (key,))
     row = await cursor.fetchone()
     mine = bool(row and row[0])

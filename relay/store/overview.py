@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from relay.domain.alerts import Measures, Severity, Verdict, evaluate, sustain
+from relay.domain.alerts import Measures, Verdict, evaluate, sustain
 from relay.domain.delivery import FactType
 from relay.domain.stats import FailureStreak, Figures, failing_since_s, figures
 from relay.store import alerts, aside, facts, instances
@@ -63,7 +63,7 @@ _FAILED_SO = """coalesce(relay.json_or_null(f.value) ->> 'success', '') <> 'true
            AND coalesce(relay.json_or_null(f.value) ->> 'finalStatus', '') = s.final_status
            AND coalesce(relay.json_or_null(f.metadata) ->> 'test', '') <> 'true'"""
 # From the minutes' roll-ups of two hours, and only if a streak goes back to where they begin from those of the hours;
-# the first and the last minute of each are then looked into, for the very moment.
+# facts of the first and the last minute of each then give the exact moment.
 _SPELLS = f"""
     WITH failing AS (
         SELECT fact_type, final_status, minute, sum(facts) AS facts,
@@ -111,7 +111,7 @@ class Overview:
 
     `minutes` are `(minute, delivered, failed)` of each minute in which something was, oldest first. `streaks` are
     the latest failures by status, `last_failure_at` is when the last webhook was dead-lettered, `last_success_at` when
-    the last was delivered (looked for while something failed or waits), `agent_failed_at` when the agent's health last
+    the last was delivered (read while something failed or waits), `agent_failed_at` when the agent's health last
     failed within two hours. Test webhooks are in none of them. `in_flight_of_late` are those in flight for the first
     time that came in this minute or the last one. `facts_aside` is None while `dashboard_facts` takes every fact.
     """
@@ -158,7 +158,7 @@ class Overview:
         return self.last_success_at is not None and self.last_success_at > moment
 
     def agent_is_well_since(self, first: datetime, last: datetime) -> bool:
-        """True if its health failed at `first` or later and is well after `last`: well all along says nothing."""
+        """True if its health failed at `first` or later and has been good since `last`."""
         agent = next((health for health in self.health if health.target == "agent"), None)
         failed_at = self.agent_failed_at
         return agent is not None and agent.ok and agent.at > last and failed_at is not None and failed_at >= first
@@ -259,26 +259,3 @@ async def streaks(connection: Connection, *, pause: timedelta = _PAUSE) -> list[
     }
     cursor = await connection.execute(_SPELLS.encode(), given)
     return [FailureStreak(*row) for row in await cursor.fetchall()]
-
-
-async def gauges(connection: Connection) -> dict[str, float]:
-    """The overview's figures as Prometheus gauges, by metric name."""
-    state = await read(connection)
-    values: dict[str, float | None] = {
-        "relay_dead_letters_open": state.open_dead_letters,
-        "relay_dead_letters_1h": state.last_1h.dead_letters,
-        "relay_success_rate_percent_15min": state.last_15min.rate.percent,
-        "relay_success_rate_percent_1h": state.last_1h.rate.percent,
-        "relay_average_attempts_1h": state.last_1h.average_attempts,
-        "relay_deliveries_in_flight": state.in_flight,
-        "relay_instances_alive": len(state.alive),
-        "relay_facts_aside": state.facts_aside.facts if state.facts_aside is not None else 0,
-    }
-    for health in state.health:
-        values[f"relay_{health.target}_healthy"] = float(health.ok)
-    for severity in Severity:
-        name = severity.value.lower()
-        values[f"relay_alerts_firing_{name}"] = sum(v.rule.severity is severity for v in state.firing)
-    for verdict in state.verdicts:
-        values[f"relay_alert_firing_{verdict.rule.name.replace('-', '_')}"] = float(verdict.firing)
-    return {name: float(value) for name, value in values.items() if value is not None}

@@ -47,6 +47,7 @@ async def check(dsn: str) -> None:
                     pass
                 await _store_and_finish(connection)
                 await _record(connection)
+                await _refuse_uncounted(connection)
         except psycopg.errors.QueryCanceled:
             return
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
@@ -97,6 +98,15 @@ async def _record(connection: Connection) -> None:
     ]
     for sample in samples:
         _refuse(await facts.record(connection, [sample, replace(sample)]), [sample.fact_type])
+
+
+async def _refuse_uncounted(connection: Connection) -> None:
+    row = await (await connection.execute("SELECT relay.facts_are_followed()")).fetchone()
+    if row is None or not row[0]:
+        raise SchemaError(
+            f"The figures do not count what is written into {TABLE}: it was made again, or its triggers are "
+            "gone or disabled. Remedy: run `relay migrate` as the owner of it and of schema relay"
+        )
 
 
 def _refuse(aside: FactsAside, types: Sequence[FactType]) -> None:

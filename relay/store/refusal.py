@@ -11,9 +11,12 @@ TABLE = "dashboard_facts"
 MOST_COUNTED = 10_000
 """Facts aside are counted no further, so that counting costs the same however many wait."""
 
-_NAMES = re.compile(r'(trigger|constraint|column) ("(?:[^"]|"")*"|\S+)( (?!trigger|constraint|column)[^"]*)?')
+_NAMES = re.compile(r'(trigger|rule|constraint|column) ("(?:[^"]|"")*"|\S+)( (?!trigger|rule|constraint|column)[^"]*)?')
+_DROPPED = "RL002"
 
 _CAUSES = {
+    _DROPPED: "they are dropped without an error",
+    "2200H": "a sequence has reached its limit",
     "22001": "a value is too long for its column",
     "23502": "a column that must be given has no default",
     "23503": "a foreign key refuses them",
@@ -28,6 +31,9 @@ _CAUSES = {
     "57014": "they are not inserted in time",
 }
 _REMEDIES = {
+    _DROPPED: f"find the trigger or rule of {TABLE}, or of a partition, that drops rows; let fact types that begin "
+    "with 'support.' pass",
+    "2200H": "ALTER SEQUENCE … NO MAXVALUE; widen the id to bigint if it is an integer",
     "22001": f"widen the column: ALTER TABLE {TABLE} ALTER COLUMN … TYPE text",
     "23502": f"give the column a default: ALTER TABLE {TABLE} ALTER COLUMN … SET DEFAULT …",
     "23503": f"drop the foreign key, or exempt fact types that begin with 'support.': ALTER TABLE {TABLE} …",
@@ -36,7 +42,7 @@ _REMEDIES = {
     "23P01": f"drop the constraint: ALTER TABLE {TABLE} DROP CONSTRAINT …",
     "42501": f"GRANT INSERT ON {TABLE} to the relay's role; with row-level security, CREATE POLICY … FOR INSERT",
     "42804": f"change the column's type: ALTER TABLE {TABLE} ALTER COLUMN … TYPE text (jsonb for value and metadata)",
-    "42P01": "create it again: relay migrate, or restore the table",
+    "42P01": "restore the table and the relay's rights to it, then run relay migrate",
     "42703": "add the column again: fact_type, scope, value, metadata, recorded_at",
     "55P03": "end the session that holds the lock (pg_locks, pg_stat_activity)",
     "57014": f"find what makes INSERT into {TABLE} slow: a trigger, a lock, or the server",
@@ -51,7 +57,9 @@ def explain(reason: str | None) -> tuple[str, str]:
     trigger = next((match[2] for match in _NAMES.finditer(rest) if match[1] == "trigger"), None)
     cause = _CAUSES.get(state, "Postgres refuses them")
     remedy = _REMEDIES.get(state, f"see the server's log for SQLSTATE {state}, and correct the table or its triggers")
-    if trigger is not None:
+    if state == _DROPPED and rest:
+        remedy = "drop the rule, or let the trigger's function return NEW for fact types that begin with 'support.'"
+    elif trigger is not None:
         cause = f"trigger {trigger} fails"
         remedy = f"mend the trigger's function, or ALTER TABLE {TABLE} DISABLE TRIGGER {trigger}"
     details = ", ".join(part for part in (state, rest) if part)

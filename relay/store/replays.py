@@ -1,4 +1,4 @@
-"""Replay plans in Postgres: asked for, claimed by a relay, worked on item by item, followed by whoever watches.
+"""Replay plans in Postgres: requested by operators, claimed by a relay, worked on item by item.
 
 Operators call functions of the schema, which check what they are given: one asks for a plan with its frozen
 deliveries, one pauses, resumes or stops it. Relays do the rest. A plan's item is one failed run of one
@@ -13,9 +13,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from relay.domain.filters import Condition
 from relay.store.database import exact, one_moment, refusals
 from relay.store.deliveries import Claimed, read_claimed
+from relay.store.filters import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ CHANNEL = "relay_replay"
 
 
 class PlanState(StrEnum):
-    """Where a plan stands. `stopped` and `done` are final."""
+    """The state of a plan. `stopped` and `done` are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -118,7 +118,7 @@ plan_columns = """
 def plan_of_row(row: tuple[object, ...]) -> Plan:
     values = list(row)
     values[2] = PlanState(str(values[2]))
-    return Plan(*values)  # type: ignore[arg-type] # the columns stand in the fields' order
+    return Plan(*values)  # type: ignore[arg-type] # the columns are in the fields' order
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ _BY_REQUEST = "SELECT id FROM relay.replay_plans WHERE request_id = %s"
 
 
 async def is_known(connection: Connection, request_id: UUID) -> bool:
-    """True if a plan was asked for under this id."""
+    """True if a plan was requested under this id."""
     cursor = await connection.execute(_BY_REQUEST, (request_id,))
     return await cursor.fetchone() is not None
 
@@ -215,7 +215,7 @@ _CONTROL = "SELECT relay.control_replay(plan => %s, control => %s, operator => %
 
 
 async def control(connection: Connection, plan_id: int, action: Control, *, operator: str, reason: str = "") -> None:
-    """Pause, resume or stop a plan; the relay that works on it, or the next one to look, acts on it.
+    """Pause, resume or stop a plan. The relay that works on it, or the next one that reads it, acts on it.
 
     Raises:
         Refused: there is no such plan.
@@ -228,7 +228,7 @@ _PLAN = f"SELECT {plan_columns} FROM relay.replay_plans p WHERE p.id = %s"  # no
 
 
 async def plan(connection: Connection, plan_id: int) -> Plan | None:
-    """The plan as it stands now, or None."""
+    """The plan's current state, or None."""
     cursor = await connection.execute(_PLAN.encode(), (plan_id,))
     row = await cursor.fetchone()
     return None if row is None else plan_of_row(row)
@@ -366,7 +366,7 @@ _SETTLE = """
 
 
 async def settle(connection: Connection, plan_id: int, owner: UUID, state: PlanState, why: str | None = None) -> None:
-    """End, pause or let go of a plan that `owner` works on, saying why."""
+    """End, pause or release a plan that `owner` works on, with the reason."""
     await connection.execute(_SETTLE, {"plan": plan_id, "owner": owner, "state": state, "why": why})
     await notify(connection, plan_id)
 
@@ -375,12 +375,12 @@ _LET_GO = "UPDATE relay.replay_plans SET owner = NULL WHERE owner = %s"
 
 
 async def release_plans(connection: Connection, owner: UUID) -> None:
-    """Leave every plan that `owner` works on to the next relay that looks."""
+    """Release every plan that `owner` works on, so that another relay can claim it."""
     await connection.execute(_LET_GO, (owner,))
 
 
 async def notify(connection: Connection, plan_id: int) -> None:
-    """Tell whoever listens that the plan has moved on."""
+    """Notify listeners that the plan has changed."""
     await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, str(plan_id)))
 
 
@@ -391,7 +391,7 @@ _DELIVERED_ELSEWHERE = """
 
 
 async def delivered_elsewhere(connection: Connection, plan_id: int) -> int:
-    """How many of the plan's skipped deliveries somebody else delivered."""
+    """How many of the plan's skipped deliveries were delivered by another run."""
     cursor = await connection.execute(_DELIVERED_ELSEWHERE, (plan_id,))
     row = await cursor.fetchone()
     return int(row[0]) if row else 0

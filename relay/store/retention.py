@@ -1,7 +1,7 @@
-"""What is old goes, a thousand rows at a time, so that nobody who writes has to wait.
+"""Deletes expired rows in batches of 1,000 so that locks stay short.
 
-Open dead letters stay until somebody resolves them, whatever their age. Of `dashboard_facts` only the relay's
-own kinds of facts go: the table may belong to others as well.
+Open dead letters stay until an operator resolves them, whatever their age. Of `dashboard_facts` only the relay's
+own kinds of facts are deleted: other applications may use the table as well.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ async def retire(connection: Connection, keep: timedelta, stop: Callable[[], boo
 
     Returns the number of deliveries, facts, log lines and plans that went.
     """
-    gone = 0
+    deleted = 0
     steps: list[tuple[str, dict[str, Any]]] = [(_DELIVERIES, {}), (_ASIDE, {}), (_LOG, {}), (_PLANS, {})]
     steps += [(_FACTS, {"fact_type": fact_type}) for fact_type in FactType]
     steps += [(_MINUTES, {}), (_NOTES, {}), (_DEAD_CAUSES, {}), (_NO_DEAD_CAUSES, {}), (_INSTANCES, {})]
@@ -127,5 +127,5 @@ async def retire(connection: Connection, keep: timedelta, stop: Callable[[], boo
             row = await cursor.fetchone()
             if row is None or not row[0]:
                 break
-            gone += int(row[0])
-    return gone
+            deleted += int(row[0])
+    return deleted

@@ -38,8 +38,8 @@ GRANT UPDATE (state, settled_at) ON relay.replay_items TO relay_service;
 REVOKE INSERT, DELETE ON relay.discards FROM relay_service;
 GRANT SELECT, INSERT, DELETE ON dashboard_facts TO relay_service;
 GRANT EXECUTE ON FUNCTION relay.refusal(text, text, text, text, text, text, text),
-    relay.write_facts(jsonb[], text, boolean), relay.restore_facts(integer),
-    relay.facts_of_redelivery(jsonb, bigint, integer, timestamptz) TO relay_service;
+    relay.write_facts(jsonb[], text, boolean), relay.restore_facts(integer), relay.expect_facts(bigint, bigint),
+    relay.facts_are_followed(), relay.facts_of_redelivery(jsonb, bigint, integer, timestamptz) TO relay_service;
 
 -- Replays, discards and the audit are written through functions that check: by the console (without --read-only), and
 -- by the relay for its automatic replays. Neither can touch a row of theirs afterwards.

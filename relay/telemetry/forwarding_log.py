@@ -1,4 +1,4 @@
-"""The words of the forwarding log: one method for each thing that happens to a webhook (RUNBOOK, Check Logs).
+"""The messages of the forwarding log: one method for each event of a webhook (RUNBOOK, Check Logs).
 
 No line carries a secret, a signature or a customer's text: numbers, states, ids and the agent's URL only.
 """
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class ForwardingLog:
-    """Tells the forwarding log what happens. `endpoint` is the agent's URL without credentials."""
+    """Logs the events of webhooks. `endpoint` is the agent's URL without credentials."""
 
     def __init__(self, sink: LogSink, endpoint: str) -> None:
         self._log = sink.logger(FORWARDING_SCOPE)
         self._endpoint = endpoint
 
     def attempting(self, delivery: Delivery, number: int) -> None:
-        """An attempt starts. The runbook's line."""
+        """Logs the start of an attempt (the runbook's line)."""
         self._log.info(
             "Forwarding Chatwoot webhook",
             delivery_id=delivery.delivery_id,
@@ -32,7 +32,7 @@ class ForwardingLog:
         )
 
     def retrying(self, delivery: Delivery, attempt: Attempt, pause_ms: float) -> None:
-        """An attempt failed and another will follow."""
+        """Logs an attempt that failed and will be retried."""
         self._log.warning(
             "Webhook attempt failed, retrying",
             delivery_id=delivery.delivery_id,
@@ -43,7 +43,7 @@ class ForwardingLog:
         )
 
     def delivered(self, delivery: Delivery, outcome: Outcome) -> None:
-        """The agent took it. The runbook's line."""
+        """Logs a delivery that the agent accepted (the runbook's line)."""
         self._log.info(
             "Webhook forwarded successfully",
             delivery_id=delivery.delivery_id,
@@ -52,7 +52,7 @@ class ForwardingLog:
         )
 
     def dead_lettered(self, delivery: Delivery, outcome: Outcome) -> None:
-        """It could not be delivered and is kept as a dead letter."""
+        """Logs a delivery that became a dead letter."""
         self._log.error(
             "Webhook failed, dead-lettered",
             delivery_id=delivery.delivery_id,
@@ -64,7 +64,7 @@ class ForwardingLog:
         )
 
     def duplicate(self, sent_id: str, known: Duplicate) -> None:
-        """A webhook came whose delivery is known, or whose signature is, under another id: nothing is forwarded."""
+        """Logs a webhook whose delivery id, or whose signature, is known: it is not forwarded."""
         if sent_id == known.delivery_id:
             self._log.info("Duplicate webhook, not forwarded", delivery_id=known.delivery_id, state=known.state)
         else:
@@ -76,7 +76,7 @@ class ForwardingLog:
             )
 
     def kept_apart(self, sent_id: str, delivery_id: str) -> None:
-        """A webhook came with the id of a dead letter and another body: it is a delivery of its own."""
+        """Logs a webhook with the id of a dead letter and another body: it became a delivery of its own."""
         self._log.warning(
             "Webhook differs from the dead letter of its id, kept under another",
             delivery_id=delivery_id,
@@ -84,30 +84,30 @@ class ForwardingLog:
         )
 
     def ignored(self, delivery_id: str, event: str | None) -> None:
-        """A webhook came that is stored and not forwarded."""
+        """Logs a webhook that is stored but not forwarded."""
         self._log.info("Webhook ignored, not forwarded", delivery_id=delivery_id, webhookEvent=event)
 
     def not_stored(self, delivery_id: str, reason: str) -> None:
-        """Postgres refused or cancelled the statement that stores a webhook. `reason` holds no customer's text."""
+        """Logs that Postgres refused or cancelled a webhook's statement. `reason` holds no customer's text."""
         self._log.warning("Webhook not stored", delivery_id=delivery_id, reason=reason)
 
     def taken_over(self, delivery: Delivery) -> None:
-        """A delivery that nobody forwards any more is taken on."""
+        """Logs a delivery claimed from a relay that no longer forwards it."""
         self._log.info("Webhook taken over", delivery_id=delivery.delivery_id, run=delivery.run)
 
     def given_up(self, delivery: Delivery) -> None:
-        """This relay's lease ran out: another one finishes the delivery, and this run leaves no trace."""
+        """Logs a run abandoned because the lease expired: another relay finishes the delivery."""
         self._log.warning("Lease lost, run abandoned", delivery_id=delivery.delivery_id, run=delivery.run)
 
     def rejected(self, reason: str, status: int, count: int) -> None:
-        """`count` webhooks were refused for `reason`."""
+        """Logs `count` webhooks that were rejected for `reason`."""
         fields = {"reason": reason, "status": status} | ({"count": count} if count > 1 else {})
         self._log.warning("Webhook rejected", **fields)
 
     def failed(self, error: BaseException | None) -> None:
-        """A defect of the relay itself: the delivery stays leased and will be taken over."""
+        """Logs a defect of the relay itself: the delivery stays leased and will be taken over."""
         self._log.error("Webhook left unfinished by a defect", error=type(error).__name__)
 
     def replay(self, what: str, plan_id: int, **fields: object) -> None:
-        """Something happened to a replay plan: started, paused, resumed, stopped or done."""
+        """Logs an event of a replay plan: started, paused, resumed, stopped or done."""
         self._log.info(f"Replay {what}", replay=plan_id, **fields)

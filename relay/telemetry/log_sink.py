@@ -1,7 +1,7 @@
 """Where log lines go: to stdout, in the runbook's form or as JSON, and to a tail that the store keeps.
 
 structlog makes the lines. Writing never blocks the loop: lines are gathered for a moment and written by a
-thread, so that a terminal that does not keep up slows nobody down.
+thread, so that a slow terminal delays no webhook.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class LogSink:
         )
         self._gathered.append(text_form(line) if self._form == "text" else json_form(line))
         if self._tail is not None and line.scope == FORWARDING_SCOPE:
-            self._tail.append(replace(line, message=escaped(line.message), fields=_escaped_value(line.fields)))
+            self._tail.append(_for_the_tail(line))
             self.tail_ready.set()
         if not self._flush_due:
             try:
@@ -152,7 +152,7 @@ class _LineThread:
             try:
                 self._stream.write(chunk)
                 self._stream.flush()
-            except (OSError, ValueError):  # the reader is gone: there is nobody left to tell
+            except (OSError, ValueError):  # the reader has closed the pipe
                 return
 
 
@@ -176,7 +176,7 @@ def _inspect(value: Any) -> str:
     """`value` as a JavaScript console shows it inside an object: strings in single quotes."""
     if isinstance(value, str):
         return _quote(value)
-    return json_text(value)
+    return str(value) if type(value) is int else json_text(value)
 
 
 @functools.lru_cache(maxsize=512)  # the same few endpoints, states and errors again and again
@@ -185,8 +185,14 @@ def _quote(text: str) -> str:
     return f"'{unicode_escaped(inside)}'"
 
 
+def _for_the_tail(line: LogLine) -> LogLine:
+    """`line` with every text in it escaped, since Postgres takes neither NUL nor lone surrogates."""
+    message, fields = escaped(line.message), _escaped_value(line.fields)
+    return line if message == line.message and fields == line.fields else replace(line, message=message, fields=fields)
+
+
 def _escaped_value(value: Any) -> Any:
-    """`value` with every text in it escaped, for the tail: Postgres takes neither NUL nor lone surrogates."""
+    """`value` with every text in it escaped."""
     if isinstance(value, str):
         return escaped(value)
     if isinstance(value, dict):
@@ -211,7 +217,7 @@ class _Forward(logging.Handler):
 
 
 def capture_libraries(sink: LogSink) -> None:
-    """Send the warnings and errors of every library through `sink`. Connection troubles are told once, by us."""
+    """Send the warnings and errors of every library through `sink`, except what the relay logs itself."""
     root = logging.getLogger()
     root.handlers = [_Forward(sink)]
     root.setLevel(logging.WARNING)

@@ -22,8 +22,8 @@ import httpx
 import psutil
 import psycopg
 
-from console import snapshot
-from console.rows import RowsReading
+from console.data import snapshot
+from console.data.readings import RowsReading
 from relay.domain.delivery import State
 from relay.store.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate

@@ -19,9 +19,9 @@ import psycopg
 import uvloop
 
 from relay.domain.delivery import State
-from relay.domain.filters import compile_filter
 from relay.store import browse, deliveries, overview
 from relay.store.database import connection_parameters
+from relay.store.filters import compile_filter
 from relay.store.migrate import migrate
 from tests.benchmarks import rig
 from tests.store.values import finish_of, incoming, outcome

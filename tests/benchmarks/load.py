@@ -18,7 +18,7 @@ from typing import cast
 
 import uvloop
 
-PAYLOAD = Path(__file__).parents[2] / "relay" / "demo" / "payloads" / "message_created.json"
+PAYLOAD = Path(__file__).parents[2] / "relay" / "chatwoot" / "payloads" / "message_created.json"
 
 
 def webhook_body() -> bytes:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from console import look
+from console import theme
 from relay.text import HARMFUL
 from tests.console.conftest import OVERLOADED
 from tests.servers import ROOT
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     ],
 )
 def test_a_glyph_is_drawn_as_its_like(text: str, shown: str) -> None:
-    assert look.ascii_of(text, cell_len(text)) == shown
+    assert theme.ascii_of(text, cell_len(text)) == shown
 
 
 @given(st.text(max_size=20))
 def test_whatever_is_drawn_is_ascii_and_as_wide_as_before(text: str) -> None:
-    shown = look.ascii_of(text, cell_len(text))
+    shown = theme.ascii_of(text, cell_len(text))
     assert shown.isascii()
     assert text.isascii() or len(shown) == cell_len(text)
 
@@ -56,20 +56,20 @@ def glyphs() -> set[str]:
 
 
 def test_every_glyph_in_the_consoles_own_texts_has_its_like() -> None:
-    assert {glyph for glyph in glyphs() if "?" in look.ascii_of(glyph, cell_len(glyph))} == set()
+    assert {glyph for glyph in glyphs() if "?" in theme.ascii_of(glyph, cell_len(glyph))} == set()
 
 
 async def test_no_screen_shows_a_question_mark_for_a_glyph(
     incident: RunningRelay, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: set[str] = set()
-    translate = look.ascii_of
+    translate = theme.ascii_of
 
     def watched(text: str, cells: int) -> str:
         drawn.update(text)
         return translate(text, cells)
 
-    monkeypatch.setattr(look, "ascii_of", watched)
+    monkeypatch.setattr(theme, "ascii_of", watched)
     async with console(ascii_only=True) as seen:
         await walk(seen)
     assert len(drawn) > 90

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from console import snapshot
-from console.cause import cause_of
+from console.data import snapshot
+from console.render.cause import cause_of
 from relay.store.sessions import open_session
 from tests.store.plant import DEAD_LETTER, HEALTH, REPLAY, RETRY, Plant
 
 if TYPE_CHECKING:
-    from console.cause import Cause
+    from console.render.cause import Cause
     from tests.servers import Rows
 
 ERRORS = {
@@ -155,11 +155,12 @@ async def test_what_was_refused_is_not_said_to_be_replayable(scene: Scene) -> No
     scene.fails("422", 9, age_s=600)
     found = await scene.cause()
     assert found.sentence == (
-        f"Nothing has failed for 10m, and no webhook has come. 9 dead letters that no retry helps: {REFUSED}."
+        "Nothing has failed for 10m, and no webhook has come. "
+        f"9 dead letters rejected by the Agent SDK; retrying will not help: {REFUSED}."
     )
     scene.fails("503", 3, age_s=600)
     found = await scene.cause()
-    assert f" 3 dead letters can be replayed: {ERRORS['503']}; 9 were refused: no retry helps those." in found.sentence
+    assert f" 3 dead letters can be replayed: {ERRORS['503']}; 9 rejected, retrying will not help." in found.sentence
     assert found.group is not None
     assert found.group.final_status == "503"
 

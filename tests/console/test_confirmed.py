@@ -70,7 +70,9 @@ async def test_a_replay_that_is_handed_over_does_not_take_the_place_of_another_q
             now(seen, "y")
             await waits_for_a_lock(rows)
             await seen.press("escape", "d")
-            await until(lambda: rows("SELECT 1 FROM pg_stat_activity WHERE application_name = 'hotdash console desk'"))
+            await until(
+                lambda: rows("SELECT 1 FROM pg_stat_activity WHERE application_name = 'hotdash console session'")
+            )
         await seen.shows("Type the reason")
         await seen.shows("Type the reason", "Replay #1 is with the relay")
         await seen.type("xfix")
@@ -81,7 +83,7 @@ async def test_a_replay_that_is_handed_over_does_not_take_the_place_of_another_q
 async def test_a_discard_names_what_it_is_about(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
         await open_dead_letters(seen)
-        row = seen.app.view.row
+        row = seen.app.view.list.row
         await seen.press("d")
         await seen.shows("Discard 1 dead letter", row.delivery_id, f"conv {row.conversation_id}", "It stays on record")
 
@@ -102,7 +104,7 @@ async def test_all_but_one_are_marked_and_replayed(incident: RunningRelay, conso
         await open_dead_letters(seen)
         await seen.press("asterisk")
         await seen.shows("all marked")
-        spared = seen.app.view.row.delivery_id
+        spared = seen.app.view.list.row.delivery_id
         await seen.press("space")
         await seen.shows("all but 1 marked")
         await seen.press("r")
@@ -163,7 +165,7 @@ async def test_a_running_replay_is_steered_from_the_list_of_them(
         await seen.press("p")
         await seen.shows("paused")
         agent.release()
-        assert not seen.app.paused
+        assert not seen.app.context.paused
         await seen.press("escape", "x")
         await seen.shows("Stopped")
     assert rows.one("SELECT state FROM relay.replay_plans") == "stopped"

@@ -81,10 +81,10 @@ async def test_what_was_read_before_the_rest_says_its_own_age(tmp_path: Path) ->
         async with opened(app, (120, 36)) as seen:
             await seen.shows("Failure groups")
             await seen.press("6")
-            await seen.shows("Nobody has done anything yet")
+            await seen.shows("No actions recorded yet")
             await seen.press("1")
-            read_at = seen.app.snapshot.read_at
-            await until(lambda: seen.app.snapshot.read_at > read_at + 3)
+            read_at = seen.app.context.snapshot.read_at
+            await until(lambda: seen.app.context.snapshot.read_at > read_at + 3)
             await asyncio.to_thread(running.close)
             await seen.shows("Trying again")
             await seen.press("6")
@@ -101,7 +101,7 @@ async def test_a_connection_that_is_half_open_is_given_up(server: Server) -> Non
         await seen.shows("LIVE", "all 20")
         await seen.press("enter")
         await seen.shows("hello")
-        await until(lambda: proxy.links == 2, what="the poller and the desk are connected")
+        await until(lambda: proxy.links == 2, what="the poller and the session are connected")
         proxy.strand()
         await seen.shows("STALE")
         await seen.shows("LIVE")
@@ -149,7 +149,7 @@ async def test_a_search_that_takes_too_long_says_so_and_spoils_nothing(
         await seen.shows("all 20")
         await seen.press("slash")
         await seen.type("payload.content:hello")
-        await seen.shows("looks through too much", "age:<1h", "LIVE")
+        await seen.shows("takes longer than a second", "age:<1h", "LIVE")
         await seen.press("enter", "escape")
         await seen.shows("all 20")
-        await seen.hides("looks through too much")
+        await seen.hides("takes longer than a second")

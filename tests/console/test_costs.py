@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from console import snapshot
-from console.loglines import LogReading
-from console.rows import RowsReading
-from console.screens.activity import ActivityReading
+from console.data import snapshot
+from console.data.log_reading import LogReading
+from console.data.readings import ActivityReading, RowsReading
 from relay.domain.delivery import State
 from relay.store.sessions import open_session
 
 if TYPE_CHECKING:
-    from console.snapshot import Reading
+    from console.data.snapshot import Reading
     from tests.servers import Rows
 
 MANY = 20_000

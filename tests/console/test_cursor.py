@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 async def two_more_snapshots(seen: Any) -> None:
     for _ in range(2):
-        before = seen.app.snapshot
-        await until(lambda before=before: seen.app.snapshot is not before)
+        before = seen.app.context.snapshot
+        await until(lambda before=before: seen.app.context.snapshot is not before)
 
 
 @pytest.mark.parametrize("key", ["down", "j", "end", "pagedown"])
@@ -56,7 +56,7 @@ async def test_the_newest_row_is_under_the_cursor_until_it_is_moved_and_again_af
     async def comes(number: int) -> str:
         await incident.post(webhook(number), x_chatwoot_delivery=f"new-{number}")
         await seen.shows(f"new-{number}")
-        row: str = seen.app.view.row.delivery_id
+        row: str = seen.app.view.list.row.delivery_id
         return row
 
     agent.behave(Behaviour(status=422))

@@ -89,8 +89,8 @@ async def test_a_filter_that_does_not_parse_is_explained_and_changes_nothing(
         await seen.shows("FILTERED age")
         await seen.type(":soon")
         await seen.shows("age:soon: say age:<1h", "00000047")
-        before = seen.app.snapshot
-        await until(lambda: seen.app.snapshot is not before)  # it stands until it is mended, whatever is read meanwhile
+        before = seen.app.context.snapshot
+        await until(lambda: seen.app.context.snapshot is not before)  # the error stays
         await seen.shows("age:soon: say age:<1h")
         await seen.press("enter", "escape")
         await seen.shows(f"all {ALL}")
@@ -104,7 +104,7 @@ async def test_what_is_typed_is_looked_for_when_the_fingers_rest(incident: Runni
         box, asked = seen.app.screen.query_one("#filter"), set()
         for end in range(1, len("conv:7") + 1):
             box.value = "conv:7"[:end]
-            asked.add(seen.app.view.filter_text)
+            asked.add(seen.app.view.list.filter)
         assert asked == {""}
         await seen.shows("FILTERED conv:7", "1 match")
 
@@ -135,7 +135,7 @@ async def test_a_replay_that_was_thought_better_of_does_not_come_back_for_anothe
     async with console() as seen:
         await in_queue(seen)
         await seen.press("j", "j")
-        first = seen.app.view.row.delivery_id
+        first = seen.app.view.list.row.delivery_id
         async with held_up(rows):
             await seen.press("r")
             await seen.shows("Freezing what would be sent")
@@ -143,7 +143,7 @@ async def test_a_replay_that_was_thought_better_of_does_not_come_back_for_anothe
             await seen.hides("REPLAY")
             await seen.press("j", "r")
             await seen.shows("Freezing what would be sent")
-            second = seen.app.view.row.delivery_id
+            second = seen.app.view.list.row.delivery_id
         await seen.shows("1 delivery", f"  {second}  message_created", "y does it")
         assert first != second
         await seen.press("y")
@@ -185,7 +185,7 @@ async def test_one_is_replayed_by_y(incident: RunningRelay, console: Console, ro
     async with console() as seen:
         await in_queue(seen)
         await seen.press("r")
-        await seen.shows("REPLAY", "1 delivery", agent.url, "as maria", "Sent ones can't be unsent")
+        await seen.shows("REPLAY", "1 delivery", agent.url, "as maria", "This cannot be undone")
         await seen.press("y")
         await seen.shows("all 1 delivered")
     assert plans(rows) == [("maria", 1, 1)]
@@ -243,7 +243,7 @@ async def test_a_mark_ends_with_its_row_under_a_filter_too(
         await seen.shows(f"{REFUSED} match")
         await seen.press("space", "space")
         await seen.shows("2 marked")
-        rows("UPDATE relay.deliveries SET state = 'delivered' WHERE id = %s", (seen.app.view.row.id,))
+        rows("UPDATE relay.deliveries SET state = 'delivered' WHERE id = %s", (seen.app.view.list.row.id,))
         await seen.shows("1 match", "1 marked")
 
 
@@ -299,7 +299,7 @@ async def test_what_is_asked_for_is_frozen(
         rows("UPDATE relay.deliveries SET state = 'discarded' WHERE conversation_id = '1'")
         await seen.type(str(ALL))
         await seen.press("enter")
-        await seen.shows(f"{ALL - 1} delivered", "1 dealt with by somebody else")
+        await seen.shows(f"{ALL - 1} delivered", "1 handled elsewhere")
 
 
 async def test_a_replay_that_fails_again_stops_and_says_so(
@@ -336,7 +336,7 @@ async def test_a_running_replay_is_paused_resumed_and_stopped(
         await seen.shows("p pauses, x stops")
         await until(lambda: dead(rows) < waiting)
         await seen.press("p")
-        await seen.shows("paused", "p goes on")
+        await seen.shows("paused", "p resumes")
         await seen.press("p")
         await seen.shows("running")
         await seen.press("x")
@@ -387,7 +387,7 @@ async def test_a_discard_needs_a_reason_and_is_recorded(incident: RunningRelay, 
 async def test_a_few_are_discarded_by_y_under_their_list(incident: RunningRelay, console: Console, rows: Rows) -> None:
     async with console() as seen:
         await in_queue(seen)
-        marked = [row.delivery_id[:8] for row in list(seen.app.view._rows.values())[:2]]
+        marked = [row.delivery_id[:8] for row in list(seen.app.view.list._rows.values())[:2]]
         await seen.press("space", "space", "d")
         await seen.shows("2 dead letters")
         await seen.type("duplicates")

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from textual import events
 
-from console.app import place_of
+from console.data.context import place_of
 from relay.demo.agent import Behaviour
 from relay.settings import load_settings
 from tests.console.conftest import OVERLOADED, webhook
@@ -428,8 +428,8 @@ async def test_esc_stops_looking_further_back(relay: RunningRelay, console: Cons
             await seen.shows("reading older lines …", "None of these lines is shown")
             await seen.press("escape")
             await seen.hides("reading older lines …")
-        read_at = seen.app.snapshot.read_at
-        await until(lambda: seen.app.snapshot.read_at > read_at + 1)
+        read_at = seen.app.context.snapshot.read_at
+        await until(lambda: seen.app.context.snapshot.read_at > read_at + 1)
         assert "0 of the newest 1,000 lines" in seen.text
 
 
@@ -623,7 +623,7 @@ async def test_another_console_watches_and_stops_a_replay(
             await second.press("6")
             await second.shows("#1 paused", "maria")
             await second.press("enter")
-            await second.shows("p goes on, x stops")
+            await second.shows("p resumes, x stops")
             await second.press("x")
             await second.shows("Stopped")
     assert rows("SELECT operator FROM relay.operator_actions WHERE action = 'replay.stop'") == ["jonas"]
@@ -691,6 +691,6 @@ async def test_read_only_hides_and_refuses_every_write(incident: RunningRelay, c
 async def test_read_only_connects_as_a_role_that_cannot_write(relay: RunningRelay, console: Console) -> None:
     async with console(read_only=True) as seen:
         await seen.shows("Failure groups")
-        async with seen.app.desk._session() as connection:
+        async with seen.app.context.session._session() as connection:
             cursor = await connection.execute("SELECT current_user, current_setting('transaction_read_only')")
             assert await cursor.fetchone() == ("console_reader", "on")

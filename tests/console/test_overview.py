@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from console.actions import VIEWS
+from console.keymap import VIEWS
 from relay.store.database import connect
 from relay.store.demo_history import mark_as_demo
 from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED, later, webhook
@@ -178,17 +178,17 @@ async def test_the_cursor_stays_on_its_group_when_the_order_changes(
 async def test_when_all_is_well_it_says_so(relay: RunningRelay, console: Console) -> None:
     await relay.post(webhook(1))
     async with console() as seen:
-        await seen.shows("Nothing is failing. No dead letter waits.", "✓ no alerts", "none fires", "100.0 %")
+        await seen.shows("Nothing is failing. No dead letter waits.", "✓ no alerts", "no active alerts", "100.0 %")
 
 
 async def test_before_the_first_webhook_it_says_why_it_is_empty(relay: RunningRelay, console: Console) -> None:
     async with console() as seen:
-        await seen.shows("no delivery in this window", "No webhook has come yet", "no webhook yet")
+        await seen.shows("no delivery in this window", "No webhook received yet", "no webhook yet")
 
 
 async def test_without_a_relay_it_says_so_first(console: Console) -> None:
     async with console() as seen:
-        await seen.shows("No relay is running: none was ever heard of", "relay serve", "✗ no relay is alive")
+        await seen.shows("No relay is running: no heartbeat was ever recorded", "relay serve", "✗ no relay is alive")
 
 
 async def test_a_relay_that_has_fallen_silent_is_the_worst_of_all(
@@ -197,7 +197,7 @@ async def test_a_relay_that_has_fallen_silent_is_the_worst_of_all(
     await incident.stop()
     rows("UPDATE relay.instances SET heartbeat_at = now() - interval '11 minutes'")
     async with console() as seen:
-        await seen.shows("No relay is running: the last was heard of 11m ago", "no relay heartbeat for 60 s")
+        await seen.shows("No relay is running: the last heartbeat was 11m ago", "no relay heartbeat for 60 s")
 
 
 async def test_a_signed_relay_is_shown_as_one(start_relay: Callable[..., object], console: Console) -> None:

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from textual import events
 
-from console.actions import ACTIVITY, HEALTH, OVERVIEW
 from console.app import ConsoleApp
+from console.keymap import ACTIVITY, HEALTH, OVERVIEW
 from relay.store.sessions import trouble
 from tests.console.conftest import OVERLOADED, open_dead_letters, open_one
 from tests.console.screens import opened
@@ -118,7 +118,7 @@ async def test_what_is_pasted_where_it_means_nothing_goes_round_once(relay: Runn
         await seen.shows("Failure groups")
         app.post_message(events.Paste("hello"))
         await seen.press("2")
-        await seen.shows("No dead letter waits")
+        await seen.shows("No open dead letters")
         assert app.pasted <= 3
 
 
@@ -157,7 +157,7 @@ async def test_a_health_check_goes_on_when_its_view_is_left(
     async with console(chatwoot_base_url=url, chatwoot_api_key="k", chatwoot_account_id=1) as seen:
         await open_one(seen)
         await seen.press("h")
-        await seen.shows("under way")
+        await seen.shows("is running")
         await open_dead_letters(seen)
         may_answer.set()
         await seen.press("5")
@@ -176,7 +176,7 @@ async def test_a_delivery_asked_for_in_the_log_does_not_open_elsewhere(
             for key in ("enter", "enter", "1"):
                 seen.app.post_message(events.Key(key, None))
             await until(lambda: seen.app.current_mode == "overview")
-        await until(lambda: not [worker for worker in seen.app.workers if worker.group == "look-up"])
+        await until(lambda: not [worker for worker in seen.app.workers if worker.group == "reading"])
         await seen.press("4")
         await seen.shows("FOLLOWING")
         assert [len(stack) for stack in seen.app._screen_stacks.values() if stack] == [1] * sum(

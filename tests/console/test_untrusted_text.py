@@ -8,6 +8,7 @@ import contextlib
 import json
 import random
 import re
+import sys
 import unicodedata
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from textual.visual import Style
 
-from console import details, rows
-from console.curl import ansi_c_quoted
+from console.data.log_entry import entry_of
+from console.data.readings import short_row
+from console.render import details, rows
+from console.render.curl import ansi_c_quoted
+from console.render.log_lines import draw
 from console.screens.editor import editable
-from console.tail import draw, entry_of
 from relay.domain.delivery import State
 from relay.store.browse import Detail, Row
 from relay.store.log import LogLine
-from relay.text import clean, clean_json, is_safe
+from relay.text import clean, clean_json, escaped, is_safe
 from tests.console.screens import RawTerminal
 from tests.servers import AT_ONCE_S, PATIENCE_S, ROOT
 from tests.store.hostile import harmful, plant_hostile
@@ -83,6 +86,11 @@ def test_cleaned_text_is_safe_and_stays_so(text: str) -> None:
     assert clean(shown) == shown
 
 
+def test_no_character_at_all_is_harmful_once_it_is_cleaned_or_escaped() -> None:
+    every = [chr(code) for code in range(sys.maxunicode + 1)]
+    assert [ascii(c) for c in every if harmful(clean(c)) or harmful(escaped(c))] == []
+
+
 def test_what_was_there_is_still_to_be_seen() -> None:
     assert clean("a\x1b[31mb\u202ec\x9d") == "a␛[31mb<U+202E>c<U+009D>"
     assert clean("[bold]x[/]") == "[bold]x[/]"
@@ -114,7 +122,7 @@ def test_hostile_payloads_are_drawn_as_text_in_every_pane(count: int) -> None:
         )  # fmt: skip
         line = LogLine(_NOW, "info", "support.webhook", value, {value: value}, value)
         shown = [
-            rows.line(rows.clean_row(row), rows.DEAD_COLUMNS, 118, _NOW, marked=False),
+            rows.line(short_row(row), rows.DEAD_COLUMNS, 118, _NOW, marked=False),
             details.peek(detail), *details.facts(detail, None), *details.header_lines(detail),
             draw(entry_of(1, line), width=118),
         ]  # fmt: skip

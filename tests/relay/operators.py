@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import psycopg
 
-from relay.domain.filters import Condition
 from relay.store import replays
 from relay.store.database import connection_parameters
+from relay.store.filters import Condition
 from relay.store.replays import Control, Plan, PlanRequest, PlanState
 from tests.servers import until
 

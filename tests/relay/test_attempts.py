@@ -4,11 +4,13 @@ afterwards stops it."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 
 from relay.chatwoot.signature import sign
@@ -265,3 +267,16 @@ async def test_many_webhooks_at_once_are_each_forwarded_once(
     for n, delivery_id in enumerate(ids):
         (seen,) = seen_of(shared_agent, delivery_id)
         assert json.loads(seen.body)["id"] == n
+
+
+async def test_what_was_sent_leaves_memory_without_the_garbage_collector(
+    start_shared: StartRelay, shared_rows: Rows
+) -> None:
+    relay = await start_shared()
+    gc.disable()
+    try:
+        delivery_id, _ = await attempted(relay, shared_rows)
+        requests = [found for found in gc.get_objects() if type(found) is httpx.Request]
+    finally:
+        gc.enable()
+    assert [found for found in requests if found.headers.get("idempotency-key") == delivery_id] == []

@@ -46,7 +46,7 @@ async def test_the_entry_holds_all_the_evidence_that_the_runbook_lists(
     for wanted in (
         "P0: The Agent SDK answers 503", "Tags: `support`, `webhook`, `p0`",
         "Notify: Engineering Manager, AI-Customer lane (draft generation is affected), CEO", "Filed by: jonas",
-        "Said: please look", "success-rate-p0", "escalate-dlq", "25 open; 25 in 1 h", "| 25 | 503 |",
+        "Reason: please look", "success-rate-p0", "escalate-dlq", "25 open; 25 in 1 h", "| 25 | 503 |",
         "Success rate: 0.00 % in 15 min", "Agent SDK /health: FAILED (503)", "Webhook failed, dead-lettered",
         "| maria (login: postgres) | discard | tried \\| that |",
         "| open | status | error | oldest died | newest died |", "High Retry Rate: ", "docs/runbooks/support_outage.md",

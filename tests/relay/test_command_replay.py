@@ -367,7 +367,7 @@ async def test_it_says_when_no_relay_is_left_to_go_on(
         await until(lambda: len(dead(rows)) == 2)
         await relay.stop()
         said = await asyncio.wait_for(process.stderr.readline(), PATIENCE_S)
-        assert said.decode() == "No relay is running any more; replay 1 goes on when one starts\n"
+        assert said.decode() == "No relay is running any more; replay 1 continues when one starts\n"
         assert process.returncode is None
     finally:
         process.kill()

@@ -68,7 +68,7 @@ async def signed_relay(start_shared: Callable[..., Awaitable[RunningRelay]]) -> 
 
 def as_documented(event: str) -> bytes:
     """The sample of an event, byte for byte as it is documented."""
-    return (resources.files("relay.demo") / "payloads" / f"{event}.json").read_bytes()
+    return (resources.files("relay.chatwoot") / "payloads" / f"{event}.json").read_bytes()
 
 
 def as_rails_writes_it(event: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -121,6 +122,43 @@ async def test_a_dead_letter_that_its_sender_sends_again_is_forwarded_again(
     agent.behave()
     assert told(await relay.post(BODY, X_Chatwoot_Delivery="letter", **captured))["delivery_id"] == "letter"
     assert rows("SELECT delivery_id, state, run FROM relay.deliveries") == [("letter", "delivered", 4)]
+
+
+@pytest.mark.parametrize("changed", [
+    {"X_Forwarded_From": "chatwoot-test"}, {"X_Forwarded_From": "chatwoot-test", "X_Relay_Test": "post"},
+    {"Content_Type": "text/plain"}, {"Content_Encoding": "gzip"}, {"X_Chatwoot_Event": "other"},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("first", [{}, {"X_Forwarded_From": "chatwoot-test"}], ids=["real", "test"])
+async def test_headers_that_are_not_signed_change_nothing_in_a_dead_letter_that_is_sent_again(
+    start_relay: StartRelay, agent: AgentStandIn, rows: Rows, first: dict[str, str], changed: dict[str, str]
+) -> None:
+    relay, captured = await start_relay(chatwoot_webhook_secret=SECRETS), signed()
+    stored = """
+        SELECT test, body, encoded_body, (SELECT jsonb_agg(h ORDER BY h) FROM jsonb_array_elements(headers) AS h)
+          FROM relay.deliveries
+    """
+    agent.behave(Behaviour(status=422, times=2))
+    assert (await relay.post(BODY, X_Chatwoot_Delivery="letter", **captured, **first)).status_code == 500
+    letter = rows(stored)
+    sent = gzip.compress(BODY) if "Content_Encoding" in changed else BODY
+    for expected in (500, 200):
+        again = await relay.post(sent, X_Chatwoot_Delivery="letter", **(captured | changed))
+        assert again.status_code == expected
+        assert rows(stored) == letter
+    begun, *others = [(seen.body, {k: v for k, v in seen.headers.items() if k != "content-length"})
+                      for seen in agent.seen]  # fmt: skip
+    assert others == [begun, begun]
+
+
+async def test_a_dead_letter_that_is_sent_again_is_forwarded_with_its_fresh_signature(
+    start_relay: StartRelay, agent: AgentStandIn
+) -> None:
+    relay, fresh = await start_relay(chatwoot_webhook_secret=SECRETS), signed()
+    agent.behave(Behaviour(status=422, times=1))
+    await relay.post(BODY, X_Chatwoot_Delivery="letter", **signed(age_s=100))
+    assert "processed" in told(await relay.post(BODY, X_Chatwoot_Delivery="letter", **fresh))
+    names = ("x-chatwoot-timestamp", "x-chatwoot-signature")
+    assert [agent.seen[-1].headers[name] for name in names] == list(fresh.values())
 
 
 @pytest.mark.parametrize("secrets", [SECRETS, None], ids=["signed", "unsigned"])

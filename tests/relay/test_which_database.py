@@ -18,17 +18,23 @@ from relay.demo.play import demo_settings
 from relay.demo.script import Traffic
 from relay.store import embedded
 from relay.store.database import connect
-from relay.store.demo_history import mark_as_demo
-from tests.servers import Behaviour, Rows, free_port, program, until, wait_until_healthy
+from relay.store.demo_history import is_demo, mark_as_demo
+from relay.store.migrate import migrate
+from tests.servers import PATIENCE_S, Behaviour, Rows, free_port, program, until, wait_until_healthy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
     from tests.conftest import CommandLine
+    from tests.postgres import Server
     from tests.servers import RunningRelay
 
 CHATWOOT = {"CHATWOOT_BASE_URL": "http://127.0.0.1:9", "CHATWOOT_API_KEY": "k", "CHATWOOT_ACCOUNT_ID": "1"}
+_ABANDONED = """
+    INSERT INTO relay.deliveries (delivery_id, state, claim, test, customer, headers, body)
+    VALUES ('abandoned', 'received', gen_random_uuid(), false, false, '[]', '{}')
+"""
 READERS = {
     "status": ("status",),
     "diagnose": ("diagnose",),
@@ -171,6 +177,47 @@ async def test_nothing_that_reaches_real_systems_runs_on_a_demos_database(
     assert status.stdout.startswith("database      DEMO")
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_relay_that_finds_postgres_away_refuses_a_demos_database_once_it_is_there(
+    relay_command: CommandLine, server: Server, agent: AgentStandIn, workers: str
+) -> None:
+    await migrate(server.dsn)
+    async with await connect(server.dsn, "tests") as connection:
+        await mark_as_demo(connection)
+    Rows(server.dsn)(_ABANDONED)
+    server.stop()
+    port, output = free_port(), relay_command.folder / "output"
+    env = relay_command.env | {
+        "DATABASE_URL": server.dsn,
+        "AGENT_SDK_URL": agent.url,
+        "RELAY_BIND": f"127.0.0.1:{port}",
+    }
+    with (
+        output.open("w", encoding="utf-8") as out,
+        program("-m", "relay", "serve", "--workers", workers, env=env, out=out) as relay,
+    ):
+        await until(lambda: "Serving 503" in output.read_text(encoding="utf-8"), what="it serves 503")
+        server.start()
+        assert await asyncio.to_thread(relay.wait, PATIENCE_S) == 2
+    assert "holds the invented data of `relay demo`" in output.read_text(encoding="utf-8")
+    assert not agent.seen
+
+
+async def test_a_demo_leaves_a_database_alone_that_a_relay_has_worked_in(
+    relay_command: CommandLine, data: Path
+) -> None:
+    dsn = relay_command("dsn", RELAY_DATA_DIR=str(data / "demo")).stdout.strip()
+    await migrate(dsn)
+    rows = Rows(dsn)
+    rows(_ABANDONED)
+    ended = await relay_command.run("demo", "--no-console", "--seconds", "1")
+    assert ended.returncode == 2
+    assert "The demo needs a database of its own" in ended.stderr
+    assert rows("SELECT state FROM relay.deliveries") == ["received"]
+    async with await connect(dsn, "tests") as connection:
+        assert not await is_demo(connection)
+
+
 async def test_nothing_that_a_demo_invented_reaches_a_real_agent(
     relay_command: CommandLine, data: Path, agent: AgentStandIn
 ) -> None:
@@ -244,7 +291,7 @@ async def test_what_an_earlier_demo_left_beside_real_deliveries_is_discarded_and
     assert set(rows("SELECT id FROM relay.deliveries WHERE state = 'discarded'")) == invented
     assert rows.one("SELECT count(*) FROM relay.deliveries WHERE state = 'delivered'") == len(real)
     assert len(agent.seen) == len(real)
-    assert "60 undelivered webhooks were left here by the demo of an" in output.read_text(encoding="utf-8")
+    assert "demo were discarded: they are invented { deliveries: 60 }" in output.read_text(encoding="utf-8")
     ((operator, deliveries, result),) = rows(
         "SELECT operator, deliveries, result FROM relay.operator_actions WHERE action = 'discard'"
     )

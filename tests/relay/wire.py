@@ -75,8 +75,8 @@ class BluntAgent:
 
     @property
     def asked(self) -> int:
-        """How many requests it was sent."""
-        return len(self.heads)
+        """How many webhooks it was sent. Probes of its health do not count."""
+        return sum(head.startswith(b"POST ") for head in self.heads)
 
     async def __aenter__(self) -> Self:
         if not self.held:

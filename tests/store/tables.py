@@ -10,6 +10,7 @@ RAISING = """
         RAISE EXCEPTION 'not this one: % %', NEW.value, NEW.metadata;
     END $$;
 """
+DROPPING = "CREATE FUNCTION drop_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,24 @@ SHAPES: dict[str, Refusing] = {
         "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse_late()",
         "DROP TRIGGER audit_facts ON dashboard_facts",
         ("P0001", "audit_facts"),
+    ),
+    "failed assertion": Refusing(
+        RAISING.format(name="assert_ours").replace(
+            "RAISE EXCEPTION 'not this one: % %', NEW.value, NEW.metadata", "ASSERT false"
+        )
+        + "CREATE TRIGGER ours BEFORE INSERT ON dashboard_facts FOR EACH ROW EXECUTE FUNCTION assert_ours()",
+        "DROP TRIGGER ours ON dashboard_facts",
+        ("P0004", "ours"),
+    ),
+    "trigger that drops rows": Refusing(
+        DROPPING + "CREATE TRIGGER keep_ours BEFORE INSERT ON dashboard_facts FOR EACH ROW EXECUTE FUNCTION drop_row()",
+        "DROP TRIGGER keep_ours ON dashboard_facts",
+        ("RL002", "keep_ours"),
+    ),
+    "rule that drops rows": Refusing(
+        "CREATE RULE nothing AS ON INSERT TO dashboard_facts DO INSTEAD NOTHING",
+        "DROP RULE nothing ON dashboard_facts",
+        ("RL002", "nothing"),
     ),
     "enum": Refusing(
         "CREATE TYPE kind AS ENUM ('a'); ALTER TABLE dashboard_facts ALTER COLUMN fact_type TYPE kind USING 'a'",

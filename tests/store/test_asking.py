@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from relay.domain.filters import compile_filter
 from relay.errors import Refused
 from relay.store import actions, browse, replays
 from relay.store.deliveries import apply_discards
+from relay.store.filters import compile_filter
 from relay.store.migrate import migrate, migrations
 from relay.store.replays import Control, PlanRequest
 from tests.servers import Rows

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from relay.domain.delivery import State
-from relay.domain.filters import compile_filter
 from relay.store import browse, overview
+from relay.store.filters import compile_filter
 from relay.store.migrate import migrations
 from relay.store.retention import retire
 

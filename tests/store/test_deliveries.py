@@ -81,18 +81,22 @@ async def test_a_delivery_that_comes_again_is_a_duplicate_and_changes_nothing(
     assert rows("SELECT * FROM relay.deliveries") == before
 
 
-async def test_a_dead_delivery_that_comes_again_is_forwarded_again_with_what_came_beside_its_body(
+async def test_a_dead_delivery_that_comes_again_is_forwarded_again_with_its_new_signature_and_nothing_else_new(
     connection: Connection, owner: UUID, rows: Rows
 ) -> None:
     first = await ended(connection, owner, State.DEAD, "known")
+    kept = [[name, value] for name, value in first.delivery.headers]
+    signed = [["x-chatwoot-timestamp", "2"], ["x-chatwoot-signature", "new"]]
+    headers = (("content-encoding", "gzip"), *((name, value) for name, value in signed))
     again = incoming("known", encoded_body=b"compressed")
-    again = replace(again, receipt=replace(again.receipt, headers=(("content-encoding", "gzip"),)))
+    again = replace(again, receipt=replace(again.receipt, headers=headers, test=True))
     (second,) = await store(connection, owner, [again])
     assert isinstance(second, Claimed)
     assert (second.delivery.id, second.delivery.run) == (first.delivery.id, 2)
-    assert second.delivery.sent_body == b"compressed"
-    assert rows("SELECT state, run, body, encoded_body, headers, finished_at FROM relay.deliveries") == [
-        ("forwarding", 2, first.delivery.body, b"compressed", [["content-encoding", "gzip"]], None)
+    assert [list(header) for header in second.delivery.headers] == kept + signed
+    assert (second.delivery.sent_body, second.delivery.test) == (first.delivery.body, False)
+    assert rows("SELECT state, run, test, body, encoded_body, headers, finished_at FROM relay.deliveries") == [
+        ("forwarding", 2, False, first.delivery.body, None, kept + signed, None)
     ]
 
 

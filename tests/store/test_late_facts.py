@@ -11,7 +11,8 @@ import pytest_asyncio
 
 from relay.domain.facts import EXCERPT_BYTES, PAYLOAD_BYTES
 from relay.forwarding import finisher
-from relay.server import worker as runtime
+from relay.forwarding.finisher import Finisher
+from relay.monitoring.alert_notifier import AlertNotifier
 from tests.relay.traces import seen_of
 from tests.relay.wire import BluntAgent
 from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay, until
@@ -54,8 +55,8 @@ def none_aside(rows: Rows) -> bool:
 async def brisk(start_relay: Callable[..., Awaitable[RunningRelay]], monkeypatch: pytest.MonkeyPatch) -> RunningRelay:
     """A relay whose rounds over facts aside come without a pause."""
     monkeypatch.setattr(finisher, "_ROUND_S", 0.2)
-    monkeypatch.setattr(runtime, "", 0.1)
-    monkeypatch.setattr(runtime, "WATCH_EVERY_S", 0.1)
+    monkeypatch.setattr(Finisher, "interval_s", 0.1)
+    monkeypatch.setattr(AlertNotifier, "interval_s", 0.1)
     return await start_relay(chatwoot_webhook_max_attempts=1)
 
 
@@ -119,7 +120,7 @@ async def test_a_delivery_whose_row_is_locked_delays_no_other_and_ends_once_it_i
         await until(lambda: rows(_STATE, ("held",)) == ["delivered"])
         await held
         assert asked(agent, "held") == 1
-    assert "canceling statement due to user request" in relay.output
+    assert "canceling statement due to lock timeout" in relay.output
     assert "Postgres is away" not in relay.output
 
 

@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 
 from relay.errors import SchemaError, StoreUnavailable
+from relay.store import preflight
 from relay.store.database import connection_parameters
 from relay.store.migrate import migrate, migrations, schema_version
 from tests.servers import Rows, RunningRelay, free_port, until
@@ -41,7 +42,7 @@ def poor_login(postgres: str, empty_dsn: str) -> Iterator[str]:
 
 async def test_a_fresh_database_gets_every_step_once_and_the_second_run_does_nothing(empty_dsn: str) -> None:
     heard: list[int] = []
-    applied = await migrate(empty_dsn, tell=lambda step: heard.append(step.version))
+    applied = await migrate(empty_dsn, on_step=lambda step: heard.append(step.version))
     assert [step.version for step in applied] == heard == _VERSIONS == Rows(empty_dsn)(_HISTORY)
     assert await migrate(empty_dsn, roles=True) == []
     assert await migrate(empty_dsn, roles=True) == []
@@ -163,3 +164,35 @@ async def _answer(relay: RunningRelay, path: str) -> httpx.Response | None:
         return await relay.client.get(path)
     except httpx.TransportError:
         return None
+
+
+async def test_a_login_that_holds_the_lock_is_named_and_delays_no_start_on_a_migrated_database(empty_dsn: str) -> None:
+    said: list[str] = []
+    async with await psycopg.AsyncConnection.connect(
+        empty_dsn, autocommit=True, application_name="a stranger's"
+    ) as holder:
+        await holder.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        waiting = asyncio.create_task(migrate(empty_dsn, on_wait=said.append))
+        await until(lambda: said)
+        assert [part for part in (f"process {holder.info.backend_pid}", "a stranger's") if part not in said[0]] == []
+        await holder.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+        assert await waiting
+        await holder.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        assert await migrate(empty_dsn) == []
+
+
+async def test_a_dashboard_facts_that_was_made_again_is_counted_after_the_next_migration(dsn: str, rows: Rows) -> None:
+    rows("DROP TABLE dashboard_facts")
+    rows(
+        "CREATE TABLE dashboard_facts (id bigserial, fact_type text, scope text, value jsonb, metadata jsonb, "
+        "recorded_at timestamptz DEFAULT now())"
+    )
+    fact = "INSERT INTO dashboard_facts (fact_type, scope, value) VALUES ('support.webhook.retry', 'support', '{}')"
+    counted = "SELECT coalesce(sum(facts), 0)::int FROM {}"
+    rows(fact)
+    with pytest.raises(SchemaError, match="The figures do not count"):
+        await preflight.check(dsn)
+    await migrate(dsn)
+    rows(fact)
+    assert [rows.one(counted.format(table)) for table in ("relay.minutes", "relay.hours")] == [2, 2]
+    await preflight.check(dsn)

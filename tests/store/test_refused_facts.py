@@ -12,7 +12,8 @@ import pytest_asyncio
 
 from relay.errors import SchemaError
 from relay.forwarding import finisher
-from relay.server import worker as runtime
+from relay.forwarding.finisher import Finisher
+from relay.monitoring.alert_notifier import AlertNotifier
 from relay.store import preflight
 from relay.store.migrate import migrate
 from tests.relay.test_command_serve import serving
@@ -61,7 +62,8 @@ async def run_relay(
 ) -> AsyncIterator[Callable[[Refusing], Awaitable[RunningRelay]]]:
     """Starts a relay as the role that a shape is about. Its rounds over facts aside come without a pause."""
     monkeypatch.setattr(finisher, "_ROUND_S", 0.1)
-    monkeypatch.setattr(runtime, "WATCH_EVERY_S", 0.1)
+    monkeypatch.setattr(Finisher, "interval_s", 0.1)
+    monkeypatch.setattr(AlertNotifier, "interval_s", 0.1)
 
     async def start(shape: Refusing) -> RunningRelay:
         relay = serve(service_login if shape.as_service else any_dsn, chatwoot_webhook_max_attempts=1)
@@ -106,7 +108,7 @@ async def test_under_a_running_relay_deliveries_end_and_their_facts_wait_aside_u
     assert [name for name in shape.names if name not in health["facts"]["reason"]] == []
     await until(lambda: owner_rows("SELECT 1 FROM relay.alerts WHERE rule = 'facts-aside-p1'"), what="the alert")
     metrics = (await relay.client.get("/metrics")).text
-    assert "relay_alert_firing_facts_aside_p1 1" in metrics
+    assert 'relay_alert_firing{rule="facts-aside-p1",severity="P1"} 1.0' in metrics
     assert "Postgres is away" not in relay.output
     assert WORDS not in relay.output
 

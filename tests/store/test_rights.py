@@ -149,6 +149,7 @@ def test_odd_arguments_only_add_rows_that_are_signed_and_never_break_a_function(
     assert {error.sqlstate for error in errors} <= {
         "42501",
         "RL001",
+        "RL002",
         "2201W",
         "22023",
     }  # rights, checks, negative counts

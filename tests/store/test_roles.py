@@ -10,9 +10,9 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from relay.domain.filters import compile_filter
 from relay.store import actions, overview, replays
 from relay.store.database import connection_parameters
+from relay.store.filters import compile_filter
 from relay.store.migrate import migrate
 from relay.store.replays import Control, PlanRequest
 from relay.store.retention import retire

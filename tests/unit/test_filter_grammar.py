@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.domain.filters import Condition, Term, compile_filter, parse
+from relay.domain.filters import Term, parse
 from relay.errors import FilterError
+from relay.store.filters import Condition, compile_filter
 
 TERMS = {
     "": [],

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.content import Content
 
-from console.finding import MOST, highlighted, places, row_of
+from console.render.search import MOST, highlighted, places, row_of
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console.log_gaps import Gaps
+from console.data.log_gaps import Gaps
 
 
 def test_skipped_ids_are_asked_for_until_they_come() -> None:

@@ -10,10 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from console.log_buffer import LEVELS, LogBuffer, Page
-from console.log_navigation import Goal, LogNavigation, Notice
-from console.log_state import state_line
-from console.tail import Entry
+from console.data.log_buffer import LEVELS, LogBuffer, Page
+from console.data.log_entry import Entry
+from console.data.log_navigation import Goal, LogNavigation, Notice
+from console.render.log_state import state_line
 
 _CAPACITY, _FIRST, _OLDER, _NEWER = 14, 4, 3, 5
 _WORDS = ("alpha", "beta", "Alpha beta")

@@ -6,13 +6,13 @@ import re
 import tomllib
 from typing import TYPE_CHECKING
 
-from console.actions import ACTIONS, ELSEWHERE, TITLES, shown_key
+from console.keymap import ACTIONS, PLACES, shown_key
 from relay.cli import cli
 from relay.settings import Settings
 from tests.servers import ROOT
 
 if TYPE_CHECKING:
-    from console.actions import Action
+    from console.keymap import Action
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONSOLE = (ROOT / "console" / "README.md").read_text(encoding="utf-8")
@@ -24,8 +24,10 @@ FOLDERS = ("relay", "console", "tests/benchmarks", "tests/faults")
 def row(action: Action) -> str:
     """A key's row in README's table."""
     keys = " ".join(f"`{shown_key(key)}`" for key in action.keys)
-    everywhere = {None: "everywhere", ELSEWHERE: "everywhere else"}
-    where = everywhere.get(action.where) or ", ".join(title for view, title in TITLES.items() if view in action.where)
+    if action.where is None:
+        where = "everywhere"
+    else:
+        where = ", ".join(title for place, title in PLACES.items() if place in action.where)
     return f"| {keys} | {action.text} | {where.lower()} |"
 
 

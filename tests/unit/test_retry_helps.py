@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from relay.domain.retry import RETRIED_4XX, Failure
-from relay.domain.stats import retry_helps
+from relay.domain.retry import RETRIED_4XX, Failure, retry_helps
 
 
 def test_a_retry_helps_what_the_relay_retries() -> None:

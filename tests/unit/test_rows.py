@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from console.rows import ALL_COLUMNS, DEAD_COLUMNS, Column, fitted, header, line
+from console.render.rows import ALL_COLUMNS, DEAD_COLUMNS, Column, fitted, header, line
 from relay.domain.delivery import State
-from relay.domain.filters import SHORT_STATUSES, compile_filter
+from relay.domain.filters import SHORT_STATUSES
 from relay.domain.retry import Failure, verdict_of_status
 from relay.store.browse import Row
+from relay.store.filters import compile_filter
 
 _NOW = datetime(2026, 11, 24, 3, tzinfo=UTC)
 _LONGEST = "conversation_status_changed"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from textual.app import App
 
-from console.panels import resample
+from console.render.chart import resample
 from console.widgets.rates import RateSparkline
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.content import Content
 
-from console.wrapping import flowing, hanging, shortened
+from console.render.wrapping import flowing, hanging, shortened
 
 
 def test_parts_flow_into_as_few_rows_as_they_go_whole() -> None:

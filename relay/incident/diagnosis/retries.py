@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.domain.retry import Failure
-from relay.domain.stats import retry_helps
+from relay.domain.retry import Failure, retry_helps
 from relay.incident.diagnosis.chapter import Chapter, Check, Order, reached
 
 if TYPE_CHECKING:

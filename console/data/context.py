@@ -1,0 +1,77 @@
+"""What screens and flows read from the app: settings, operator, the last snapshot, the state of the connection.
+
+The app alone changes a `Context`. What a screen wants done it asks for by a message (`console.flows.requests`).
+"""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from relay.store.databases import name_of
+from relay.text import clean
+
+if TYPE_CHECKING:
+    from console.data.operator_session import OperatorSession
+    from console.data.snapshot import Snapshot
+    from relay.settings import Settings
+
+WINDOWS: dict[str, timedelta] = {
+    "15 min": timedelta(minutes=15),
+    "1 h": timedelta(hours=1),
+    "6 h": timedelta(hours=6),
+    "24 h": timedelta(hours=24),
+}
+"""The overview's windows by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """The lines of the last health check run from here. `ok` is None until one has ended."""
+
+    lines: tuple[str, ...] = ("not run from here yet",)
+    ok: bool | None = None
+
+
+@dataclass(slots=True)
+class Context:
+    """`place` names the database. `trouble` says why it cannot be read, None while it can.
+
+    `is_leaving` is True once the console ends: from then on no screen is complete.
+    """
+
+    settings: Settings
+    session: OperatorSession
+    operator: str
+    place: str
+    read_only: bool
+    snapshot: Snapshot | None = None
+    trouble: str | None = None
+    window_name: str = "1 h"
+    paused: bool = False
+    is_leaving: bool = False
+    health_check: HealthCheck = HealthCheck()
+
+    @property
+    def window(self) -> timedelta:
+        """The overview's window."""
+        return WINDOWS[self.window_name]
+
+
+def operator_name(settings: Settings) -> str:
+    """Return the operator's name: `CONSOLE_OPERATOR`, else the login name."""
+    if settings.console_operator:
+        return settings.console_operator
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def place_of(settings: Settings, dsn: str) -> str:
+    """Return the database for people: name and host, nothing else of `dsn`; or that it is the embedded one."""
+    if settings.database_url is None:
+        return "embedded"
+    return clean(name_of(dsn), limit=40)

@@ -1,0 +1,211 @@
+"""Runs the operator's reads on demand and writes, on a second connection that opens when it is first needed.
+
+Every write goes through here and carries the operator's name; --read-only refuses all of them. The store cleans every
+row, so text from outside is already safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+
+from console.data.log_entry import entry_of
+from relay.errors import RelayError
+from relay.store import actions, browse, facts, instances, replays
+from relay.store.database import SILENCE_S, no_longer_than
+from relay.store.replays import PlanRequest
+from relay.store.sessions import open_session, trouble
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from console.data.log_entry import Entry
+    from relay.settings import Settings
+    from relay.store.browse import Detail, Row
+    from relay.store.database import Connection
+    from relay.store.facts import Health
+    from relay.store.filters import Condition
+    from relay.store.replays import Control, DeadLetter, Plan
+
+RATE = 20.0
+CANARY = 1
+STOP_AFTER = 3
+
+
+class ReadOnlyError(RelayError):
+    """The console was opened with --read-only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A replay, ready to be confirmed: the deliveries are frozen, nothing is sent yet.
+
+    `agent` is the endpoint that the relay sends to, None while no relay is alive; `health` the agent's last
+    probe. `edited_body` replaces the body of the only delivery.
+    """
+
+    letters: list[DeadLetter]
+    frozen_at: datetime
+    agent: str | None
+    health: Health | None
+    filter: str
+    edited_body: bytes | None = None
+
+    @property
+    def canary(self) -> int:
+        """How many deliveries are sent first as a canary: one if there are several, else none."""
+        return CANARY if len(self.letters) > 1 else 0
+
+    @property
+    def seconds(self) -> float:
+        """Estimated duration of the replay at its rate, in seconds."""
+        return max(1.0, len(self.letters) / RATE)
+
+
+class OperatorSession:
+    """Reads on demand and writes, for `operator`. Its calls take turns on one connection."""
+
+    def __init__(self, settings: Settings, dsn: str, operator: str, *, read_only: bool) -> None:
+        self.settings = settings
+        self.operator = operator
+        self._dsn = dsn
+        self._read_only = read_only
+        self._connection: Connection | None = None
+        self._turn = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close the connection, if one is open."""
+        if self._connection is not None:
+            await self._connection.close()
+
+    @asynccontextmanager
+    async def _session(self, *, write: bool = False) -> AsyncIterator[Connection]:
+        """Yield the connection, reopened after a failure.
+
+        Raises:
+            RelayError: Postgres is away, has no tables, or refuses.
+            ReadOnlyError: `write`, and the console is read-only.
+        """
+        if write and self._read_only:
+            raise ReadOnlyError("The console is read-only: it changes nothing")
+        async with self._turn:
+            try:
+                if self._connection is None or self._connection.closed:
+                    self._connection = await open_session(
+                        self._dsn, read_only=self._read_only, application="hotdash console session", timeout_ms=10_000
+                    )
+                with no_longer_than(SILENCE_S, self._connection):
+                    yield self._connection
+            except (psycopg.Error, OSError) as error:
+                if self._connection is not None:
+                    await self._connection.close()
+                raise trouble(error) from error
+
+    async def propose(self, condition: Condition, text: str = "", edited_body: bytes | None = None) -> Proposal:
+        """Freeze the dead letters that match `condition`, oldest first. `text` is the filter as it was typed."""
+        async with self._session() as connection:
+            letters = await replays.matching(connection, condition)
+            alive = [relay for relay in await instances.liveness(connection) if relay.alive]
+            health = await facts.last_health(connection)
+        return Proposal(
+            letters=letters,
+            frozen_at=datetime.now(UTC),
+            agent=alive[0].agent if alive else None,
+            health=next((probe for probe in health if probe.target == "agent"), None),
+            filter=text,
+            edited_body=edited_body,
+        )
+
+    async def send(self, proposal: Proposal, reason: str = "") -> int:
+        """Enqueue a proposal as a plan; returns the plan's id."""
+        request = PlanRequest(
+            request_id=uuid4(),
+            requested_by=self.operator,
+            reason=reason,
+            filter=proposal.filter,
+            rate=RATE,
+            canary=proposal.canary,
+            stop_after=STOP_AFTER,
+            edited_body=proposal.edited_body,
+        )
+        async with self._session(write=True) as connection:
+            return await replays.ask(connection, request, proposal.letters)
+
+    async def control(self, plan_id: int, control: Control) -> None:
+        """Pause, resume or stop a plan."""
+        async with self._session(write=True) as connection:
+            await replays.control(connection, plan_id, control, operator=self.operator)
+
+    async def plan(self, plan_id: int) -> Plan | None:
+        """Return a plan; None if it is not known."""
+        async with self._session() as connection:
+            return await replays.plan(connection, plan_id)
+
+    async def discard(self, row_ids: Sequence[int], reason: str) -> None:
+        """Ask the relay to discard dead letters."""
+        async with self._session(write=True) as connection:
+            await actions.discard(connection, row_ids, self.operator, reason)
+
+    async def record(self, action: str, details: dict[str, object]) -> None:
+        """Record something done in the audit, unless the console is read-only."""
+        if self._read_only:
+            return
+        async with self._session(write=True) as connection:
+            await actions.record(connection, self.operator, action, "", details)
+
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[Connection]:
+        """Yield a separate connection for slow reads.
+
+        Raises:
+            RelayError: Postgres is away, has no tables, or refuses.
+        """
+        try:
+            connection = await open_session(
+                self._dsn, read_only=True, application="hotdash console report", timeout_ms=10_000
+            )
+            async with connection:
+                with no_longer_than(3 * SILENCE_S, connection):
+                    yield connection
+        except (psycopg.Error, OSError) as error:
+            raise trouble(error) from error
+
+    async def detail(self, row_id: int) -> Detail | None:
+        """Return one delivery with attempts, payload and replays; None if it is gone."""
+        async with self._session() as connection:
+            return await browse.detail(connection, row_id)
+
+    async def body(self, row_id: int) -> bytes:
+        """Return the whole body of one delivery, unchanged."""
+        async with self._session() as connection:
+            return await browse.body_of(connection, row_id)
+
+    async def find(self, delivery_id: str) -> int | None:
+        """Return the row id of a delivery; None if the delivery is not stored."""
+        async with self._session() as connection:
+            return await browse.row_of(connection, delivery_id)
+
+    async def stored(self, delivery_id: str) -> Row | None:
+        """Return the row of a delivery; None while the delivery is not stored."""
+        async with self._session() as connection:
+            row_id = await browse.row_of(connection, delivery_id)
+            detail = None if row_id is None else await browse.detail(connection, row_id)
+        return None if detail is None else detail.row
+
+    async def newest_line(self) -> int:
+        """Return the id of the forwarding log's newest line; 0 if the log is empty."""
+        async with self._session() as connection:
+            lines = await browse.log_before(connection, None, 1)
+        return lines[-1][0] if lines else 0
+
+    async def lines_about(self, delivery_id: str, *, after: int) -> list[Entry]:
+        """Return the log lines about one delivery whose id is greater than `after`."""
+        async with self._session() as connection:
+            lines = await browse.log_about(connection, delivery_id, after=after)
+        return [entry_of(line_id, line) for line_id, line in lines]

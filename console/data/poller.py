@@ -1,0 +1,121 @@
+"""Polls Postgres on its own connection: one read transaction a tick, earlier when a NOTIFY arrives.
+
+It outlives any failure of Postgres: it reports the reason and reconnects. It does not know any widget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import psycopg
+
+from console.data import snapshot
+from relay.store import log, replays
+from relay.store.database import heeding_cancellation, no_longer_than
+from relay.store.sessions import open_session, trouble
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from console.data.snapshot import Reading, Snapshot
+    from relay.store.database import Connection
+
+TICK_S = 1.0
+_SOONEST_S = 0.25
+_RECONNECT_S = 1.0
+_STATEMENT_TIMEOUT_MS = 1000
+_SILENCE_S = 5.0
+
+
+class Front(Protocol):
+    """What the poller needs of the app: which rows to read, and where to send snapshots and failures."""
+
+    def reading(self) -> tuple[Reading | None, timedelta]:
+        """Return what the view in front reads, and how far back the minutes reach."""
+
+    @property
+    def watched_plan(self) -> int | None:
+        """Id of the replay that the view in front watches."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show a new snapshot."""
+
+    def disconnected(self, reason: str) -> None:
+        """Show that Postgres is unavailable, and why."""
+
+
+class Poller:
+    """Reads for `front` until cancelled."""
+
+    def __init__(self, dsn: str, front: Front, *, read_only: bool) -> None:
+        self._dsn = dsn
+        self._front = front
+        self._read_only = read_only
+        self._wake = asyncio.Event()
+        self._afresh = False
+
+    def wake(self, *, afresh: bool = False) -> None:
+        """Read now rather than at the next tick; with `afresh` also repeat a slow reading that rests."""
+        self._afresh = self._afresh or afresh
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Connect, read and wait until cancelled."""
+        while True:
+            try:
+                with heeding_cancellation():
+                    await self._connect_and_watch()
+            except (psycopg.Error, OSError) as error:
+                self._front.disconnected(str(trouble(error)))
+            await asyncio.sleep(_RECONNECT_S)
+
+    async def _connect_and_watch(self) -> None:
+        connection = await open_session(
+            self._dsn,
+            read_only=self._read_only,
+            application="hotdash console",
+            timeout_ms=_STATEMENT_TIMEOUT_MS,
+            listen=(log.CHANNEL, replays.CHANNEL),
+        )
+        async with connection:
+            await self._watch(connection)
+
+    async def _watch(self, connection: Connection) -> None:
+        last: Snapshot | None = None
+        while True:
+            self._wake.clear()
+            if self._afresh:
+                self._afresh, last = False, None
+            reading, minutes_of = self._front.reading()
+            began = time.monotonic()
+            with no_longer_than(_SILENCE_S, connection):
+                last = await snapshot.read(
+                    connection, reading, minutes_of=minutes_of, watched=self._front.watched_plan, last=last
+                )
+            self._front.show(last)
+            await self._rest(connection, began)
+
+    async def _rest(self, connection: Connection, began: float) -> None:
+        """Wait for the next tick, a `wake` or a NOTIFY; a NOTIFY never ends the wait within a quarter of a second."""
+        loop = asyncio.get_running_loop()
+        notified = asyncio.Event()
+
+        def readable() -> None:
+            loop.remove_reader(connection.fileno())  # the notification stays unread, so this would run again at once
+            notified.set()
+
+        async for _ in connection.notifies(timeout=0):
+            notified.set()
+        loop.add_reader(connection.fileno(), readable)
+        waiting = [asyncio.create_task(self._wake.wait()), asyncio.create_task(notified.wait())]
+        try:
+            await asyncio.wait(waiting, timeout=TICK_S, return_when=asyncio.FIRST_COMPLETED)
+            if notified.is_set() and not self._wake.is_set():
+                spent = time.monotonic() - began
+                await asyncio.wait(waiting[:1], timeout=max(0.0, _SOONEST_S - spent))
+        finally:
+            loop.remove_reader(connection.fileno())
+            for task in waiting:
+                task.cancel()

@@ -1,0 +1,103 @@
+"""What each screen reads from Postgres beside the overview. The poller reads it in the snapshot's transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from console.data.snapshot import short_plan
+from relay.domain.delivery import State
+from relay.store import actions, browse
+from relay.store.filters import compile_filter
+from relay.text import clean
+
+if TYPE_CHECKING:
+    from relay.store.actions import OperatorAction
+    from relay.store.browse import Detail, Key, Row
+    from relay.store.database import Connection
+    from relay.store.replays import Plan
+
+WINDOW = 200
+"""Rows of one page."""
+_PLANS = _ACTIONS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A window of rows, how many match in all (`None`: more than are counted), and whether it begins at the newest.
+
+    `gone` are the marked rows that have left the states of the list.
+    """
+
+    rows: list[Row]
+    matching: int | None
+    live: bool
+    gone: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RowsReading:
+    """Reads a window of the deliveries that `filter` matches, in one of `states` (None: any).
+
+    The window begins at `anchor`, that row included, or at the newest; with `up` it ends there. The read also returns
+    which of the `marked` rows have left the states; readings that differ in `marked` alone are equal.
+    """
+
+    filter: str
+    states: tuple[State, ...] | None
+    anchor: Key | None = None
+    up: bool = False
+    marked: frozenset[int] = field(default=frozenset(), compare=False)
+
+    async def read(self, connection: Connection) -> Page:
+        """Return the page. The filter is valid."""
+        condition = compile_filter(self.filter)
+        rows = await browse.window(
+            connection, condition, states=self.states, anchor=self.anchor, newer=self.up, limit=WINDOW
+        )
+        whole = self.anchor is None and len(rows) < WINDOW
+        return Page(
+            rows=[short_row(row) for row in rows],
+            matching=len(rows) if whole else await browse.count(connection, condition, self.states),
+            live=self.anchor is None or (self.up and len(rows) < WINDOW),
+            gone=self.marked - await browse.still_in(connection, self.marked, self.states or tuple(State)),
+        )
+
+
+def short_row(row: Row) -> Row:
+    """Return the row with its texts cut to what a table has room for."""
+    return replace(
+        row,
+        delivery_id=clean(row.delivery_id, limit=200),
+        event=None if row.event is None else clean(row.event, limit=80),
+        conversation_id=None if row.conversation_id is None else clean(row.conversation_id, limit=40),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DetailReading:
+    """Reads one delivery."""
+
+    row_id: int
+
+    async def read(self, connection: Connection) -> Detail | None:
+        """Return the delivery; None if it is gone."""
+        return await browse.detail(connection, self.row_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Replay plans and the audit, newest first."""
+
+    plans: list[Plan]
+    audit: list[OperatorAction]
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityReading:
+    """Reads the newest plans, and the newest entries of the audit."""
+
+    async def read(self, connection: Connection) -> Activity:
+        """Return them."""
+        plans = [short_plan(plan) for plan in await browse.plans(connection, _PLANS)]
+        return Activity(plans, await actions.newest(connection, limit=_ACTIONS))

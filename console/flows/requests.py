@@ -1,0 +1,113 @@
+"""What screens and flows ask of the app, as messages: navigation, notices, a fresh read, a confirmed write.
+
+They are posted to the app itself, so that one from a screen that closes arrives all the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from textual.message import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+
+class Say(Message):
+    """Show a short notice, an error if `bad`. `text` is shown as text, never parsed."""
+
+    def __init__(self, text: str, *, bad: bool = False) -> None:
+        super().__init__()
+        self.text = text
+        self.bad = bad
+
+
+class ReadNow(Message):
+    """Read at once. With `afresh` also read what rests because it took long."""
+
+    def __init__(self, *, afresh: bool = False) -> None:
+        super().__init__()
+        self.afresh = afresh
+
+
+class GoTo(Message):
+    """Bring a view to the front; with `filter`, the dead letters that it matches."""
+
+    def __init__(self, view: str, *, filter: str | None = None) -> None:  # noqa: A002 - the operator's word
+        super().__init__()
+        self.view = view
+        self.filter = filter
+
+
+class GoBack(Message):
+    """Close the screen in front if it lies on top of another, else go to the overview."""
+
+
+class OpenDelivery(Message):
+    """Open one delivery on top of the screen in front."""
+
+    def __init__(self, row_id: int) -> None:
+        super().__init__()
+        self.row_id = row_id
+
+
+class OpenDiagnosis(Message):
+    """Open the diagnosis on top of the screen in front."""
+
+
+class OpenEscalation(Message):
+    """Open the escalation on top of the screen in front."""
+
+
+class OpenHelp(Message):
+    """Show the keys of a screen."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.place = place
+
+
+class OpenEditor(Message):
+    """Edit a payload. `then` gets the edited body, or None if the edit was discarded."""
+
+    def __init__(self, body: bytes, then: Callable[[bytes | None], None]) -> None:
+        super().__init__()
+        self.body = body
+        self.then = then
+
+
+class CarryOut(Message):
+    """Carry out a confirmed write, even if the console is quit meanwhile. Errors are shown as notices."""
+
+    def __init__(self, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        super().__init__()
+        self.write = write
+
+
+class Copy(Message):
+    """Copy `text` to the operator's clipboard and show `notice`."""
+
+    def __init__(self, text: str, notice: str) -> None:
+        super().__init__()
+        self.text = text
+        self.notice = notice
+
+
+class RunHealthCheck(Message):
+    """Run the health check and show it on the health screen."""
+
+
+class NextWindow(Message):
+    """Switch the overview to the next window."""
+
+
+class NextTheme(Message):
+    """Switch to the next theme."""
+
+
+class PauseDisplay(Message):
+    """Pause the display, or resume it."""
+
+
+class Quit(Message):
+    """End the console."""

@@ -1,0 +1,225 @@
+"""Every key of the console, once: this table feeds bindings, footer, help, palette and README.
+
+It holds only keys that every terminal and tmux pass on. It does not hold what a key does: screens and widgets do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual.binding import Binding, BindingType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, DIAGNOSIS, ESCALATION = (
+    "overview",
+    "dead",
+    "deliveries",
+    "log",
+    "health",
+    "activity",
+    "detail",
+    "diagnosis",
+    "escalation",
+)
+CONFIRMATION, PROGRESS, SEARCH_BOX, EDITOR, HELP = "confirmation", "progress", "search box", "editor", "help"
+VIEWS = {
+    OVERVIEW: "Overview",
+    DEAD: "Dead letters",
+    DELIVERIES: "Deliveries",
+    LOG: "Log",
+    HEALTH: "Health",
+    ACTIVITY: "Activity",
+}
+"""The views that have a number."""
+SCREENS = VIEWS | {DETAIL: "A delivery", DIAGNOSIS: "Diagnosis", ESCALATION: "Escalation"}
+"""The views, and the screens that open on top of them. An action of no `where` belongs to all of these."""
+OVERLAYS = {
+    CONFIRMATION: "Question strip",
+    PROGRESS: "Replay strip",
+    SEARCH_BOX: "Search box",
+    EDITOR: "Payload editor",
+    HELP: "Help",
+}
+"""What takes the keys while it is open."""
+PLACES = SCREENS | OVERLAYS
+
+_TABLES = frozenset({DEAD, DELIVERIES, OVERVIEW, ACTIVITY})
+_ROWS = frozenset({DEAD, DELIVERIES})
+_TEXTS = frozenset({LOG, DETAIL})
+_LETTERS = frozenset({DEAD, DETAIL})
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do in the places `where` (None: on every screen).
+
+    `name` is Textual's action string. `label` is its name in the footer, where it stands if `shown`; `text` describes
+    it in help, palette and README. A `write` changes something: it is hidden and refused with --read-only.
+    A `conditional` one is possible at times only: the screen says when, and else the next action of its key runs.
+    """
+
+    keys: tuple[str, ...]
+    name: str
+    label: str
+    text: str
+    where: frozenset[str] | None = None
+    write: bool = False
+    shown: bool = False
+    conditional: bool = False
+
+    def belongs_to(self, place: str) -> bool:
+        """True if it can be done in `place`."""
+        return place in SCREENS if self.where is None else place in self.where
+
+
+ACTIONS: tuple[Action, ...] = (
+    *(
+        Action((str(number),), f"view('{view}')", title, f"Go to {title.lower()}")
+        for number, (view, title) in enumerate(VIEWS.items(), start=1)
+    ),
+    Action(("enter",), "open", "open", "Open what the cursor is on; on an alert, diagnose", where=_TABLES | {LOG},
+           shown=True),
+    Action(("tab",), "app.focus_next", "alerts", "To the alerts and back", where=frozenset({OVERVIEW})),
+    Action(("escape", "left"), "back", "back", "Go back"),
+    Action(("q",), "leave", "quit", "Go back; from the overview, quit"),
+    Action(("slash",), "filter", "filter", "Filter the rows", where=_ROWS, shown=True),
+    Action(("slash",), "find", "find", "Find in the text", where=_TEXTS, shown=True),
+    Action(("r",), "replay", "replay", "Replay: marked, else current, else all of the group",
+           where=_LETTERS | {OVERVIEW}, write=True, shown=True),
+    Action(("R",), "replay_all", "replay all", "Replay all that match the filter",
+           where=frozenset({DEAD}), write=True, shown=True),
+    Action(("r",), "replay", "replay", "Replay the dead letters whose cause is gone",
+           where=frozenset({DIAGNOSIS}), write=True, shown=True),
+    Action(("y",), "file", "file it", "Append the entry to the report", where=frozenset({ESCALATION}), write=True,
+           shown=True),
+    Action(("s",), "severity", "severity", "Another severity", where=frozenset({ESCALATION}), shown=True),
+    Action(("e",), "edit", "edit", "Edit the payload, then replay it", where=_LETTERS, write=True, shown=True),
+    Action(("d",), "discard", "discard", "Discard, with a reason", where=_LETTERS, write=True, shown=True),
+    Action(("space",), "mark", "mark", "Mark or unmark the row", where=frozenset({DEAD}), shown=True),
+    Action(("v",), "mark_range", "range", "Mark from the last mark to here", where=frozenset({DEAD})),
+    Action(("asterisk",), "mark_all", "all", "Mark all that match the filter", where=frozenset({DEAD})),
+    Action(("u",), "unmark", "none", "Unmark all", where=frozenset({DEAD})),
+    Action(("y",), "copy", "copy", "Copy payload or id to the clipboard", where=_ROWS | {DETAIL, LOG}),
+    Action(("Y",), "copy_curl", "curl", "Copy as an equivalent curl command", where=_ROWS | {DETAIL}),
+    Action(("D",), "diagnose", "diagnose", "Diagnose: walk the runbook's troubleshooting", shown=True),
+    Action(("x",), "stop_replay", "stop", "Stop the running replay under the cursor",
+           where=frozenset({ACTIVITY}), write=True, shown=True, conditional=True),
+    Action(("x",), "escalate", "escalate", "Escalate: gather the evidence and file it", write=True, shown=True),
+    Action(("t",), "test_webhook", "test", "Post a test webhook and watch it go through", write=True, shown=True),
+    Action(("h",), "check_health", "health", "Run the health check", shown=True),
+    Action(("w",), "window", "window", "Switch the window: 15 min, 1 h, 6 h, 24 h",
+           where=frozenset({OVERVIEW}), shown=True),
+    Action(("o",), "sort", "sort", "Sort the groups by another column", where=frozenset({OVERVIEW})),
+    Action(("z",), "zoom", "zoom", "Give the list all of the room, or take it back",
+           where=frozenset({OVERVIEW, DEAD})),
+    Action(("z",), "zoom", "zoom", "The payload alone, or all of it again", where=frozenset({DETAIL})),
+    Action(("p",), "pause_replay", "pause", "Pause or resume the running replay under the cursor",
+           where=frozenset({ACTIVITY}), write=True, conditional=True),
+    Action(("p",), "pause_display", "pause", "Pause the display; p again resumes it"),
+    Action(("f",), "follow", "follow", "Follow the log's end", where=frozenset({LOG}), shown=True),
+    Action(("m",), "mark_line", "mark", "Mark the line", where=frozenset({LOG})),
+    Action(("l",), "level", "level", "Least level shown: info, warning, error", where=frozenset({LOG}), shown=True),
+    Action(("o",), "only", "only", "Only the lines that match the search, or all",
+           where=frozenset({LOG}), shown=True),
+    Action(("n",), "find_next", "next", "Next match", where=_TEXTS),
+    Action(("N",), "find_previous", "previous", "Previous match", where=_TEXTS),
+    Action(("right_square_bracket",), "next_failure", "next failure", "Next failure", where=frozenset({LOG})),
+    Action(("left_square_bracket",), "previous_failure", "previous failure", "Previous failure",
+           where=frozenset({LOG})),
+    Action(("j", "down"), "cursor('down')", "down", "Down"),
+    Action(("k", "up"), "cursor('up')", "up", "Up"),
+    Action(("g", "home"), "cursor('top')", "top", "To the top"),
+    Action(("G", "end"), "cursor('bottom')", "bottom", "To the bottom"),
+    Action(("ctrl+d", "pagedown"), "cursor('page_down')", "page down", "A page down"),
+    Action(("ctrl+u", "pageup"), "cursor('page_up')", "page up", "A page up"),
+    Action(("ctrl+r",), "refresh_now", "refresh", "Refresh; never changes anything"),
+    Action(("colon", "ctrl+p"), "app.command_palette", "palette", "Command palette: every action by name"),
+    Action(("T",), "next_theme", "theme", "Next theme"),
+    Action(("question_mark", "f1"), "keys", "help", "The keys of this screen", shown=True),
+
+    Action(("y",), "agree", "do it", "Do what is asked, of a single delivery or a short list",
+           where=frozenset({CONFIRMATION}), write=True),
+    Action(("n",), "dry_run", "dry run", "Show what would be sent, and send nothing", where=frozenset({CONFIRMATION})),
+    Action(("enter",), "submit", "submit", "Submit the typed count or reason", where=frozenset({CONFIRMATION})),
+    Action(("backspace",), "delete_left", "delete", "Delete the last character typed", where=frozenset({CONFIRMATION})),
+    Action(("ctrl+u",), "delete_all", "clear", "Delete all that was typed", where=frozenset({CONFIRMATION})),
+    Action(("escape", "ctrl+c"), "cancel", "cancel", "Cancel", where=frozenset({CONFIRMATION})),
+    Action(("p",), "pause_replay", "pause", "Pause or resume the replay", where=frozenset({PROGRESS}), write=True),
+    Action(("x", "ctrl+c"), "stop_replay", "stop", "Stop what was not sent yet", where=frozenset({PROGRESS}),
+           write=True),
+    Action(("escape", "q", "left"), "close", "close", "Close the strip; the replay goes on",
+           where=frozenset({PROGRESS})),
+    Action(("space",), "close_ended", "close", "Close the strip once the replay has ended",
+           where=frozenset({PROGRESS})),
+    Action(("enter",), "acknowledge", "close", "Close the strip once the replay has ended, except in Activity",
+           where=frozenset({PROGRESS})),
+    Action(("enter",), "submit", "submit", "Apply the filter or start the search", where=frozenset({SEARCH_BOX})),
+    Action(("escape",), "close_box", "close", "Close the box", where=frozenset({SEARCH_BOX})),
+    Action(("ctrl+s", "f2"), "review", "review", "Show what was changed", where=frozenset({EDITOR})),
+    Action(("ctrl+e",), "external", "$EDITOR", "Edit in $EDITOR", where=frozenset({EDITOR})),
+    Action(("y",), "accept", "replay it", "Go on from the changes to the replay", where=frozenset({EDITOR}),
+           write=True),
+    Action(("escape",), "leave", "back", "Back from the changes to the editor; from there discard the edit",
+           where=frozenset({EDITOR})),
+    Action(("escape", "q", "question_mark", "f1", "enter", "left"), "dismiss", "close", "Close the help",
+           where=frozenset({HELP})),
+)  # fmt: skip
+
+_SHOWN_KEYS = {
+    "slash": "/",
+    "asterisk": "*",
+    "question_mark": "?",
+    "right_square_bracket": "]",
+    "left_square_bracket": "[",
+    "escape": "esc",
+    "left": "←",
+    "up": "↑",
+    "down": "↓",
+    "pageup": "PgUp",
+    "pagedown": "PgDn",
+    "f1": "F1",
+    "f2": "F2",
+    "colon": ":",
+}
+
+
+def shown_key(key: str) -> str:
+    """Return how a key is written on the screen: `/` for `slash`."""
+    return _SHOWN_KEYS.get(key, key)
+
+
+def actions_of(place: str, *, read_only: bool) -> Iterator[Action]:
+    """Return the actions of a place, in the table's order; without the writes when `read_only`."""
+    return (action for action in ACTIONS if action.belongs_to(place) and not (read_only and action.write))
+
+
+def action_of(place: str, key: str) -> str | None:
+    """Return the name of the action that `key` has in a place; None if it has none there."""
+    return next((action.name for action in ACTIONS if key in action.keys and action.belongs_to(place)), None)
+
+
+def is_refused(place: str, key: str) -> bool:
+    """Return True if `key` has only writes in a place: with --read-only it does nothing there."""
+    writes = [action.write for action in ACTIONS if key in action.keys and action.belongs_to(place)]
+    return bool(writes) and all(writes)
+
+
+def bindings_of(place: str, *, priority: bool = False) -> list[BindingType]:
+    """Return Textual's bindings of a place, writes included: with --read-only those say why they are refused.
+
+    With `priority` the keys that type no character come before those of the focused widget.
+    """
+    return [
+        Binding(
+            ",".join(action.keys),
+            action.name,
+            action.label,
+            show=action.shown,
+            priority=priority and any(len(key) > 1 for key in action.keys),
+        )
+        for action in ACTIONS
+        if action.belongs_to(place)
+    ]

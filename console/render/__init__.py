@@ -1,0 +1,1 @@
+"""Pure functions from data to `Content`. No widget and no query."""

@@ -1,0 +1,180 @@
+"""One delivery close up, as `Content`: its attempts, payload, headers, replays. Pure.
+
+Whatever came from outside goes through `clean` here, for a `Detail` carries it as it is.
+"""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from console.render import formatting
+from relay.domain.delivery import State
+from relay.text import clean, clean_json
+
+if TYPE_CHECKING:
+    from relay.store.browse import Detail, Replayed, Try
+
+PEEK_CHARS = 2_000
+PAYLOAD_CHARS = 60_000
+PAYLOAD_LINES = 2_000
+_MUTED = "$text-muted"
+_SECOND_COLUMN = 42
+
+
+def headline(detail: Detail) -> list[Content]:
+    """Return id, conversation and event of the delivery, and the last error of a dead letter."""
+    row = detail.row
+    parts = [
+        Content.styled(f"{clean(row.delivery_id[:8])}  conv {clean(row.conversation_id or '–', limit=40)}", "bold"),
+        Content.styled(clean(row.event or "–", limit=80), "bold"),
+    ]
+    if row.last_error and row.state is State.DEAD:
+        parts.append(Content.styled(clean(row.last_error, limit=200), "$text-error"))
+    return parts
+
+
+def attempt_lines(detail: Detail) -> list[Content]:
+    """Return the attempts of the last run, a line each: time, wait before it, status and duration."""
+    if not detail.attempts:
+        return [Content.styled("no attempt is recorded yet", _MUTED)]
+    last = max(attempt.run for attempt in detail.attempts)
+    return [_attempt(attempt) for attempt in detail.attempts if attempt.run == last]
+
+
+def timeline(detail: Detail, width: int) -> list[Content]:
+    """Return every attempt of every run with its error and answer; equal ones in a row are shown once."""
+    lines: list[Content] = []
+    run = 0
+    for attempt, after in zip_longest(detail.attempts, detail.attempts[1:]):
+        if attempt.run != run:
+            run = attempt.run
+            plan = "" if run == 1 else "  (replay or take-over)"
+            lines.append(Content.styled(f"run {run}{plan}", "bold"))
+        lines.append(_attempt(attempt))
+        if after is not None and (after.run, after.error, after.answer) == (run, attempt.error, attempt.answer):
+            continue
+        if attempt.error:
+            lines.append(Content.styled(f"  {clean(attempt.error, limit=width)}", "$text-error"))
+        if attempt.answer:
+            lines.append(Content.styled(f"  answered: {clean(attempt.answer, limit=max(20, width - 20))}", _MUTED))
+    if not lines:
+        lines.append(Content.styled("no attempt is recorded yet", _MUTED))
+    return lines
+
+
+def _attempt(attempt: Try) -> Content:
+    return Content.assemble(
+        (f"{attempt.number} ", "bold"),
+        f"{attempt.started_at:%H:%M:%S}.{attempt.started_at.microsecond // 1000:03d} ",
+        (f"+{_wait(attempt.wait_ms)} " if attempt.wait_ms else "", _MUTED),
+        (f"{attempt.status} ", "$text-error" if attempt.error else "$text-success"),
+        formatting.milliseconds(attempt.duration_ms),
+    )
+
+
+def _wait(wait_ms: int) -> str:
+    return f"{wait_ms} ms" if wait_ms < 1000 else f"{wait_ms / 1000:.3g} s"
+
+
+def peek(detail: Detail) -> Content:
+    """Return the beginning of the payload."""
+    return _json(detail, PEEK_CHARS)
+
+
+def payload(detail: Detail) -> Content:
+    """Return the payload, highlighted. A very long one is cut and says how much is missing."""
+    return _json(detail, PAYLOAD_CHARS)
+
+
+def _json(detail: Detail, limit: int) -> Content:
+    from textual.highlight import highlight  # noqa: PLC0415 - Pygments is loaded when there is something to colour
+
+    lines = clean_json(detail.body, limit=limit).split("\n")
+    if len(lines) > PAYLOAD_LINES:  # a widget takes its time for each of them
+        lines = [
+            *lines[:PAYLOAD_LINES],
+            f"… {len(lines) - PAYLOAD_LINES:,} more lines, and what follows, are not shown",
+        ]
+    return highlight("\n".join(lines), language="json")
+
+
+def facts(detail: Detail, link: str | None) -> list[Content]:
+    """Return what it is, its state, and the link to its conversation."""
+    row = detail.row
+    tries = formatting.plural(row.attempts or 0, "attempt")
+    state = Content.styled(row.state.value.upper(), f"bold {formatting.STATE_STYLES[row.state]}")
+    error = f"  {clean(row.last_error, limit=200)}" if row.last_error and row.state is State.DEAD else ""
+    lines = [
+        Content.assemble(state, error, ("  TEST" if row.test else "", "$text-warning bold")),
+        _field("delivery id", clean(row.delivery_id, limit=200)),
+        *_side_by_side(
+            _field("event", clean(row.event or "–", limit=80)),
+            _field("conversation", clean(row.conversation_id or "–", limit=40)),
+        ),
+        *_side_by_side(
+            _field("received", f"{row.received_at:%Y-%m-%d %H:%M:%S}Z"),
+            _field("finished", f"{row.finished_at:%Y-%m-%d %H:%M:%S}Z" if row.finished_at else "–"),
+        ),
+        *_side_by_side(
+            _field("last run", f"run {row.run}, {tries}, {formatting.milliseconds(row.duration_ms)}"),
+            _field("payload", formatting.plural(detail.body_length, "byte")),
+        ),
+    ]
+    if detail.agent_status:
+        lines.append(_field("agent said", clean(detail.agent_status, limit=100)))
+    if link is not None:
+        lines.append(_field("in Chatwoot", link))
+    return lines
+
+
+def _side_by_side(left: Content, right: Content) -> list[Content]:
+    """Return both on one line if the left one leaves room, else on two."""
+    gap = _SECOND_COLUMN - left.cell_length
+    return [left + " " * gap + right] if gap > 0 else [left, right]
+
+
+def _field(name: str, value: str) -> Content:
+    return Content.assemble((f"{name:<13} ", _MUTED), value)
+
+
+def header_lines(detail: Detail) -> list[Content]:
+    """Return the stored headers; the store has masked secrets."""
+    return [
+        Content.assemble(
+            (f"{clean(name, limit=60)}: ", _MUTED),
+            clean(value, limit=200),
+        )
+        for name, value in detail.headers
+    ]
+
+
+def _outcome_of(item: Replayed) -> str:
+    """Return the outcome of a replay item. A stopped plan never sends its pending items."""
+    return "not sent, the replay was stopped" if item.plan_ended and item.state == "pending" else item.state
+
+
+def history(detail: Detail) -> list[Content]:
+    """Return earlier replays and discards, newest last."""
+    lines = [
+        Content.assemble(
+            (f"replay #{item.plan_id} ", "bold"),
+            f"by {formatting.signed_name(item.requested_by, item.login, limit=60)}: {_outcome_of(item)}",
+            (f" at {formatting.clock(item.settled_at)}" if item.settled_at else "", _MUTED),
+            (" with an edited body" if item.edited else "", "$text-warning"),
+            (f"  {clean(item.reason, limit=100)}" if item.reason else "", _MUTED),
+        )
+        for item in detail.replays
+    ]
+    lines += [
+        Content.assemble(
+            ("discarded ", "bold"),
+            f"by {formatting.signed_name(discard.operator, discard.login, limit=60)} ",
+            f"at {formatting.clock(discard.at)}: ",
+            clean(discard.reason, limit=100),
+        )
+        for discard in detail.discards
+    ]
+    return lines or [Content.styled("never replayed", _MUTED)]

@@ -1,0 +1,92 @@
+"""The line above the log: what the log screen shows of the log, and what its search or its last key has found. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from console.data.log_buffer import CAPACITY, LEVELS
+from console.data.log_navigation import Goal, Notice
+from console.render.formatting import plural
+from relay.text import clean
+
+if TYPE_CHECKING:
+    from console.data.log_buffer import LogBuffer
+    from console.data.log_navigation import LogNavigation
+
+_LIMIT = f"no more than {CAPACITY:,} lines are kept"
+_MUTED, _WARNING = "$text-muted", "$text-warning"
+
+
+def state_line(log: LogNavigation, *, width: int) -> Content:
+    """Whether the screen follows, how many lines it shows, the level, the search, what the last key has found.
+
+    It is one row, or two where `width` cells have no room for it in one. A hint that has no room is left out.
+    """
+    buffer = log.buffer
+    state = ("held; f follows", f"{_WARNING} bold")
+    if log.is_following:
+        state = ("CATCHING UP", f"{_WARNING} bold") if log.is_behind else ("FOLLOWING", "$text-success bold")
+    parts: list[tuple[str, str] | str] = [state, f"   {_extent(buffer)}"]
+    if buffer.level:
+        parts += [("   level ", _MUTED), (f"{LEVELS[buffer.level]} and worse", _WARNING)]
+    if buffer.find:
+        parts += [("   only lines with " if buffer.only_matches else "   finding ", _MUTED)]
+        parts += [(clean(buffer.find, limit=60), "reverse"), _found(log)]
+    first, second = Content.assemble(*parts), _reading(log)
+    hint = Content.styled("  o for all" if buffer.only_matches else "  o for these alone", _MUTED)
+    if buffer.find and first.cell_length + hint.cell_length <= width:
+        first += hint
+    fits = first.cell_length + second.cell_length + 3 <= width
+    return first + ("   " if fits else "\n") + second if second else first
+
+
+def _reading(log: LogNavigation) -> Content:
+    """That older lines are read, else what the last key has found, else how to read older lines."""
+    if log.wants_older:
+        return Content.assemble(("reading older lines …", f"{_WARNING} bold"), (" esc stops", _MUTED))
+    if log.notice is not Notice.NONE:
+        return Content.styled(_notice(log), _WARNING)
+    return Content.styled("k at the top, or g, loads older" if log.buffer.has_older else "", _MUTED)
+
+
+def _extent(buffer: LogBuffer) -> str:
+    """How many lines are shown, and of which."""
+    if buffer.hides_lines:
+        return f"{len(buffer.shown):,} of {_held(buffer)}"
+    held = plural(len(buffer.lines), "line")
+    return held if buffer.reaches_start or not buffer.lines else f"the newest {held}"
+
+
+def _held(buffer: LogBuffer) -> str:
+    return f"{'all' if buffer.reaches_start else 'the newest'} {plural(len(buffer.lines), 'line')}"
+
+
+def _found(log: LogNavigation) -> tuple[str, str]:
+    """How many lines match, and which of them the cursor is on; where no line does, among which lines."""
+    buffer, count = log.buffer, len(log.buffer.matches)
+    number = buffer.match_number(log.cursor)
+    if number is not None:
+        return f"  match {number:,} of {count:,}", ""
+    if count:
+        return ("  1 match" if count == 1 else f"  {count:,} matches"), ""
+    if log.goal is Goal.MATCH:
+        return "  no match yet", _WARNING
+    level = f" of level {LEVELS[buffer.level]} and worse" if buffer.level else ""
+    return f"  no match{level} in {_held(buffer)}", _WARNING
+
+
+def _notice(log: LogNavigation) -> str:
+    buffer = log.buffer
+    limit = "the log begins here" if buffer.reaches_start or not buffer.lines else _LIMIT
+    partly = " in the lines read" if buffer.has_older else ""
+    return {
+        Notice.NONE: "",
+        Notice.TOP_REACHED: limit,
+        Notice.WRAPPED_TO_BOTTOM: f"wrapped to the bottom, no match further up{partly}",
+        Notice.WRAPPED_TO_TOP: f"wrapped to the top{partly}, no match further down",
+        Notice.NO_FAILURE_ABOVE: f"No more failures above; {limit}",
+        Notice.NO_FAILURE_BELOW: "No more failures below",
+        Notice.NO_SEARCH: "search for something with / first",
+    }[log.notice]

@@ -1,0 +1,355 @@
+"""The overview's panels as `Content`: pure functions of a snapshot and a width. They know no widget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from console.render import formatting
+from console.render.chart import bar
+from console.render.wrapping import shortened
+from relay.domain.alerts import Severity
+from relay.domain.filters import SHORT_STATUSES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from console.data.snapshot import Snapshot
+    from relay.domain.alerts import Verdict
+    from relay.domain.stats import Figures
+    from relay.store.browse import Group
+    from relay.store.facts import Health
+    from relay.store.overview import Overview
+
+_TARGETS = {"agent": "Agent SDK /health", "chatwoot": "Chatwoot /rails/health", "chatwoot_api": "Chatwoot API"}
+_MUTED = "$text-muted"
+
+
+_NAME = Content.styled(" hotdash ", "bold reverse")
+
+
+def status_line(
+    snapshot: Snapshot, *, age_s: float, operator: str, read_only: bool, paused: bool, width: int, place: str
+) -> Content:
+    """Return the top line: database, age of the data, alerts, open dead letters, operator. Narrow ones say less."""
+    state = snapshot.overview
+    if paused:
+        link = (f"PAUSED {formatting.span(age_s)}", "$text-warning bold")
+    elif age_s > 5:
+        link = (f"STALE {formatting.span(age_s)}", "$text-error bold")
+    else:
+        link = (f"LIVE {formatting.span(age_s)}", "$text-success")
+    name = Content.styled(" DEMO ", "bold reverse $text-warning") if state.demo else _NAME
+    live = Content.assemble(" ", ("◉ ", link[1]), link)
+    here = name + live
+    took = Content.styled(f" · db {snapshot.took_ms:.0f} ms", _MUTED)
+    who = Content.assemble((operator, "bold"), " · ", ("RO", "$text-warning bold") if read_only else ("RW", _MUTED))
+    clock = Content.styled(f"{state.at:%H:%M:%S}Z", _MUTED)
+    every, worst = _alert_counts(state, len(Severity)), _alert_counts(state, 2)
+    dead, dead_short = _dead_letters(state, snapshot.groups)
+    separator = Content.styled(" │ ", _MUTED)
+    placed = name + f" {place}" + live
+    layouts = (
+        [placed + took, every, dead, who, clock],
+        [placed + took, worst, dead, who, clock],
+        [placed, worst, dead, who, clock],
+        [here + took, worst, dead, who, clock],
+        [here, worst, dead, who, clock],
+        [here, worst, dead_short, who, clock],
+        [here, worst, dead_short, who],
+        [here, worst, dead_short],
+    )
+    lines = (separator.join(layout) for layout in layouts)
+    return next((line for line in lines if line.cell_length <= width), here)
+
+
+def _alert_counts(state: Overview, most: int) -> Content:
+    """Return firing alerts by severity: the worst `most` severities by name, the others as one number."""
+    counts = [(severity, sum(v.rule.severity is severity for v in state.firing)) for severity in Severity]
+    firing = [(severity, number) for severity, number in counts if number]
+    if not firing:
+        return Content.styled("✓ no alerts", "$text-success")
+    parts = [
+        Content.styled(f"{formatting.badge(severity)} {number}", formatting.STYLES[severity])
+        for severity, number in firing
+    ]
+    more = sum(number for _, number in firing[most:])
+    return Content(" ").join([*parts[:most], *([Content.styled(f"+{more}", _MUTED)] if more else [])])
+
+
+def _dead_letters(state: Overview, groups: Sequence[Group]) -> tuple[Content, Content]:
+    """Return the number of open dead letters and its growth, in a long and in a short form."""
+    rate = sum(group.per_minute for group in groups)
+    growing = f" +{rate:,}/min" if rate else ""
+    style = "$text-error bold" if growing else ("$text-warning" if state.open_dead_letters else _MUTED)
+    number = f"{state.open_dead_letters:,}"
+    return (
+        Content.styled(f"dead letters {number} open{growing}", style),
+        Content.styled(f"{number} dead{growing}", style),
+    )
+
+
+def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Content]:
+    """Return rates, latencies, traffic and dead letters, a line each. The sparkline follows the first line."""
+    state = snapshot.overview
+    last_minutes = [m for m in state.minutes if (state.at - m[0]).total_seconds() < 120]
+    delivered, failed = sum(m[1] for m in last_minutes), sum(m[2] for m in last_minutes)
+    now = 100 * delivered / (delivered + failed) if delivered + failed else None
+    rates = [(window.rate.percent, window_name), (state.last_15min.rate.percent, "15 min"), (now, "now")]
+    if window_name == "15 min":
+        rates[0] = (state.last_1h.rate.percent, "1 h")
+    shown = [
+        Content.assemble((formatting.percent(value), _rate_style(value)), (f" {name}", _MUTED)) for value, name in rates
+    ]
+    came = delivered + failed + state.in_flight_of_late  # of which some came before and ended since
+    per_second = came / (60.0 + state.at.second)
+    return [
+        Content("   ").join(shown),
+        _pairs(
+            ("forwarding", ""),
+            ("avg", formatting.milliseconds(window.average_ms)),
+            ("p95", formatting.milliseconds(window.p95_ms)),
+            ("  avg attempts", "–" if window.average_attempts is None else f"{window.average_attempts:.2f}"),
+        ),
+        _pairs(
+            ("in", f"{per_second:.1f}/s"),
+            ("  delivered", formatting.count(window.rate.delivered)),
+            ("  failed", formatting.count(window.rate.failed)),
+        ),
+        _pairs(
+            ("dead letters", f"{state.last_1h.dead_letters:,} in 1 h"),
+            ("·", f"{state.last_24h.dead_letters:,} in 24 h"),
+            ("·", f"{state.open_dead_letters:,} open"),
+        ),
+    ]
+
+
+def in_flight(state: Overview) -> Content:
+    """Return how many deliveries are being forwarded, and for how long the oldest has been."""
+    oldest = "" if state.oldest_in_flight_s is None else f", the oldest for {state.oldest_in_flight_s:.1f} s"
+    return Content.assemble((f"{state.in_flight}", "bold"), (f" in flight{oldest}", _MUTED))
+
+
+def figures_in_short(snapshot: Snapshot, window: Figures, window_name: str) -> list[Content]:
+    """Return the figures and the retry histogram in five lines, for narrow screens."""
+    _, forwarding, traffic, dead_letters = success(snapshot, window, window_name)
+    counts = sorted(window.histogram.items())
+    shown = [f"{number}: {good:,} ok {dead:,} dead" for number, (good, dead) in counts] or ["none"]
+    return [
+        forwarding,
+        traffic + Content("   ") + in_flight(snapshot.overview),
+        Content.assemble(("by attempts  ", _MUTED), "   ".join(shown)),
+        failures(window),
+        dead_letters,
+    ]
+
+
+def _rate_style(value: float | None) -> str:
+    if value is None:
+        return _MUTED
+    if value < 50:
+        return "$text-error bold"
+    return "$text-error bold" if value < 80 else "$text-success bold"
+
+
+def _pairs(*pairs: tuple[str, str]) -> Content:
+    parts: list[Content] = []
+    for label, value in pairs:
+        bits: list[tuple[str, str]] = []
+        if label:
+            bits.append((f"{label} " if value else label, _MUTED))
+        if value:
+            bits.append((value, "bold"))
+        parts.append(Content.assemble(*bits))
+    return Content(" ").join(parts)
+
+
+def attempts(figures: Figures, width: int, rows: int) -> list[Content]:
+    """Return the retry histogram, then failures by final status; at most `rows` lines.
+
+    Each line counts the deliveries that took so many attempts: delivered ones and dead ones. The last line sums up
+    the attempt counts that have no line of their own.
+    """
+    counts = sorted(figures.histogram.items())
+    if not counts:
+        return [Content.styled("no delivery in this window", _MUTED)]
+    most = max(1, rows - 1)
+    named = [(f"{number}", *both) for number, both in counts[:most]]
+    if len(counts) > most:
+        rest = [both for _, both in counts[most - 1 :]]
+        named[-1] = (f"{counts[most - 1][0]}+", sum(good for good, _ in rest), sum(dead for _, dead in rest))
+    top = max(max(good, dead) for _, good, dead in named)
+    tail = [f"{good:>7,} ok {dead:>6,} dead" for _, good, dead in named]
+    half = max(2, (width - 4 - max(map(len, tail))) // 2)
+    return [
+        *(
+            Content.assemble(
+                (f"{number:>2} ", "bold"),
+                (f"{bar(good, top, half):<{half}}", "$text-success"),
+                (f"{good:>7,} ", "bold"),
+                ("ok ", "$text-success"),
+                (f"{bar(dead, top, half):<{half}}", "$text-error"),
+                (f"{dead:>6,} ", "bold" if dead else _MUTED),
+                ("dead", "$text-error" if dead else _MUTED),
+            )
+            for number, good, dead in named
+        ),
+        failures(figures),
+    ]
+
+
+def failures(figures: Figures) -> Content:
+    """Return failures by final status, most frequent first."""
+    if not figures.failures:
+        return Content.styled("no failure in this window", _MUTED)
+    parts = [
+        Content.assemble((status, "$text-error bold"), (f" × {number:,}", ""))
+        for status, number in figures.failures.items()
+    ]
+    return Content.assemble(("failures  ", _MUTED), Content("  ").join(parts))
+
+
+def alerts(state: Overview, width: int, rows: int) -> list[Content]:
+    """Return the firing alerts, worst first; how many rules are watched if none fires."""
+    shown = [
+        (verdict.rule, formatting.measured(verdict.rule, verdict.value), _firing_since(verdict, state.at))
+        for verdict in state.firing[: rows if len(state.firing) <= rows else rows - 1]
+    ]
+    value_width = max((len(value) for _, value, _ in shown), default=0)
+    since_width = max((len(since) for _, _, since in shown), default=0)
+    room = max(8, width - 14 - value_width - since_width)
+    if any(shortened(rule.condition, room).endswith("…") for rule, _, _ in shown):
+        shown = [(rule, value, since.removeprefix("for ")) for rule, value, since in shown]
+        since_width = max(len(since) for _, _, since in shown)
+        room = max(8, width - 14 - value_width - since_width)
+    lines = [
+        Content.assemble(
+            (f"{formatting.badge(rule.severity):<10} ", formatting.STYLES[rule.severity]),
+            f"{shortened(rule.condition, room):<{room}} ",
+            (f"{value:>{value_width}}", "bold"),
+            (f" {since:<{since_width}}", _MUTED),
+        )
+        for rule, value, since in shown
+    ]
+    if more := state.firing[len(lines) :]:
+        badges = [Content.styled(formatting.badge(v.rule.severity), formatting.STYLES[v.rule.severity]) for v in more]
+        lines.append(Content.styled(f"… and {len(more)} more:  ", _MUTED) + Content("  ").join(badges))
+    if not lines:
+        quiet = len(state.verdicts)
+        lines = [Content.assemble(("✓ ", "$text-success"), (f"no active alerts; {quiet} rules watched", _MUTED))]
+    return lines
+
+
+def _firing_since(verdict: Verdict, now: datetime) -> str:
+    """Return for how long an alert has fired, or `ending` if its condition has ended."""
+    if verdict.since is None:
+        return ""
+    return f"for {formatting.span((now - verdict.since).total_seconds())}" if verdict.holds else "ending"
+
+
+def health(state: Overview, width: int) -> list[Content]:
+    """Return the last probes of agent and Chatwoot, then the relays, then the deliveries in flight."""
+    lines = [_probe(health, width) for health in state.health] or [
+        Content.styled("? nothing probed yet", _MUTED),
+    ]
+    return [*lines, _relays(state), Content("  ") + in_flight(state)]
+
+
+_SHORT_TARGETS = {"agent": "Agent SDK", "chatwoot": "Chatwoot", "chatwoot_api": "API"}
+
+
+def health_in_short(state: Overview) -> list[Content]:
+    """Return the probes with latency and age, and the relays, in two lines for narrow screens."""
+    probes = [
+        Content.assemble(
+            _light(ok=probe.ok),
+            f"{_SHORT_TARGETS.get(probe.target, probe.target)} ",
+            (_answer(probe), "$text-success" if probe.ok else "$text-error bold"),
+            (f" {formatting.milliseconds(probe.latency_ms)}" if probe.status else "", _MUTED),
+            (f" {formatting.span(probe.age_s)}", _MUTED),
+        )
+        for probe in state.health
+    ]
+    return [Content("  ").join(probes or [Content.styled("? nothing probed yet", _MUTED)]), _relays(state)]
+
+
+def _relays(state: Overview) -> Content:
+    """Return how many relay workers are alive, and whether they accept unsigned webhooks."""
+    alive = state.alive
+    if not alive:
+        return Content.styled("✗ no relay is alive", "$text-error bold")
+    newest = min(relay.age_s for relay in alive)
+    versions = ", ".join(sorted({f"v{relay.version}" for relay in alive}))
+    signed = all(relay.signed for relay in alive)
+    return Content.assemble(
+        ("✓ ", "$text-warning" if newest > formatting.QUIET_RELAY_S else "$text-success"),
+        f"{formatting.plural(len(alive), 'relay worker')}  {versions}  beat {formatting.span(newest)} ago  ",
+        ("signed only", _MUTED) if signed else ("! unsigned accepted", "$text-warning"),
+    )
+
+
+def _light(*, ok: bool) -> tuple[str, str]:
+    return ("✓ ", "$text-success") if ok else ("✗ ", "$text-error bold")
+
+
+def _answer(health: Health) -> str:
+    """Return the status of a probe, or its error, in a short form."""
+    answer = health.status or health.error or "–"
+    return SHORT_STATUSES.get(answer, answer)
+
+
+def _probe(health: Health, width: int) -> Content:
+    name = _TARGETS.get(health.target, health.target)
+    glyph, style = _light(ok=health.ok)
+    latency = formatting.milliseconds(health.latency_ms)
+    tail = f"{latency:>7}  {formatting.span(health.age_s)} ago"
+    name = f"{name:<23}" if width >= 50 else name
+    return Content.assemble((glyph, style), name, " ", (f"{_answer(health):<4}", style), (f" {tail}", _MUTED))
+
+
+_EVENTS_ROOM = 26
+GROUP_HEADER = "   COUNT   /MIN  FIRST     LAST      STATUS     "
+
+
+def group_header(width: int) -> Content:
+    """Return the header of the failure groups."""
+    events = "EVENTS" if width >= 100 else ""
+    cause = max(10, width - len(GROUP_HEADER) - (_EVENTS_ROOM if width >= 100 else 0) - 2)
+    return Content(f"{GROUP_HEADER}{'CAUSE':<{cause}} {events}")
+
+
+def group_line(group: Group, now: datetime, width: int) -> Content:
+    """Return one failure group as a line: count, rate, first and last failure, status, cause, events."""
+    events = _events(group.events) if width >= 100 and group.events else ""
+    room = max(10, width - len(GROUP_HEADER) - (_EVENTS_ROOM if width >= 100 else 0) - 2)
+    cause = f"{group.last_error} (tests)" if group.only_tests else group.last_error
+    error = cause if len(cause) <= room else cause.removeprefix("Agent SDK ")
+    error = error if len(error) <= room else error[: room - 1] + "…"
+    rate = f"+{group.per_minute:,}" if group.per_minute else "0"
+    hot = "$text-error bold" if group.per_minute else ""
+    return Content.assemble(
+        (f"{group.count:>8,}", "bold"),
+        (f"{rate:>7}", hot or _MUTED),
+        f"  {_short(group.first, now)}  {_short(group.last, now)}  ",
+        (f"{SHORT_STATUSES.get(group.final_status, group.final_status)[:10]:<10}", "$text-error"),
+        f" {error:<{room}} ",
+        (events, _MUTED),
+    )
+
+
+def _events(names: Sequence[str]) -> str:
+    """Return the first event and how many more there are, in `_EVENTS_ROOM` cells."""
+    more = f" +{len(names) - 1}" if len(names) > 1 else ""
+    room = _EVENTS_ROOM - len(more)
+    return (
+        Content(names[0] if len(names[0]) <= room else formatting.brief_event(names[0]))
+        .truncate(room, ellipsis=True)
+        .plain
+        + more
+    )
+
+
+def _short(moment: datetime, now: datetime) -> str:
+    return f"{moment:%H:%M:%S}" if moment.date() == now.date() else f"{moment:%b %d}  "

@@ -1,0 +1,97 @@
+"""Draws replay plans: a line of a list, and the strip of the replay that is watched. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from console.render.chart import bar
+from console.render.formatting import plural, span
+from relay.store.replays import PlanState
+
+if TYPE_CHECKING:
+    from relay.store.replays import Plan
+
+_MUTED = "$text-muted"
+
+
+def progress(plan: Plan, room: int) -> Content:
+    """Return a replay's progress bar, `room` cells wide."""
+    drawn = bar(plan.total - plan.left, plan.total, room)
+    return Content.assemble((drawn, "$primary"), ("░" * (room - len(drawn)), "$rule"))
+
+
+_LEAST_ABOUT = 16
+
+
+def plan_line(plan: Plan, head: Content, width: int) -> Content:
+    """Return a replay plan as a line: `head`, state, progress, counts; filter and reason if there is room."""
+    wide = width >= 100
+    line = Content.assemble(
+        head,
+        f"{f'#{plan.id}':>4} {plan.state.value:<8} ",
+        progress(plan, 24 if wide else 8),
+        (f" {plan.delivered:,} {'delivered' if wide else 'ok'} ", "$text-success" if plan.delivered else _MUTED),
+        (f" {plan.dead:,} dead {'again ' if wide else ''}", "$text-error bold" if plan.dead else _MUTED),
+        f" {plan.left:,} left of {plan.total:,}" if plan.left else f" of {plan.total:,}",
+        (f"  {plan.stopped_why}" if plan.stopped_why else "", "$text-warning"),
+    )
+    about = "  ".join(filter(None, (plan.filter, plan.reason)))
+    if about and width - line.cell_length >= _LEAST_ABOUT:
+        line += Content.styled(f"  {about}", _MUTED)
+    return line.truncate(width, ellipsis=True)
+
+
+def plan_lines(plan: Plan, width: int, quiet_s: float | None) -> list[Content]:
+    """Return a running or ended replay as lines: progress, rate and time left; at the end, the outcome.
+
+    `quiet_s` is the age of the last relay heartbeat in seconds, 0 for a recent one, None if no relay is alive.
+    """
+    counts = Content.assemble(
+        progress(plan, max(10, min(40, width - 40))),
+        (f" {plan.total - plan.left:,}/{plan.total:,} ", "bold"),
+        (f"{plan.delivered:,} delivered", "$text-success bold" if plan.delivered else "$text-muted"),
+        ("  ", ""),
+        (f"{plan.dead:,} dead again", "$text-error bold" if plan.dead else "$text-muted"),
+        (f"  {plan.skipped} skipped" if plan.skipped else "", "$text-muted"),
+    )
+    if plan.ended:
+        return [counts, _verdict(plan)]
+    how = Content.assemble(
+        (f"{plan.state.value}", "$text-warning bold" if plan.state is PlanState.PAUSED else "bold"),
+        f"  {plan.left:,} left",
+        _pace(plan, quiet_s),
+    )
+    resume = "p resumes" if plan.state is PlanState.PAUSED else "p pauses"
+    return [
+        counts,
+        how,
+        Content.styled(f"{resume}, x stops what was not sent yet, esc leaves it running", "$text-muted"),
+    ]
+
+
+def _pace(plan: Plan, quiet_s: float | None) -> tuple[str, str]:
+    """Return rate and time left; or that no relay seems to send it."""
+    if quiet_s is None:
+        return "; no relay is running, so nothing is sent. Start one: `relay serve`", "$text-error bold"
+    if quiet_s:
+        return f". No relay heartbeat for {quiet_s:.0f} s. The replay may be stalled.", "$text-warning bold"
+    if plan.rate is None:
+        return ", as fast as it goes", ""
+    time = f", about {span(plan.left / plan.rate + 0.9)} left" if plan.state is PlanState.RUNNING else ""
+    return f", up to {plan.rate:g}/s{time}", ""
+
+
+def _verdict(plan: Plan) -> Content:
+    if plan.state is PlanState.STOPPED:
+        why = plan.stopped_why or "stopped"
+        return Content.assemble(
+            (f"Stopped: {why}. ", "$text-error bold"),
+            f"{plural(plan.left, 'delivery')} not sent, or on their way. esc closes this",
+        )
+    if plan.delivered == plan.total:
+        return Content.assemble((f"Done: all {plan.total:,} delivered.", "$text-success bold"), " esc closes this")
+    dead = f"{plan.dead} dead again" if plan.dead else "none dead again"
+    skipped = f", {plan.skipped} handled elsewhere" if plan.skipped else ""
+    return Content.assemble((f"Done: {plan.delivered} delivered, {dead}{skipped}.", "bold"), " esc closes this")

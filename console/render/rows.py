@@ -1,0 +1,132 @@
+"""Draws deliveries as rows of a table. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from console.render import formatting
+from relay.domain.delivery import State
+from relay.domain.filters import SHORT_STATUSES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from relay.store.browse import Row
+
+_LEAST_REST = 15
+_GOOD_REST = 18
+_UNSAID = re.compile(r"^Agent SDK (?:is )?|\bthe |(?<!^) \(\d{3}\)$")
+"""What a cause leaves out in its column: the agent's name, articles, and the status, which has its own column."""
+_MUTED = "$text-muted"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its head, its width (0: the rest of the line), its text and style.
+
+    An `optional` column is left out where the rest would be too narrow. A column with `most` grows to that width where
+    the rest can spare it. `brief` shortens a text that does not fit.
+    """
+
+    head: str
+    width: int
+    text: Callable[[Row, datetime], str]
+    style: Callable[[Row], str] = lambda _: ""
+    right: bool = False
+    optional: bool = False
+    most: int = 0
+    brief: Callable[[str], str] | None = None
+
+
+def _since_death(row: Row, now: datetime) -> str:
+    return formatting.span((now - (row.finished_at or row.received_at)).total_seconds())
+
+
+def _age(row: Row, now: datetime) -> str:
+    return formatting.span((now - row.received_at).total_seconds())
+
+
+def _larger_unit(age: str) -> str:
+    """Return `12h` for `12h05m`."""
+    digits = len(age) - len(age.lstrip("0123456789"))
+    return age[: digits + 1]
+
+
+def _status(row: Row, _: datetime) -> str:
+    return "–" if row.final_status is None else SHORT_STATUSES.get(row.final_status, row.final_status)
+
+
+def _cause(row: Row, _: datetime) -> str:
+    if row.last_error:
+        return _UNSAID.sub("", row.last_error)
+    return "" if row.duration_ms is None else f"in {formatting.milliseconds(row.duration_ms)}"
+
+
+_MARK = Column("", 1, lambda *_: "")
+_ID = Column("ID", 8, lambda row, _: row.delivery_id[:8])
+# Not the age that `age:` filters by: that one counts from when the delivery was received.
+_DIED = Column("DIED", 4, _since_death, right=True, brief=_larger_unit)
+_AGE = Column("AGE", 3, _age, right=True, brief=_larger_unit)
+_STATE = Column("STATE", 10, lambda row, _: row.state.value, lambda row: formatting.STATE_STYLES[row.state])
+_EVENT = Column(
+    "EVENT", len("conv_status_changed"), lambda row, _: row.event or "–", most=len("conversation_status_changed"),
+    brief=formatting.brief_event,
+)  # fmt: skip
+_CONVERSATION = Column("CONV", 6, lambda row, _: row.conversation_id or "–", right=True, optional=True)
+_TRIES = Column("TRY", 3, lambda row, _: "–" if row.attempts is None else str(row.attempts), right=True)
+_STATUS = Column("STATUS", 7, _status, lambda row: "$text-error" if row.state is State.DEAD else "")
+_CAUSE = Column("CAUSE", 0, _cause)
+
+DEAD_COLUMNS = (_MARK, _ID, _DIED, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
+ALL_COLUMNS = (_ID, _AGE, _STATE, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
+
+
+def fitted(columns: tuple[Column, ...], width: int) -> tuple[Column, ...]:
+    """Return the columns that fit into lines of `width`, each as wide as the room allows."""
+    kept = columns if _rest(columns, width) >= _LEAST_REST else tuple(c for c in columns if not c.optional)
+    return tuple(replace(c, width=c.width + _more(c, _rest(kept, width))) if c.most else c for c in kept)
+
+
+def _more(column: Column, rest: int) -> int:
+    """Return by how many cells `column` may grow: to its `most`, or as far as `rest` can spare them."""
+    return max(0, min(column.most - column.width, rest - _GOOD_REST))
+
+
+def header(columns: tuple[Column, ...], width: int) -> Content:
+    """Return the header line."""
+    return Content(" " + " ".join(_fit(column, column.head, width, columns) for column in columns))
+
+
+def line(row: Row, columns: tuple[Column, ...], width: int, now: datetime, *, marked: bool) -> Content:
+    """Return one row as a line, cut to `width`. Its first cell is free for the cursor."""
+    cells = []
+    for column in columns:
+        if column is _MARK and marked:
+            cells.append(Content.styled("■", "$text-warning"))
+        else:
+            style = column.style(row) or (_MUTED if row.test else "")
+            cells.append(Content.styled(_fit(column, column.text(row, now), width, columns), style))
+    return Content(" ") + Content(" ").join(cells)
+
+
+def _fit(column: Column, text: str, width: int, columns: tuple[Column, ...]) -> str:
+    """Return `text` cut or padded to the column's width in cells."""
+    room = column.width or max(_LEAST_REST, _rest(columns, width))
+    content = Content(text)
+    if content.cell_length > room and column.brief is not None:
+        text = column.brief(text)
+        content = Content(text)
+    if content.cell_length > room:
+        return content.truncate(room, ellipsis=True).plain
+    fill = " " * (room - content.cell_length)
+    return fill + text if column.right else text + fill
+
+
+def _rest(columns: tuple[Column, ...], width: int) -> int:
+    """Return the cells that the columns of a fixed width leave."""
+    return width - 1 - sum(column.width for column in columns) - len(columns) + 1

@@ -1,0 +1,361 @@
+"""The base of every screen: a status line, a headline, a body, the question strip and the footer of keys."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Input, Static
+
+from console.flows import requests
+from console.flows.dialog import Dialog
+from console.keymap import OVERVIEW, VIEWS, actions_of, bindings_of, is_refused, shown_key
+from console.render import formatting, panels
+from console.render.cause import cause_of
+from console.widgets.lines import LineList
+from console.widgets.question import Question
+from relay.errors import RelayError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
+    from textual import events
+    from textual.app import ComposeResult
+    from textual.message import Message
+    from textual.widget import Widget
+
+    from console.data.context import Context
+    from console.data.snapshot import Reading, Snapshot
+    from console.keymap import Action
+    from console.render.cause import Cause
+
+
+WIDE = 110
+"""From this width on there are two columns."""
+
+
+Pane = TypeVar("Pane", bound="Widget")
+
+
+def titled(pane: Pane, title: str) -> Pane:
+    """Return `pane` with a title on its edge, set before it is mounted: a console that is quit may never mount it."""
+    pane.border_title = title
+    return pane
+
+
+class View(Screen[None]):
+    """A screen that shows snapshots. It is the host of its flows (`console.flows.host.Host`).
+
+    `VIEW` is its name in the key map. It is opened on top of another screen if `ON_TOP`. With `SCROLL` the cursor keys
+    scroll the `VerticalScroll` of that selector; without, they move the cursor of the list.
+    """
+
+    VIEW: ClassVar[str]
+    ON_TOP: ClassVar[bool] = False
+    SCROLL: ClassVar[str | None] = None
+    AUTO_FOCUS = "LineList"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+        self.dialog = Dialog(lambda: self.question)
+        self._shown_at: float | None = None
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        if "VIEW" in cls.__dict__:
+            cls.BINDINGS = bindings_of(cls.VIEW)
+        super().__init_subclass__(**given)
+
+    def compose(self) -> ComposeResult:
+        """Return the status line, the headline, the screen's own body, the strip and the footer."""
+        yield Static(self._connecting(), id="status", markup=False)
+        yield Static("", id="cause", markup=False)
+        with Vertical(id="body"):
+            yield from self.compose_body()
+        yield Question(id="question")
+        yield Static("", id="keys", markup=False)
+
+    def compose_body(self) -> ComposeResult:
+        """Return the screen's own widgets."""
+        raise NotImplementedError
+
+    def reading(self) -> Reading | None:
+        """Return what this screen wants read beside the overview."""
+        return None
+
+    def paint(self, snapshot: Snapshot) -> None:
+        """Show a snapshot in the body. `snapshot.view` is what `reading()` gave, if it has not changed since."""
+        raise NotImplementedError
+
+    # What flows and the app use
+
+    @property
+    def question(self) -> Question:
+        """The docked strip that asks, and shows a replay's progress."""
+        return self.query_one("#question", Question)
+
+    @property
+    def lines(self) -> LineList | None:
+        """The list that the cursor is in: the focused one, else the first."""
+        if isinstance(self.focused, LineList):
+            return self.focused
+        return next(iter(self.query(LineList)), None)
+
+    @property
+    def is_up(self) -> bool:
+        """True while its widgets exist."""
+        return self.is_mounted and self.is_running and self.app.is_running and not self.context.is_leaving
+
+    @property
+    def is_in_front(self) -> bool:
+        """True while no other screen covers it."""
+        return self.app.screen is self
+
+    @property
+    def is_settled(self) -> bool:
+        """True once it shows what it was asked for."""
+        return self.context.snapshot is not None
+
+    @property
+    def is_typed_into(self) -> bool:
+        """True while an input has the focus."""
+        return isinstance(self.focused, Input)
+
+    def request(self, message: Message) -> None:
+        """Send a message to the app, even while this screen closes."""
+        self.app.post_message(message)
+
+    def say(self, text: str, *, bad: bool = False) -> None:
+        """Show a short notice."""
+        self.request(requests.Say(text, bad=bad))
+
+    def in_background(self, work: Coroutine[Any, Any, None], *, group: str = "reading") -> None:
+        """Run `work` until the screen closes or other work of the same group begins; errors become notices."""
+
+        async def run() -> None:
+            try:
+                await work
+            except RelayError as error:
+                self.say(str(error), bad=True)
+
+        self.run_worker(run(), group=group, exclusive=True)
+
+    # Painting
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show a snapshot."""
+        if not self.is_up:
+            return
+        self.refresh_header()
+        self.question.show_heartbeat(min((relay.age_s for relay in snapshot.overview.alive), default=None))
+        self.question.show_plans(snapshot.plans)
+        if self.reading() is None or snapshot.reading == self.reading():
+            self._shown_at = snapshot.read_at
+        self.paint(snapshot)
+
+    def show_again(self) -> None:
+        """Show the last snapshot again, if there is one."""
+        if self.context.snapshot is not None:
+            self.show(self.context.snapshot)
+
+    def refresh_header(self) -> None:
+        """Show what changes without new data: the data's age, and the state of the connection."""
+        if not self.is_up:
+            return
+        context, snapshot = self.context, self.context.snapshot
+        width = self.app.size.width
+        self.query_one("#keys", Static).update(self._keys(width))
+        cause = self.query_one("#cause", Static)
+        cause.set_class(context.trouble is not None, "trouble")
+        if snapshot is None:
+            self.query_one("#status", Static).update(self._connecting())
+            cause.update(Content(f"{context.trouble}. Trying again." if context.trouble else ""))
+            return
+        age_s = time.monotonic() - snapshot.read_at
+        self.query_one("#status", Static).update(
+            panels.status_line(
+                snapshot,
+                age_s=age_s,
+                operator=context.operator,
+                read_only=context.read_only,
+                paused=context.paused,
+                width=width,
+                place=context.place,
+            )
+        )
+        if context.trouble is not None:
+            shown_s = time.monotonic() - (self._shown_at or snapshot.read_at)
+            older = f", what is below {formatting.span(shown_s)}" if shown_s > age_s + 1 else ""
+            cause.update(Content(f"{context.trouble}. Trying again; the figures are {int(age_s)} s old{older}."))
+            cause.set_classes("bad trouble")
+        else:
+            found = cause_of(snapshot)
+            cause.update(self._cause(found, width))
+            cause.set_classes(found.level)
+
+    def _connecting(self) -> Content:
+        what = "nothing could be read yet" if self.context.trouble else "connecting to Postgres"
+        return Content.assemble((" hotdash ", "bold reverse"), f" {what}")
+
+    def _cause(self, cause: Cause, width: int) -> Content:
+        sentence, hint = cause.fitting(width - 2), self.hint(cause)
+        if len(sentence) + len(hint) + 2 > width:
+            hint = ""
+        return Content(f" {sentence}").truncate(max(10, width - 1), ellipsis=True) + Content.styled(hint, "dim")
+
+    def hint(self, cause: Cause) -> str:
+        """Return what a key does about the cause here, shown behind it where there is room."""
+        del cause
+        return ""
+
+    def _keys(self, width: int) -> Content:
+        views = [
+            Content.assemble(
+                (f"{number}", "bold $accent"), (f" {title}", "bold reverse" if view == self.VIEW else "$text-muted")
+            )
+            for number, (view, title) in enumerate(VIEWS.items(), start=1)
+        ]
+        shown = [
+            Content.assemble((shown_key(action.keys[0]), "bold $accent"), (f" {action.label}", "$text-muted"))
+            for action in self.possible_actions()
+            if action.shown
+        ]
+        ways = Content(" ").join(views) + Content.styled(" │", "$text-muted")
+        if width < WIDE:
+            ways = Content.assemble(("1-6", "bold $accent"), (" views", "$text-muted"))
+        while shown:
+            line = Content(" ") + Content("  ").join([ways, *shown])
+            if line.cell_length <= width:
+                return line
+            shown.pop(-2 if len(shown) > 1 else 0)
+        return ways
+
+    def possible_actions(self) -> Iterator[Action]:
+        """Return the actions of this screen that are possible now, in the key map's order, one a key."""
+        taken: set[str] = set()
+        for action in actions_of(self.VIEW, read_only=self.context.read_only):
+            if taken.isdisjoint(action.keys) and not (action.conditional and not self.is_possible(action.name)):
+                taken.update(action.keys)
+                yield action
+
+    def is_possible(self, action: str) -> bool:
+        """Return True if a conditional action is possible now."""
+        del action
+        return True
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Refuse writes with --read-only, and conditional actions that are not possible now."""
+        del parameters
+        known = [one for one in actions_of(self.VIEW, read_only=False) if one.name == action]
+        if any(one.write for one in known) and self.context.read_only:
+            return False
+        return not any(one.conditional for one in known) or self.is_possible(action)
+
+    # Events
+
+    def on_key(self, event: events.Key) -> None:
+        """Say why a key for a write does nothing with --read-only."""
+        if self.context.read_only and is_refused(self.VIEW, event.key):
+            self.say("The console is read-only: it changes nothing", bad=True)
+
+    def on_screen_resume(self) -> None:
+        """Show what is known at once, and read what this screen wants."""
+        self.show_again()
+        self.request(requests.ReadNow())
+
+    def on_resize(self) -> None:
+        """Lay the lines out for the new width."""
+        if self.context.snapshot is not None:
+            self.call_after_refresh(self.show_again)
+
+    def on_question_answered(self, event: Question.Answered) -> None:
+        """Pass the answer on to the flow that asked."""
+        event.stop()
+        self.dialog.answered(event.prompt, event.answer)
+
+    def on_question_dry_run(self, event: Question.DryRun) -> None:
+        """Start the dry run of the flow that asked."""
+        event.stop()
+        self.dialog.tried(event.prompt)
+
+    def on_question_steered(self, event: Question.Steered) -> None:
+        """Pause, resume or stop the replay on the strip."""
+        event.stop()
+        self.request(requests.CarryOut(partial(self.context.session.control, event.plan_id, event.control_wanted)))
+        self.request(requests.ReadNow())
+
+    # Actions that every screen has
+
+    def action_view(self, name: str) -> None:
+        """Go to a view."""
+        self.request(requests.GoTo(name))
+
+    def action_cursor(self, where: str) -> None:
+        """Move the cursor, or scroll."""
+        if self.SCROLL is None:
+            if self.lines is not None:
+                self.lines.move(where)
+            return
+        scroll = self.query_one(self.SCROLL, VerticalScroll)
+        moves = {
+            "up": scroll.scroll_up, "down": scroll.scroll_down, "page_up": scroll.scroll_page_up,
+            "page_down": scroll.scroll_page_down, "top": scroll.scroll_home, "bottom": scroll.scroll_end,
+        }  # fmt: skip
+        moves[where](animate=False)
+
+    def action_open(self) -> None:
+        """Open what the cursor is on."""
+        if self.SCROLL is None and self.lines is not None:
+            self.lines.open()
+
+    def action_back(self) -> None:
+        """Go back to the screen below, or to the overview. On the overview it quits nothing: a key too many is safe."""
+        if self.VIEW == OVERVIEW:
+            self.say("q quits")
+        else:
+            self.request(requests.GoBack())
+
+    def action_leave(self) -> None:
+        """Back; from the overview, quit."""
+        if self.VIEW == OVERVIEW:
+            self.request(requests.Quit())
+        else:
+            self.action_back()
+
+    def action_pause_display(self) -> None:
+        """Pause the display, or resume it."""
+        self.request(requests.PauseDisplay())
+
+    def action_refresh_now(self) -> None:
+        """Refresh, also what rests because it took long."""
+        self.request(requests.ReadNow(afresh=True))
+
+    def action_next_theme(self) -> None:
+        """Switch the theme."""
+        self.request(requests.NextTheme())
+
+    def action_keys(self) -> None:
+        """Show the keys of this screen."""
+        self.request(requests.OpenHelp(self.VIEW))
+
+    def action_check_health(self) -> None:
+        """Run the runbook's health check and show its lines."""
+        self.request(requests.RunHealthCheck())
+
+    def action_diagnose(self) -> None:
+        """Open the diagnosis."""
+        self.request(requests.OpenDiagnosis())
+
+    def action_escalate(self) -> None:
+        """Open the escalation."""
+        self.request(requests.OpenEscalation())
+
+    def action_test_webhook(self) -> None:
+        """Choose an event and post it as a test webhook."""
+        from console.flows.test_webhook import ask_test_webhook  # noqa: PLC0415 - loads an HTTP client when first wanted
+
+        ask_test_webhook(self)

@@ -1,0 +1,120 @@
+"""The console's colour themes, and the filter that draws with ASCII alone. No widget."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual.filter import LineFilter
+
+if TYPE_CHECKING:
+    from textual.color import Color
+
+DEFAULT = "hotdash"
+
+THEMES: list[dict[str, Any]] = [
+    {
+        "name": "hotdash",
+        "primary": "#5fafd7",
+        "secondary": "#87afaf",
+        "accent": "#87d7ff",
+        "warning": "#ffaf5f",
+        "error": "#ff5f5f",
+        "success": "#5fd787",
+        "foreground": "#d0d0d0",
+        "background": "#121212",
+        "surface": "#1c1c1c",
+        "panel": "#303030",
+        "variables": {"text-muted": "#8a8a8a", "rule": "#4e4e4e"},
+        "dark": True,
+    },
+    {
+        "name": "hotdash-light",
+        "primary": "#005f87",
+        "secondary": "#3a6363",
+        "accent": "#005faf",
+        "warning": "#af5f00",
+        "error": "#af0000",
+        "success": "#00702f",
+        "foreground": "#262626",
+        "background": "#ffffff",
+        "surface": "#f4f4f4",
+        "panel": "#d7d7d7",
+        "variables": {"text-muted": "#626262", "rule": "#a8a8a8"},
+        "dark": False,
+    },
+    {
+        "name": "hotdash-contrast",
+        "primary": "#00ffff",
+        "secondary": "#00ffff",
+        "accent": "#00ffff",
+        "warning": "#ffff00",
+        "error": "#ff8787",
+        "success": "#00ff5f",
+        "foreground": "#ffffff",
+        "background": "#000000",
+        "surface": "#000000",
+        "panel": "#444444",
+        "variables": {"text-muted": "#bcbcbc", "rule": "#8a8a8a"},
+        "dark": True,
+    },
+]
+"""Only colours of the 256-colour cube, so that 256-colour terminals show the same ones."""
+
+_ALIKE = {
+    "▌": "|", "▎": "|", "▏": "|", "▕": "|", "▔": "-", "▁": "_", "▂": "_", "▃": ".", "▄": "-", "▅": "=", "▆": "=",
+    "▍": "|", "▐": "|", "▀": "-", "░": ".", "▒": ":",
+    "▲": "!", "◆": "!", "‼": "!", "●": "*", "▪": "*", "·": ".", "◉": "o", "■": "x", "▸": ">", "→": ">", "←": "<",
+    "✓": "+", "✗": "x", "…": ".", "–": "-", "—": "-", "×": "x", "−": "-", "↑": "^", "↓": "v", "⏎": "<", "⌫": "<",
+    "▶": ">", "►": ">", "▷": ">", "▹": ">", "‣": ">", "◀": "<", "◄": "<", "◁": "<", "◂": "<", "▼": "v", "▾": "v",
+    "▽": "v", "△": "^", "▴": "^", "•": "*", "◦": "o", "○": "o", "⭘": "o", "◯": "o", "⭑": "*", "★": "*", "✔": "+",
+    "✕": "x", "✖": "x", "⚠": "!", "🔎": "/", "\N{NO-BREAK SPACE}": " ",
+}  # fmt: skip
+_PICTURE = "^"  # of a control character, as `relay.text.clean` shows it
+
+
+class AsciiFilter(LineFilter):
+    """Replaces known glyphs by similar ASCII, any other character by one question mark a cell."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002 - Textual's interface
+        """Return `segments` in ASCII, with unchanged widths."""
+        return [
+            segment if segment.control else Segment(ascii_of(segment.text, segment.cell_length), segment.style)
+            for segment in segments
+        ]
+
+
+def ascii_of(text: str, cells: int) -> str:
+    """Return `text` in ASCII, `cells` cells wide."""
+    if text.isascii():
+        return text
+    return "".join(map(_alike, text)).ljust(cells, "?")[:cells]
+
+
+@cache
+def _alike(character: str) -> str:
+    """Return similar ASCII of the same width; one question mark a cell if there is none."""
+    if character.isascii():
+        return character
+    width = cell_len(character)
+    glyph = _ALIKE.get(character) or _of_its_kind(character)
+    return (glyph or "?" * width).ljust(width) if width else ""
+
+
+def _of_its_kind(character: str) -> str | None:
+    """Return the ASCII for a line, block, control picture or braille character; None for any other."""
+    code = ord(character)
+    if 0x2500 <= code < 0x2580:  # lines, by what Unicode's name for them says
+        words = set(unicodedata.name(character).split())
+        if "DIAGONAL" in words:
+            return {"╱": "/", "╲": "\\"}.get(character, "X")
+        across, upright = words & {"HORIZONTAL", "LEFT", "RIGHT"}, words & {"VERTICAL", "UP", "DOWN"}
+        return "+" if across and upright else "-" if across else "|"
+    if 0x2580 <= code < 0x2600:  # blocks and geometric shapes
+        return "#"
+    if 0x2400 <= code < 0x2440:
+        return _PICTURE
+    return "." if 0x2800 <= code < 0x2900 else None

@@ -1,0 +1,66 @@
+"""Every key of the console is in the key map, and an action does what its name says: each has a method of its name."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import console
+from console.app import ConsoleApp
+from console.keymap import ACTIONS, EDITOR, HELP, SCREENS, SEARCH_BOX, actions_of, bindings_of
+from console.screens.editor import EditorScreen
+from console.screens.help import HelpScreen
+from console.screens.view import View
+from console.widgets.search_box import SearchBox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INHERITED = {"action_paste"}
+"""Actions of Textual's own widgets that the console overrides; their keys are Textual's."""
+
+
+def classes() -> Iterator[type]:
+    """Every class of the console."""
+    for module in pkgutil.walk_packages(console.__path__, "console."):
+        if module.name != "console.__main__":
+            members = inspect.getmembers(import_module(module.name), inspect.isclass)
+            yield from (one for _, one in members if one.__module__ == module.name)
+
+
+def method(name: str) -> str:
+    return f"action_{name.partition('(')[0]}"
+
+
+def takers() -> dict[str, type]:
+    """What takes the keys, by its place in the key map; the question strip looks its keys up itself."""
+    views = {one.VIEW: one for one in classes() if issubclass(one, View) and one is not View}
+    return views | {EDITOR: EditorScreen, HELP: HelpScreen, SEARCH_BOX: SearchBox}
+
+
+def test_every_action_has_a_method_of_its_name() -> None:
+    assert set(SCREENS) < set(takers())
+    wanted = [
+        (ConsoleApp, action.name.removeprefix("app.")) if action.name.startswith("app.") else (taker, action.name)
+        for place, taker in takers().items()
+        for action in actions_of(place, read_only=False)
+    ]
+    assert [(taker.__name__, name) for taker, name in wanted if not hasattr(taker, method(name))] == []
+
+
+def test_every_action_method_has_a_key() -> None:
+    named = {method(action.name) for action in ACTIONS} | INHERITED
+    written = {name for one in classes() for name in vars(one) if name.startswith("action_")}
+    assert written - named == set()
+
+
+def test_all_bindings_come_from_the_key_map() -> None:
+    for place, taker in takers().items():
+        assert taker.__dict__["BINDINGS"] == bindings_of(place, priority=taker is EditorScreen), place
+
+
+def test_no_class_is_more_than_two_levels_below_a_librarys() -> None:
+    depths = {one: sum(base.__module__.split(".")[0] == "console" for base in one.__mro__) for one in classes()}
+    assert {one.__name__: depth for one, depth in depths.items() if depth > 2} == {}
