@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from relay.chatwoot.rails import rails_json
 from relay.domain.delivery import Signature
 from relay.domain.headers import SIGNATURE_HEADER, TIMESTAMP_HEADER
 
@@ -73,9 +74,6 @@ def verify(
 
 
 _MOST_REWRITTEN = 256 * 1024
-_RAILS_ESCAPES = str.maketrans(
-    {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-)
 _AUTOMATION = re.compile(rb'"event"\s*:\s*"(?:automation_event\.|macro\.executed)')
 
 
@@ -91,8 +89,7 @@ def explained(
         return SignatureFault.UNSIGNED_AUTOMATION
     if fault is SignatureFault.INVALID and len(body) <= _MOST_REWRITTEN:
         try:
-            text = json.dumps(json.loads(body), ensure_ascii=False, separators=(",", ":"))
-            rewritten = text.translate(_RAILS_ESCAPES).encode()
+            rewritten = rails_json(json.loads(body))
         except (ValueError, RecursionError):
             return fault
         now = float(timestamp) if timestamp and _TIMESTAMP.fullmatch(timestamp) else 0.0

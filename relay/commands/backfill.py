@@ -15,7 +15,7 @@ from relay.chatwoot.client import Chatwoot
 from relay.commands.answered import to_send
 from relay.commands.common import as_json, database, operator, print_json, refuse_demo, run, say, say_source, source_of
 from relay.commands.plan_progress import alive_relays, document, follow, summary
-from relay.domain.filters import moment_of
+from relay.domain.filters import Term, moment
 from relay.errors import ConfigurationError, RelayError
 from relay.replay.backfill import customers_messages, missing
 from relay.settings import load_settings
@@ -99,8 +99,8 @@ def command(
             "CHATWOOT_BASE_URL, CHATWOOT_API_KEY and CHATWOOT_ACCOUNT_ID must be set to ask Chatwoot"
         )
     now = datetime.now(UTC)
-    begin = moment_of("since", since, now)
-    end = moment_of("until", until, now) if until is not None else now
+    begin = moment(Term("since", since, negated=False), now)
+    end = moment(Term("until", until, negated=False), now) if until is not None else now
     if begin >= end:
         raise click.UsageError("--since must be before --until, and before now.")
     account_id = settings.chatwoot_account_id

@@ -114,7 +114,9 @@ CASES = [
 ]  # fmt: skip
 
 
-async def prepare(case: Case, relay: RunningRelay, agent: HeldAgent, chatwoot: ChatwootStandIn, rows: Rows) -> dict:
+async def prepare(
+    case: Case, relay: RunningRelay, agent: HeldAgent, chatwoot: ChatwootStandIn, rows: Rows
+) -> dict[str, str]:
     """Set everything up as the case says, send what it sends; the environment of the command."""
     urls = {"relay": relay.url, "localhost": relay.url.replace("127.0.0.1", "localhost"), "chatwoot": chatwoot.url}
     rows("TRUNCATE dashboard_facts, relay.deliveries CASCADE")

@@ -5,9 +5,10 @@
 beside the code that gives it, with its source: a path in github.com/chatwoot/chatwoot, or an issue there (`#15920`).
 """
 
+from relay.chatwoot.rails import rails_json
 from relay.chatwoot.samples import EVENTS, documented_payload
 from relay.demo.chatwoot.oddities import Oddity
 from relay.demo.chatwoot.stand_in import ChatwootStandIn
-from relay.demo.chatwoot.webhooks import Sent, rails_json
+from relay.demo.chatwoot.webhooks import Sent
 
 __all__ = ["EVENTS", "ChatwootStandIn", "Oddity", "Sent", "documented_payload", "rails_json"]

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from relay.chatwoot.rails import rails_json
 from relay.demo.chatwoot import records
 from relay.demo.chatwoot.access import Need, Role, refusal, refused
 from relay.demo.chatwoot.content import after_liquid, mentioned
 from relay.demo.chatwoot.files import Files
 from relay.demo.chatwoot.oddities import Oddity
 from relay.demo.chatwoot.records import KEPT_ATTRIBUTES, OUTGOING, State, api_message
-from relay.demo.chatwoot.webhooks import Post, Sent, WebhookSender, new_id, rails_json
+from relay.demo.chatwoot.webhooks import Post, Sent, WebhookSender, new_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

@@ -26,15 +26,6 @@ BOT_PAUSE_S = 3.0
 _RETRIED_BY_BOTS = frozenset({429, 500})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 10
-_RAILS_ESCAPES = str.maketrans(
-    {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-)
-
-
-def rails_json(payload: object) -> bytes:
-    """`payload` as Rails' `to_json` writes it: compact, UTF-8, with `<`, `>`, `&`, U+2028 and U+2029 escaped."""
-    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
-    return text.translate(_RAILS_ESCAPES).encode()
 
 
 @dataclass(frozen=True, slots=True)
