@@ -15,9 +15,8 @@ from uuid import uuid4
 
 import psycopg
 
-from console.data.log_entry import entry_of
 from relay.errors import RelayError
-from relay.store import actions, browse, facts, instances, replays
+from relay.store import actions, browse, deliveries, facts, instances, replays
 from relay.store.database import SILENCE_S, no_longer_than
 from relay.store.replays import PlanRequest
 from relay.store.sessions import open_session, trouble
@@ -25,10 +24,10 @@ from relay.store.sessions import open_session, trouble
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from console.data.log_entry import Entry
     from relay.settings import Settings
-    from relay.store.browse import Detail, Row
+    from relay.store.browse import Detail
     from relay.store.database import Connection
+    from relay.store.deliveries import Progress
     from relay.store.facts import Health
     from relay.store.filters import Condition
     from relay.store.replays import Control, DeadLetter, Plan
@@ -191,21 +190,7 @@ class OperatorSession:
         async with self._session() as connection:
             return await browse.row_of(connection, delivery_id)
 
-    async def stored(self, delivery_id: str) -> Row | None:
-        """Return the row of a delivery; None while the delivery is not stored."""
+    async def progress(self, delivery_id: str) -> Progress | None:
+        """Return how far a delivery has got; None while it is not stored."""
         async with self._session() as connection:
-            row_id = await browse.row_of(connection, delivery_id)
-            detail = None if row_id is None else await browse.detail(connection, row_id)
-        return None if detail is None else detail.row
-
-    async def newest_line(self) -> int:
-        """Return the id of the forwarding log's newest line; 0 if the log is empty."""
-        async with self._session() as connection:
-            lines = await browse.log_before(connection, None, 1)
-        return lines[-1][0] if lines else 0
-
-    async def lines_about(self, delivery_id: str, *, after: int) -> list[Entry]:
-        """Return the log lines about one delivery whose id is greater than `after`."""
-        async with self._session() as connection:
-            lines = await browse.log_about(connection, delivery_id, after=after)
-        return [entry_of(line_id, line) for line_id, line in lines]
+            return await deliveries.progress(connection, delivery_id)
