@@ -11,19 +11,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import psycopg
 
 from relay.errors import RelayError
+from relay.replay.requests import DEFAULT, plan_request
 from relay.store import actions, browse, deliveries, facts, instances, replays
 from relay.store.database import SILENCE_S, no_longer_than
-from relay.store.replays import PlanRequest
 from relay.store.sessions import open_session, trouble
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from relay.replay.requests import Pace
     from relay.settings import Settings
     from relay.store.browse import Detail
     from relay.store.database import Connection
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
     from relay.store.facts import Health
     from relay.store.filters import Condition
     from relay.store.replays import Control, DeadLetter, Plan
-
-RATE = 20.0
-CANARY = 1
-STOP_AFTER = 3
 
 
 class ReadOnlyError(RelayError):
@@ -55,16 +51,7 @@ class Proposal:
     health: Health | None
     filter: str
     edited_body: bytes | None = None
-
-    @property
-    def canary(self) -> int:
-        """How many deliveries are sent first as a canary: one if there are several, else none."""
-        return CANARY if len(self.letters) > 1 else 0
-
-    @property
-    def seconds(self) -> float:
-        """Estimated duration of the replay at its rate, in seconds."""
-        return max(1.0, len(self.letters) / RATE)
+    pace: Pace = DEFAULT
 
 
 class OperatorSession:
@@ -123,14 +110,12 @@ class OperatorSession:
 
     async def send(self, proposal: Proposal, reason: str = "") -> int:
         """Enqueue a proposal as a plan; returns the plan's id."""
-        request = PlanRequest(
-            request_id=uuid4(),
+        request = plan_request(
+            proposal.letters,
             requested_by=self.operator,
+            pace=proposal.pace,
             reason=reason,
             filter=proposal.filter,
-            rate=RATE,
-            canary=proposal.canary,
-            stop_after=STOP_AFTER,
             edited_body=proposal.edited_body,
         )
         async with self._session(write=True) as connection:

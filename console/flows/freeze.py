@@ -10,11 +10,10 @@ from textual.content import Content
 from console.flows.requests import Say
 from console.render.formatting import plural
 from relay.errors import RelayError
-from relay.store.filters import Condition, compile_filter
 from relay.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Sequence
+    from collections.abc import Awaitable, Sequence
 
     from console.data.operator_session import Proposal
     from console.flows.host import Host
@@ -26,19 +25,6 @@ LISTED = 6
 BY_KEY = 50
 """Up to so many listed ones are confirmed by a key; for more, the count is typed."""
 _CAUSES = 2
-
-
-def matching(text: str, but: Collection[int]) -> Condition:
-    """Return the condition of all that the filter `text` matches, except the rows `but`."""
-    condition = compile_filter(text)
-    if not but:
-        return condition
-    return Condition(f"({condition.sql}) AND d.id <> ALL(%(excepted)s)", condition.parameters | {"excepted": list(but)})
-
-
-def these(row_ids: Sequence[int]) -> Condition:
-    """Return the condition of certain rows."""
-    return Condition("d.id = ANY(%(ids)s)", {"ids": list(row_ids)})
 
 
 async def frozen(host: Host, proposing: Awaitable[Proposal], waiting: Prompt) -> Proposal | None:

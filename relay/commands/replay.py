@@ -7,7 +7,6 @@ import math
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import click
 from rich.console import Console
@@ -16,11 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from relay.commands.common import as_json, database, operator, print_json, run, say, say_source, source_of  # fmt: skip
 from relay.domain.delivery import State
 from relay.errors import RelayError
+from relay.replay.requests import DEFAULT, Pace, plan_request
 from relay.settings import load_settings
 from relay.store import instances, replays
 from relay.store.actions import signed
 from relay.store.filters import Condition, compile_filter
-from relay.store.replays import Control, PlanRequest
+from relay.store.replays import Control
 from relay.store.sessions import connected  # fmt: skip
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ class _Wanted:
 
     ids: tuple[str, ...]
     filter: str
-    rate: float | None
-    canary: int
-    stop_after: int
+    pace: Pace
     reason: str
     dry_run: bool
     yes: bool
@@ -62,9 +60,9 @@ def _text(_context: click.Context, _parameter: click.Parameter, given: Any) -> A
     return given
 
 
-def _finite(_context: click.Context, _parameter: click.Parameter, given: float | None) -> float | None:
-    if given is not None and not math.isfinite(given):
-        raise click.BadParameter(f"{given:g} is not a number of sends; leave it out for no limit")
+def _finite(_context: click.Context, _parameter: click.Parameter, given: float) -> float:
+    if not math.isfinite(given):
+        raise click.BadParameter(f"{given:g} is not a number of deliveries; 0 is for no limit")
     return given
 
 
@@ -73,22 +71,25 @@ def _finite(_context: click.Context, _parameter: click.Parameter, given: float |
 @click.option("--filter", "filter_", default="", metavar="FILTER", help="For example: error:503 since:14:02 !test:yes")
 @click.option(
     "--rate",
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0),
+    default=DEFAULT.rate,
+    show_default=True,
     metavar="N",
     callback=_finite,
-    help="Sends a second. Default: no limit.",
+    help="Deliveries a second, at most; 0 for no limit.",
 )
 @click.option(
     "--canary",
     type=click.IntRange(0, _MOST),
-    default=0,
+    default=DEFAULT.canary,
+    show_default=True,
     metavar="N",
-    help="Send the first N alone; continue only if all succeed.",
+    help="Of several, send the first N alone; continue only if all succeed.",
 )
 @click.option(
     "--stop-after",
     type=click.IntRange(0, _MOST),
-    default=10,
+    default=DEFAULT.stop_after,
     show_default=True,
     metavar="N",
     help="Stop at N failures in a row; 0 never stops.",
@@ -101,7 +102,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     *,
     ids: tuple[str, ...],
     filter_: str,
-    rate: float | None,
+    rate: float,
     canary: int,
     stop_after: int,
     reason: str,
@@ -115,7 +116,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     """
     if ids and filter_:
         raise click.UsageError("Give delivery ids or --filter, not both.")
-    wanted = _Wanted(ids, filter_, rate, canary, stop_after, reason, dry_run, yes, as_json)
+    wanted = _Wanted(ids, filter_, Pace(rate or None, canary, stop_after), reason, dry_run, yes, as_json)
     condition = compile_filter(filter_)
     settings = load_settings()
 
@@ -149,14 +150,8 @@ async def _replay(connection: Connection, wanted: _Wanted, condition: Condition,
     if not alive:
         raise RelayError("No relay is running that could send them; start one with `relay serve`. Nothing was queued")
     _confirm(wanted, letters, alive[0].agent, who)
-    request = PlanRequest(
-        request_id=uuid4(),
-        requested_by=operator(),
-        reason=wanted.reason,
-        filter=wanted.filter,
-        rate=wanted.rate,
-        canary=wanted.canary,
-        stop_after=wanted.stop_after,
+    request = plan_request(
+        letters, requested_by=operator(), pace=wanted.pace, reason=wanted.reason, filter=wanted.filter
     )
     plan_id = await replays.ask(connection, request, letters)
     plan = await _follow(connection, plan_id, quiet=wanted.as_json)
@@ -212,11 +207,8 @@ def _show_dry_run(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str | N
 
 
 def _plan_line(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str, who: str) -> str:
-    pace = f"up to {wanted.rate:g}/s" if wanted.rate else "as fast as the relay allows"
-    canary = f", first {wanted.canary} alone" if wanted.canary else ""
-    stop = f", stop at {wanted.stop_after} failures in a row" if wanted.stop_after else ""
     count = "1 dead letter" if len(letters) == 1 else f"{len(letters)} dead letters"
-    return f"{count} → {agent} as {who}, {pace}{canary}{stop}"
+    return f"{count} → {agent} as {who}: {wanted.pace.described(len(letters))}"
 
 
 def _list(letters: Sequence[DeadLetter]) -> list[str]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
 from relay.domain.retry import RETRIED_4XX, Failure
+from relay.replay.requests import AUTOMATIC, plan_request
 from relay.store import instances, outages, replays
 from relay.store.filters import compile_filter
-from relay.store.replays import PlanRequest
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from relay.store.outages import Outage
 
 OPERATOR = "auto-replay"
-RATE = 5.0
-STOP_AFTER = 3
 GOOD_PROBES = 2
 """Good probes in a row after which the agent counts as recovered. Deliveries in retry have ended by then."""
 
@@ -71,14 +69,13 @@ class AutoReplay:
             self._seen = request_id
             if not letters:
                 return
-            request = PlanRequest(
+            request = plan_request(
+                letters,
                 request_id=request_id,
                 requested_by=OPERATOR,
+                pace=AUTOMATIC,
                 reason=f"the Agent SDK has recovered; down {outage.began_at:%H:%M:%S}Z to {outage.failed_at:%H:%M:%S}Z",
                 filter=text,
-                rate=RATE,
-                canary=1,
-                stop_after=STOP_AFTER,
             )
             plan_id = await replays.ask(connection, request, letters)
         self._log.info("Auto-replay requested", replay=plan_id, deliveries=len(letters))
