@@ -19,7 +19,7 @@ from textual.filter import NoColor
 from textual.theme import Theme
 
 from console import theme as themes
-from console.data.context import WINDOWS, Context, operator_name, place_of
+from console.data.context import WINDOWS, Context, place_of
 from console.data.operator_session import OperatorSession
 from console.data.poller import Poller
 from console.flows import requests
@@ -79,7 +79,7 @@ class ConsoleApp(TypeAhead):
 
     def __init__(self, settings: Settings, dsn: str, *, read_only: bool = False, ascii_only: bool = False) -> None:
         super().__init__()
-        operator = operator_name(settings)
+        operator = settings.operator
         self.context = Context(
             settings=settings,
             session=OperatorSession(settings, dsn, operator, read_only=read_only),

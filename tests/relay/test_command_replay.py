@@ -182,6 +182,14 @@ async def test_the_defaults_are_those_of_the_console(
     assert rows("SELECT rate, canary, stop_after FROM relay.replay_plans") == [astuple(DEFAULT)]
 
 
+async def test_the_operator_is_the_one_that_the_console_names(
+    relay: RunningRelay, relay_command: CommandLine, rows: Rows, letters: list[str]
+) -> None:
+    given = {"LOGNAME": "root", "CONSOLE_OPERATOR": "maria"}
+    assert (await relay_command.run("replay", "--yes", **given)).returncode == 0
+    assert rows("SELECT requested_by FROM relay.replay_plans") == ["maria"]
+
+
 async def test_a_rate_of_0_is_no_limit(
     relay: RunningRelay, relay_command: CommandLine, rows: Rows, letters: list[str]
 ) -> None:
