@@ -178,11 +178,11 @@ def test_a_time_without_a_date_is_the_last_such_time(letters: psycopg.Connection
 
 
 WRONG = {
-    "error:": "something to look for",
+    "error:": "a value is missing",
     'error:"open': "a quote is left open",
-    'wo"rd': "stands inside a word",
-    '""': "something to look for",
-    "!": "something to look for",
+    'wo"rd': "is inside a word",
+    '""': "a value is missing",
+    "!": "a value is missing",
     "colour:red": "is not a key; known are error: status:",
     "http://x": "put a word with a colon in quotes",
     "state:asleep": "states are received, forwarding",
