@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from relay.domain.targets import Target
 from relay.errors import RelayError
 from relay.replay.requests import DEFAULT, plan_request
 from relay.store import actions, browse, deliveries, facts, instances, replays
@@ -103,7 +104,7 @@ class OperatorSession:
             letters=letters,
             frozen_at=datetime.now(UTC),
             agent=alive[0].agent if alive else None,
-            health=next((probe for probe in health if probe.target == "agent"), None),
+            health=next((probe for probe in health if probe.target == Target.AGENT), None),
             filter=text,
             edited_body=edited_body,
         )

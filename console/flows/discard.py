@@ -9,8 +9,8 @@ from textual.content import Content
 
 from console.flows.freeze import BY_KEY, LISTED, frozen, which
 from console.flows.requests import CarryOut, ReadNow, Say
-from console.render.formatting import plural
 from console.widgets.question import Kind, Prompt
+from relay.domain.format import plural
 from relay.store.filters import compile_filter, of_rows
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.flows.requests import Say
-from console.render.formatting import plural
+from relay.domain.format import plural
 from relay.errors import RelayError
 from relay.text import clean
 

@@ -13,8 +13,8 @@ from textual.content import Content
 
 from console.flows.freeze import BY_KEY, frozen, which
 from console.flows.requests import CarryOut, OpenEditor, ReadNow, Say
-from console.render.formatting import clock, milliseconds, plural, span
 from console.widgets.question import Kind, Prompt
+from relay.domain.format import clock, milliseconds, plural, span
 from relay.settings import AGENT_PATH
 from relay.store.filters import compile_filter, of_rows
 from relay.text import clean

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
-from console.render.formatting import span
 from console.widgets.question import Kind, Prompt
 from relay.chatwoot.follow_test import (
     FOLLOW_S,
@@ -23,6 +22,7 @@ from relay.chatwoot.follow_test import (
 )
 from relay.chatwoot.test_webhook import EVENTS, what_the_agent_does
 from relay.domain.delivery import State
+from relay.domain.format import span
 from relay.errors import RelayError
 from relay.text import clean
 

@@ -8,7 +8,7 @@ from textual.content import Content
 
 from console.data.log_buffer import CAPACITY, LEVELS
 from console.data.log_navigation import Goal, Notice
-from console.render.formatting import plural
+from relay.domain.format import plural
 from relay.text import clean
 
 if TYPE_CHECKING:

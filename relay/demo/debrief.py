@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from relay.demo.drills import INCIDENT_S
+from relay.domain.format import utc_clock
 from relay.incident.diagnosis import diagnose
 from relay.incident.evidence import gather
 from relay.store import actions, alerts, overview
@@ -86,7 +87,7 @@ class Debrief:
         events += [(one.at, f"{one.who}: {_told(one)}{_after(one.at, cause_at)}") for one in self.done]
         if self.observer.diagnosed_at is not None:
             events.append((self.observer.diagnosed_at, f"diagnosis: {self.observer.cause}"))
-        story = [f"  {at:%H:%M:%S}Z  {clean(text)}" for at, text in sorted(events) if at <= self.ended_at]
+        story = [f"  {utc_clock(at)}  {clean(text)}" for at, text in sorted(events) if at <= self.ended_at]
         return [f"Drill {self.drill.name}: {self.drill.summary}", *story, *self._verdict()]
 
     def _verdict(self) -> list[str]:

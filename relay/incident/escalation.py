@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay.domain.alerts import Severity, figure
+from relay.domain.alerts import Severity
 from relay.domain.delivery import State
+from relay.domain.format import NO_DATA, average, figure, percent
 from relay.errors import RelayError
 from relay.incident.diagnosis import Diagnosis, diagnose
 from relay.incident.evidence import gather
@@ -147,7 +148,7 @@ def _text(text: str) -> str:
 
 def _alerts(found: Incident) -> list[str]:
     rows = [
-        (v.rule.severity, v.rule.name, v.rule.condition, figure(v.rule, v.value),
+        (v.rule.severity, v.rule.name, v.rule.condition, figure(v.value, v.rule.unit),
          f"{v.since:%Y-%m-%d %H:%M:%S}Z" if v.since else "just now")
         for v in found.evidence.overview.firing
     ]  # fmt: skip
@@ -173,14 +174,13 @@ def _letters(found: Incident) -> list[str]:
 def _patterns(found: Incident) -> list[str]:
     state = found.evidence.overview
     rates = [
-        f"{'no data' if figures.rate.percent is None else f'{figures.rate.percent:.2f} %'} in {name}"
+        f"{percent(figures.rate.percent, decimals=2, missing=NO_DATA)} in {name}"
         for name, figures in (("15 min", state.last_15min), ("1 h", state.last_1h), ("24 h", state.last_24h))
     ]
-    average = state.last_1h.average_attempts
     failures = ", ".join(f"{status} × {count}" for status, count in state.last_1h.failures.items()) or "none"
     lines = [
         f"- Success rate: {', '.join(rates)}",
-        f"- Attempts on average in 1 h: {'no data' if average is None else f'{average:.2f}'}",
+        f"- Attempts on average in 1 h: {average(state.last_1h.average_attempts, missing=NO_DATA)}",
         f"- Failures by final status in 1 h: {failures}",
     ]
     rows = [

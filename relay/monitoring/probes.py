@@ -18,6 +18,7 @@ import httpx
 from relay.domain.delivery import FactType
 from relay.domain.facts import Fact
 from relay.domain.retry import failure_of
+from relay.domain.targets import Target
 from relay.errors import ConfigurationError
 from relay.settings import without_credentials
 
@@ -73,7 +74,7 @@ class ProbeResult:
 
 def agent_probe(settings: Settings) -> Probe:
     """The probe of the Agent SDK's `/health`."""
-    return Probe("agent", "Agent SDK /health", f"{settings.agent_sdk_url}/health", {})
+    return Probe(Target.AGENT, "Agent SDK /health", f"{settings.agent_sdk_url}/health", {})
 
 
 def chatwoot_probes(settings: Settings) -> list[Probe]:
@@ -84,11 +85,11 @@ def chatwoot_probes(settings: Settings) -> list[Probe]:
     if settings.chatwoot_base_url is None:
         return []
     base = settings.chatwoot_base_url
-    probes = [Probe("chatwoot", "/rails/health", f"{base}/rails/health", {})]
+    probes = [Probe(Target.CHATWOOT, "/rails/health", f"{base}/rails/health", {})]
     if settings.chatwoot_api_key is not None and settings.chatwoot_account_id is not None:
         key = {"api_access_token": settings.chatwoot_api_key.get_secret_value()}
         url = f"{base}/api/v1/accounts/{settings.chatwoot_account_id}"
-        probes.append(Probe("chatwoot_api", "authenticated API", url, key))
+        probes.append(Probe(Target.CHATWOOT_API, "authenticated API", url, key))
     return probes
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
+from relay.domain.format import utc_clock
 from relay.domain.retry import RETRIED_4XX, Failure
 from relay.replay.requests import AUTOMATIC, plan_request
 from relay.store import instances, outages, replays
@@ -69,12 +70,13 @@ class AutoReplay:
             self._seen = request_id
             if not letters:
                 return
+            down = f"{utc_clock(outage.began_at)} to {utc_clock(outage.failed_at)}"
             request = plan_request(
                 letters,
                 request_id=request_id,
                 requested_by=OPERATOR,
                 pace=AUTOMATIC,
-                reason=f"the Agent SDK has recovered; down {outage.began_at:%H:%M:%S}Z to {outage.failed_at:%H:%M:%S}Z",
+                reason=f"the Agent SDK has recovered; down {down}",
                 filter=text,
             )
             plan_id = await replays.ask(connection, request, letters)

@@ -35,7 +35,6 @@ class Pace:
         """How long `count` deliveries take at this rate, at least one second; None without a limit."""
         return None if self.rate is None else max(1.0, count / self.rate)
 
-
     def described(self, count: int) -> str:
         """Canary, rate and stop rule of a replay of `count` deliveries, as an operator reads them."""
         canary = self.canary_of(count)

@@ -8,8 +8,7 @@ import pytest
 
 from console.render.rows import ALL_COLUMNS, DEAD_COLUMNS, Column, fitted, header, line
 from relay.domain.delivery import State
-from relay.domain.filters import SHORT_STATUSES
-from relay.domain.retry import Failure, verdict_of_status
+from relay.domain.retry import Failure, short_status, verdict_of_status
 from relay.store.browse import Row
 from relay.store.filters import compile_filter
 
@@ -64,7 +63,7 @@ def test_the_causes_of_an_outage_stand_whole(columns: tuple[Column, ...], width:
 
 @pytest.mark.parametrize("status", [*Failure, "503"])
 def test_every_status_stands_whole_and_can_be_filtered_by_as_it_is_shown(status: str) -> None:
-    shown = SHORT_STATUSES.get(status, status)
+    shown = short_status(status)
     assert f" {shown:<7} " in drawn(ALL_COLUMNS, IN_80, status=status)
     assert compile_filter(f"status:{shown}") == compile_filter(f"status:{status}")
 
