@@ -145,7 +145,7 @@ class OperatorSession:
             await actions.record(connection, self.operator, action, "", details)
 
     @asynccontextmanager
-    async def beside(self) -> AsyncIterator[Connection]:
+    async def report_connection(self) -> AsyncIterator[Connection]:
         """Yield a separate connection for slow reads.
 
         Raises:

@@ -56,7 +56,7 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
                  "notify": list(found.notify), "cause": found.diagnosis.headline, "entry": text}
             )  # fmt: skip
         else:
-            say(f"Appended to {written}. Notify: {', '.join(found.notify) or 'the team only'}")
+            say(f"Appended to {written}. Notify: {found.notified}")
         return 0
 
     with database(settings, or_demo=True) as place:

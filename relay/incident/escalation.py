@@ -60,6 +60,11 @@ class Incident:
             people.append("AI-Customer lane (draft generation is affected)")
         return (*people, "CEO") if self.level == "p0" else tuple(people)
 
+    @property
+    def notified(self) -> str:
+        """`notify` in one line; `the team only` if it is empty."""
+        return ", ".join(self.notify) or "the team only"
+
 
 def _drafts_are_affected(evidence: Evidence) -> bool:
     agent_fails = any(result.target == "agent" and not result.ok for result in evidence.probes)
@@ -105,7 +110,7 @@ def entry(found: Incident) -> str:
         _list(
             [
                 f"Tags: `support`, `webhook`, `{found.level}`",
-                f"Notify: {', '.join(found.notify) or 'the team only'}",
+                f"Notify: {found.notified}",
                 f"Filed by: {_text(found.operator)}",
                 *([f"Reason: {_text(found.reason)}"] if found.reason else []),
                 "Follow: docs/runbooks/support_outage.md",
