@@ -108,7 +108,7 @@ class ConsoleApp(TypeAhead):
         return self._own_filters if self.no_color else [*super().get_line_filters(), *self._own_filters]
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Return the variables that the layout needs beside Textual's own."""
+        """Return the variables that the layout needs besides Textual's own."""
         return dict(themes.THEMES[0]["variables"])
 
     # Beginning and end

@@ -54,7 +54,7 @@ class DiscardFlow:
         )
 
     def _confirm(self, letters: Sequence[DeadLetter], listed: bool, reason: str) -> None:
-        """Ask again unless it is a single one: its reason was typed beside it."""
+        """Ask again unless it is a single delivery, which was on the screen while the reason was typed."""
         ids = [letter.id for letter in letters]
         if len(ids) == 1:
             self._discard(ids, reason)

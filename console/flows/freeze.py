@@ -28,7 +28,7 @@ _CAUSES = 2
 
 
 async def frozen(host: Host, proposing: Awaitable[Proposal], waiting: Prompt) -> Proposal | None:
-    """Return the proposal; None if it is empty, or if the operator has closed `waiting` meanwhile.
+    """Return the proposal; None if it is empty, or if the operator closed `waiting` in the meantime.
 
     Raises:
         RelayError: Postgres is away.
@@ -43,7 +43,7 @@ async def frozen(host: Host, proposing: Awaitable[Proposal], waiting: Prompt) ->
         return None
     if not proposal.letters:
         host.dialog.close()
-        host.request(Say("No dead letter matches, or no longer", bad=True))
+        host.request(Say("No dead letter matches any more. ctrl+r refreshes the list", bad=True))
         return None
     return proposal
 

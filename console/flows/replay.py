@@ -93,7 +93,7 @@ class ReplayFlow:
         self._host.request(CarryOut(partial(self._enqueue, proposal, waiting)))
 
     async def _enqueue(self, proposal: Proposal, waiting: Prompt) -> None:
-        """Enqueue the plan, and watch it unless the operator does something else by now."""
+        """Enqueue the plan, and watch it unless the operator has turned to something else."""
         plan_id: int | None = None
         host = self._host
         try:
@@ -106,7 +106,7 @@ class ReplayFlow:
         if watched:
             host.dialog.watch_plan(plan_id)
         else:
-            host.request(Say(f"Replay #{plan_id} is with the relay; 6 shows it"))
+            host.request(Say(f"Replay #{plan_id} is queued; 6 shows its progress"))
         host.request(ReadNow())
 
 

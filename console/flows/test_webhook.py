@@ -68,7 +68,7 @@ async def _follow(host: Host, event: str) -> None:
                     break
         await session.record("test-webhook", {"event": event, "deliveryId": test.delivery_id})
     except RelayError as error:
-        if is_readable:  # else the reason stands there already
+        if is_readable:  # else the reason is shown already
             lines.append(Content.styled(str(error), "$text-error"))
     host.dialog.renew(shown, lines)
 

@@ -103,7 +103,7 @@ def _recent_failure(state: Overview, group: Group) -> tuple[str, str] | None:
             if state.gets_through_since(last):
                 return f"{ended}; deliveries succeed again.", "warning"
             if state.agent_is_well_since(first, last):
-                return f"{ended}; its /health is well again.", "warning"
+                return f"{ended}; its /health answers again.", "warning"
         if first is None:
             return f"{error} for more than a day.", "bad"
         return f"{error} since {day_clock(first, state.at)} ({span(_age_s(state, first))}).", "bad"

@@ -85,7 +85,7 @@ class View(Screen[None]):
         raise NotImplementedError
 
     def reading(self) -> Reading | None:
-        """Return what this screen wants read beside the overview."""
+        """Return what this screen reads besides the overview."""
         return None
 
     def paint(self, snapshot: Snapshot) -> None:
@@ -332,7 +332,7 @@ class View(Screen[None]):
         self.request(requests.PauseDisplay())
 
     def action_refresh_now(self) -> None:
-        """Refresh, also what rests because it took long."""
+        """Refresh, slow readings included."""
         self.request(requests.ReadNow(afresh=True))
 
     def action_next_theme(self) -> None:

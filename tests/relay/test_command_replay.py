@@ -274,7 +274,7 @@ async def test_without_a_terminal_it_sends_nothing_unasked(
     assert plans(rows) == []
 
 
-async def test_named_ones_that_are_not_dead_are_told_apart(
+async def test_named_ones_that_are_not_dead_are_listed_apart(
     relay: RunningRelay, relay_command: CommandLine, agent: AgentStandIn, plant: Plant
 ) -> None:
     plant.delivery("delivered", delivery_id="done")
@@ -329,7 +329,7 @@ async def test_on_a_terminal_it_shows_what_it_would_send_and_asks(
 
 
 @pytest.mark.parametrize("answer", ["n", ""])
-async def test_whoever_does_not_say_yes_sends_nothing(
+async def test_an_answer_other_than_yes_sends_nothing(
     relay: RunningRelay, terminal: Callable[..., Terminal], rows: Rows, letters: list[str], answer: str
 ) -> None:
     screen = terminal()
@@ -340,7 +340,7 @@ async def test_whoever_does_not_say_yes_sends_nothing(
 
 
 @pytest.mark.parametrize(("answer", "status", "left"), [("51", 0, 0), ("y", 130, 51)])
-async def test_many_are_sent_only_to_whoever_types_how_many(
+async def test_many_are_sent_only_once_the_count_is_typed(
     relay: RunningRelay,
     terminal: Callable[..., Terminal],
     rows: Rows,
@@ -378,7 +378,7 @@ async def test_what_text_of_a_customer_asks_of_a_terminal_is_not_done(
     assert "\x1b" not in ended.stdout
 
 
-async def test_it_says_when_no_relay_is_left_to_go_on(
+async def test_it_says_when_no_relay_is_left_to_continue(
     relay: RunningRelay, relay_command: CommandLine, rows: Rows, letters: list[str]
 ) -> None:
     command = asyncio.create_subprocess_exec(

@@ -44,7 +44,7 @@ async def test_one_that_dies_fails_and_says_why(
     assert ended.stdout.splitlines()[-1] == "dead: Agent SDK refused the payload (422)"
 
 
-async def test_it_goes_on_following_when_the_relay_answers_before_the_end(
+async def test_it_follows_on_when_the_relay_answers_before_the_end(
     start_relay: Callable[..., Awaitable[RunningRelay]], relay_command: CommandLine
 ) -> None:
     relay = await start_relay(relay_respond="stored")
@@ -107,7 +107,7 @@ async def test_a_relay_that_is_away_is_said_with_the_remedy(relay_command: Comma
     assert "relay serve" in ended.stderr
 
 
-async def test_a_relay_on_another_database_is_told_apart(
+async def test_a_relay_on_another_database_is_named(
     relay: RunningRelay, relay_command: CommandLine, empty_dsn: str
 ) -> None:
     ended = await relay_command.run("send-test", RELAY_URL=relay.url, DATABASE_URL=empty_dsn)
