@@ -7,6 +7,7 @@ remedy (`ConfigurationError`), never a traceback.
 
 from __future__ import annotations
 
+import getpass
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -268,6 +269,16 @@ class Settings(BaseSettings):
     def agent_endpoint_shown(self) -> str:
         """`agent_endpoint` without credentials, for logs, facts and screens."""
         return without_credentials(self.agent_endpoint)
+
+    @property
+    def operator(self) -> str:
+        """Who runs this process, for the audit: `CONSOLE_OPERATOR`, else the login name, else `unknown`."""
+        if self.console_operator:
+            return self.console_operator
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):
+            return "unknown"
 
     @property
     def own_url_shown(self) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import click
 
@@ -18,9 +17,9 @@ from relay.commands.plan_progress import alive_relays, document, follow, summary
 from relay.domain.filters import Term, moment
 from relay.errors import ConfigurationError, RelayError
 from relay.replay.backfill import customers_messages, missing
+from relay.replay.requests import Pace, plan_request
 from relay.settings import load_settings
 from relay.store import actions, backfill, replays
-from relay.store.replays import PlanRequest
 from relay.store.sessions import connected
 
 if TYPE_CHECKING:
@@ -145,13 +144,8 @@ async def _backfill(
     if not letters:
         _end(wanted, plan, source)
         return 0
-    request = PlanRequest(
-        request_id=uuid4(),
-        requested_by=settings.console_operator or operator(),
-        reason=f"backfill {wanted.window}",
-        rate=wanted.rate,
-        stop_after=_STOP_AFTER,
-    )
+    pace = Pace(rate=wanted.rate, canary=0, stop_after=_STOP_AFTER)
+    request = plan_request(letters, requested_by=operator(), pace=pace, reason=f"backfill {wanted.window}")
     plan_id = await replays.ask(connection, request, letters)
     ended = await follow(connection, plan_id, quiet=wanted.as_json)
     if wanted.as_json:

@@ -6,7 +6,6 @@ import math
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import click
 
@@ -15,11 +14,11 @@ from relay.commands.common import as_json, database, operator, print_json, run, 
 from relay.commands.plan_progress import alive_relays, document, follow, summary
 from relay.domain.delivery import State
 from relay.errors import RelayError
+from relay.replay.requests import DEFAULT, Pace, plan_request
 from relay.settings import load_settings
 from relay.store import replays
 from relay.store.actions import signed
 from relay.store.filters import Condition, compile_filter
-from relay.store.replays import PlanRequest
 from relay.store.sessions import connected  # fmt: skip
 
 if TYPE_CHECKING:
@@ -42,9 +41,7 @@ class _Wanted:
 
     ids: tuple[str, ...]
     filter: str
-    rate: float | None
-    canary: int
-    stop_after: int
+    pace: Pace
     reason: str
     dry_run: bool
     yes: bool
@@ -61,9 +58,9 @@ def _text(_context: click.Context, _parameter: click.Parameter, given: Any) -> A
     return given
 
 
-def _finite(_context: click.Context, _parameter: click.Parameter, given: float | None) -> float | None:
-    if given is not None and not math.isfinite(given):
-        raise click.BadParameter(f"{given:g} is not a number of sends; leave it out for no limit")
+def _finite(_context: click.Context, _parameter: click.Parameter, given: float) -> float:
+    if not math.isfinite(given):
+        raise click.BadParameter(f"{given:g} is not a number of deliveries; 0 is for no limit")
     return given
 
 
@@ -72,22 +69,25 @@ def _finite(_context: click.Context, _parameter: click.Parameter, given: float |
 @click.option("--filter", "filter_", default="", metavar="FILTER", help="For example: error:503 since:14:02 !test:yes")
 @click.option(
     "--rate",
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0),
+    default=DEFAULT.rate,
+    show_default=True,
     metavar="N",
     callback=_finite,
-    help="Sends a second. Default: no limit.",
+    help="Deliveries a second, at most; 0 for no limit.",
 )
 @click.option(
     "--canary",
     type=click.IntRange(0, _MOST),
-    default=0,
+    default=DEFAULT.canary,
+    show_default=True,
     metavar="N",
-    help="Send the first N alone; continue only if all succeed.",
+    help="Of several, send the first N alone; continue only if all succeed.",
 )
 @click.option(
     "--stop-after",
     type=click.IntRange(0, _MOST),
-    default=10,
+    default=DEFAULT.stop_after,
     show_default=True,
     metavar="N",
     help="Stop at N failures in a row; 0 never stops.",
@@ -105,7 +105,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     *,
     ids: tuple[str, ...],
     filter_: str,
-    rate: float | None,
+    rate: float,
     canary: int,
     stop_after: int,
     reason: str,
@@ -120,7 +120,8 @@ def command(  # noqa: PLR0913 - one parameter an option
     """
     if ids and filter_:
         raise click.UsageError("Give delivery ids or --filter, not both.")
-    wanted = _Wanted(ids, filter_, rate, canary, stop_after, reason, dry_run, yes, include_answered, as_json)
+    pace = Pace(rate or None, canary, stop_after)
+    wanted = _Wanted(ids, filter_, pace, reason, dry_run, yes, include_answered, as_json)
     condition = compile_filter(filter_)
     settings = load_settings()
 
@@ -162,14 +163,8 @@ async def _replay(
     if not alive:
         raise RelayError("No relay is running that could send them; start one with `relay serve`. Nothing was queued")
     _confirm(wanted, letters, alive[0].agent, who)
-    request = PlanRequest(
-        request_id=uuid4(),
-        requested_by=operator(),
-        reason=wanted.reason,
-        filter=wanted.filter,
-        rate=wanted.rate,
-        canary=wanted.canary,
-        stop_after=wanted.stop_after,
+    request = plan_request(
+        letters, requested_by=operator(), pace=wanted.pace, reason=wanted.reason, filter=wanted.filter
     )
     plan_id = await replays.ask(connection, request, letters)
     plan = await follow(connection, plan_id, quiet=wanted.as_json)
@@ -244,11 +239,8 @@ def _show_dry_run(
 
 
 def _plan_line(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str, who: str) -> str:
-    pace = f"up to {wanted.rate:g}/s" if wanted.rate else "as fast as the relay allows"
-    canary = f", first {wanted.canary} alone" if wanted.canary else ""
-    stop = f", stop at {wanted.stop_after} failures in a row" if wanted.stop_after else ""
     count = "1 dead letter" if len(letters) == 1 else f"{len(letters)} dead letters"
-    return f"{count} → {agent} as {who}, {pace}{canary}{stop}"
+    return f"{count} → {agent} as {who}: {wanted.pace.described(len(letters))}"
 
 
 def _list(letters: Sequence[DeadLetter]) -> list[str]:

@@ -135,7 +135,7 @@ async def play(
         relay_ended.set()
         await drafting
         sink.close()
-    say("stopped. " + _told(traffic))
+    say("stopped. " + _summary(traffic))
     say(f"{len(chatwoot.notes)} private notes with drafts are in Chatwoot")
 
 
@@ -156,9 +156,9 @@ async def _until_watched(watch: Callable[[Settings], Awaitable[None]], settings:
 async def _report(traffic: TrafficType, say: Callable[[str], None]) -> None:
     while True:
         await asyncio.sleep(_REPORT_EVERY_S)
-        say(_told(traffic))
+        say(_summary(traffic))
 
 
-def _told(traffic: TrafficType) -> str:
+def _summary(traffic: TrafficType) -> str:
     told = ", ".join(f"{count} × {answer}" for answer, count in sorted(traffic.answers.items()))
     return f"Chatwoot was answered {told or 'nothing yet'}"

@@ -51,14 +51,35 @@ class Failure(StrEnum):
     PROTOCOL_ERROR = "protocol_error"
 
 
-_SENTENCES = {
-    Failure.CONNECTION_REFUSED: "Agent SDK refused the connection",
-    Failure.CONNECTION_RESET: "Agent SDK dropped the connection before its answer was complete",
-    Failure.UNREACHABLE: "Agent SDK's host is unreachable",
-    Failure.DNS_FAILURE: "Agent SDK's host name does not resolve",
-    Failure.TLS_ERROR: "The TLS handshake with the Agent SDK failed",
-    Failure.PROTOCOL_ERROR: "Agent SDK's answer was not valid HTTP",
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """How a failure is written: `sentence` as the error of an attempt, `short` in narrow columns and in filters."""
+
+    sentence: str
+    short: str
+
+
+_TEXTS: dict[str, _Text] = {
+    Failure.CONNECTION_REFUSED: _Text("Agent SDK refused the connection", "refused"),
+    Failure.CONNECTION_RESET: _Text("Agent SDK dropped the connection before its answer was complete", "reset"),
+    Failure.UNREACHABLE: _Text("Agent SDK's host is unreachable", "no-host"),
+    Failure.DNS_FAILURE: _Text("Agent SDK's host name does not resolve", "dns"),
+    Failure.TLS_ERROR: _Text("The TLS handshake with the Agent SDK failed", "tls"),
+    Failure.PROTOCOL_ERROR: _Text("Agent SDK's answer was not valid HTTP", "no-http"),
 }
+_BY_SHORT = {text.short: status for status, text in _TEXTS.items()}
+
+
+def short_status(status: str) -> str:
+    """`status` as narrow columns show it: `refused` for `connection_refused`; all others as they are."""
+    text = _TEXTS.get(status)
+    return status if text is None else text.short
+
+
+def long_status(status: str) -> str:
+    """The status that `short_status` shortened; a status that it leaves as it is."""
+    return _BY_SHORT.get(status, status)
+
 
 _ERRNO_FAILURES = {
     errno.ECONNREFUSED: Failure.CONNECTION_REFUSED,
@@ -118,7 +139,7 @@ def verdict_of_failure(failure: Failure, *, timeout_ms: int) -> Verdict:
     if failure is Failure.TIMEOUT:
         error = f"Agent SDK did not answer within {timeout_ms / 1000:g} s"
     else:
-        error = _SENTENCES[failure]
+        error = _TEXTS[failure].sentence
     return Verdict(failure.value, success=False, retryable=True, error=error)
 
 

@@ -21,6 +21,7 @@ from relay import __version__
 from relay.chatwoot.payload import BadBody, BodyFault
 from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, SignatureFault, explained, verify
 from relay.domain.headers import CONTENT_ENCODING, FORWARDED_FROM_HEADER, TEST_SENDER, first_header
+from relay.domain.targets import Target
 from relay.errors import Overloaded, StatementRefused, StoreUnavailable
 from relay.intake.asgi import HttpConnection, IncomingRequest, SenderGone
 from relay.intake.encoding import TAKEN, CorruptBody, DecodedTooLarge, Decoder, UnsupportedEncoding, coding_of
@@ -343,9 +344,7 @@ async def _health(context: IntakeContext) -> Response:
         "version": __version__,
         "database": database,
         "facts": recorded,
-        "agent": probed.get("agent"),
-        "chatwoot": probed.get("chatwoot"),
-        "chatwoot_api": probed.get("chatwoot_api"),
+        **{target.value: probed.get(target) for target in Target},
         "in_flight": context.pipeline.in_flight,
         "signed": context.instance.signed,
     }

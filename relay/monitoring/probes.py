@@ -11,7 +11,6 @@ import json
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from relay.chatwoot.faults import Fault, finding_of, is_web_page, json_of, web_p
 from relay.domain.delivery import FactType
 from relay.domain.facts import Fact
 from relay.domain.retry import failure_of
+from relay.domain.targets import Target
 from relay.errors import ConfigurationError, RelayError
 from relay.settings import without_credentials
 
@@ -37,14 +37,6 @@ _SERVICES = "start Chatwoot's Redis and Postgres: without them it sends no webho
 ARTIFACTS = Path("artifacts/ops")
 
 
-class Kind(StrEnum):
-    """What answers, and so what its body must be."""
-
-    AGENT = "agent"
-    CHATWOOT = "chatwoot"
-    CHATWOOT_API = "chatwoot_api"
-
-
 @dataclass(frozen=True, slots=True)
 class Probe:
     """What to ask: `kind` names the target in facts. The `routes` of `base` are asked in turn until one exists.
@@ -52,7 +44,7 @@ class Probe:
     Each route is a label for the runbook's line, and a path.
     """
 
-    kind: Kind
+    kind: Target
     base: str
     routes: tuple[tuple[str, str], ...]
     headers: dict[str, str]
@@ -112,7 +104,7 @@ HEALTH_ROUTES = tuple((route, route) for route in ("/rails/health", "/health", "
 
 def agent_probe(settings: Settings) -> Probe:
     """The probe of the Agent SDK's `/health`."""
-    return Probe(Kind.AGENT, settings.agent_sdk_url, (("Agent SDK /health", "/health"),), {})
+    return Probe(Target.AGENT, settings.agent_sdk_url, (("Agent SDK /health", "/health"),), {})
 
 
 def chatwoot_probes(settings: Settings) -> list[Probe]:
@@ -123,11 +115,11 @@ def chatwoot_probes(settings: Settings) -> list[Probe]:
     if settings.chatwoot_base_url is None:
         return []
     base = settings.chatwoot_base_url
-    probes = [Probe(Kind.CHATWOOT, base, HEALTH_ROUTES, {})]
+    probes = [Probe(Target.CHATWOOT, base, HEALTH_ROUTES, {})]
     if settings.chatwoot_api_key is not None and settings.chatwoot_account_id is not None:
         key = {TOKEN_HEADER: settings.chatwoot_api_key.get_secret_value()}
         route = ("authenticated API", f"/api/v1/accounts/{settings.chatwoot_account_id}")
-        probes.append(Probe(Kind.CHATWOOT_API, base, (route,), key))
+        probes.append(Probe(Target.CHATWOOT_API, base, (route,), key))
     return probes
 
 
@@ -198,7 +190,7 @@ async def _read(client: httpx.AsyncClient, url: str, headers: dict[str, str]) ->
 
 def _judge(probe: Probe, path: str, answer: httpx.Response) -> tuple[str | None, str | None]:
     """Why the answer is no sign of health, and the remedy; no error if it is one."""
-    if probe.kind is Kind.AGENT:
+    if probe.kind is Target.AGENT:
         return (None, None) if answer.is_success else (f"HTTP {answer.status_code}", None)
     if path == "/rails/health" and answer.is_success:
         if _GREEN in answer.content or not is_web_page(answer):  # whatever a proxy maps there, but not the app

@@ -364,10 +364,6 @@ _LOG_AFTER = """
       WHERE id > %(id)s ORDER BY id LIMIT %(most)s)
     ORDER BY id
 """
-_LOG_ABOUT = """
-    SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log
-     WHERE id > %(id)s AND delivery_id = %(delivery_id)s ORDER BY id
-"""
 _LOG_BEFORE = """
     SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log
      WHERE id < %(id)s ORDER BY id DESC LIMIT %(most)s
@@ -388,12 +384,6 @@ async def log_after(
     Before them come those of the `missing` that are there by now: two relays commit their lines in any order.
     """
     cursor = await connection.execute(_LOG_AFTER, {"id": after, "most": limit, "missing": list(missing)})
-    return [(row[0], _line(row)) for row in await cursor.fetchall()]
-
-
-async def log_about(connection: Connection, delivery_id: str, *, after: int) -> list[tuple[int, LogLine]]:
-    """The lines about one delivery whose ids are above `after`, oldest first. Reads all lines from there on."""
-    cursor = await connection.execute(_LOG_ABOUT, {"id": after, "delivery_id": delivery_id})
     return [(row[0], _line(row)) for row in await cursor.fetchall()]
 
 

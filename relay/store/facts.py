@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from relay.domain.delivery import FactType
 from relay.domain.facts import SCOPE
 from relay.domain.stats import Tally
+from relay.domain.targets import Target
 from relay.store.database import time_limit
 from relay.store.deliveries import FactsAside, fact_row
 
@@ -102,7 +103,6 @@ async def per_minute(connection: Connection, window: timedelta) -> list[tuple[da
     return [(row[0], row[1] or 0, row[2] or 0) for row in await cursor.fetchall()]
 
 
-_TARGETS = ["agent", "chatwoot", "chatwoot_api"]
 # Values are checked, because other applications may write to this table as well.
 _HEALTH = """
     SELECT DISTINCT ON (value ->> 'target')
@@ -117,7 +117,7 @@ _HEALTH = """
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The last probe of one target (`agent`, `chatwoot`, `chatwoot_api`), `age_s` seconds ago."""
+    """The last probe of one `Target`, `age_s` seconds ago."""
 
     target: str
     ok: bool
@@ -130,7 +130,7 @@ class Health:
 
 async def last_health(connection: Connection) -> list[Health]:
     """The last probe of each target within the hour."""
-    cursor = await connection.execute(_HEALTH, {"health": FactType.HEALTH, "targets": _TARGETS})
+    cursor = await connection.execute(_HEALTH, {"health": FactType.HEALTH, "targets": list(Target)})
     return [Health(*row) for row in await cursor.fetchall()]
 
 

@@ -12,7 +12,7 @@ from relay.domain.filters import Term, parse
 from relay.errors import FilterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 _WHOLE_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _EVERYTHING = "true"
@@ -34,6 +34,23 @@ class Condition:
     def is_of_causes(self) -> bool:
         """True if it asks for nothing but status, error and event."""
         return self.sql == (self.causes or _EVERYTHING)
+
+    def without(self, row_ids: Collection[int]) -> Condition:
+        """The condition that holds for the same deliveries except these rows."""
+        if not row_ids:
+            return self
+        sql = f"({self.sql}) AND d.id <> ALL(%(excepted)s)"
+        return Condition(sql, self.parameters | {"excepted": list(row_ids)})
+
+
+def of_rows(row_ids: Collection[int]) -> Condition:
+    """The condition of certain rows."""
+    return Condition("d.id = ANY(%(ids)s)", {"ids": list(row_ids)})
+
+
+def of_deliveries(delivery_ids: Collection[str]) -> Condition:
+    """The condition of certain deliveries, by Chatwoot's ids."""
+    return Condition("d.delivery_id = ANY(%(ids)s)", {"ids": list(delivery_ids)})
 
 
 def compile_filter(text: str, *, now: datetime | None = None) -> Condition:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from relay.domain.alerts import Measures, Verdict, evaluate, sustain
 from relay.domain.delivery import FactType
 from relay.domain.stats import FailureStreak, Figures, failing_since_s, figures
+from relay.domain.targets import Target
 from relay.store import alerts, aside, facts, instances
 from relay.store.database import one_moment
 from relay.store.demo_history import IS_DEMO
@@ -159,7 +160,7 @@ class Overview:
 
     def agent_is_well_since(self, first: datetime, last: datetime) -> bool:
         """True if its health failed at `first` or later and has been good since `last`."""
-        agent = next((health for health in self.health if health.target == "agent"), None)
+        agent = next((health for health in self.health if health.target == Target.AGENT), None)
         failed_at = self.agent_failed_at
         return agent is not None and agent.ok and agent.at > last and failed_at is not None and failed_at >= first
 

@@ -15,13 +15,14 @@ from uuid import UUID
 
 from relay.store.database import exact, one_moment, refusals
 from relay.store.deliveries import Claimed, read_claimed
-from relay.store.filters import Condition
+from relay.store.filters import of_deliveries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from relay.store.database import Connection
+    from relay.store.filters import Condition
 
 CHANNEL = "relay_replay"
 
@@ -161,9 +162,8 @@ async def states_of(connection: Connection, delivery_ids: Sequence[str]) -> dict
 
 async def named(connection: Connection, delivery_ids: Sequence[str]) -> tuple[list[DeadLetter], dict[str, str]]:
     """The dead letters among `delivery_ids`, and the state of each that is known, both at one moment."""
-    condition = Condition("d.delivery_id = ANY(%(ids)s)", {"ids": list(delivery_ids)})
     async with one_moment(connection):
-        return await matching(connection, condition), await states_of(connection, delivery_ids)
+        return await matching(connection, of_deliveries(delivery_ids)), await states_of(connection, delivery_ids)
 
 
 _ASK = """

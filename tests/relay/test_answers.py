@@ -162,7 +162,7 @@ async def test_a_webhook_that_fails_after_its_202_becomes_a_dead_letter_all_the_
         assert (agent.asked, len(trace(shared_rows, delivery_id).dead_letters)) == (3, 1)
 
 
-async def test_when_told_to_answer_at_once_a_webhook_is_answered_202_as_soon_as_it_is_stored(
+async def test_with_respond_stored_a_webhook_is_answered_202_as_soon_as_it_is_stored(
     start_shared: StartRelay, shared_rows: Rows
 ) -> None:
     delivery_id = str(uuid4())

@@ -235,7 +235,7 @@ async def test_a_relay_that_is_gone_is_the_first_thing_to_say(scene: Scene, rows
     assert status == 1
 
 
-async def test_what_chatwoot_refuses_is_said_and_the_rest_is_looked_at(scene: Scene) -> None:
+async def test_what_chatwoot_refuses_is_reported_and_the_rest_is_checked(scene: Scene) -> None:
     await scene.post()
     first, text, status = await scene.diagnose(CHATWOOT_API_KEY="wrong")
     assert first == (

@@ -53,7 +53,7 @@ async def test_a_relay_that_can_serve_and_store_is_healthy(relay: RunningRelay) 
     assert (health["in_flight"], health["signed"]) == (0, False)
 
 
-async def test_health_tells_of_agent_and_chatwoot_as_last_probed(
+async def test_health_reports_agent_and_chatwoot_as_last_probed(
     start_relay: StartRelay, agent: AgentStandIn, chatwoot: ChatwootStandIn
 ) -> None:
     agent.healthy = False

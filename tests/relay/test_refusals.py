@@ -142,7 +142,7 @@ async def test_a_body_other_than_the_one_signed_is_refused_with_401(signed_relay
     assert (answer.status_code, answer.json()) == (401, {"error": "Invalid signature"})
 
 
-async def test_a_forger_is_refused_with_401_and_not_told_about_his_json(signed_relay: RunningRelay) -> None:
+async def test_a_forged_webhook_is_refused_with_401_before_its_json_is_read(signed_relay: RunningRelay) -> None:
     answer = await post_signed(signed_relay, b"a guess", body=b"[]")
     assert (answer.status_code, answer.json()) == (401, {"error": "Invalid signature"})
     assert_refused(await post_signed(signed_relay, body=b"[]"), 400)

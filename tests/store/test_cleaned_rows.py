@@ -51,7 +51,6 @@ def every_reading(connection: Connection, row_id: int) -> dict[str, Awaitable[An
         "plans": browse.plans(connection, 10),
         "newest log": browse.log_before(connection, None, 10),
         "log": browse.log_after(connection, 0, 10),
-        "log about it": browse.log_about(connection, HOSTILE, after=0),
         "progress": deliveries.progress(connection, HOSTILE),
         "frozen": replays.matching(connection, everything),
         "plan": replays.plan(connection, 1),

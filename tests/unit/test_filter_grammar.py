@@ -61,13 +61,13 @@ def _quoted(text: str) -> str:
 
 
 @given(_TEXTS)
-def test_any_text_can_be_looked_for_in_quotes(text: str) -> None:
+def test_any_text_can_be_searched_for_in_quotes(text: str) -> None:
     assert parse(_quoted(text)) == [Term("", text, negated=False)]
 
 
 @pytest.mark.parametrize("key", ["", "error:", "event:", "conv:", "id:", "status:", "payload.content:"])
 @given(text=_TEXTS)
-def test_the_sql_of_a_filter_does_not_depend_on_what_is_looked_for(key: str, text: str) -> None:
+def test_the_sql_of_a_filter_does_not_depend_on_its_values(key: str, text: str) -> None:
     assert compile_filter(key + _quoted(text)).sql == compile_filter(key + "x").sql
 
 
