@@ -6,12 +6,12 @@ Every statement here reads as many rows as a screen needs or an index bounds, ho
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from relay.domain.delivery import State
 from relay.domain.headers import shown
-from relay.store.database import as_object, exact, longer
+from relay.store.database import as_object, exact, rows_of
 from relay.store.log import LogLine
 from relay.store.replays import plan_columns, plan_of_row
 from relay.text import clean, unicode_escaped
@@ -70,8 +70,8 @@ _ROW = """
 """
 
 
-def _row(row: Sequence[Any]) -> Row:
-    return Row(row[0], row[1], State(row[2]), *row[3:13])
+def _row(*, state: str, **columns: Any) -> Row:
+    return Row(state=State(state), **columns)
 
 
 # The dead letters of each cause that the filter leaves, one cause after the other: each is a range of an index.
@@ -110,8 +110,8 @@ async def window(
     rest = f"ORDER BY {order} LIMIT %(most)s".format("ASC" if newer else "DESC")
     source, more = _source(condition, where, states, rest)
     sql = f"SELECT {_ROW} {source} {rest}"
-    cursor = await connection.execute(sql.encode(), parameters | more)
-    rows = [_row(row) for row in await cursor.fetchall()]
+    cursor = await rows_of(connection, _row).execute(sql.encode(), parameters | more)
+    rows = await cursor.fetchall()
     return rows[::-1] if newer else rows
 
 
@@ -299,22 +299,22 @@ class Detail:
     body: bytes
     body_length: int
     agent_status: str | None
-    attempts: tuple[Try, ...]
-    replays: tuple[Replayed, ...]
-    discards: tuple[Discarded, ...]
+    attempts: tuple[Try, ...] = ()
+    replays: tuple[Replayed, ...] = ()
+    discards: tuple[Discarded, ...] = ()
 
 
 _DETAIL = f"""
-    SELECT {_ROW}, d.headers, substring(d.body FOR %(most)s), length(d.body), d.agent_status
+    SELECT {_ROW}, d.headers, substring(d.body FOR %(most)s) AS body, length(d.body) AS body_length, d.agent_status
       FROM relay.deliveries d WHERE d.id = %(id)s
 """  # noqa: S608 - constants
 _TRIES = """
-    SELECT run, number, started_at, wait_ms, duration_ms, status, error, left(answer, %(chars)s)
+    SELECT run, number, started_at, wait_ms, duration_ms, status, error, left(answer, %(chars)s) AS answer
       FROM relay.attempts WHERE delivery = %(id)s ORDER BY run, number LIMIT 500
 """
 _REPLAYED = """
-    SELECT p.id, p.requested_by, p.login, p.reason, i.state, i.settled_at, p.edited_body IS NOT NULL,
-           p.state IN ('stopped', 'done')
+    SELECT p.id AS plan_id, p.requested_by, p.login, p.reason, i.state, i.settled_at,
+           p.edited_body IS NOT NULL AS edited, p.state IN ('stopped', 'done') AS plan_ended
       FROM relay.replay_items i JOIN relay.replay_plans p ON p.id = i.plan_id
      WHERE i.delivery = %(id)s ORDER BY p.id LIMIT 50
 """
@@ -326,21 +326,27 @@ _DISCARDED = """
 
 async def detail(connection: Connection, row_id: int) -> Detail | None:
     """Everything about one delivery; None if it no longer exists."""
-    cursor = await connection.execute(_DETAIL.encode(), {"id": row_id, "most": BODY_BYTES})
+    cursor = await rows_of(connection, _detail).execute(_DETAIL.encode(), {"id": row_id, "most": BODY_BYTES})
     found = await cursor.fetchone()
     if found is None:
         return None
-    tries = await longer(connection, _ANSWER_CHARS).execute(_TRIES, {"id": row_id, "chars": _ANSWER_CHARS})
-    attempts = tuple(Try(*row) for row in await tries.fetchall())
-    replays = await connection.execute(_REPLAYED, {"id": row_id})
-    replayed = tuple(Replayed(*row) for row in await replays.fetchall())
-    row = _row(found)
-    discards: tuple[Discarded, ...] = ()
-    if row.state in {State.DEAD, State.DISCARDED}:
-        asked = await connection.execute(_DISCARDED, {"id": row_id})
-        discards = tuple(Discarded(*discard) for discard in await asked.fetchall())
-    headers = shown(tuple((name, value) for name, value in found[13]))
-    return Detail(row, headers, bytes(found[14]), found[15], found[16], attempts, replayed, discards)
+    given = {"id": row_id, "chars": _ANSWER_CHARS}
+    attempts = await rows_of(connection, Try, limit=_ANSWER_CHARS).execute(_TRIES, given)
+    found = replace(found, attempts=tuple(await attempts.fetchall()))
+    replays = await rows_of(connection, Replayed).execute(_REPLAYED, given)
+    found = replace(found, replays=tuple(await replays.fetchall()))
+    if found.row.state in {State.DEAD, State.DISCARDED}:
+        discards = await rows_of(connection, Discarded).execute(_DISCARDED, given)
+        found = replace(found, discards=tuple(await discards.fetchall()))
+    return found
+
+
+def _detail(
+    *, headers: list[list[str]], body: bytes, body_length: int, agent_status: str | None, **columns: Any
+) -> Detail:
+    """A delivery close up, without attempts, replays and discards."""
+    kept = shown(tuple((name, value) for name, value in headers))
+    return Detail(_row(**columns), kept, bytes(body), body_length, agent_status)
 
 
 async def body_of(connection: Connection, row_id: int) -> bytes:
@@ -371,9 +377,8 @@ _LOG_BEFORE = """
 _NEWEST = 2**63 - 1
 
 
-def _line(row: Sequence[Any]) -> LogLine:
-    _, at, level, scope, message, fields, delivery_id = row
-    return LogLine(at, level, scope, message, as_object(fields), delivery_id)
+def _line(*, id: int, fields: Any, **columns: Any) -> tuple[int, LogLine]:  # noqa: A002 - the column's name
+    return id, LogLine(fields=as_object(fields), **columns)
 
 
 async def log_after(
@@ -383,14 +388,16 @@ async def log_after(
 
     Before them come those of the `missing` that are there by now: two relays commit their lines in any order.
     """
-    cursor = await connection.execute(_LOG_AFTER, {"id": after, "most": limit, "missing": list(missing)})
-    return [(row[0], _line(row)) for row in await cursor.fetchall()]
+    given = {"id": after, "most": limit, "missing": list(missing)}
+    cursor = await rows_of(connection, _line).execute(_LOG_AFTER, given)
+    return await cursor.fetchall()
 
 
 async def log_before(connection: Connection, before: int | None, limit: int) -> list[tuple[int, LogLine]]:
     """The `limit` lines before the line `before` (None: the newest), oldest first, with their ids."""
-    cursor = await connection.execute(_LOG_BEFORE, {"id": _NEWEST if before is None else before, "most": limit})
-    return [(row[0], _line(row)) for row in await cursor.fetchall()][::-1]
+    given = {"id": _NEWEST if before is None else before, "most": limit}
+    cursor = await rows_of(connection, _line).execute(_LOG_BEFORE, given)
+    return (await cursor.fetchall())[::-1]
 
 
 _PLANS = f"SELECT {plan_columns} FROM relay.replay_plans p ORDER BY p.id DESC LIMIT %s"  # noqa: S608 - constants
@@ -398,5 +405,5 @@ _PLANS = f"SELECT {plan_columns} FROM relay.replay_plans p ORDER BY p.id DESC LI
 
 async def plans(connection: Connection, limit: int) -> list[Plan]:
     """The newest replay plans, newest first."""
-    cursor = await connection.execute(_PLANS.encode(), (limit,))
-    return [plan_of_row(row) for row in await cursor.fetchall()]
+    cursor = await rows_of(connection, plan_of_row).execute(_PLANS.encode(), (limit,))
+    return await cursor.fetchall()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from relay.store.database import as_object
+from relay.store.database import as_object, rows_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -128,11 +128,11 @@ HEARD_AT = f"""
 
 _LIVENESS = f"""
     SELECT name, slot, version, signed, agent, in_flight,
-           extract(epoch FROM now() - heartbeat_at)::float8,
-           stopped_at IS NULL AND {HEARD_AT} > now() - make_interval(secs => %(down_s)s), started_at
+           extract(epoch FROM now() - heartbeat_at)::float8 AS age_s,
+           stopped_at IS NULL AND {HEARD_AT} > now() - make_interval(secs => %(down_s)s) AS alive, started_at
       FROM relay.instances
      WHERE heartbeat_at > now() - interval '1 day'
-     ORDER BY 8 DESC, heartbeat_at DESC LIMIT 64
+     ORDER BY alive DESC, heartbeat_at DESC LIMIT 64
 """  # noqa: S608 - constants
 
 
@@ -141,8 +141,8 @@ async def liveness(connection: Connection) -> list[Liveness]:
 
     No relay can write a heartbeat while Postgres is away, so each has until `DOWN_AFTER_S` after Postgres started.
     """
-    cursor = await connection.execute(_LIVENESS.encode(), {"down_s": DOWN_AFTER_S})
-    return [Liveness(*row) for row in await cursor.fetchall()]
+    cursor = await rows_of(connection, Liveness).execute(_LIVENESS.encode(), {"down_s": DOWN_AFTER_S})
+    return await cursor.fetchall()
 
 
 _COUNTERS = """

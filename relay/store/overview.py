@@ -11,7 +11,7 @@ from relay.domain.delivery import FactType
 from relay.domain.stats import FailureStreak, Figures, failing_since_s, figures
 from relay.domain.targets import Target
 from relay.store import alerts, aside, facts, instances
-from relay.store.database import one_moment
+from relay.store.database import one_moment, rows_of
 from relay.store.demo_history import IS_DEMO
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ _FAILED_SO = """coalesce(relay.json_or_null(f.value) ->> 'success', '') <> 'true
            AND coalesce(relay.json_or_null(f.metadata) ->> 'test', '') <> 'true'"""
 # From the minutes' roll-ups of two hours, and only if a streak goes back to where they begin from those of the hours;
 # facts of the first and the last minute of each then give the exact moment.
-_SPELLS = f"""
+_STREAKS = f"""
     WITH failing AS (
         SELECT fact_type, final_status, minute, sum(facts) AS facts,
                minute - lag(minute) OVER (PARTITION BY fact_type, final_status ORDER BY minute) > %(pause)s AS paused
@@ -79,7 +79,8 @@ _SPELLS = f"""
                coalesce(sum(facts) FILTER (WHERE minute > now() - interval '3 minutes'), 0) AS lately
           FROM failing GROUP BY 1, 2 ORDER BY sum(facts) DESC LIMIT 20
     )
-    SELECT s.final_status, s.fact_type = %(replay)s, began.at, coalesce(newest.at, s.last), s.lately::bigint
+    SELECT s.final_status AS status, s.fact_type = %(replay)s AS replayed, began.at AS first,
+           coalesce(newest.at, s.last) AS last, s.lately::bigint AS lately
       FROM streaks s
      CROSS JOIN LATERAL (
         SELECT CASE WHEN s.first - %(pause)s > date_trunc('minute', now() - %(window)s) THEN s.first ELSE (
@@ -102,7 +103,7 @@ _SPELLS = f"""
          WHERE f.fact_type = s.fact_type AND f.recorded_at >= s.last
            AND f.recorded_at < s.last + interval '1 minute' AND {_FAILED_SO}
          ORDER BY f.recorded_at DESC LIMIT 1) AS newest ON true
-     ORDER BY 2, 5 DESC
+     ORDER BY replayed, s.lately DESC
 """  # noqa: S608 - constants
 
 
@@ -258,8 +259,8 @@ async def streaks(connection: Connection, *, pause: timedelta = _PAUSE) -> list[
         "runs": [FactType.RETRY, FactType.REPLAY],
         "replay": FactType.REPLAY,
     }
-    cursor = await connection.execute(_SPELLS.encode(), given)
-    return [FailureStreak(*row) for row in await cursor.fetchall()]
+    cursor = await rows_of(connection, FailureStreak).execute(_STREAKS.encode(), given)
+    return await cursor.fetchall()
 
 
 async def gauges(connection: Connection) -> dict[str, float]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from relay.store.database import exact, one_moment, refusals
+from relay.store.database import exact, one_moment, refusals, rows_of
 from relay.store.deliveries import Claimed, read_claimed
 from relay.store.filters import of_deliveries
 
@@ -111,15 +111,14 @@ class Plan:
 
 plan_columns = """
     p.id, p.request_id, p.state, p.requested_by, p.reason, p.filter, p.rate, p.canary, p.stop_after,
-    p.edited_body IS NOT NULL, p.total, p.delivered, p.dead, p.skipped, p.stopped_why, p.created_at,
+    p.edited_body IS NOT NULL AS edited, p.total, p.delivered, p.dead, p.skipped, p.stopped_why, p.created_at,
     p.started_at, p.finished_at, p.login
 """
 
 
-def plan_of_row(row: tuple[object, ...]) -> Plan:
-    values = list(row)
-    values[2] = PlanState(str(values[2]))
-    return Plan(*values)  # type: ignore[arg-type] # the columns are in the fields' order
+def plan_of_row(*, state: str, **columns: Any) -> Plan:
+    """A plan from the columns of `plan_columns`."""
+    return Plan(state=PlanState(state), **columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +140,12 @@ _DEAD_COLUMNS = "d.id, d.delivery_id, d.run, d.event, d.conversation_id, d.final
 
 async def matching(connection: Connection, condition: Condition, *, limit: int | None = None) -> list[DeadLetter]:
     """The dead letters that a filter matches, oldest first, `limit` of them at most."""
-    cursor = await connection.execute(
+    cursor = await rows_of(connection, DeadLetter).execute(
         f"SELECT {_DEAD_COLUMNS} FROM relay.deliveries d WHERE d.state = 'dead' AND {condition.sql} "  # noqa: S608
         "ORDER BY d.finished_at, d.id LIMIT %(most)s".encode(),
         {**condition.parameters, "most": limit},
     )
-    return [DeadLetter(*row) for row in await cursor.fetchall()]
+    return await cursor.fetchall()
 
 
 _BY_ID = """
@@ -229,9 +228,8 @@ _PLAN = f"SELECT {plan_columns} FROM relay.replay_plans p WHERE p.id = %s"  # no
 
 async def plan(connection: Connection, plan_id: int) -> Plan | None:
     """The plan's current state, or None."""
-    cursor = await connection.execute(_PLAN.encode(), (plan_id,))
-    row = await cursor.fetchone()
-    return None if row is None else plan_of_row(row)
+    cursor = await rows_of(connection, plan_of_row).execute(_PLAN.encode(), (plan_id,))
+    return await cursor.fetchone()
 
 
 _LAST_CONTROL = """
@@ -271,24 +269,30 @@ async def claim(connection: Connection, owner: UUID, *, working: Sequence[int]) 
 
     A plan that can never be sent as it is comes back `stopped`, with the reason.
     """
-    cursor = await connection.execute(_CLAIM.encode(), {"owner": owner, "working": list(working)})
-    row = await cursor.fetchone()
-    return None if row is None else plan_of_row(row)
+    given = {"owner": owner, "working": list(working)}
+    cursor = await rows_of(connection, plan_of_row).execute(_CLAIM.encode(), given)
+    return await cursor.fetchone()
 
 
 _CHECK = f"""
-    SELECT p.owner = %(owner)s, c.action, c.operator, c.login, {plan_columns}
+    SELECT p.owner = %(owner)s AS is_owner, c.action AS asked, c.operator AS asked_by, c.login AS asked_login,
+           {plan_columns}
       FROM relay.replay_plans p {_LAST_CONTROL} WHERE p.id = %(plan)s
 """  # noqa: S608
 
 
 async def check(connection: Connection, plan_id: int, owner: UUID) -> tuple[Plan, Asked | None] | None:
     """The plan and what an operator last asked of it; None if `owner` does not have it any more."""
-    cursor = await connection.execute(_CHECK.encode(), {"owner": owner, "plan": plan_id})
-    row = await cursor.fetchone()
-    if row is None or not row[0]:
+    cursor = await rows_of(connection, _checked).execute(_CHECK.encode(), {"owner": owner, "plan": plan_id})
+    return await cursor.fetchone()
+
+
+def _checked(
+    *, is_owner: bool | None, asked: str | None, asked_by: str, asked_login: str | None, **columns: Any
+) -> tuple[Plan, Asked | None] | None:
+    if not is_owner:
         return None
-    return plan_of_row(row[4:]), None if row[1] is None else Asked(Control(row[1]), row[2], row[3])
+    return plan_of_row(**columns), None if asked is None else Asked(Control(asked), asked_by, asked_login)
 
 
 _NEXT = """
