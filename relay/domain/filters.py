@@ -174,6 +174,15 @@ def moment(term: Term, now: datetime) -> datetime:
     return today if today <= now else today - timedelta(days=1)
 
 
+def moment_of(key: str, value: str, now: datetime) -> datetime:
+    """The time that `since:VALUE` or `until:VALUE` names.
+
+    Raises:
+        FilterError: the value is no time.
+    """
+    return moment(Term(key, value, negated=False), now)
+
+
 def payload_path(term: Term) -> list[str]:
     """The keys of a `payload.` term, outermost first.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import random
+import re
 import socket
 import ssl
 from dataclasses import dataclass
@@ -222,6 +223,40 @@ def answer_excerpt(raw: bytes) -> str:
     """The beginning of an answer as text that Postgres can hold: UTF-8, NUL and bad bytes replaced."""
     text = raw[: ANSWER_CHARS * 4].decode("utf-8", "replace")[:ANSWER_CHARS]
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+_VARYING = (
+    re.compile(r"\b[0-9a-fA-F]{8}-[0-9a-fA-F-]{13,27}\b"),  # UUIDs
+    re.compile(r"\b\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|[+-]\d\d:?\d\d)?)?"),  # dates and times
+    re.compile(r"\b\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?\b"),
+    re.compile(
+        r"(?i)(?<=\b)((?:account|contact|conversation|delivery|id|inbox|message|note|request|user)s?[ :=#]+)\d+"
+    ),
+    re.compile(r"#\d+"),
+    re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{12,}\b"),  # hashes
+    re.compile(r"\b\d{4,}\b"),
+)
+_AGENT_ERROR_CHARS = 160
+
+
+def with_agents_error(error: str | None, raw: bytes) -> str | None:
+    """`error`, and after a colon the `error` of the agent's JSON answer if it is a short text (DESIGN, 3).
+
+    Ids, times and long numbers in it become `…`, so that failures of one cause have one sentence.
+    """
+    if error is None or not raw.lstrip().startswith(b"{"):
+        return error
+    try:
+        answer = json.loads(raw)
+    except (ValueError, RecursionError):
+        return error
+    reason = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(reason, str) or not (reason := " ".join(reason.split()).rstrip(".")):
+        return error
+    for pattern in _VARYING:
+        reason = pattern.sub(lambda found: (found.group(1) if found.re.groups else "") + "…", reason)
+    reason = answer_excerpt(reason.encode("utf-8", "replace"))
+    return f"{error}: {reason[:_AGENT_ERROR_CHARS]}{'…' if len(reason) > _AGENT_ERROR_CHARS else ''}"
 
 
 def agent_status(raw: bytes) -> str | None:

@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from relay import __version__
 from relay.chatwoot.payload import BadBody, BodyFault
-from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, SignatureFault, verify
+from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, SignatureFault, explained, verify
 from relay.domain.headers import CONTENT_ENCODING, FORWARDED_FROM_HEADER, TEST_SENDER, first_header
 from relay.domain.targets import Target
 from relay.errors import Overloaded, StatementRefused, StoreUnavailable
@@ -30,6 +30,7 @@ from relay.settings import WEBHOOK_PATH
 from relay.store import aside, facts, instances, overview
 from relay.store.deliveries import Duplicate, Ignored
 from relay.store.refusal import explain
+from relay.telemetry.gauges import Gauge, gauges_of
 from relay.telemetry.metrics import exposition
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def create_app(context: IntakeContext) -> Quart:
     app.session_interface = _NoSessions()  # type: ignore[assignment] # typed narrower than documented
 
     @app.post(WEBHOOK_PATH)
+    @app.post(WEBHOOK_PATH + "/")
     async def webhook() -> Response:
         return await _webhook(context, cast("IncomingRequest", request))
 
@@ -94,6 +96,7 @@ def create_app(context: IntakeContext) -> Quart:
 
     @app.errorhandler(HTTPException)
     async def refused(error: HTTPException) -> Response:
+        _count_wrong_address(context, error.code, request.method, request.path)
         allowed = getattr(error, "valid_methods", None)
         headers = {"Allow": ", ".join(sorted(allowed))} if allowed else {}
         return _answer(error.code or 500, {"error": error.name}, headers)
@@ -104,6 +107,18 @@ def create_app(context: IntakeContext) -> Quart:
         return _answer(500, {"error": "Internal error"})
 
     return app
+
+
+def _count_wrong_address(context: IntakeContext, status: int | None, method: str, path: str) -> None:
+    """Count a request to a path or with a method that the relay does not have (DESIGN, 2).
+
+    A POST to a path that names webhooks or Chatwoot was meant for the relay, and is lost.
+    """
+    if status == 404:
+        meant = method == "POST" and any(word in path.lower() for word in ("webhook", "chatwoot"))
+        context.rejections.add("wrong_path" if meant else "unknown_path", status)
+    elif status == 405:
+        context.rejections.add("wrong_method", status)
 
 
 async def _webhook(context: IntakeContext, http: IncomingRequest) -> Response:
@@ -128,15 +143,10 @@ async def _webhook(context: IntakeContext, http: IncomingRequest) -> Response:
         return _refuse(context, 408, "body_too_slow", f"The body did not arrive within {BODY_TIMEOUT_S} s")
     secrets, signature = context.settings.secrets, None
     if secrets:
-        verified = verify(
-            secrets,
-            first_header(headers, TIMESTAMP_HEADER),
-            first_header(headers, SIGNATURE_HEADER),
-            body.forms,
-            now=time.time(),
-        )
+        signed = first_header(headers, TIMESTAMP_HEADER), first_header(headers, SIGNATURE_HEADER)
+        verified = verify(secrets, *signed, body.forms, now=time.time())
         if isinstance(verified, SignatureFault):
-            return _refuse(context, 401, verified, "Invalid signature")
+            return _refuse(context, 401, explained(verified, secrets, *signed, body.decoded), "Invalid signature")
         signature = verified
     try:
         receipt = read_receipt(
@@ -352,15 +362,16 @@ def _facts(waiting: Waiting | None) -> dict[str, Any]:
 async def _metrics(context: IntakeContext) -> Response:
     """Prometheus text: this relay's workers' counts, and the gauges that all relays share."""
     workers: dict[int, Mapping[str, Any]] = {context.instance.slot: context.counters.as_dict()}
-    gauges: dict[str, float] = {
-        "relay_in_flight": context.pipeline.in_flight,
-        "relay_in_flight_limit": context.settings.relay_max_in_flight,
-    }
+    gauges = [
+        Gauge("relay_in_flight", context.pipeline.in_flight, "Deliveries that this worker forwards now"),
+        Gauge("relay_in_flight_limit", context.settings.relay_max_in_flight, "The most that a worker forwards at once"),
+    ]
+    is_up = True
     try:
         async with asyncio.timeout(_HEALTH_TIMEOUT_S), context.database.connection() as connection:
             workers |= await instances.siblings_counters(connection, context.instance)
-            gauges |= await overview.gauges(connection)
-        gauges["relay_database_up"] = 1
+            gauges += gauges_of(await overview.read(connection))
     except (StoreUnavailable, TimeoutError, psycopg.ProgrammingError):
-        gauges["relay_database_up"] = 0
+        is_up = False
+    gauges.append(Gauge("relay_database_up", float(is_up), "1 while Postgres answers"))
     return Response(exposition(workers, gauges), content_type="text/plain; version=0.0.4; charset=utf-8")

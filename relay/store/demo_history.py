@@ -134,6 +134,19 @@ _HISTORY = """
 """
 
 
+_STOPPED_RELAY = """
+    INSERT INTO relay.instances
+           (id, name, slot, boot, pid, version, agent, signed, lease_until, started_at, heartbeat_at, stopped_at)
+    SELECT gen_random_uuid(), 'relay-that-stopped', 0, gen_random_uuid(), 0, '0', '', false, '-infinity',
+           now() - interval '23 hours', now() - %(silent)s::interval, now() - %(silent)s::interval
+"""
+
+
+async def plant_stopped_relay(connection: Connection, *, silent_for: timedelta) -> None:
+    """A relay that stopped `silent_for` ago."""
+    await connection.execute(_STOPPED_RELAY, {"silent": silent_for})
+
+
 async def plant_history(connection: Connection, *, deliveries: int, silent_for: timedelta) -> None:
     """`deliveries` that went well over the last 24 hours, the last of them `silent_for` ago."""
     await connection.execute(_HISTORY, {"count": deliveries, "silent": silent_for})

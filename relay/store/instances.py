@@ -147,6 +147,34 @@ async def liveness(connection: Connection) -> list[Liveness]:
     return await cursor.fetchall()
 
 
+_UNATTENDED = f"""
+    WITH runs AS (
+        SELECT started_at, heartbeat_at AS ended_at FROM relay.instances
+         WHERE heartbeat_at > now() - interval '1 day'
+    ), gaps AS (
+        SELECT max(ended_at) OVER (ORDER BY started_at, ended_at ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+                   AS since, started_at AS until FROM runs
+    )
+    SELECT since, until FROM gaps
+     WHERE until > since + interval '{DOWN_AFTER_S} s'
+       AND NOT EXISTS (SELECT FROM relay.operator_actions a
+                        WHERE a.action = 'note' AND a.details ->> 'backfill' = 'true' AND a.at > gaps.until
+                          AND a.details ->> 'since' <= to_char(gaps.since AT TIME ZONE 'UTC', '{{iso}}')
+                          AND a.details ->> 'until' >= to_char(gaps.until AT TIME ZONE 'UTC', '{{iso}}'))
+     ORDER BY until DESC
+""".replace("{iso}", 'YYYY-MM-DD"T"HH24:MI:SS')  # noqa: S608 - constants
+
+
+async def unattended(connection: Connection) -> list[tuple[datetime, datetime]]:
+    """The windows of the last day in which no relay ran, newest first: a relay has started since then.
+
+    A relay counts until its last heartbeat: one that was killed is marked as stopped only when the next one starts.
+    Windows of up to `DOWN_AFTER_S` are left out, and so are those that a complete backfill has covered.
+    """
+    cursor = await connection.execute(_UNATTENDED.encode())
+    return [(row[0], row[1]) for row in await cursor.fetchall()]
+
+
 _COUNTERS = """
     SELECT slot, counters FROM relay.instances
     WHERE name = %(name)s AND boot = %(boot)s AND id <> %(id)s AND stopped_at IS NULL

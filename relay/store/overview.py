@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from psycopg.sql import SQL
 
-from relay.domain.alerts import Measures, Severity, Verdict, evaluate, sustain
+from relay.domain.alerts import Measures, Verdict, evaluate, sustain
 from relay.domain.delivery import FactType
 from relay.domain.stats import FailureStreak, Figures, failing_since_s, figures
 from relay.domain.targets import Target
@@ -263,26 +263,3 @@ async def streaks(connection: Connection, *, pause: timedelta = _PAUSE) -> list[
     }
     cursor = await rows_of(connection, FailureStreak).execute(_STREAKS, given)
     return await cursor.fetchall()
-
-
-async def gauges(connection: Connection) -> dict[str, float]:
-    """The overview's figures as Prometheus gauges, by metric name."""
-    state = await read(connection)
-    values: dict[str, float | None] = {
-        "relay_dead_letters_open": state.open_dead_letters,
-        "relay_dead_letters_1h": state.last_1h.dead_letters,
-        "relay_success_rate_percent_15min": state.last_15min.rate.percent,
-        "relay_success_rate_percent_1h": state.last_1h.rate.percent,
-        "relay_average_attempts_1h": state.last_1h.average_attempts,
-        "relay_deliveries_in_flight": state.in_flight,
-        "relay_instances_alive": len(state.alive),
-        "relay_facts_aside": state.facts_aside.facts if state.facts_aside is not None else 0,
-    }
-    for health in state.health:
-        values[f"relay_{health.target}_healthy"] = float(health.ok)
-    for severity in Severity:
-        name = severity.value.lower()
-        values[f"relay_alerts_firing_{name}"] = sum(v.rule.severity is severity for v in state.firing)
-    for verdict in state.verdicts:
-        values[f"relay_alert_firing_{verdict.rule.name.replace('-', '_')}"] = float(verdict.firing)
-    return {name: float(value) for name, value in values.items() if value is not None}

@@ -72,7 +72,7 @@ _PLANS = """
 _NOTES = """
     WITH old AS (
         DELETE FROM relay.notes WHERE key IN (
-            SELECT key FROM relay.notes WHERE posted_at < now() - %(keep)s LIMIT %(batch)s)
+            SELECT key FROM relay.notes WHERE created_at < now() - %(keep)s LIMIT %(batch)s)
         RETURNING 1
     )
     SELECT 0 * count(*) FROM old

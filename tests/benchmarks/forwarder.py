@@ -16,7 +16,8 @@ from quart import Quart, Response, request
 from relay.forwarding.forwarder import _session
 from relay.intake.app import _NoSessions
 from relay.intake.receipt import read_receipt
-from relay.server.supervisor import listen, run_loop, serve_http, settle_garbage_collection
+from relay.server.listener import listen, run_loop, serve_http
+from relay.server.supervisor import settle_garbage_collection
 from relay.settings import WEBHOOK_PATH
 
 

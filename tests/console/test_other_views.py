@@ -485,7 +485,7 @@ async def test_h_runs_the_runbooks_health_check(
         await seen.shows("Failure groups")
         await seen.press("h")
         await seen.shows(
-            "Chatwoot health check OK → artifacts/ops/chatwoot_health_", "  /rails/health: OK (200)",
+            "Chatwoot health check OK → artifacts/ops/chatwoot_health_", "  /health: OK (200)",
             "  authenticated API: OK (200)", "Agent SDK /health: OK (200)",
         )  # fmt: skip
         await until(lambda: rows("SELECT operator FROM relay.operator_actions") == ["maria"])

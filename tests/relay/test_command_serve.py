@@ -46,7 +46,7 @@ ROUNDS = [
         "CHATWOOT_BASE_URL": ("http://ag ent", "must not contain spaces"),
         "RELAY_URL": ("http://a\nb", "is not a URL that can be called"),
         "CHATWOOT_WEBHOOK_BASE_DELAY_MS": ("nan", "must be"),
-        "RELAY_BIND": ("::1:8788", "an IPv6 host stands in brackets"),
+        "RELAY_BIND": ("::1:8788", "write an IPv6 host in brackets"),
         "RELAY_DATA_DIR": ("/a b", "must not contain a space"),
         "DATABASE_URL": ("postgresql://u:hunter2@db:port/relay", "must be a connection string such as postgresql://"),
     },
