@@ -15,6 +15,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 import psycopg
+from psycopg.sql import SQL
 
 from relay.errors import SchemaError
 from relay.store.database import connect, described, unavailable
@@ -243,7 +244,7 @@ async def _drop_invalid_index(connection: Connection, step: Migration) -> None:
     assert built is not None, f"{step.name} builds no index: let it run in a transaction"
     cursor = await connection.execute(_INVALID, built.groups())
     for (name,) in await cursor.fetchall():
-        await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}".encode())
+        await connection.execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(SQL(name)))
 
 
 async def schema_version(connection: Connection) -> int:

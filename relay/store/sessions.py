@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
+from psycopg.sql import SQL, Identifier, Literal
 
 from relay.errors import RelayError, SchemaError
 from relay.store.database import SILENCE_S, connect, described, no_longer_than, unavailable
@@ -36,9 +37,11 @@ async def open_session(
     connection = await connect(dsn, application)
     try:
         with no_longer_than(SILENCE_S, connection):
-            await connection.execute(f"SET timezone = 'UTC'; SET statement_timeout = {int(timeout_ms)}".encode())
+            await connection.execute(
+                SQL("SET timezone = 'UTC'; SET statement_timeout = {}").format(Literal(timeout_ms))
+            )
             for channel in listen:
-                await connection.execute(f"LISTEN {channel}".encode())
+                await connection.execute(SQL("LISTEN {}").format(Identifier(channel)))
             if read_only:
                 await connection.execute("SET default_transaction_read_only = on")
                 cursor = await connection.execute(_MAY_READ)

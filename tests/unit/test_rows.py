@@ -74,7 +74,7 @@ def test_what_is_headed_age_is_what_age_filters_by() -> None:
     """Of a letter that was received three hours ago and died eight minutes ago."""
     assert "AGE" in drawn(ALL_COLUMNS, IN_120)
     assert "  3h dead" in drawn(ALL_COLUMNS, IN_120)
-    assert "received_at" in compile_filter("age:<4h").sql
+    assert "received_at" in compile_filter("age:<4h").sql.as_string()
     dead = drawn(DEAD_COLUMNS, IN_120)
     assert " DIED " in dead
     assert " 8m " in dead
