@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from typing import Any
 
-    from quart import Quart
+    from hypercorn.typing import ASGIFramework
 
     from relay.telemetry.log_sink import Format
 
@@ -165,7 +165,7 @@ async def serve_worker(
         raise worker.defect
 
 
-async def serve_http(app: Quart, bound: socket.socket, stop: asyncio.Event, *, answer_s: float) -> None:
+async def serve_http(app: ASGIFramework, bound: socket.socket, stop: asyncio.Event, *, answer_s: float) -> None:
     """Serve `app` on `bound` until `stop` is set; what is being answered then has `answer_s`."""
     connection.install()
     config = Config()
