@@ -8,7 +8,7 @@ from relay.agent.drafts import make_drafter
 from relay.agent.service import create_agent_app
 from relay.agent.writer import NoteWriter
 from relay.chatwoot.client import Chatwoot
-from relay.server.supervisor import serve_http
+from relay.server.http import serve_http
 from relay.store.database import Database
 
 if TYPE_CHECKING:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import multiprocessing
-import os
 import resource
 import signal
 import socket
@@ -24,12 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from hypercorn.asyncio import serve as hypercorn_serve
-from hypercorn.config import Config
-
 from relay.errors import ConfigurationError, SchemaError
-from relay.intake import connection
 from relay.intake.app import create_app
+from relay.server.http import serve_http
 from relay.server.worker import Identity, Worker
 from relay.settings import Settings, split_bind
 from relay.telemetry.log_sink import RELAY_SCOPE, LogSink, capture_libraries
@@ -38,8 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from multiprocessing.process import BaseProcess
     from typing import Any
-
-    from hypercorn.typing import ASGIFramework
 
     from relay.telemetry.log_sink import Format
 
@@ -163,32 +156,6 @@ async def serve_worker(
         await worker.stop()
     if worker.defect is not None:
         raise worker.defect
-
-
-async def serve_http(app: ASGIFramework, bound: socket.socket, stop: asyncio.Event, *, answer_s: float) -> None:
-    """Serve `app` on `bound` until `stop` is set; what is being answered then has `answer_s`."""
-    connection.install()
-    config = Config()
-    config.bind = [f"fd://{os.dup(bound.fileno())}"]
-    bound.close()  # the server's own copy is the one that stops accepting
-    config.backlog = 2048
-    config.graceful_timeout = answer_s
-    config.keep_alive_timeout = 65
-    config.keep_alive_max_requests = 1_000_000
-    config.include_server_header = False
-    config.accesslog = None
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.loglevel = "WARNING"
-    server = asyncio.create_task(hypercorn_serve(app, config, shutdown_trigger=stop.wait, mode="asgi"))
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((server, stopping), return_when=asyncio.FIRST_COMPLETED)
-    connection.end_the_idle(app)
-    await asyncio.wait((server,), timeout=config.graceful_timeout + 1)
-    for task in (server, stopping):
-        task.cancel()
-    for result in await asyncio.gather(server, stopping, return_exceptions=True):
-        if isinstance(result, Exception):
-            raise result
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

@@ -16,7 +16,8 @@ from httpx_aiohttp import AiohttpTransport
 from relay.forwarding.forwarder import _session
 from relay.intake.asgi import Answer, body_parts
 from relay.intake.receipt import read_receipt
-from relay.server.supervisor import listen, run_loop, serve_http, settle_garbage_collection
+from relay.server.http import serve_http
+from relay.server.supervisor import listen, run_loop, settle_garbage_collection
 from relay.settings import WEBHOOK_PATH
 
 if TYPE_CHECKING:

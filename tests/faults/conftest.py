@@ -36,8 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 _HURRIED = """
 from relay import cli
 from relay.intake import webhook
-from relay.intake import connection
-connection.FIRST_REQUEST_S = connection.READ_WITHIN_S = webhook.BODY_TIMEOUT_S = {patience_s}
+from relay.server import http
+http.FIRST_REQUEST_S = http.READ_WITHIN_S = webhook.BODY_TIMEOUT_S = {patience_s}
 cli.cli(["serve"])
 """
 
