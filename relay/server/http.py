@@ -34,7 +34,7 @@ from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ConnectionState
 
-from relay.server.middleware import Framing
+from relay.server.middleware import EarlyAnswers, Framing
 
 if TYPE_CHECKING:
     import socket
@@ -87,7 +87,7 @@ class _Server:
     """The connections of one application."""
 
     def __init__(self, app: ASGIFramework) -> None:
-        self.app = ASGIWrapper(Framing(app))
+        self.app = ASGIWrapper(EarlyAnswers(Framing(app)))
         self.config = _config()
         self.context = WorkerContext(None)
         self.idle: set[_Connection] = set()

@@ -1,7 +1,8 @@
-"""ASGI middleware for every application: checks requests."""
+"""ASGI middleware for every application: checks requests, and lets answers come before the end of a body."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -69,3 +70,43 @@ async def _refuse(send: ASGISendCallable) -> None:
     body: Any = {"type": "http.response.body", "body": b"", "more_body": False}
     await send(head)
     await send(body)
+
+
+class EarlyAnswers:
+    """Drops what is left of a body when its answer has been sent.
+
+    Hypercorn 0.18 keeps up to `max_app_queue_size` parts of a body for the application. Once that queue is full, its
+    connection waits for room, and so does the end of an answer. If the application has answered before it has read the
+    body, as with 413, neither wait would end, and the client's connection would be kept for ever. A queue without a
+    limit is no remedy: a body in chunks of one byte would keep the event loop from everything else.
+    """
+
+    def __init__(self, app: ASGIFramework) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Serve one request."""
+        is_read = asyncio.Event()
+
+        async def receive_part() -> Any:
+            message: Any = await receive()
+            if not message.get("more_body", False):  # the last part, or the connection has ended
+                is_read.set()
+            return message
+
+        async def drop_parts() -> None:
+            while not is_read.is_set():
+                await receive_part()
+
+        async def send_part(message: Any) -> None:
+            if is_read.is_set() or message["type"] != "http.response.body" or message.get("more_body", False):
+                await send(message)
+                return
+            dropping = asyncio.get_running_loop().create_task(drop_parts())
+            try:
+                await send(message)
+                await is_read.wait()
+            finally:
+                dropping.cancel()
+
+        await self._app(scope, receive_part, send_part)
