@@ -13,7 +13,7 @@ from relay.agent.rules import rules_of
 from relay.agent.service import create_agent_app
 from relay.agent.token import check_token
 from relay.agent.writer import NoteWriter
-from relay.server.listener import serve_http
+from relay.server.http import serve_http
 from relay.store.database import Database
 
 if TYPE_CHECKING:

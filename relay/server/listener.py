@@ -1,29 +1,21 @@
-"""Serves an app over HTTP on a socket of its own, until it is told to stop. Knows neither the relay nor the agent."""
+"""Sockets, the event loop and signals of a server process. Knows neither the relay nor the agent."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import os
 import resource
 import signal
 import socket
 import time
 from typing import TYPE_CHECKING
 
-from hypercorn.asyncio import serve as hypercorn_serve
-from hypercorn.config import Config
-
 from relay.errors import ConfigurationError
-from relay.intake import connection
 from relay.settings import split_bind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
-
-    from quart import Quart
 
 _BIND_PATIENCE_S = 3
 
@@ -76,32 +68,6 @@ def raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-async def serve_http(app: Quart, bound: socket.socket, stop: asyncio.Event, *, answer_s: float) -> None:
-    """Serve `app` on `bound` until `stop` is set; what is being answered then has `answer_s`."""
-    connection.install()
-    config = Config()
-    config.bind = [f"fd://{os.dup(bound.fileno())}"]
-    bound.close()  # the server's own copy is the one that stops accepting
-    config.backlog = 2048
-    config.graceful_timeout = answer_s
-    config.keep_alive_timeout = 65
-    config.keep_alive_max_requests = 1_000_000
-    config.include_server_header = False
-    config.accesslog = None
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.loglevel = "WARNING"
-    server = asyncio.create_task(hypercorn_serve(app, config, shutdown_trigger=stop.wait, mode="asgi"))
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((server, stopping), return_when=asyncio.FIRST_COMPLETED)
-    connection.end_the_idle(app)
-    await asyncio.wait((server,), timeout=config.graceful_timeout + 1)
-    for task in (server, stopping):
-        task.cancel()
-    for result in await asyncio.gather(server, stopping, return_exceptions=True):
-        if isinstance(result, Exception):
-            raise result
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

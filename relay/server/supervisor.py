@@ -22,7 +22,8 @@ from uuid import UUID, uuid4
 
 from relay.errors import SchemaError
 from relay.intake.app import create_app
-from relay.server.listener import bound_url, listen, raise_file_limit, run_loop, serve_http, stop_on_signals
+from relay.server.http import serve_http
+from relay.server.listener import bound_url, listen, raise_file_limit, run_loop, stop_on_signals
 from relay.server.worker import Identity, Worker
 from relay.telemetry.log_sink import RELAY_SCOPE, LogSink, capture_libraries
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from relay.chatwoot.signature import sign
 from relay.settings import WEBHOOK_PATH
 from tests.relay.traces import deliveries, trace
 from tests.relay.wire import wire_to
+from tests.servers import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -191,6 +193,19 @@ async def test_a_body_of_unknown_length_is_refused_with_413_while_it_streams_in(
             await wire.send(b"64\r\n" + b"x" * 100 + b"\r\n")
         status, told = await wire.answer()
     assert (status, list(told)) == (413, ["error"])
+
+
+async def test_a_refused_request_ends_its_connection_however_many_parts_of_its_body_are_unread(
+    narrow_relay: RunningRelay,
+) -> None:
+    chunks = (b"64\r\n" + b"x" * 100 + b"\r\n") * (2 * LIMIT // 100)
+    for path, expected in ((WEBHOOK_PATH, 413), ("/nowhere", 404), ("/health", 405)):
+        head = f"POST {path} HTTP/1.1\r\nHost: relay\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        async with wire_to(narrow_relay) as wire:
+            await wire.send(head + chunks)
+            assert (await wire.answer())[0] == expected
+            async with asyncio.timeout(PATIENCE_S):
+                assert await wire.reader.read() == b""
 
 
 async def test_a_body_of_unknown_length_within_the_limit_is_taken(
