@@ -43,7 +43,7 @@ async def test_a_replay_is_sent_though_the_delivery_is_left(
             await seen.shows("Handing 1 delivery to the relay")
             now(seen, "escape", "escape")
             await seen.shows("newest first")
-        await seen.shows("Replay #1 is with the relay")
+        await seen.shows("Replay #1 is queued")
     assert rows.one("SELECT total FROM relay.replay_plans") == 1
 
 
@@ -74,7 +74,7 @@ async def test_a_replay_that_is_handed_over_does_not_take_the_place_of_another_q
                 lambda: rows("SELECT 1 FROM pg_stat_activity WHERE application_name = 'hotdash console session'")
             )
         await seen.shows("Type the reason")
-        await seen.shows("Type the reason", "Replay #1 is with the relay")
+        await seen.shows("Type the reason", "Replay #1 is queued")
         await seen.type("xfix")
         await seen.shows("> xfix")
     assert rows("SELECT action FROM relay.operator_actions WHERE action = 'replay.stop'") == []
