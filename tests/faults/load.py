@@ -53,6 +53,7 @@ class Load:
         """Stop, wait until all is finished, and hold everything against everything: sent, lost, copies."""
         await self.stop()
         await until(lambda: rows.one(_UNFINISHED) == 0, what="all is finished")
+        await until(lambda: rows.one("SELECT count(*) FROM relay.facts_aside") == 0, what="no fact waits aside")
         return self.ledger.check(rows, self._agent, in_flight=CLIENTS)
 
     async def stop(self) -> None:

@@ -73,8 +73,8 @@ async def answer_to(relay: RelayProcess, data: bytes, *, end_after_s: float = PA
 
 @pytest_asyncio.fixture
 async def relay(make_relay: Callable[..., RelayProcess]) -> RelayProcess:
-    """A relay that runs."""
-    return await make_relay().start()
+    """A relay that runs, with a limit for bodies that a few of them exceed."""
+    return await make_relay(chatwoot_webhook_max_body_bytes=5 * 1024 * 1024).start()
 
 
 @pytest_asyncio.fixture
