@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from relay import __version__
 from relay.chatwoot.payload import BadBody, BodyFault
 from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, SignatureFault, verify
+from relay.domain.delivery import WaitReason
 from relay.domain.headers import CONTENT_ENCODING, FORWARDED_FROM_HEADER, TEST_SENDER, first_header
 from relay.errors import Overloaded, StatementRefused, StoreUnavailable
 from relay.intake.asgi import HttpConnection, IncomingRequest, SenderGone
@@ -27,7 +28,7 @@ from relay.intake.encoding import TAKEN, CorruptBody, DecodedTooLarge, Decoder, 
 from relay.intake.receipt import read_receipt
 from relay.settings import WEBHOOK_PATH
 from relay.store import aside, facts, instances, overview
-from relay.store.deliveries import Duplicate, Ignored
+from relay.store.deliveries import Duplicate, Ignored, Waiting
 from relay.store.refusal import explain
 from relay.telemetry.metrics import exposition
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from relay.domain.delivery import Headers, Outcome, Receipt
     from relay.forwarding.pipeline import Ticket
     from relay.intake.context import IntakeContext
-    from relay.store.aside import Waiting
+    from relay.store.aside import Waiting as FactsWaiting
     from relay.store.deliveries import Claimed
 
 BODY_TIMEOUT_S = 20
@@ -144,6 +145,7 @@ async def _webhook(context: IntakeContext, http: IncomingRequest) -> Response:
             context.settings.forwarded_events,
             encoded_body=body.encoded,
             signature=signature,
+            own_account=context.settings.chatwoot_account_id,
         )
     except BadBody as error:
         return _refuse_body(context, headers, error)
@@ -218,10 +220,11 @@ async def _carry(context: IntakeContext, receipt: Receipt, began: float) -> Resp
     try:
         ticket = context.pipeline.accept(receipt)
         respond_when = ticket.finished if settings.relay_respond == "forwarded" else ticket.stored
-        await _wait(respond_when, deadline)
+        try:
+            await _wait(respond_when, deadline)
+        finally:
+            context.pipeline.forget(ticket)
         stored = _stored(ticket)
-    except Overloaded as error:
-        return _overloaded(context, error)
     except StoreUnavailable as error:
         context.counters.unavailable += 1
         return _answer(503, {"error": str(error)}, {"Retry-After": "5"})
@@ -231,14 +234,17 @@ async def _carry(context: IntakeContext, receipt: Receipt, began: float) -> Resp
     if isinstance(stored, Ignored):
         return _answer(200, {"success": True, "ignored": True, "delivery_id": stored.delivery_id})
     context.counters.received += 1
-    if respond_when is ticket.finished and ticket.finished.done():
-        outcome = ticket.finished.result()
-        if outcome is not None:
-            return _outcome(stored, outcome)
-    return _answer(202, {"accepted": True, "delivery_id": stored.delivery.delivery_id})
+    delivery_id = stored.delivery_id if isinstance(stored, Waiting) else stored.delivery.delivery_id
+    accepted = {"accepted": True, "delivery_id": delivery_id}
+    result = ticket.finished.result() if ticket.finished.done() else None
+    if isinstance(result, WaitReason):
+        return _answer(202, accepted | {"waiting": result})
+    if result is not None and respond_when is ticket.finished:
+        return _outcome(delivery_id, result)
+    return _answer(202, accepted)
 
 
-def _stored(ticket: Ticket) -> Claimed | Duplicate | Ignored:
+def _stored(ticket: Ticket) -> Claimed | Waiting | Duplicate | Ignored:
     """What the store said.
 
     Raises:
@@ -255,10 +261,10 @@ async def _wait(future: asyncio.Future[Any], deadline: float) -> None:
         await asyncio.wait((future,), timeout=max(0.0, deadline - time.monotonic()))
 
 
-def _outcome(stored: Claimed, outcome: Outcome) -> Response:
+def _outcome(delivery_id: str, outcome: Outcome) -> Response:
     common = {
-        "delivery_id": stored.delivery.delivery_id,
-        "attempts": len(outcome.attempts),
+        "delivery_id": delivery_id,
+        "attempts": outcome.count,
         "duration_ms": outcome.duration_ms,
     }
     last = outcome.last
@@ -326,7 +332,7 @@ async def _health(context: IntakeContext) -> Response:
             database["error"] = "Postgres is away"
     except psycopg.ProgrammingError:
         database = {"ok": False, "error": "Postgres has no tables that this relay may use, or not yet"}
-    ok = database["ok"] and context.pipeline.capacity > 0
+    ok = database["ok"] and context.pipeline.is_accepting
     body = {
         "status": "ok" if ok else "unavailable",
         "version": __version__,
@@ -341,7 +347,7 @@ async def _health(context: IntakeContext) -> Response:
     return _answer(200 if ok else 503, body, {} if ok else {"Retry-After": "5"})
 
 
-def _facts(waiting: Waiting | None) -> dict[str, Any]:
+def _facts(waiting: FactsWaiting | None) -> dict[str, Any]:
     """Whether `dashboard_facts` takes what the relay records; if not, why, and what to do."""
     if waiting is None:
         return {"ok": True, "aside": 0}

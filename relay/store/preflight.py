@@ -14,8 +14,10 @@ from relay.domain.facts import Fact, facts_of_run
 from relay.errors import SchemaError
 from relay.store import facts
 from relay.store.database import connect, described, time_limit, unavailable
-from relay.store.deliveries import Claimed, FactsAside, Finish, Incoming, finish, store
+from relay.store.deliveries import Claimed, FactsAside, Finish, Incoming
+from relay.store.finishing import finish
 from relay.store.refusal import TABLE, explain
+from relay.store.storing import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +120,7 @@ def _incoming() -> Incoming:
         customer=False,
         test=False,
     )
-    return Incoming(uuid4(), receipt)
+    return Incoming(uuid4(), receipt, receipt.order_key)
 
 
 def _finished(claimed: Claimed, *, success: bool) -> Finish:

@@ -12,7 +12,7 @@ import pytest
 
 from relay.domain.delivery import State
 from relay.domain.filters import compile_filter
-from relay.store import actions, alerts, browse, deliveries, facts, instances, notes, outages, overview, replays
+from relay.store import actions, alerts, browse, claims, deliveries, facts, instances, notes, outages, overview, replays
 from relay.store.database import Database, connect
 from relay.store.instances import Instance
 from relay.store.sessions import open_session
@@ -167,7 +167,7 @@ async def test_what_is_forwarded_and_posted_stays_exact(dsn: str, rows: Rows) ->
     plant_hostile(rows)
     rows("UPDATE relay.deliveries SET state = 'received'")
     async with await connect(dsn, "tests") as connection:
-        (claimed,) = await deliveries.claim_abandoned(connection, uuid4(), held=[], settled=True, most=9, orphan_s=60)
+        (claimed,) = await claims.claim_backlog(connection, uuid4(), most=9, most_bytes=9_000)
         await notes.keep(connection, HOSTILE, 1, HOSTILE)
         note = await notes.find(connection, HOSTILE)
     assert claimed.delivery.delivery_id == claimed.delivery.event == HOSTILE

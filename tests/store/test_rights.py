@@ -107,6 +107,8 @@ _ODD = {
     "uuid": ["NULL", "gen_random_uuid()", "'00000000-0000-0000-0000-000000000000'"],
     "bigint[]": ["NULL", "'{}'", "'{1}'", "'{NULL}'", "'{-1}'", "'{{1,2},{3,4}}'", "'{1,1}'",
                  "array(SELECT n FROM generate_series(1, 1000001) AS n)"],
+    "text[]": ["NULL", "'{}'", "'{a}'", "'{NULL}'", "'{a,a}'"],
+    "interval": ["NULL", "'1 minute'", "'-1 year'", "'100 years'"],
     "integer[]": ["NULL", "'{}'", "'{1}'", "'{NULL}'", "'{-1}'", "'{{1,2},{3,4}}'"],
 }  # fmt: skip
 _FUNCTIONS = """
@@ -135,7 +137,7 @@ def test_no_function_lets_a_reader_or_a_stranger_change_anything(target: Target,
     assert target.stored() == before
 
 
-_ADDED_TO = {"relay.operator_actions", "relay.replay_plans", "relay.replay_items", "relay.discards"}
+_ADDED_TO = {"relay.operator_actions", "relay.replay_plans", "relay.replay_items", "relay.discards", "relay.holds"}
 
 
 @pytest.mark.parametrize("role", ["console_operator", "relay_service"])
@@ -149,6 +151,7 @@ def test_odd_arguments_only_add_rows_that_are_signed_and_never_break_a_function(
     assert {error.sqlstate for error in errors} <= {
         "42501",
         "RL001",
+        "RL002",
         "2201W",
         "22023",
     }  # rights, checks, negative counts
