@@ -20,6 +20,8 @@ _COMMANDS = {
     "check-health": "The runbook's health check of Chatwoot and the Agent SDK.",
     "send-test": "Post a signed test webhook and follow it to its end.",
     "replay": "Send dead letters again.",
+    "hold": "Stop forwarding on all relays; webhooks are stored and wait.",
+    "release": "End the hold; what waits is forwarded in order.",
     "diagnose": "Walk the runbook's troubleshooting on the live system; the first line is the cause.",
     "escalate": "Gather the evidence, and append an entry to reports/manager/ESCALATION.md.",
     "agent": "The reference Agent SDK: drafts replies, posts them as private notes.",

@@ -63,7 +63,7 @@ class Pipeline:
     With `ordered`, deliveries of one conversation are forwarded one at a time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts
         self,
         *,
         forwarder: Forwarder,
@@ -306,7 +306,7 @@ class Pipeline:
                 self._forwarding_log.not_stored(receipt.delivery_id, described(error))
                 raise StoreUnavailable(f"Postgres refuses this webhook: {type(error).__name__}") from error
 
-    async def _without_postgres(self, incoming: Incoming, error: StoreUnavailable) -> Stored:
+    async def _without_postgres(self, _incoming: Incoming, error: StoreUnavailable) -> Stored:
         """What becomes of a webhook that Postgres did not take in time: this is where a spool would take it.
 
         Raises:

@@ -27,7 +27,7 @@ from relay.intake.asgi import HttpConnection, IncomingRequest, SenderGone
 from relay.intake.encoding import TAKEN, CorruptBody, DecodedTooLarge, Decoder, UnsupportedEncoding, coding_of
 from relay.intake.receipt import read_receipt
 from relay.settings import WEBHOOK_PATH
-from relay.store import aside, facts, instances, overview
+from relay.store import aside, backlog, facts, instances, overview
 from relay.store.deliveries import Duplicate, Ignored, Waiting
 from relay.store.refusal import explain
 from relay.telemetry.metrics import exposition
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from relay.forwarding.pipeline import Ticket
     from relay.intake.context import IntakeContext
     from relay.store.aside import Waiting as FactsWaiting
+    from relay.store.backlog import BacklogState
     from relay.store.deliveries import Claimed
 
 BODY_TIMEOUT_S = 20
@@ -307,6 +308,7 @@ async def _health(context: IntakeContext) -> Response:
     database: dict[str, Any] = {"ok": False}
     probed: dict[str, Any] = {}
     recorded: dict[str, Any] | None = None
+    waits: dict[str, Any] | None = None
     began = time.perf_counter()
     try:
         async with asyncio.timeout(_HEALTH_TIMEOUT_S), context.database.connection() as connection:
@@ -315,6 +317,7 @@ async def _health(context: IntakeContext) -> Response:
             if not writable:
                 database["error"] = "Postgres is read-only"
             recorded = _facts(await aside.waiting(connection))
+            waits = _waits(await backlog.read(connection))
             probed = {
                 health.target: {
                     "ok": health.ok,
@@ -342,9 +345,24 @@ async def _health(context: IntakeContext) -> Response:
         "chatwoot": probed.get("chatwoot"),
         "chatwoot_api": probed.get("chatwoot_api"),
         "in_flight": context.pipeline.in_flight,
+        "backlog": waits,
         "signed": context.instance.signed,
     }
     return _answer(200 if ok else 503, body, {} if ok else {"Retry-After": "5"})
+
+
+def _waits(state: BacklogState) -> dict[str, Any]:
+    """What waits, by reason, and whether forwarding is held or the breaker open."""
+    return {
+        "size": state.size,
+        "waiting": state.waiting,
+        "by_reason": {reason.value: state.by_reason.get(reason, 0) for reason in WaitReason},
+        "oldest_s": state.oldest_s,
+        "drain_per_s": state.drain_per_s,
+        "empty_in_s": state.empty_in_s,
+        "held": state.hold is not None,
+        "breaker_open": state.breaker is not None,
+    }
 
 
 def _facts(waiting: FactsWaiting | None) -> dict[str, Any]:

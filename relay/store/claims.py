@@ -52,7 +52,6 @@ def _backlog(condition: str) -> bytes:
           FROM relay.deliveries o
          WHERE o.state = 'waiting' AND o.next_attempt_at <= now()
            AND {condition}
-           
          ORDER BY o.plan_id IS NOT NULL, o.next_attempt_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
     ), ready AS MATERIALIZED (
         SELECT o.id, o.plan_id IS NOT NULL AS replay, {_SIZE}, 1 AS later, NULL::timestamptz AS at

@@ -33,7 +33,8 @@ _MOVED = """
         UPDATE relay.deliveries d
            SET state = f.becomes, owner = NULL, tries = f.attempts, spent_ms = f.duration_ms, attempts = f.attempts,
                duration_ms = f.duration_ms, agent_status = f.agent_status,
-               final_status = coalesce(f.final_status, d.final_status), last_error = coalesce(f.last_error, d.last_error),
+               final_status = coalesce(f.final_status, d.final_status),
+               last_error = CASE WHEN f.final_status IS NULL THEN d.last_error ELSE f.last_error END,
                finished_at = CASE WHEN f.becomes <> 'waiting' THEN now() END,
                waits = CASE WHEN f.becomes = 'waiting' THEN coalesce(f.waits, 'breaker') END,
                since = CASE WHEN f.becomes = 'waiting' THEN now() ELSE d.since END,

@@ -24,8 +24,9 @@ ALIVE_S = 15
 class GateState:
     """Whether and how fast relays may forward.
 
-    `released_s` seconds ago a hold was released at `rate` deliveries a second, `closed_s` seconds ago the breaker closed;
-    None where that is more than an hour ago. `relays` are alive; this one has the place `rank` among them, from 0.
+    The last hold was released at `rate` deliveries a second, and not all that waited then is claimed; `closed_s`
+    seconds ago the breaker closed, None if it is open or that is more than an hour ago. `relays` are alive; this one
+    has the place `rank` among them, from 0.
     """
 
     held: bool
@@ -177,8 +178,8 @@ async def count_attempts(connection: Connection, owner: UUID, attempts: int, fai
 
 _OPEN = """
     UPDATE relay.breaker
-       SET opened_at = now(), why = %(why)s, probe_at = now() + make_interval(secs => %(pause_s)s), pause_s = %(first_s)s,
-           closed_at = NULL
+       SET opened_at = now(), why = %(why)s, probe_at = now() + make_interval(secs => %(pause_s)s),
+           pause_s = %(first_s)s, closed_at = NULL
      WHERE opened_at IS NULL
 """
 _PROBE = """
@@ -194,7 +195,10 @@ _FAILED = """
     UPDATE relay.breaker
        SET probe_at = now() + make_interval(secs => pause_s) WHERE opened_at IS NOT NULL
 """
-_CLOSE = "UPDATE relay.breaker SET opened_at = NULL, why = NULL, probe_at = NULL, closed_at = now() WHERE opened_at IS NOT NULL"
+_CLOSE = """
+    UPDATE relay.breaker SET opened_at = NULL, why = NULL, probe_at = NULL, closed_at = now()
+     WHERE opened_at IS NOT NULL
+"""
 _SKIPPED = "UPDATE relay.breaker SET probe_at = now(), pause_s = %(pause_s)s WHERE opened_at IS NOT NULL"
 
 
@@ -235,7 +239,8 @@ async def close_the_breaker(connection: Connection) -> bool:
 _RESIZE = """
     WITH missing AS (
         INSERT INTO relay.agent_slots (number)
-        SELECT n FROM generate_series(1, %(slots)s) AS n WHERE NOT EXISTS (SELECT FROM relay.agent_slots s WHERE s.number = n)
+        SELECT n FROM generate_series(1, %(slots)s) AS n
+         WHERE NOT EXISTS (SELECT FROM relay.agent_slots s WHERE s.number = n)
             ON CONFLICT DO NOTHING
     )
     DELETE FROM relay.agent_slots WHERE number > %(slots)s AND (owner IS NULL OR owner = %(owner)s)

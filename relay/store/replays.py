@@ -300,8 +300,8 @@ _NEXT = f"""
     ), claimed AS (
         UPDATE relay.deliveries d
            SET state = 'forwarding', owner = %(owner)s, claim = gen_random_uuid(), claimed_at = now(),
-               run = d.run + 1, plan_id = %(plan)s, finished_at = NULL, conversation_key = NULL, tries = 0, spent_ms = 0,
-               waited_ms = 0
+               run = d.run + 1, plan_id = %(plan)s, finished_at = NULL, conversation_key = NULL, tries = 0,
+               spent_ms = 0, waited_ms = 0
           FROM next n
          WHERE d.id = n.delivery AND d.run = n.run AND d.state = 'dead'
         RETURNING {claimed_columns}

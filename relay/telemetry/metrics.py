@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from relay.domain.delivery import Deferred, Outcome
 
+BACKLOG_OF = "relay_backlog:"
+"""A gauge of this name and a reason is a sample of `relay_backlog`, labelled with that reason."""
+
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
@@ -77,7 +80,15 @@ class _Collector:
         yield self._labelled("relay_attempts", "Attempts at the Agent SDK", "attempts", "status")
         yield self._labelled("relay_webhooks_rejected", "Webhooks refused", "rejected", "reason")
         yield self._durations()
+        backlog = GaugeMetricFamily("relay_backlog", "Deliveries that wait", labels=["reason"])
         for name, value in self._gauges.items():
+            if name.startswith(BACKLOG_OF):
+                backlog.add_metric([name.removeprefix(BACKLOG_OF)], value)
+        if backlog.samples:
+            yield backlog
+        for name, value in self._gauges.items():
+            if name.startswith(BACKLOG_OF):
+                continue
             yield GaugeMetricFamily(name, name.replace("_", " ").capitalize(), value=value)
 
     def _labelled(self, name: str, text: str, key: str, label: str) -> Metric:

@@ -1,4 +1,4 @@
-"""What waits (DESIGN 1.1, 1.2, 1.4, 1.5): for a slot, for its turn in a conversation, for a hold or the breaker to end."""
+"""What waits (DESIGN 1.1, 1.2, 1.4, 1.5): for a slot, its turn in a conversation, the end of a hold or the breaker."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from relay.store.database import Connection
+    from tests.conftest import CommandLine
 
     StartRelay = Callable[..., Awaitable[RunningRelay]]
 
@@ -117,8 +118,7 @@ async def test_a_hold_stores_everything_and_a_release_delivers_it_in_order(
     assert await gate.release(connection, "maria")
     await until(all_delivered(rows, 61))
     assert order_at(agent) == {
-        conversation: [n for n in [99, *range(60)] if n % 4 == conversation]
-        for conversation in range(4)
+        conversation: [n for n in [99, *range(60)] if n % 4 == conversation] for conversation in range(4)
     }
     assert rows("SELECT action FROM relay.operator_actions ORDER BY id") == ["hold", "release"]
     assert not await gate.release(connection, "maria")
@@ -217,4 +217,42 @@ async def test_retry_after_opens_the_breaker_for_that_time(
     await relay.post(message(1), X_Chatwoot_Delivery=str(uuid4()))
     await until(
         lambda: rows.one("SELECT probe_at > now() + interval '40 s' FROM relay.breaker WHERE opened_at < now()")
+    )
+
+
+async def test_the_command_line_holds_shows_who_holds_and_releases(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows, relay_command: CommandLine
+) -> None:
+    relay = await start_relay()
+    held = await relay_command.run("hold", "--reason", "deploying the agent", "--for", "30m")
+    assert (held.returncode, "Forwarding is held until" in held.stdout) == (0, True)
+    assert (await relay.post(message(1))).json()["waiting"] == "hold"
+    status = await relay_command.run("status")
+    assert "Forwarding is held by" in status.stdout.splitlines()[0]
+    assert "(deploying the agent). 1 waits." in status.stdout.splitlines()[0]
+    shown = json.loads((await relay_command.run("status", "--json")).stdout)
+    assert shown["backlog"]["by_reason"] == {"order": 0, "capacity": 0, "hold": 1, "breaker": 0, "retry": 0}
+    assert shown["forwarding"]["held"]["reason"] == "deploying the agent"
+    health = (await relay.client.get("/health")).json()
+    assert (health["backlog"]["held"], health["backlog"]["size"]) == (True, 1)
+    metrics = (await relay.client.get("/metrics")).text
+    assert "relay_forwarding_held 1.0" in metrics
+    assert 'relay_backlog{reason="hold"} 1.0' in metrics
+    assert (await relay_command.run("release")).returncode == 0
+    await until(all_delivered(rows, 1))
+    assert (await relay_command.run("release")).returncode == 1
+    refused = await relay_command.run("hold", "--reason", "x", "--for", "soon")
+    assert refused.returncode == 2
+
+
+async def test_a_hold_ends_by_itself_and_that_is_in_the_audit(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows, connection: Connection
+) -> None:
+    relay = await start_relay()
+    await gate.hold(connection, "maria", "a moment", for_s=600)
+    assert (await relay.post(message(1))).json()["waiting"] == "hold"
+    rows("UPDATE relay.holds SET until = now()")
+    await until(all_delivered(rows, 1))
+    await until(
+        lambda: rows("SELECT action, operator FROM relay.operator_actions ORDER BY id")[1:] == [("release", "relay")]
     )
