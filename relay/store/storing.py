@@ -74,9 +74,9 @@ _STORED = """
                                     test, ignored, n) USING (n)
          CROSS JOIN LATERAL (
                SELECT CASE WHEN r.test OR r.ignored THEN NULL
-                           WHEN p.position <> p.head THEN 'order'
                            WHEN g.held THEN 'hold'
                            WHEN g.open THEN 'breaker'
+                           WHEN p.position <> p.head THEN 'order'
                            WHEN NOT p.wanted THEN 'capacity' END AS reason FROM relay.gate g) AS why
          ORDER BY r.n
         ON CONFLICT ON CONSTRAINT deliveries_delivery_id DO UPDATE
