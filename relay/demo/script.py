@@ -17,7 +17,7 @@ from relay.chatwoot.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVEN
 from relay.demo.agent import Behaviour
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from relay.demo.agent import AgentStandIn
     from relay.demo.chatwoot import ChatwootStandIn
@@ -32,7 +32,7 @@ class Phase:
     """A stretch of the demo: when it begins (seconds), what is said, what the agent does, and its health.
 
     `secret` is what Chatwoot signs with then, `webhook_url` where its webhook is said to point; None: as before
-    the script began.
+    the script began. `held` holds forwarding, or releases it; None leaves that as it is.
     """
 
     at_s: float
@@ -42,6 +42,7 @@ class Phase:
     agent_down: bool = False
     secret: bytes | None = None
     webhook_url: str | None = None
+    held: bool | None = None
 
 
 def phases(calm_s: float = CALM_S, outage_s: float = OUTAGE_S) -> list[Phase]:
@@ -71,6 +72,7 @@ class Traffic:
     tell: Callable[[str], None]
     script: Sequence[Phase] = field(default_factory=phases)
     a_second: float = WEBHOOKS_A_SECOND
+    hold: Callable[[bool], Awaitable[None]] | None = None
     answers: Counter[str] = field(default_factory=Counter)
     _rng: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311 - chooses customers
 
@@ -85,11 +87,15 @@ class Traffic:
                 elapsed = asyncio.get_running_loop().time() - began
                 while pending and pending[0].at_s <= elapsed:
                     phase = pending.pop(0)
+                    if phase.held and self.hold is not None:
+                        await self.hold(True)
                     self.agent.behave(*phase.behaviours)
                     self.agent.healthy = phase.healthy
                     await (self.agent.refuse() if phase.agent_down else self.agent.accept())
                     self.chatwoot.secret = phase.secret or secret
                     self.chatwoot.webhook_url = phase.webhook_url or webhook_url
+                    if phase.held is False and self.hold is not None:
+                        await self.hold(False)
                     self.tell(phase.text)
                 if not self.a_second:
                     await asyncio.sleep(0.2)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from relay.incident.evidence import Evidence, Reach
     from relay.store.aside import Waiting
+    from relay.store.backlog import BacklogState
     from relay.store.browse import Group
     from relay.store.facts import Refused
 
@@ -88,8 +89,34 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     chapters = [_not_received(evidence), _retries(evidence), _dead_letters(evidence), _signatures(evidence)]
     if evidence.overview.facts_aside is not None:
         chapters.append(_facts_aside(evidence.overview.facts_aside))
+    if evidence.overview.backlog.waiting:
+        chapters.append(_backlog(evidence.overview.backlog))
     chapters.sort(key=lambda chapter: chapter.weight, reverse=True)
     return Diagnosis(evidence.overview.at, tuple(chapters))
+
+
+# Deliveries that wait
+
+_OVERDUE_S = 300
+
+
+def _backlog(backlog: BacklogState) -> Chapter:
+    reasons = ", ".join(f"{number} for {reason}" for reason, number in backlog.by_reason.items())
+    age = "" if backlog.oldest_s is None else f", the oldest for {_span(backlog.oldest_s)}"
+    waits = f"{backlog.waiting} deliveries wait ({reasons}){age}"
+    weight, verdict, lines = 0.0, f"{waits}.", ["Nothing is lost: what waits is in Postgres and drains in order"]
+    if backlog.stopped is not None:
+        weight, verdict = 100_000, backlog.stopped
+        lines.append(
+            "When the reason for the hold is gone: relay release"
+            if backlog.hold is not None
+            else "The breaker closes by itself once a probe succeeds: see why the Agent SDK fails"
+        )
+    elif (backlog.overdue_s or 0) > _OVERDUE_S:
+        weight = float(backlog.waiting)
+        lines.append("Raise RELAY_MAX_IN_FLIGHT or RELAY_AGENT_CONCURRENCY if the Agent SDK can take more")
+    is_well = weight == 0
+    return Chapter("backlog", "Deliveries Wait", weight, verdict, (Check(is_well, waits),), tuple(lines))
 
 
 # Webhooks Not Received

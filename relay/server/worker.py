@@ -44,6 +44,7 @@ from relay.telemetry.metrics import Counters
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from relay.domain.delivery import Attempt, Delivery
     from relay.server.services import Service
     from relay.settings import Settings
     from relay.telemetry.log_sink import LogSink
@@ -94,9 +95,7 @@ class Worker:
         lease = Lease(settings.relay_lease_seconds)
         owner = self.instance.id
         its_gate = Gate(settings.relay_agent_rate)
-        self._forwarder = Forwarder(
-            settings, forwarding_log, its_gate, lambda delivery, attempt: self._backlog.attempted(delivery, attempt)
-        )
+        self._forwarder = Forwarder(settings, forwarding_log, its_gate, self._attempted)
         self._receipts = ReceiptStore(self.database, owner)
         self._finisher = Finisher(self.database, owner, self._log)
         self._tail = LogTail(self.database, owner, sink)
@@ -148,6 +147,9 @@ class Worker:
         self._main: asyncio.Task[None] | None = None
         self.defect: BaseException | None = None
         self._stopping = asyncio.Event()
+
+    def _attempted(self, delivery: Delivery, attempt: Attempt) -> None:
+        self._backlog.attempted(delivery, attempt)
 
     def _services(self) -> list[Service]:
         owner, settings = self.instance.id, self.settings

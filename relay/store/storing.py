@@ -214,6 +214,24 @@ async def _store_round(
             return {}
         raise
     stored = {row[0]: row[1:] for row in await cursor.fetchall() if row[0] is not None}
+    settled = _settled(items, firsts, stored)
+    if left := [place for place in firsts if place not in settled]:
+        cursor = await exact(connection).execute(_KNOWN, ([pending[place].receipt.delivery_id for place in left],))
+        known = {row[0]: (State(row[1]), row[2]) for row in await cursor.fetchall()}
+        for place in left:
+            receipt = pending[place].receipt
+            state, body = known.get(receipt.delivery_id, (None, None))
+            if state is State.DEAD and body != receipt.body:
+                pending[place] = replace(pending[place], receipt=_under_its_own_id(receipt))
+            elif state is not None and state is not State.DEAD:
+                settled[place] = Duplicate(receipt.delivery_id, state)
+    return settled
+
+
+def _settled(
+    items: Sequence[Incoming], firsts: Sequence[int], stored: Mapping[str, Sequence[Any]]
+) -> dict[int, Stored]:
+    """What the statement made of those of `items` that it stored, by their places."""
     settled: dict[int, Stored] = {}
     for place, item in zip(firsts, items, strict=True):
         delivery_id = item.receipt.delivery_id
@@ -226,16 +244,6 @@ async def _store_round(
             settled[place] = Claimed(item.claim, _delivery(item.receipt, row_id, run))
         else:
             settled[place] = Waiting(delivery_id, row_id, WaitReason(waits))
-    if left := [place for place in firsts if place not in settled]:
-        cursor = await exact(connection).execute(_KNOWN, ([pending[place].receipt.delivery_id for place in left],))
-        known = {row[0]: (State(row[1]), row[2]) for row in await cursor.fetchall()}
-        for place in left:
-            receipt = pending[place].receipt
-            state, body = known.get(receipt.delivery_id, (None, None))
-            if state is State.DEAD and body != receipt.body:
-                pending[place] = replace(pending[place], receipt=_under_its_own_id(receipt))
-            elif state is not None and state is not State.DEAD:
-                settled[place] = Duplicate(receipt.delivery_id, state)
     return settled
 
 
