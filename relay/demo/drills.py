@@ -125,10 +125,10 @@ DRILLS = {
             "breaker",
             "The Agent SDK answers 503 while the circuit breaker is on: deliveries wait instead of dying.",
             _incident("the Agent SDK answers 503", behaviours=(Behaviour(status=503),)),
-            frozenset({"success-rate-p0", "success-rate-critical", "dlq-warning", "dlq-p2", "attempts-info"}),
+            frozenset(),
             "The circuit breaker is open",
             "See why the breaker is open and when it probes; see the backlog drain once a probe succeeds.",
-            settings={"relay_breaker": "on"},
+            settings={"relay_breaker": "on", "chatwoot_webhook_max_attempts": 6},
         ),
         Drill(
             "chatwoot-silent",

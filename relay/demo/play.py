@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 ATTEMPT_TIMEOUT_MS = 2_000
 _REPORT_EVERY_S = 5
+_RELEASE_RATE = 15.0
+"""Deliveries a second after a hold: what the reference agent can draft on any machine."""
 
 
 class _Nowhere(io.TextIOBase):
@@ -140,7 +142,7 @@ async def _hold(dsn: str, held: bool) -> None:
             await gate.hold(connection, "demo", "deploying the agent")
             await asyncio.sleep(1)  # every relay heeds it within a second
         else:
-            await gate.release(connection, "demo")
+            await gate.release(connection, "demo", _RELEASE_RATE)
 
 
 async def _until_healthy(url: str, relay: asyncio.Task[None]) -> None:

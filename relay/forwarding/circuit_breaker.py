@@ -27,19 +27,21 @@ class Opening:
 
 
 def verdict(attempts: int, failed: int) -> Opening | None:
-    """Whether so many attempts of the last minute, `failed` of them in a retryable way, open the breaker."""
+    """Whether the last `attempts`, `failed` of them in a retryable way, open the breaker."""
     if attempts < LEAST_ATTEMPTS or failed < FAILED_SHARE * attempts:
         return None
-    return Opening(f"{failed} of {attempts} attempts failed in the last minute", FIRST_PAUSE_S)
+    return Opening(f"{failed} of the last {attempts} attempts failed", FIRST_PAUSE_S)
 
 
 class AttemptWindow:
-    """The attempts of the last minute. `most_pause_ms` caps a `Retry-After` that opens the breaker."""
+    """The last attempts, all within a minute: success before an outage does not delay the opening.
+
+    `most_pause_ms` caps a `Retry-After` that opens the breaker.
+    """
 
     def __init__(self, most_pause_ms: float) -> None:
         self._most_pause_ms = most_pause_ms
-        self._ended: deque[tuple[float, bool]] = deque()
-        self._failed = 0
+        self._ended: deque[tuple[float, bool]] = deque(maxlen=LEAST_ATTEMPTS)
         self.asked: Opening | None = None
         self.last_error: str | None = None
 
@@ -47,7 +49,6 @@ class AttemptWindow:
         """Count an attempt that has ended."""
         failed = attempt.retryable
         self._ended.append((time.monotonic(), failed))
-        self._failed += failed
         if failed:
             self.last_error = attempt.error
         if attempt.retry_after_ms and attempt.status in _ASKING_TO_WAIT:
@@ -56,11 +57,11 @@ class AttemptWindow:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """The attempts of the last minute, and those of them that failed in a retryable way."""
+        """How many attempts these are, and how many of them failed in a retryable way."""
         since = time.monotonic() - _WINDOW_S
         while self._ended and self._ended[0][0] < since:
-            self._failed -= self._ended.popleft()[1]
-        return len(self._ended), self._failed
+            self._ended.popleft()
+        return len(self._ended), sum(failed for _, failed in self._ended)
 
     @property
     def is_suspicious(self) -> bool:
@@ -70,5 +71,4 @@ class AttemptWindow:
     def clear(self) -> None:
         """Forget every attempt: the breaker has opened or closed."""
         self._ended.clear()
-        self._failed = 0
         self.asked = None

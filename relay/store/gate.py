@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psycopg.rows import class_row
-
 from relay.store.actions import signed
 from relay.store.database import refusals
 
@@ -55,11 +53,9 @@ _READ = """
 
 async def read(connection: Connection, owner: UUID) -> GateState:
     """The state now, for the relay `owner`."""
-    async with connection.cursor(row_factory=class_row(GateState)) as cursor:
-        await cursor.execute(_READ, {"owner": owner, "alive_s": ALIVE_S})
-        state = await cursor.fetchone()
-    assert state is not None
-    return state
+    row = await (await connection.execute(_READ, {"owner": owner, "alive_s": ALIVE_S})).fetchone()
+    assert row is not None
+    return GateState(*row)
 
 
 _END_HOLDS = (

@@ -118,9 +118,9 @@ def _incoming() -> Incoming:
         event="message_created",
         conversation_id="1",
         customer=False,
-        test=False,
+        test=True,  # neither a hold nor the breaker stops it
     )
-    return Incoming(uuid4(), receipt, receipt.order_key)
+    return Incoming(uuid4(), receipt, f"start/{uuid4()}")
 
 
 def _finished(claimed: Claimed, *, success: bool) -> Finish:

@@ -194,7 +194,8 @@ async def test_an_open_breaker_lets_deliveries_wait_and_a_probe_closes_it(
     agent.behave(Behaviour(status=503))
     answers = await asyncio.gather(*(relay.post(message(n, n)) for n in range(40)))
     assert {(answer.status_code, answer.json()["waiting"]) for answer in answers} == {(202, "breaker")}
-    assert rows.one("SELECT opened_at IS NOT NULL, why LIKE '%% attempts failed %%503' FROM relay.breaker") == (
+    why = "why LIKE '%% attempts failed: Agent SDK answered 503'"
+    assert rows.one(f"SELECT opened_at IS NOT NULL, {why} FROM relay.breaker") == (
         True,
         True,
     )

@@ -187,8 +187,9 @@ async def test_a_dead_letter_is_found_by_its_exact_id(dsn: str, rows: Rows) -> N
 # The one place
 
 _EXACT = {
-    ("browse", "groups"), ("deliveries", "_execute_store"), ("deliveries", "_store_round"),
-    ("deliveries", "claim_abandoned"), ("deliveries", "read_claimed"), ("notes", "find"), ("replays", "claim_next"),
+    ("browse", "groups"), ("storing", "_execute_store"), ("storing", "_store_round"),
+    ("claims", "claim_abandoned"), ("claims", "claim_backlog"), ("claims", "claim_probe"),
+    ("claims", "read_claimed"), ("notes", "find"), ("replays", "claim_next"),
     ("replays", "states_of"), ("signatures", "deliveries_of"),
 }  # fmt: skip
 """The queries that need exact text. Another one belongs here only if its text is a key or is sent on."""
