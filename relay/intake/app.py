@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from relay import __version__
 from relay.chatwoot.payload import BadBody, BodyFault
 from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, SignatureFault, explained, verify
+from relay.domain.delivery import WaitReason
 from relay.domain.headers import CONTENT_ENCODING, FORWARDED_FROM_HEADER, TEST_SENDER, first_header
 from relay.domain.targets import Target
 from relay.errors import Overloaded, StatementRefused, StoreUnavailable
@@ -27,8 +28,8 @@ from relay.intake.asgi import HttpConnection, IncomingRequest, SenderGone
 from relay.intake.encoding import TAKEN, CorruptBody, DecodedTooLarge, Decoder, UnsupportedEncoding, coding_of
 from relay.intake.receipt import read_receipt
 from relay.settings import WEBHOOK_PATH
-from relay.store import aside, facts, instances, overview
-from relay.store.deliveries import Duplicate, Ignored
+from relay.store import aside, backlog, facts, instances, overview
+from relay.store.deliveries import Duplicate, Ignored, Waiting
 from relay.store.refusal import explain
 from relay.telemetry.gauges import Gauge, gauges_of
 from relay.telemetry.metrics import exposition
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
     from relay.domain.delivery import Headers, Outcome, Receipt
     from relay.forwarding.pipeline import Ticket
     from relay.intake.context import IntakeContext
-    from relay.store.aside import Waiting
+    from relay.store.aside import Waiting as FactsWaiting
+    from relay.store.backlog import BacklogState
     from relay.store.deliveries import Claimed
 
 BODY_TIMEOUT_S = 20
@@ -155,6 +157,7 @@ async def _webhook(context: IntakeContext, http: IncomingRequest) -> Response:
             context.settings.forwarded_events,
             encoded_body=body.encoded,
             signature=signature,
+            own_account=context.settings.chatwoot_account_id,
         )
     except BadBody as error:
         return _refuse_body(context, headers, error)
@@ -229,10 +232,11 @@ async def _carry(context: IntakeContext, receipt: Receipt, began: float) -> Resp
     try:
         ticket = context.pipeline.accept(receipt)
         respond_when = ticket.finished if settings.relay_respond == "forwarded" else ticket.stored
-        await _wait(respond_when, deadline)
+        try:
+            await _wait(respond_when, deadline)
+        finally:
+            context.pipeline.forget(ticket)
         stored = _stored(ticket)
-    except Overloaded as error:
-        return _overloaded(context, error)
     except StoreUnavailable as error:
         context.counters.unavailable += 1
         return _answer(503, {"error": str(error)}, {"Retry-After": "5"})
@@ -242,14 +246,17 @@ async def _carry(context: IntakeContext, receipt: Receipt, began: float) -> Resp
     if isinstance(stored, Ignored):
         return _answer(200, {"success": True, "ignored": True, "delivery_id": stored.delivery_id})
     context.counters.received += 1
-    if respond_when is ticket.finished and ticket.finished.done():
-        outcome = ticket.finished.result()
-        if outcome is not None:
-            return _outcome(stored, outcome)
-    return _answer(202, {"accepted": True, "delivery_id": stored.delivery.delivery_id})
+    delivery_id = stored.delivery_id if isinstance(stored, Waiting) else stored.delivery.delivery_id
+    accepted = {"accepted": True, "delivery_id": delivery_id}
+    result = ticket.finished.result() if ticket.finished.done() else None
+    if isinstance(result, WaitReason):
+        return _answer(202, accepted | {"waiting": result})
+    if result is not None and respond_when is ticket.finished:
+        return _outcome(delivery_id, result)
+    return _answer(202, accepted)
 
 
-def _stored(ticket: Ticket) -> Claimed | Duplicate | Ignored:
+def _stored(ticket: Ticket) -> Claimed | Waiting | Duplicate | Ignored:
     """What the store said.
 
     Raises:
@@ -266,10 +273,10 @@ async def _wait(future: asyncio.Future[Any], deadline: float) -> None:
         await asyncio.wait((future,), timeout=max(0.0, deadline - time.monotonic()))
 
 
-def _outcome(stored: Claimed, outcome: Outcome) -> Response:
+def _outcome(delivery_id: str, outcome: Outcome) -> Response:
     common = {
-        "delivery_id": stored.delivery.delivery_id,
-        "attempts": len(outcome.attempts),
+        "delivery_id": delivery_id,
+        "attempts": outcome.count,
         "duration_ms": outcome.duration_ms,
     }
     last = outcome.last
@@ -312,6 +319,7 @@ async def _health(context: IntakeContext) -> Response:
     database: dict[str, Any] = {"ok": False}
     probed: dict[str, Any] = {}
     recorded: dict[str, Any] | None = None
+    waits: dict[str, Any] | None = None
     began = time.perf_counter()
     try:
         async with asyncio.timeout(_HEALTH_TIMEOUT_S), context.database.connection() as connection:
@@ -320,6 +328,7 @@ async def _health(context: IntakeContext) -> Response:
             if not writable:
                 database["error"] = "Postgres is read-only"
             recorded = _facts(await aside.waiting(connection))
+            waits = _waits(await backlog.read(connection))
             probed = {
                 health.target: {
                     "ok": health.ok,
@@ -338,7 +347,7 @@ async def _health(context: IntakeContext) -> Response:
     except psycopg.ProgrammingError:
         if not database["ok"] or recorded is None:  # else only dashboard_facts cannot be read: webhooks are stored
             database = {"ok": False, "error": "Postgres has no tables that this relay may use, or not yet"}
-    ok = database["ok"] and context.pipeline.capacity > 0
+    ok = database["ok"] and context.pipeline.is_accepting
     body = {
         "status": "ok" if ok else "unavailable",
         "version": __version__,
@@ -346,12 +355,27 @@ async def _health(context: IntakeContext) -> Response:
         "facts": recorded,
         **{target.value: probed.get(target) for target in Target},
         "in_flight": context.pipeline.in_flight,
+        "backlog": waits,
         "signed": context.instance.signed,
     }
     return _answer(200 if ok else 503, body, {} if ok else {"Retry-After": "5"})
 
 
-def _facts(waiting: Waiting | None) -> dict[str, Any]:
+def _waits(state: BacklogState) -> dict[str, Any]:
+    """What waits, by reason, and whether forwarding is held or the breaker open."""
+    return {
+        "size": state.size,
+        "waiting": state.waiting,
+        "by_reason": {reason.value: state.by_reason.get(reason, 0) for reason in WaitReason},
+        "oldest_s": state.oldest_s,
+        "drain_per_s": state.drain_per_s,
+        "empty_in_s": state.empty_in_s,
+        "held": state.hold is not None,
+        "breaker_open": state.breaker is not None,
+    }
+
+
+def _facts(waiting: FactsWaiting | None) -> dict[str, Any]:
     """Whether `dashboard_facts` takes what the relay records; if not, why, and what to do."""
     if waiting is None:
         return {"ok": True, "aside": 0}

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from relay.domain.delivery import State
-from relay.store import actions, alerts, browse, deliveries, facts, instances, notes, outages, overview, replays
+from relay.store import actions, alerts, browse, claims, deliveries, facts, instances, notes, outages, overview, replays
 from relay.store.database import Database, connect
 from relay.store.filters import compile_filter
 from relay.store.instances import Instance
@@ -165,7 +165,7 @@ async def test_what_is_forwarded_and_posted_stays_exact(dsn: str, rows: Rows) ->
     plant_hostile(rows)
     rows("UPDATE relay.deliveries SET state = 'received'")
     async with await connect(dsn, "tests") as connection:
-        (claimed,) = await deliveries.claim_abandoned(connection, uuid4(), held=[], settled=True, most=9, orphan_s=60)
+        (claimed,) = await claims.claim_backlog(connection, uuid4(), most=9, most_bytes=9_000)
         await notes.keep(connection, HOSTILE, 1, HOSTILE)
         note = await notes.find(connection, HOSTILE)
     assert claimed.delivery.delivery_id == claimed.delivery.event == HOSTILE
@@ -185,8 +185,9 @@ async def test_a_dead_letter_is_found_by_its_exact_id(dsn: str, rows: Rows) -> N
 # The one place
 
 _EXACT = {
-    ("browse", "groups"), ("deliveries", "_execute_store"), ("deliveries", "_store_round"),
-    ("deliveries", "claim_abandoned"), ("deliveries", "read_claimed"), ("notes", "find"), ("replays", "claim_next"),
+    ("browse", "groups"), ("storing", "_execute_store"), ("storing", "_store_round"),
+    ("claims", "claim_abandoned"), ("claims", "claim_backlog"), ("claims", "claim_probe"),
+    ("claims", "read_claimed"), ("notes", "find"), ("replays", "claim_next"),
     ("replays", "states_of"), ("signatures", "deliveries_of"),
 }  # fmt: skip
 """The queries that need exact text. Another one belongs here only if its text is a key or is sent on."""
