@@ -13,7 +13,17 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from relay.commands.common import as_json, database, operator, print_json, run, say, say_source, source_of  # fmt: skip
+from relay.commands.common import (
+    as_json,
+    connected,
+    database,
+    operator,
+    print_json,
+    run,
+    say,
+    say_source,
+    source_of,
+)  # fmt: skip
 from relay.domain.delivery import State
 from relay.errors import RelayError
 from relay.settings import load_settings
@@ -21,7 +31,6 @@ from relay.store import instances, replays
 from relay.store.actions import signed
 from relay.store.filters import Condition, compile_filter
 from relay.store.replays import Control, PlanRequest
-from relay.store.sessions import connected  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

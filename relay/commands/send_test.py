@@ -11,10 +11,9 @@ from uuid import uuid4
 import click
 
 from relay.chatwoot.test_webhook import EVENTS, EVENTS_OF_CONVERSATIONS, post_test, what_the_agent_does
-from relay.commands.common import as_json, database, print_json, run, say, say_source, source_of
+from relay.commands.common import as_json, connected, database, print_json, run, say, say_source, source_of
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
 from relay.store import deliveries
-from relay.store.sessions import connected
 
 if TYPE_CHECKING:
     from collections.abc import Callable

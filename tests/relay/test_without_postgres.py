@@ -11,7 +11,6 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from relay.store import migrate
 from tests.relay.traces import deliveries, seen_of, trace
 from tests.relay.wire import BluntAgent
 from tests.servers import AgentStandIn, Rows, RunningRelay, locked, relay_settings, until
@@ -139,7 +138,7 @@ async def test_a_webhook_that_comes_while_the_relay_starts_waits_for_it_and_is_n
 ) -> None:
     delivery_id = str(uuid4())
     with psycopg.connect(rows.dsn) as migrating:
-        migrating.execute("SELECT pg_advisory_lock(%s)", (migrate._LOCK,))
+        migrating.execute("LOCK TABLE relay.schema_migrations")
         relay = RunningRelay(relay_settings(agent), rows.dsn)
         await _holds(relay, 0)
         answer = asyncio.create_task(relay.post(PAYLOAD, X_Chatwoot_Delivery=delivery_id))
@@ -151,7 +150,7 @@ async def test_a_webhook_that_comes_while_the_relay_starts_waits_for_it_and_is_n
 
 async def test_a_relay_that_takes_too_long_to_start_answers_503(agent: AgentStandIn, rows: Rows) -> None:
     with psycopg.connect(rows.dsn) as migrating:
-        migrating.execute("SELECT pg_advisory_lock(%s)", (migrate._LOCK,))
+        migrating.execute("LOCK TABLE relay.schema_migrations")
         relay = RunningRelay(relay_settings(agent), rows.dsn)
         await _holds(relay, 0)
         answer = await relay.post(PAYLOAD)
