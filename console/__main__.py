@@ -1,4 +1,4 @@
-"""`console` and `python -m console`. Loads the rest within reach of ctrl+c: a terminal toolkit takes its time."""
+"""`console` and `python -m console`. Imports the app late, so that ctrl+c works in the meantime."""
 
 import sys
 

@@ -19,7 +19,7 @@ from textual.filter import NoColor
 from textual.theme import Theme
 
 from console import theme as themes
-from console.data.context import WINDOWS, Context, operator_name, place_of
+from console.data.context import WINDOWS, Context, place_of
 from console.data.operator_session import OperatorSession
 from console.data.poller import Poller
 from console.flows import requests
@@ -79,7 +79,7 @@ class ConsoleApp(TypeAhead):
 
     def __init__(self, settings: Settings, dsn: str, *, read_only: bool = False, ascii_only: bool = False) -> None:
         super().__init__()
-        operator = operator_name(settings)
+        operator = settings.operator
         self.context = Context(
             settings=settings,
             session=OperatorSession(settings, dsn, operator, read_only=read_only),
@@ -108,7 +108,7 @@ class ConsoleApp(TypeAhead):
         return self._own_filters if self.no_color else [*super().get_line_filters(), *self._own_filters]
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Return the variables that the layout needs beside Textual's own."""
+        """Return the variables that the layout needs besides Textual's own."""
         return dict(themes.THEMES[0]["variables"])
 
     # Beginning and end

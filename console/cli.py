@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 @click.option("--dsn", help="The relay's database (DATABASE_URL; default: the embedded one on this machine).")
 @click.option("--read-only", is_flag=True, help="Hide and refuse every write, and connect as a role that cannot.")
 @click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII alone.")
-@click.option("--timing", is_flag=True, help="Open it, say how long first paint and first figures took, and end.")
-@click.option("--json", "as_json", is_flag=True, help="What --timing says, as JSON.")
+@click.option("--timing", is_flag=True, help="Open it, print how long first paint and first figures took, and end.")
+@click.option("--json", "as_json", is_flag=True, help="The result of --timing, as JSON.")
 def command(*, dsn: str | None, read_only: bool, ascii_only: bool, timing: bool, as_json: bool) -> None:
-    """The operator console: what is wrong, since when, and the keys that mend it.
+    """The operator console: what is wrong, since when, and the keys to repair it.
 
     Who you are comes from CONSOLE_OPERATOR, or else the login name, and is recorded with everything you do.
     """

@@ -56,7 +56,7 @@ _LETTERS = frozenset({DEAD, DETAIL})
 class Action:
     """One thing to do in the places `where` (None: on every screen).
 
-    `name` is Textual's action string. `label` is its name in the footer, where it stands if `shown`; `text` describes
+    `name` is Textual's action string. `label` is its name in the footer, which has it if `shown`; `text` describes
     it in help, palette and README. A `write` changes something: it is hidden and refused with --read-only.
     A `conditional` one is possible at times only: the screen says when, and else the next action of its key runs.
     """
@@ -150,7 +150,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(("p",), "pause_replay", "pause", "Pause or resume the replay", where=frozenset({PROGRESS}), write=True),
     Action(("x", "ctrl+c"), "stop_replay", "stop", "Stop what was not sent yet", where=frozenset({PROGRESS}),
            write=True),
-    Action(("escape", "q", "left"), "close", "close", "Close the strip; the replay goes on",
+    Action(("escape", "q", "left"), "close", "close", "Close the strip; the replay continues",
            where=frozenset({PROGRESS})),
     Action(("space",), "close_ended", "close", "Close the strip once the replay has ended",
            where=frozenset({PROGRESS})),
@@ -160,7 +160,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(("escape",), "close_box", "close", "Close the box", where=frozenset({SEARCH_BOX})),
     Action(("ctrl+s", "f2"), "review", "review", "Show what was changed", where=frozenset({EDITOR})),
     Action(("ctrl+e",), "external", "$EDITOR", "Edit in $EDITOR", where=frozenset({EDITOR})),
-    Action(("y",), "accept", "replay it", "Go on from the changes to the replay", where=frozenset({EDITOR}),
+    Action(("y",), "accept", "replay it", "Continue from the changes to the replay", where=frozenset({EDITOR}),
            write=True),
     Action(("escape",), "leave", "back", "Back from the changes to the editor; from there discard the edit",
            where=frozenset({EDITOR})),

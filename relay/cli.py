@@ -20,6 +20,7 @@ _COMMANDS = {
     "check-health": "The runbook's health check of Chatwoot and the Agent SDK.",
     "send-test": "Post a signed test webhook and follow it to its end.",
     "replay": "Send dead letters again.",
+    "backfill": "Fetch what no webhook brought: customers' messages that Chatwoot has and this database lacks.",
     "diagnose": "Walk the runbook's troubleshooting on the live system; the first line is the cause.",
     "escalate": "Gather the evidence, and append an entry to reports/manager/ESCALATION.md.",
     "agent": "The reference Agent SDK: drafts replies, posts them as private notes.",

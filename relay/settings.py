@@ -7,6 +7,7 @@ remedy (`ConfigurationError`), never a traceback.
 
 from __future__ import annotations
 
+import getpass
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -122,7 +123,7 @@ class Settings(BaseSettings):
 
     # Receiving
     chatwoot_webhook_response_deadline_ms: int = Field(default=4_500, ge=1, le=3_600_000)
-    chatwoot_webhook_max_body_bytes: int = Field(default=5 * 1024 * 1024, ge=1, le=256 * 1024 * 1024)
+    chatwoot_webhook_max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1, le=256 * 1024 * 1024)
     relay_respond: Literal["forwarded", "stored"] = "forwarded"
     relay_forward_events: str = ""
     relay_max_in_flight: int = Field(default=2_000, ge=1, le=1_000_000)
@@ -137,10 +138,19 @@ class Settings(BaseSettings):
     # The reference Agent SDK
     agent_bind: str = "127.0.0.1:8787"
     agent_prompt_file: Path | None = None
+    agent_quiet_ms: int = Field(default=1_500, ge=0, le=60_000)
+    agent_draft_when: str = "always"
+    agent_inboxes: str = ""
+    agent_stop_label: str = "no-draft"
+    agent_draft_forms: bool = False
     llm_base_url: HttpUrl | None = None
     llm_api_key: SecretStr | None = None
     llm_model: str | None = None
     llm_timeout_ms: int = Field(default=20_000, ge=1, le=3_600_000)
+    llm_images: bool = False
+    transcribe_base_url: HttpUrl | None = None
+    transcribe_api_key: SecretStr | None = None
+    transcribe_model: str = "whisper-1"
 
     # Telling
     relay_alert_webhook_url: SecretStr | None = None
@@ -209,6 +219,28 @@ class Settings(BaseSettings):
         _split_severities(value)
         return value
 
+    @field_validator("agent_draft_when")
+    @classmethod
+    def _conditions_are_known(cls, value: str) -> str:
+        _split_conditions(value)
+        return value
+
+    @field_validator("agent_inboxes")
+    @classmethod
+    def _inboxes_are_ids(cls, value: str) -> str:
+        _split_inboxes(value)
+        return value
+
+    @property
+    def draft_when(self) -> tuple[frozenset[str], bool | None]:
+        """`AGENT_DRAFT_WHEN`: the statuses (empty: all), and whether an assignee is needed (None: either way)."""
+        return _split_conditions(self.agent_draft_when)
+
+    @property
+    def inboxes(self) -> frozenset[int]:
+        """The ids in `AGENT_INBOXES`; empty for all inboxes."""
+        return _split_inboxes(self.agent_inboxes)
+
     @property
     def alert_severities(self) -> frozenset[Severity]:
         """The severities whose alerts are sent to `RELAY_ALERT_WEBHOOK_URL`."""
@@ -255,6 +287,16 @@ class Settings(BaseSettings):
         return without_credentials(self.agent_endpoint)
 
     @property
+    def operator(self) -> str:
+        """Who runs this process, for the audit: `CONSOLE_OPERATOR`, else the login name, else `unknown`."""
+        if self.console_operator:
+            return self.console_operator
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):
+            return "unknown"
+
+    @property
     def own_url_shown(self) -> str:
         """`own_url` without credentials, for logs and screens."""
         return without_credentials(self.own_url)
@@ -289,6 +331,25 @@ def _split_secrets(value: SecretStr | None) -> tuple[bytes, ...]:
     if value is None:
         return ()
     return tuple(part.strip().encode() for part in value.get_secret_value().split(",") if part.strip())
+
+
+_STATUSES = ("open", "pending", "snoozed", "resolved")
+_ASSIGNMENTS = {"assigned": True, "unassigned": False}
+
+
+def _split_conditions(value: str) -> tuple[frozenset[str], bool | None]:
+    names = {name.strip().lower() for name in value.split(",") if name.strip()} - {"always"}
+    if unknown := sorted(names - {*_STATUSES, *_ASSIGNMENTS}):
+        raise ValueError(f"{unknown[0]} is none of always, {', '.join([*_STATUSES, *_ASSIGNMENTS])}")
+    wanted = {_ASSIGNMENTS[name] for name in names if name in _ASSIGNMENTS}
+    return frozenset(names & {*_STATUSES}), wanted.pop() if len(wanted) == 1 else None
+
+
+def _split_inboxes(value: str) -> frozenset[int]:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if unknown := [name for name in names if not (name.isascii() and name.isdigit() and 0 < int(name) < 2**63)]:
+        raise ValueError(f"{unknown[0]} is no inbox id; ids are numbers, as in the inbox's address in Chatwoot")
+    return frozenset(int(name) for name in names)
 
 
 def _split_severities(value: str) -> frozenset[Severity]:
@@ -340,12 +401,13 @@ def _remedy(unknown: list[str]) -> str:
 
 _SECRET_FIELDS = {
     "llm_api_key",
+    "transcribe_api_key",
     "chatwoot_api_key",
     "chatwoot_webhook_secret",
     "database_url",
     "relay_alert_webhook_url",
 }
-_URL_FIELDS = {"agent_sdk_url", "chatwoot_base_url", "llm_base_url", "relay_url"}
+_URL_FIELDS = {"agent_sdk_url", "chatwoot_base_url", "llm_base_url", "relay_url", "transcribe_base_url"}
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -157,6 +157,32 @@ def pretty_json(text: str) -> str:
     return "".join(parts)
 
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff\ud800-\udfff]")
+_MENTION = re.compile(r"\[([^\[\]]*)\]\(\s*mention://[^()]*\)", re.IGNORECASE)
+_MENTION_SCHEME = re.compile(r"mention(?=://)", re.IGNORECASE)
+_LIQUID = re.compile(r"\{(?=[{%])")
+_CUT = "… (cut)"
+
+
+def valid_unicode(text: str) -> str:
+    """`text` with U+FFFD for each lone surrogate, which JSON can carry and UTF-8 cannot."""
+    return text if text.isascii() else _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def chatwoot_text(text: str, *, limit: int) -> str:
+    """`text` as Chatwoot shows it and does nothing else with it: at most `limit` characters, no mention, no Liquid.
+
+    Chatwoot runs `{{…}}` and `{%…%}` in outgoing messages, private notes included, and notifies whom
+    `[Bob](mention://user/1/Bob)` names (CONTRACT, "content is interpreted"). Joiners and other characters that
+    languages need stay.
+    """
+    kept = _NO_TEXT.sub("", text[: 2 * limit].replace("\r\n", "\n"))
+    kept = _MENTION_SCHEME.sub("mention ", _MENTION.sub(r"\1", kept))
+    kept = _LIQUID.sub("{ ", kept).strip()
+    return kept if len(kept) <= limit and len(text) <= 2 * limit else kept[: limit - len(_CUT)] + _CUT
+
+
 def is_safe(text: str) -> bool:
     """True if `clean` would leave `text` as it is; line ends apart."""
     return not HARMFUL.search(text.replace("\n", "")) and all(

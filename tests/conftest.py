@@ -97,8 +97,9 @@ async def agent() -> AsyncIterator[HeldAgent]:
 
 @pytest_asyncio.fixture
 async def chatwoot() -> AsyncIterator[ChatwootStandIn]:
-    """A stand-in Chatwoot."""
+    """A stand-in Chatwoot. The conversations that tests name exist there: it refuses a note in another one."""
     stand_in = ChatwootStandIn()
+    stand_in.open_conversations((1, 7, 10, 4711))
     await stand_in.start()
     yield stand_in
     await stand_in.stop()

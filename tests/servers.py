@@ -24,7 +24,8 @@ import psycopg
 from psycopg import sql
 
 from relay.demo.agent import AgentStandIn, Behaviour
-from relay.server.supervisor import bound_url, listen, relay_name, serve_worker
+from relay.server.listener import bound_url, listen
+from relay.server.supervisor import relay_name, serve_worker
 from relay.server.worker import Identity
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
 from relay.telemetry.log_sink import LogSink

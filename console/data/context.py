@@ -5,7 +5,6 @@ The app alone changes a `Context`. What a screen wants done it asks for by a mes
 
 from __future__ import annotations
 
-import getpass
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -58,16 +57,6 @@ class Context:
     def window(self) -> timedelta:
         """The overview's window."""
         return WINDOWS[self.window_name]
-
-
-def operator_name(settings: Settings) -> str:
-    """Return the operator's name: `CONSOLE_OPERATOR`, else the login name."""
-    if settings.console_operator:
-        return settings.console_operator
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 def place_of(settings: Settings, dsn: str) -> str:

@@ -11,31 +11,27 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import psycopg
 
-from console.data.log_entry import entry_of
+from relay.domain.targets import Target
 from relay.errors import RelayError
-from relay.store import actions, browse, facts, instances, replays
+from relay.replay.requests import DEFAULT, plan_request
+from relay.store import actions, browse, deliveries, facts, instances, replays
 from relay.store.database import SILENCE_S, no_longer_than
-from relay.store.replays import PlanRequest
 from relay.store.sessions import open_session, trouble
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from console.data.log_entry import Entry
+    from relay.replay.requests import Pace
     from relay.settings import Settings
-    from relay.store.browse import Detail, Row
+    from relay.store.browse import Detail
     from relay.store.database import Connection
+    from relay.store.deliveries import Progress
     from relay.store.facts import Health
     from relay.store.filters import Condition
     from relay.store.replays import Control, DeadLetter, Plan
-
-RATE = 20.0
-CANARY = 1
-STOP_AFTER = 3
 
 
 class ReadOnlyError(RelayError):
@@ -56,16 +52,7 @@ class Proposal:
     health: Health | None
     filter: str
     edited_body: bytes | None = None
-
-    @property
-    def canary(self) -> int:
-        """How many deliveries are sent first as a canary: one if there are several, else none."""
-        return CANARY if len(self.letters) > 1 else 0
-
-    @property
-    def seconds(self) -> float:
-        """Estimated duration of the replay at its rate, in seconds."""
-        return max(1.0, len(self.letters) / RATE)
+    pace: Pace = DEFAULT
 
 
 class OperatorSession:
@@ -117,21 +104,19 @@ class OperatorSession:
             letters=letters,
             frozen_at=datetime.now(UTC),
             agent=alive[0].agent if alive else None,
-            health=next((probe for probe in health if probe.target == "agent"), None),
+            health=next((probe for probe in health if probe.target == Target.AGENT), None),
             filter=text,
             edited_body=edited_body,
         )
 
     async def send(self, proposal: Proposal, reason: str = "") -> int:
         """Enqueue a proposal as a plan; returns the plan's id."""
-        request = PlanRequest(
-            request_id=uuid4(),
+        request = plan_request(
+            proposal.letters,
             requested_by=self.operator,
+            pace=proposal.pace,
             reason=reason,
             filter=proposal.filter,
-            rate=RATE,
-            canary=proposal.canary,
-            stop_after=STOP_AFTER,
             edited_body=proposal.edited_body,
         )
         async with self._session(write=True) as connection:
@@ -160,7 +145,7 @@ class OperatorSession:
             await actions.record(connection, self.operator, action, "", details)
 
     @asynccontextmanager
-    async def beside(self) -> AsyncIterator[Connection]:
+    async def report_connection(self) -> AsyncIterator[Connection]:
         """Yield a separate connection for slow reads.
 
         Raises:
@@ -191,21 +176,7 @@ class OperatorSession:
         async with self._session() as connection:
             return await browse.row_of(connection, delivery_id)
 
-    async def stored(self, delivery_id: str) -> Row | None:
-        """Return the row of a delivery; None while the delivery is not stored."""
+    async def progress(self, delivery_id: str) -> Progress | None:
+        """Return how far a delivery has got; None while it is not stored."""
         async with self._session() as connection:
-            row_id = await browse.row_of(connection, delivery_id)
-            detail = None if row_id is None else await browse.detail(connection, row_id)
-        return None if detail is None else detail.row
-
-    async def newest_line(self) -> int:
-        """Return the id of the forwarding log's newest line; 0 if the log is empty."""
-        async with self._session() as connection:
-            lines = await browse.log_before(connection, None, 1)
-        return lines[-1][0] if lines else 0
-
-    async def lines_about(self, delivery_id: str, *, after: int) -> list[Entry]:
-        """Return the log lines about one delivery whose id is greater than `after`."""
-        async with self._session() as connection:
-            lines = await browse.log_about(connection, delivery_id, after=after)
-        return [entry_of(line_id, line) for line_id, line in lines]
+            return await deliveries.progress(connection, delivery_id)

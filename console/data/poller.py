@@ -57,7 +57,7 @@ class Poller:
         self._afresh = False
 
     def wake(self, *, afresh: bool = False) -> None:
-        """Read now rather than at the next tick; with `afresh` also repeat a slow reading that rests."""
+        """Read now rather than at the next tick; with `afresh` also repeat a slow reading that is skipped for now."""
         self._afresh = self._afresh or afresh
         self._wake.set()
 

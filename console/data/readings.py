@@ -1,4 +1,4 @@
-"""What each screen reads from Postgres beside the overview. The poller reads it in the snapshot's transaction."""
+"""What each screen reads from Postgres besides the overview. The poller reads it in the snapshot's transaction."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TAIL_LINES = 40
 _PLANS = 8
 _REST = 10
-"""A slow reading rests for so many times as long as it took, so that a search does not overload Postgres."""
+"""A slow reading is skipped for so many times as long as it took, so that a search does not overload Postgres."""
 
 
 class Reading(Protocol):
@@ -83,7 +83,7 @@ async def read(
     watched: int | None = None,
     last: Snapshot | None = None,
 ) -> Snapshot:
-    """Read a snapshot in one transaction. While `reading` rests, its result is taken from the `last` snapshot.
+    """Read a snapshot in one transaction. While `reading` is skipped, its result is taken from the `last` snapshot.
 
     `watched` is the id of a plan that is read even if it is not among the newest.
 

@@ -20,7 +20,7 @@ async def copy_curl(host: Host, row_id: int) -> None:
     context = host.context
     detail = await context.session.detail(row_id)
     if detail is None:
-        host.request(Say("That delivery is gone", bad=True))
+        host.request(Say("That delivery is no longer stored", bad=True))
         return
     if detail.body_length > MOST_BYTES:
         length = f"Its payload is {detail.body_length:,} bytes: too long for the clipboard of a terminal"

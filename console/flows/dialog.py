@@ -35,7 +35,7 @@ class Dialog:
         self._strip().ask(prompt)
 
     def wait(self, title: str, what: str, follows: Kind | None = None) -> Prompt:
-        """Open the strip while something is read or written; it takes the keys typed meanwhile."""
+        """Open the strip while something is read or written; it keeps the keys that are typed in the meantime."""
         waiting = Prompt(title=title, lines=[Content(what)], kind=Kind.WAIT, follows=follows)
         self.ask(waiting)
         return waiting

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console.flows.freeze import BY_KEY, LISTED, frozen, matching, these, which
+from console.flows.freeze import BY_KEY, LISTED, frozen, which
 from console.flows.requests import CarryOut, ReadNow, Say
-from console.render.formatting import plural
 from console.widgets.question import Kind, Prompt
+from relay.domain.format import plural
+from relay.store.filters import compile_filter, of_rows
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -30,11 +31,11 @@ class DiscardFlow:
 
     def matching(self, text: str, *, but: Collection[int] = ()) -> None:
         """Ask whether to discard all that the filter `text` matches, except the rows `but`."""
-        self._begin(matching(text, but), text, by_filter=True)
+        self._begin(compile_filter(text).without(but), text, by_filter=True)
 
     def rows(self, row_ids: Sequence[int]) -> None:
         """Ask whether to discard certain dead letters."""
-        self._begin(these(row_ids))
+        self._begin(of_rows(row_ids))
 
     def _begin(self, condition: Condition, text: str = "", *, by_filter: bool = False) -> None:
         waiting = self._host.dialog.wait("discard", "Freezing what would be discarded …", follows=Kind.TEXT)
@@ -53,7 +54,7 @@ class DiscardFlow:
         )
 
     def _confirm(self, letters: Sequence[DeadLetter], listed: bool, reason: str) -> None:
-        """Ask again unless it is a single one: its reason was typed beside it."""
+        """Ask again unless it is a single delivery, which was on the screen while the reason was typed."""
         ids = [letter.id for letter in letters]
         if len(ids) == 1:
             self._discard(ids, reason)

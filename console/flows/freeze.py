@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.flows.requests import Say
-from console.render.formatting import plural
+from relay.domain.format import plural
 from relay.errors import RelayError
-from relay.store.filters import Condition, compile_filter
 from relay.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Sequence
+    from collections.abc import Awaitable, Sequence
 
     from console.data.operator_session import Proposal
     from console.flows.host import Host
@@ -28,21 +27,8 @@ BY_KEY = 50
 _CAUSES = 2
 
 
-def matching(text: str, but: Collection[int]) -> Condition:
-    """Return the condition of all that the filter `text` matches, except the rows `but`."""
-    condition = compile_filter(text)
-    if not but:
-        return condition
-    return Condition(f"({condition.sql}) AND d.id <> ALL(%(excepted)s)", condition.parameters | {"excepted": list(but)})
-
-
-def these(row_ids: Sequence[int]) -> Condition:
-    """Return the condition of certain rows."""
-    return Condition("d.id = ANY(%(ids)s)", {"ids": list(row_ids)})
-
-
 async def frozen(host: Host, proposing: Awaitable[Proposal], waiting: Prompt) -> Proposal | None:
-    """Return the proposal; None if it is empty, or if the operator has closed `waiting` meanwhile.
+    """Return the proposal; None if it is empty, or if the operator closed `waiting` in the meantime.
 
     Raises:
         RelayError: Postgres is away.
@@ -57,7 +43,7 @@ async def frozen(host: Host, proposing: Awaitable[Proposal], waiting: Prompt) ->
         return None
     if not proposal.letters:
         host.dialog.close()
-        host.request(Say("No dead letter matches, or no longer", bad=True))
+        host.request(Say("No dead letter matches any more. ctrl+r refreshes the list", bad=True))
         return None
     return proposal
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console.data.operator_session import RATE, STOP_AFTER
-from console.flows.freeze import BY_KEY, frozen, matching, these, which
+from console.flows.freeze import BY_KEY, frozen, which
 from console.flows.requests import CarryOut, OpenEditor, ReadNow, Say
-from console.render.formatting import clock, milliseconds, plural, span
 from console.widgets.question import Kind, Prompt
+from relay.domain.format import clock, milliseconds, plural, span
 from relay.settings import AGENT_PATH
+from relay.store.filters import compile_filter, of_rows
 from relay.text import clean
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ class ReplayFlow:
 
     def matching(self, text: str, *, but: Collection[int] = ()) -> None:
         """Propose a replay of all that the filter `text` matches, except the rows `but`."""
-        self._begin(matching(text, but), text=text, by_filter=True)
+        self._begin(compile_filter(text).without(but), text=text, by_filter=True)
 
     def rows(self, row_ids: Sequence[int]) -> None:
         """Propose a replay of certain dead letters."""
-        self._begin(these(row_ids))
+        self._begin(of_rows(row_ids))
 
     def edit(self, row_id: int) -> None:
         """Open the editor on a dead letter's payload, then propose a replay with the edited body."""
@@ -53,7 +53,7 @@ class ReplayFlow:
 
         def edited(changed: bytes | None) -> None:
             if changed is not None:
-                self._begin(these([row_id]), edited_body=changed)
+                self._begin(of_rows([row_id]), edited_body=changed)
 
         if self._host.is_in_front:
             self._host.request(OpenEditor(body, edited))
@@ -93,7 +93,7 @@ class ReplayFlow:
         self._host.request(CarryOut(partial(self._enqueue, proposal, waiting)))
 
     async def _enqueue(self, proposal: Proposal, waiting: Prompt) -> None:
-        """Enqueue the plan, and watch it unless the operator does something else by now."""
+        """Enqueue the plan, and watch it unless the operator has turned to something else."""
         plan_id: int | None = None
         host = self._host
         try:
@@ -106,7 +106,7 @@ class ReplayFlow:
         if watched:
             host.dialog.watch_plan(plan_id)
         else:
-            host.request(Say(f"Replay #{plan_id} is with the relay; 6 shows it"))
+            host.request(Say(f"Replay #{plan_id} is queued; 6 shows its progress"))
         host.request(ReadNow())
 
 
@@ -114,8 +114,6 @@ def _lines(proposal: Proposal, operator: str) -> list[Content]:
     """Return what would be sent, where to, as whom, and at which pace."""
     letters = proposal.letters
     edited = " with an edited body" if proposal.edited_body is not None else ""
-    pace = f"up to {RATE:g}/s, stop at {STOP_AFTER} failures in a row, about {span(proposal.seconds)}"
-    canary = f"first {proposal.canary} as a canary, then " if proposal.canary else ""
     lines = [
         Content.assemble(
             (plural(len(letters), "delivery"), "bold"),
@@ -126,7 +124,9 @@ def _lines(proposal: Proposal, operator: str) -> list[Content]:
         ),
     ]
     if len(letters) > 1:
-        lines.append(Content(f"{canary}{pace}"))
+        about = proposal.pace.seconds(len(letters))
+        takes = "" if about is None else f", about {span(about)}"
+        lines.append(Content(f"{proposal.pace.described(len(letters))}{takes}"))
     lines += which(letters, listed=len(letters) == 1 or (len(letters) <= BY_KEY and not proposal.filter))
     lines.append(_agent_now(proposal) + Content("  This cannot be undone."))
     return lines

@@ -23,7 +23,7 @@ class Say(Message):
 
 
 class ReadNow(Message):
-    """Read at once. With `afresh` also read what rests because it took long."""
+    """Read at once. With `afresh` also repeat a slow reading that is skipped for now."""
 
     def __init__(self, *, afresh: bool = False) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class OpenEditor(Message):
 
 
 class CarryOut(Message):
-    """Carry out a confirmed write, even if the console is quit meanwhile. Errors are shown as notices."""
+    """Carry out a confirmed write, even if the operator quits the console. Errors are shown as notices."""
 
     def __init__(self, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
         super().__init__()

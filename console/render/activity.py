@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.render import formatting
+from relay.domain.format import day_clock
 from relay.text import clean
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Heads:
     def of(self, moment: datetime, name: str) -> Content:
         """Return when and who; `name` is safe to show."""
         return Content.assemble(
-            (f" {formatting.day_clock(moment, self.now):<{self.when}}  ", "$text-muted"),
+            (f" {day_clock(moment, self.now):<{self.when}}  ", "$text-muted"),
             (f"{name:<{max(3, self.who)}}  ", "bold"),
         )
 
@@ -49,7 +50,7 @@ def heads_of(activity: Activity, now: datetime) -> Heads:
     names = [*(who_asked(plan) for plan in activity.plans), *(_who_acted(action) for action in activity.audit)]
     return Heads(
         now,
-        when=max((len(formatting.day_clock(moment, now)) for moment in moments), default=0),
+        when=max((len(day_clock(moment, now)) for moment in moments), default=0),
         who=max(map(len, names), default=0),
         what=max((len(clean(action.action, limit=_ACTION)) for action in activity.audit), default=0),
     )

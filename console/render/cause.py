@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from console.render.formatting import day_clock, measured, plural, span
+from relay.domain.format import day_clock, measured, plural, span
 from relay.domain.retry import retry_helps
+from relay.domain.targets import Target
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -62,7 +63,7 @@ def cause_of(snapshot: Snapshot) -> Cause:
             shared = f"{main.count:,} of {plural(state.open_dead_letters, 'open dead letter')} share this cause."
             short = f"{sentence} {main.count:,} of {state.open_dead_letters:,} share it."
             return Cause(f"{sentence} {shared}", level, main, (short, sentence))
-    agent = next((health for health in state.health if health.target == "agent" and not health.ok), None)
+    agent = next((health for health in state.health if health.target == Target.AGENT and not health.ok), None)
     if agent is not None:
         said = f"answers {agent.status}" if agent.status else f"fails: {agent.error}"
         return Cause(f"Agent SDK /health {said} ({span(agent.age_s)} ago).", "bad")
@@ -73,7 +74,7 @@ def cause_of(snapshot: Snapshot) -> Cause:
         return Cause(f"{quiet.sentence} No dead letter waits.", "warning")
     if state.firing:
         verdict = state.firing[0]
-        return Cause(f"{verdict.rule.condition}: {measured(verdict.rule, verdict.value)}.", "warning")
+        return Cause(f"{verdict.rule.condition}: {measured(verdict.value, verdict.rule.unit)}.", "warning")
     if state.open_dead_letters:
         tests = f"{plural(state.open_dead_letters, 'dead letter')} of test webhooks"
         return Cause(f"Nothing is failing. There is nothing but {tests}.", "well")
@@ -102,7 +103,7 @@ def _recent_failure(state: Overview, group: Group) -> tuple[str, str] | None:
             if state.gets_through_since(last):
                 return f"{ended}; deliveries succeed again.", "warning"
             if state.agent_is_well_since(first, last):
-                return f"{ended}; its /health is well again.", "warning"
+                return f"{ended}; its /health answers again.", "warning"
         if first is None:
             return f"{error} for more than a day.", "bad"
         return f"{error} since {day_clock(first, state.at)} ({span(_age_s(state, first))}).", "bad"

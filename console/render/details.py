@@ -12,6 +12,7 @@ from textual.content import Content
 
 from console.render import formatting
 from relay.domain.delivery import State
+from relay.domain.format import clock, exact_clock, milliseconds, plural
 from relay.text import clean, clean_json
 
 if TYPE_CHECKING:
@@ -68,10 +69,10 @@ def timeline(detail: Detail, width: int) -> list[Content]:
 def _attempt(attempt: Try) -> Content:
     return Content.assemble(
         (f"{attempt.number} ", "bold"),
-        f"{attempt.started_at:%H:%M:%S}.{attempt.started_at.microsecond // 1000:03d} ",
+        f"{exact_clock(attempt.started_at)} ",
         (f"+{_wait(attempt.wait_ms)} " if attempt.wait_ms else "", _MUTED),
         (f"{attempt.status} ", "$text-error" if attempt.error else "$text-success"),
-        formatting.milliseconds(attempt.duration_ms),
+        milliseconds(attempt.duration_ms),
     )
 
 
@@ -104,7 +105,7 @@ def _json(detail: Detail, limit: int) -> Content:
 def facts(detail: Detail, link: str | None) -> list[Content]:
     """Return what it is, its state, and the link to its conversation."""
     row = detail.row
-    tries = formatting.plural(row.attempts or 0, "attempt")
+    tries = plural(row.attempts or 0, "attempt")
     state = Content.styled(row.state.value.upper(), f"bold {formatting.STATE_STYLES[row.state]}")
     error = f"  {clean(row.last_error, limit=200)}" if row.last_error and row.state is State.DEAD else ""
     lines = [
@@ -119,8 +120,8 @@ def facts(detail: Detail, link: str | None) -> list[Content]:
             _field("finished", f"{row.finished_at:%Y-%m-%d %H:%M:%S}Z" if row.finished_at else "–"),
         ),
         *_side_by_side(
-            _field("last run", f"run {row.run}, {tries}, {formatting.milliseconds(row.duration_ms)}"),
-            _field("payload", formatting.plural(detail.body_length, "byte")),
+            _field("last run", f"run {row.run}, {tries}, {milliseconds(row.duration_ms)}"),
+            _field("payload", plural(detail.body_length, "byte")),
         ),
     ]
     if detail.agent_status:
@@ -162,7 +163,7 @@ def history(detail: Detail) -> list[Content]:
         Content.assemble(
             (f"replay #{item.plan_id} ", "bold"),
             f"by {formatting.signed_name(item.requested_by, item.login, limit=60)}: {_outcome_of(item)}",
-            (f" at {formatting.clock(item.settled_at)}" if item.settled_at else "", _MUTED),
+            (f" at {clock(item.settled_at)}" if item.settled_at else "", _MUTED),
             (" with an edited body" if item.edited else "", "$text-warning"),
             (f"  {clean(item.reason, limit=100)}" if item.reason else "", _MUTED),
         )
@@ -172,7 +173,7 @@ def history(detail: Detail) -> list[Content]:
         Content.assemble(
             ("discarded ", "bold"),
             f"by {formatting.signed_name(discard.operator, discard.login, limit=60)} ",
-            f"at {formatting.clock(discard.at)}: ",
+            f"at {clock(discard.at)}: ",
             clean(discard.reason, limit=100),
         )
         for discard in detail.discards

@@ -9,6 +9,7 @@ from textual.content import Content
 
 from console.render import formatting
 from console.render.wrapping import shortened
+from relay.domain.format import measured, span
 
 if TYPE_CHECKING:
     from console.data.snapshot import Snapshot
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def postgres(place: str, snapshot: Snapshot, trouble: str | None) -> Content:
     """Return which database this is read from, and how long reading took; or that it is away, and the data's age."""
     if trouble is not None:
-        old = f"  away: all of this is {formatting.span(time.monotonic() - snapshot.read_at)} old"
+        old = f"  away: all of this is {span(time.monotonic() - snapshot.read_at)} old"
         return Content.assemble(("✗ ", "$text-error bold"), "Postgres ", (place, "bold"), (old, "$text-error"))
     return Content.assemble(
         ("✓ ", "$text-success"), "Postgres ", (place, "bold"), (f"  read in {snapshot.took_ms:.0f} ms", "$text-muted")
@@ -34,7 +35,7 @@ def relays(state: Overview, width: int) -> list[Content]:
         line = Content.assemble(
             ("✓ " if relay.alive else "✗ ", "$text-success" if relay.alive else "$text-muted"),
             f"{relay.name.rpartition('/')[2]} worker {relay.slot}  v{relay.version}  ",
-            (f"beat {formatting.span(relay.age_s)} ago  ", "$text-muted"),
+            (f"beat {span(relay.age_s)} ago  ", "$text-muted"),
             f"{relay.in_flight} in flight  " if relay.alive else "gone  ",
             (
                 "signed only" if relay.signed else "unsigned accepted",
@@ -54,7 +55,7 @@ def rules(state: Overview, width: int) -> list[Content]:
         rule = verdict.rule
         style = formatting.STYLES[rule.severity] if verdict.firing else "$text-muted"
         mark = Content.styled(f"{formatting.alert_state(verdict, state.at):<13} ", style)
-        value = formatting.measured(rule, verdict.value)
+        value = measured(verdict.value, rule.unit)
         room = min(56, width - 34)
         lines.append(
             Content.assemble(

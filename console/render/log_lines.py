@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, overload
 from textual.content import Content
 
 from console.render.line import Line
+from relay.domain.format import exact_clock
 from relay.text import clean
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def draw(entry: Entry, *, width: int = 0) -> Content:
     glyph, style = _LEVELS.get(entry.level, ("  ", ""))
     reference = "" if entry.delivery_id is None else f"{clean(entry.delivery_id[:8])}  "
     content = Content.assemble(
-        (f"{entry.at:%H:%M:%S}.{entry.at.microsecond // 1000:03d} ", _MUTED),
+        (f"{exact_clock(entry.at)} ", _MUTED),
         (glyph, style),
         (reference, "$text-accent"),
         (entry.message, style),

@@ -1,4 +1,4 @@
-"""The line above the log: what the log screen shows of the log, and what its search or its last key has found. Pure."""
+"""The line above the log: what is shown of the log, and the result of the search or of the last key. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from textual.content import Content
 
 from console.data.log_buffer import CAPACITY, LEVELS
 from console.data.log_navigation import Goal, Notice
-from console.render.formatting import plural
+from relay.domain.format import plural
 from relay.text import clean
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def state_line(log: LogNavigation, *, width: int) -> Content:
     if buffer.level:
         parts += [("   level ", _MUTED), (f"{LEVELS[buffer.level]} and worse", _WARNING)]
     if buffer.find:
-        parts += [("   only lines with " if buffer.only_matches else "   finding ", _MUTED)]
+        parts += [("   only lines with " if buffer.only_matches else "   search ", _MUTED)]
         parts += [(clean(buffer.find, limit=60), "reverse"), _found(log)]
     first, second = Content.assemble(*parts), _reading(log)
     hint = Content.styled("  o for all" if buffer.only_matches else "  o for these alone", _MUTED)

@@ -9,8 +9,11 @@ from textual.content import Content
 from console.render import formatting
 from console.render.chart import bar
 from console.render.wrapping import shortened
-from relay.domain.alerts import Severity
-from relay.domain.filters import SHORT_STATUSES
+from relay.domain.alerts import Severity, rule_named
+from relay.domain.format import average, clock, count, measured, milliseconds, percent, plural, span, utc_clock
+from relay.domain.format import in_flight as in_flight_text
+from relay.domain.retry import short_status
+from relay.domain.targets import title, title_with_route
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     from relay.store.facts import Health
     from relay.store.overview import Overview
 
-_TARGETS = {"agent": "Agent SDK /health", "chatwoot": "Chatwoot /rails/health", "chatwoot_api": "Chatwoot API"}
 _MUTED = "$text-muted"
 
 
@@ -36,28 +38,28 @@ def status_line(
     """Return the top line: database, age of the data, alerts, open dead letters, operator. Narrow ones say less."""
     state = snapshot.overview
     if paused:
-        link = (f"PAUSED {formatting.span(age_s)}", "$text-warning bold")
+        link = (f"PAUSED {span(age_s)}", "$text-warning bold")
     elif age_s > 5:
-        link = (f"STALE {formatting.span(age_s)}", "$text-error bold")
+        link = (f"STALE {span(age_s)}", "$text-error bold")
     else:
-        link = (f"LIVE {formatting.span(age_s)}", "$text-success")
+        link = (f"LIVE {span(age_s)}", "$text-success")
     name = Content.styled(" DEMO ", "bold reverse $text-warning") if state.demo else _NAME
     live = Content.assemble(" ", ("◉ ", link[1]), link)
     here = name + live
     took = Content.styled(f" · db {snapshot.took_ms:.0f} ms", _MUTED)
     who = Content.assemble((operator, "bold"), " · ", ("RO", "$text-warning bold") if read_only else ("RW", _MUTED))
-    clock = Content.styled(f"{state.at:%H:%M:%S}Z", _MUTED)
+    now = Content.styled(utc_clock(state.at), _MUTED)
     every, worst = _alert_counts(state, len(Severity)), _alert_counts(state, 2)
     dead, dead_short = _dead_letters(state, snapshot.groups)
     separator = Content.styled(" │ ", _MUTED)
     placed = name + f" {place}" + live
     layouts = (
-        [placed + took, every, dead, who, clock],
-        [placed + took, worst, dead, who, clock],
-        [placed, worst, dead, who, clock],
-        [here + took, worst, dead, who, clock],
-        [here, worst, dead, who, clock],
-        [here, worst, dead_short, who, clock],
+        [placed + took, every, dead, who, now],
+        [placed + took, worst, dead, who, now],
+        [placed, worst, dead, who, now],
+        [here + took, worst, dead, who, now],
+        [here, worst, dead, who, now],
+        [here, worst, dead_short, who, now],
         [here, worst, dead_short, who],
         [here, worst, dead_short],
     )
@@ -100,23 +102,21 @@ def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Conte
     rates = [(window.rate.percent, window_name), (state.last_15min.rate.percent, "15 min"), (now, "now")]
     if window_name == "15 min":
         rates[0] = (state.last_1h.rate.percent, "1 h")
-    shown = [
-        Content.assemble((formatting.percent(value), _rate_style(value)), (f" {name}", _MUTED)) for value, name in rates
-    ]
+    shown = [Content.assemble((percent(value), _rate_style(value)), (f" {name}", _MUTED)) for value, name in rates]
     came = delivered + failed + state.in_flight_of_late  # of which some came before and ended since
     per_second = came / (60.0 + state.at.second)
     return [
         Content("   ").join(shown),
         _pairs(
             ("forwarding", ""),
-            ("avg", formatting.milliseconds(window.average_ms)),
-            ("p95", formatting.milliseconds(window.p95_ms)),
-            ("  avg attempts", "–" if window.average_attempts is None else f"{window.average_attempts:.2f}"),
+            ("avg", milliseconds(window.average_ms)),
+            ("p95", milliseconds(window.p95_ms)),
+            ("  avg attempts", average(window.average_attempts)),
         ),
         _pairs(
             ("in", f"{per_second:.1f}/s"),
-            ("  delivered", formatting.count(window.rate.delivered)),
-            ("  failed", formatting.count(window.rate.failed)),
+            ("  delivered", count(window.rate.delivered)),
+            ("  failed", count(window.rate.failed)),
         ),
         _pairs(
             ("dead letters", f"{state.last_1h.dead_letters:,} in 1 h"),
@@ -128,8 +128,8 @@ def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Conte
 
 def in_flight(state: Overview) -> Content:
     """Return how many deliveries are being forwarded, and for how long the oldest has been."""
-    oldest = "" if state.oldest_in_flight_s is None else f", the oldest for {state.oldest_in_flight_s:.1f} s"
-    return Content.assemble((f"{state.in_flight}", "bold"), (f" in flight{oldest}", _MUTED))
+    number, _, rest = in_flight_text(state.in_flight, state.oldest_in_flight_s).partition(" ")
+    return Content.assemble((number, "bold"), (f" {rest}", _MUTED))
 
 
 def figures_in_short(snapshot: Snapshot, window: Figures, window_name: str) -> list[Content]:
@@ -149,9 +149,7 @@ def figures_in_short(snapshot: Snapshot, window: Figures, window_name: str) -> l
 def _rate_style(value: float | None) -> str:
     if value is None:
         return _MUTED
-    if value < 50:
-        return "$text-error bold"
-    return "$text-error bold" if value < 80 else "$text-success bold"
+    return "$text-error bold" if rule_named("success-rate-critical").fires(value) else "$text-success bold"
 
 
 def _pairs(*pairs: tuple[str, str]) -> Content:
@@ -214,7 +212,7 @@ def failures(figures: Figures) -> Content:
 def alerts(state: Overview, width: int, rows: int) -> list[Content]:
     """Return the firing alerts, worst first; how many rules are watched if none fires."""
     shown = [
-        (verdict.rule, formatting.measured(verdict.rule, verdict.value), _firing_since(verdict, state.at))
+        (verdict.rule, measured(verdict.value, verdict.rule.unit), _firing_since(verdict, state.at))
         for verdict in state.firing[: rows if len(state.firing) <= rows else rows - 1]
     ]
     value_width = max((len(value) for _, value, _ in shown), default=0)
@@ -246,7 +244,7 @@ def _firing_since(verdict: Verdict, now: datetime) -> str:
     """Return for how long an alert has fired, or `ending` if its condition has ended."""
     if verdict.since is None:
         return ""
-    return f"for {formatting.span((now - verdict.since).total_seconds())}" if verdict.holds else "ending"
+    return f"for {span((now - verdict.since).total_seconds())}" if verdict.holds else "ending"
 
 
 def health(state: Overview, width: int) -> list[Content]:
@@ -257,18 +255,15 @@ def health(state: Overview, width: int) -> list[Content]:
     return [*lines, _relays(state), Content("  ") + in_flight(state)]
 
 
-_SHORT_TARGETS = {"agent": "Agent SDK", "chatwoot": "Chatwoot", "chatwoot_api": "API"}
-
-
 def health_in_short(state: Overview) -> list[Content]:
     """Return the probes with latency and age, and the relays, in two lines for narrow screens."""
     probes = [
         Content.assemble(
             _light(ok=probe.ok),
-            f"{_SHORT_TARGETS.get(probe.target, probe.target)} ",
+            f"{title(probe.target).removeprefix('Chatwoot ')} ",
             (_answer(probe), "$text-success" if probe.ok else "$text-error bold"),
-            (f" {formatting.milliseconds(probe.latency_ms)}" if probe.status else "", _MUTED),
-            (f" {formatting.span(probe.age_s)}", _MUTED),
+            (f" {milliseconds(probe.latency_ms)}" if probe.status else "", _MUTED),
+            (f" {span(probe.age_s)}", _MUTED),
         )
         for probe in state.health
     ]
@@ -285,7 +280,7 @@ def _relays(state: Overview) -> Content:
     signed = all(relay.signed for relay in alive)
     return Content.assemble(
         ("✓ ", "$text-warning" if newest > formatting.QUIET_RELAY_S else "$text-success"),
-        f"{formatting.plural(len(alive), 'relay worker')}  {versions}  beat {formatting.span(newest)} ago  ",
+        f"{plural(len(alive), 'relay worker')}  {versions}  beat {span(newest)} ago  ",
         ("signed only", _MUTED) if signed else ("! unsigned accepted", "$text-warning"),
     )
 
@@ -297,14 +292,14 @@ def _light(*, ok: bool) -> tuple[str, str]:
 def _answer(health: Health) -> str:
     """Return the status of a probe, or its error, in a short form."""
     answer = health.status or health.error or "–"
-    return SHORT_STATUSES.get(answer, answer)
+    return short_status(answer)
 
 
 def _probe(health: Health, width: int) -> Content:
-    name = _TARGETS.get(health.target, health.target)
+    name = title_with_route(health.target)
     glyph, style = _light(ok=health.ok)
-    latency = formatting.milliseconds(health.latency_ms)
-    tail = f"{latency:>7}  {formatting.span(health.age_s)} ago"
+    latency = milliseconds(health.latency_ms)
+    tail = f"{latency:>7}  {span(health.age_s)} ago"
     name = f"{name:<23}" if width >= 50 else name
     return Content.assemble((glyph, style), name, " ", (f"{_answer(health):<4}", style), (f" {tail}", _MUTED))
 
@@ -333,7 +328,7 @@ def group_line(group: Group, now: datetime, width: int) -> Content:
         (f"{group.count:>8,}", "bold"),
         (f"{rate:>7}", hot or _MUTED),
         f"  {_short(group.first, now)}  {_short(group.last, now)}  ",
-        (f"{SHORT_STATUSES.get(group.final_status, group.final_status)[:10]:<10}", "$text-error"),
+        (f"{short_status(group.final_status)[:10]:<10}", "$text-error"),
         f" {error:<{room}} ",
         (events, _MUTED),
     )
@@ -352,4 +347,4 @@ def _events(names: Sequence[str]) -> str:
 
 
 def _short(moment: datetime, now: datetime) -> str:
-    return f"{moment:%H:%M:%S}" if moment.date() == now.date() else f"{moment:%b %d}  "
+    return clock(moment) if moment.date() == now.date() else f"{moment:%b %d}  "

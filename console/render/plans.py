@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.render.chart import bar
-from console.render.formatting import plural, span
+from relay.domain.format import plural, span
 from relay.store.replays import PlanState
 
 if TYPE_CHECKING:

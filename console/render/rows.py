@@ -10,7 +10,8 @@ from textual.content import Content
 
 from console.render import formatting
 from relay.domain.delivery import State
-from relay.domain.filters import SHORT_STATUSES
+from relay.domain.format import milliseconds, span
+from relay.domain.retry import short_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,11 +45,11 @@ class Column:
 
 
 def _since_death(row: Row, now: datetime) -> str:
-    return formatting.span((now - (row.finished_at or row.received_at)).total_seconds())
+    return span((now - (row.finished_at or row.received_at)).total_seconds())
 
 
 def _age(row: Row, now: datetime) -> str:
-    return formatting.span((now - row.received_at).total_seconds())
+    return span((now - row.received_at).total_seconds())
 
 
 def _larger_unit(age: str) -> str:
@@ -58,13 +59,13 @@ def _larger_unit(age: str) -> str:
 
 
 def _status(row: Row, _: datetime) -> str:
-    return "–" if row.final_status is None else SHORT_STATUSES.get(row.final_status, row.final_status)
+    return "–" if row.final_status is None else short_status(row.final_status)
 
 
 def _cause(row: Row, _: datetime) -> str:
     if row.last_error:
         return _UNSAID.sub("", row.last_error)
-    return "" if row.duration_ms is None else f"in {formatting.milliseconds(row.duration_ms)}"
+    return "" if row.duration_ms is None else f"in {milliseconds(row.duration_ms)}"
 
 
 _MARK = Column("", 1, lambda *_: "")

@@ -25,10 +25,10 @@ def hanging(lines: Iterable[Content], width: int) -> list[Content]:
 def _broken(line: Content, width: int) -> list[Content]:
     found = _BEGINNING.match(line.plain)
     indent = min(found.end() if found else 0, max(0, width - _LEAST))
-    return beside(line[:indent], line[indent:], width)
+    return in_two_columns(line[:indent], line[indent:], width)
 
 
-def beside(head: Content, text: Content, width: int) -> list[Content]:
+def in_two_columns(head: Content, text: Content, width: int) -> list[Content]:
     """Return `text` to the right of `head` in rows of at most `width` cells, all indented like the first."""
     indent = head.cell_length
     first, *rest = text.wrap(max(1, width - indent)) or [Content("")]

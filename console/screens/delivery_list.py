@@ -13,12 +13,12 @@ from console.data.row_window import Marks, RowWindow
 from console.flows.copy_curl import copy_curl
 from console.flows.requests import Copy, OpenDelivery, ReadNow, Say
 from console.render import rows as table
-from console.render.formatting import span
 from console.render.line import Line
 from console.screens.peek import Peek
 from console.widgets.lines import LineList
 from console.widgets.search_box import SearchBox
 from relay.domain.delivery import State
+from relay.domain.format import span
 from relay.errors import FilterError
 from relay.store.filters import compile_filter
 from relay.text import clean

@@ -120,7 +120,7 @@ class DetailView(View):
     def on_search_box_submitted(self, event: SearchBox.Submitted) -> None:
         """Search for the typed text, from the first visible row on."""
         self._find = event.text.strip()
-        self.set_class(bool(self._find), "finding")
+        self.set_class(bool(self._find), "searching")
         self._search()
         top = self.query_one(self.SCROLL, VerticalScroll).scroll_offset.y
         self._at = bisect_left(self._found, top, key=self._row_of) % max(1, len(self._found))
@@ -156,7 +156,7 @@ class DetailView(View):
         else:
             state = Content.assemble(f"match {self._at + 1:,} of {len(self._found):,}", ("  n next, N previous", "dim"))
         line = Content.assemble(
-            "finding ", (clean(self._find, limit=60), "reverse"), "   ", state, ("  esc ends", "dim")
+            "search ", (clean(self._find, limit=60), "reverse"), "   ", state, ("  esc ends", "dim")
         )
         self.query_one("#filter-line", Static).update(line)
 
@@ -203,7 +203,7 @@ class DetailView(View):
             self._find = box.value = ""
             self._found = []
             self._paint_found(*_TITLES)
-            self.remove_class("finding")
+            self.remove_class("searching")
         else:
             super().action_back()
 
@@ -226,7 +226,9 @@ class DetailView(View):
 
     def _is_dead(self) -> bool:
         if self._detail is None:
-            self.say("The delivery is gone" if self._gone else "The delivery has not been read yet", bad=True)
+            self.say(
+                "The delivery is no longer stored" if self._gone else "The delivery has not been read yet", bad=True
+            )
             return False
         is_dead = self._detail.row.state is State.DEAD
         if not is_dead:

@@ -57,7 +57,7 @@ class DiagnosisView(View):
     async def _run(self) -> None:
         context = self.context
         try:
-            async with context.session.beside() as connection:
+            async with context.session.report_connection() as connection:
                 diagnosis = diagnose(await gather(connection, context.settings))
             self._ready = tuple(text for chapter in diagnosis.chapters for text in chapter.replay)
             self._fill(_lines(diagnosis, replayable=len(self._ready) if not context.read_only else 0))
@@ -74,7 +74,7 @@ class DiagnosisView(View):
         if self._ready:
             self._replay.matching(self._ready[0])
         else:
-            self.say("There is no dead letter whose cause is gone")
+            self.say("No dead letter to replay: no cause has ended")
 
 
 def _lines(diagnosis: Diagnosis, *, replayable: int) -> list[Content]:

@@ -100,7 +100,7 @@ class EditorScreen(ModalScreen[bytes | None]):
             state.update(Content.assemble(("✗ ", "$text-error bold"), (fault, "$text-error")))
         elif self._reviewing:
             state.update(
-                Content.assemble(("y", "bold $text-warning"), " goes on to the replay, esc back to the editor")
+                Content.assemble(("y", "bold $text-warning"), " continues to the replay, esc returns to the editor")
             )
         else:
             what = "changed" if changed else "as it came"

@@ -44,7 +44,7 @@ class EscalationView(View):
         yield Report(_RUNNING, id="report")
 
     def paint(self, snapshot: Snapshot) -> None:
-        """Show nothing of it: the evidence stays as it was gathered."""
+        """Ignore the snapshot: the evidence stays as it was gathered."""
 
     def on_mount(self) -> None:
         """Start."""
@@ -58,7 +58,7 @@ class EscalationView(View):
     async def _run(self) -> None:
         context = self.context
         try:
-            async with context.session.beside() as connection:
+            async with context.session.report_connection() as connection:
                 self._incident = await incident(connection, context.settings, operator=context.operator)
             self._is_filed = False
             self._show_entry()
@@ -73,13 +73,12 @@ class EscalationView(View):
         shown = self._incident
         if shown is None:
             return
-        notify = ", ".join(shown.notify) or "no one beyond the team"
         head = [
             Content.assemble(
                 ("y", "bold $text-warning"), f" appends this to {REPORT} as ", (self.context.operator, "bold"),
                 "; ", ("s", "bold $text-warning"), " changes the severity; esc leaves it",
             ) if not self._is_filed else Content.styled(f"Appended to {REPORT}.", "$text-success bold"),
-            Content.assemble((shown.level.upper(), "bold"), f"  notify: {notify}"),
+            Content.assemble((shown.level.upper(), "bold"), f"  notify: {shown.notified}"),
             Content(""),
         ]  # fmt: skip
         body = [Content(clean(line, limit=2_000)) for line in entry(shown).splitlines()]

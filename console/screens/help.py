@@ -21,7 +21,7 @@ from console.keymap import (
     bindings_of,
     shown_key,
 )
-from console.render.wrapping import beside
+from console.render.wrapping import in_two_columns
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -76,4 +76,4 @@ class HelpScreen(ModalScreen[None]):
 
 
 def _line(keys: str, text: str, width: int) -> Content:
-    return Content("\n").join(beside(Content.styled(f"{keys:>22}  ", "bold $accent"), Content(text), width))
+    return Content("\n").join(in_two_columns(Content.styled(f"{keys:>22}  ", "bold $accent"), Content(text), width))

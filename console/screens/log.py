@@ -204,13 +204,13 @@ class LogView(View):
         """Open the line's delivery."""
         entry = self._seen.current
         if entry is None or entry.delivery_id is None:
-            self.say("That line is about no delivery")
+            self.say("This line belongs to no delivery")
         else:
             self.in_background(self._open_delivery(entry.delivery_id))
 
     async def _open_delivery(self, delivery_id: str) -> None:
         row_id = await self.context.session.find(delivery_id)
         if row_id is None:
-            self.say("That delivery is gone", bad=True)
+            self.say("That delivery is no longer stored", bad=True)
         elif self.is_in_front:
             self.request(OpenDelivery(row_id))

@@ -15,12 +15,12 @@ from console.keymap import DEAD, OVERVIEW
 from console.render import panels
 from console.render.cause import cause_of
 from console.render.chart import resample
-from console.render.formatting import span
 from console.render.line import Line
 from console.render.log_lines import draw
 from console.screens.view import WIDE, View, titled
 from console.widgets.lines import LineList
 from console.widgets.rates import RateSparkline
+from relay.domain.format import span
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from relay.store.browse import Detail, Row
 
 _REST_S = 0.15
-"""The cursor rests for so long before its row is read."""
+"""A row is read once the cursor has been on it for so long."""
 
 
 class Peek(VerticalScroll, can_focus=False):

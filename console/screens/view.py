@@ -14,10 +14,11 @@ from textual.widgets import Input, Static
 from console.flows import requests
 from console.flows.dialog import Dialog
 from console.keymap import OVERVIEW, VIEWS, actions_of, bindings_of, is_refused, shown_key
-from console.render import formatting, panels
+from console.render import panels
 from console.render.cause import cause_of
 from console.widgets.lines import LineList
 from console.widgets.question import Question
+from relay.domain.format import span
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class View(Screen[None]):
         raise NotImplementedError
 
     def reading(self) -> Reading | None:
-        """Return what this screen wants read beside the overview."""
+        """Return what this screen reads besides the overview."""
         return None
 
     def paint(self, snapshot: Snapshot) -> None:
@@ -189,7 +190,7 @@ class View(Screen[None]):
         )
         if context.trouble is not None:
             shown_s = time.monotonic() - (self._shown_at or snapshot.read_at)
-            older = f", what is below {formatting.span(shown_s)}" if shown_s > age_s + 1 else ""
+            older = f", what is below {span(shown_s)}" if shown_s > age_s + 1 else ""
             cause.update(Content(f"{context.trouble}. Trying again; the figures are {int(age_s)} s old{older}."))
             cause.set_classes("bad trouble")
         else:
@@ -331,7 +332,7 @@ class View(Screen[None]):
         self.request(requests.PauseDisplay())
 
     def action_refresh_now(self) -> None:
-        """Refresh, also what rests because it took long."""
+        """Refresh, slow readings included."""
         self.request(requests.ReadNow(afresh=True))
 
     def action_next_theme(self) -> None:

@@ -5,46 +5,38 @@ What a customer wrote is data: it stands in messages of its own, and nothing in 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from relay.domain.retry import failure_of
-from relay.errors import ConfigurationError, RelayError
+from relay.agent.failures import DraftFailed, model_refused
+from relay.domain.retry import failure_of, retry_after_ms
+from relay.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from relay.chatwoot.client import Message
+    from relay.agent.prompt import Request, Turn
     from relay.settings import Settings
-
-CONTEXT_MESSAGES = 12
-_CONTEXT_CHARS = 4_000
-_DRAFT_CHARS = 8_000
-
-
-class DraftFailed(RelayError):
-    """No draft could be made now; trying again may help."""
 
 
 class TemplateDrafter:
-    """Needs nothing and knows nothing."""
+    """Drafts the same polite sentence for every message."""
 
     needs_context = False
 
-    async def draft(self, name: str, text: str, before: Sequence[Message]) -> str:
-        """A polite nothing, said to be one."""
-        del text, before
-        greeting = f"Hello {name}" if name else "Hello"
+    async def draft(self, request: Request) -> str:
+        """The template, which says that it is one."""
+        greeting = f"Hello {request.name}" if request.name else "Hello"
         return (
             f"[Template draft: no language model is configured, set LLM_BASE_URL]\n\n{greeting}, thank you for your "
             "message. We are looking into it and will come back to you shortly."
         )
 
     async def close(self) -> None:
-        """There is nothing to let go of."""
+        """Has nothing to close."""
 
 
 class ModelDrafter:
@@ -68,27 +60,31 @@ class ModelDrafter:
             timeout=settings.llm_timeout_ms / 1000,
         )
 
-    async def draft(self, name: str, text: str, before: Sequence[Message]) -> str:
-        """The model's reply.
+    async def draft(self, request: Request) -> str:
+        """The model's reply. A model that refuses a request with images is asked again without them.
 
         Raises:
             DraftFailed: it does not answer in time, refuses, or says nothing.
         """
-        del name
-        said = [
-            {"role": "user" if message.incoming else "assistant", "content": message.content[:_CONTEXT_CHARS]}
-            for message in before[-CONTEXT_MESSAGES:]
-            if message.content and not message.private
-        ]
-        messages = [{"role": "system", "content": self._prompt}, *said]
-        if not said or said[-1] != {"role": "user", "content": text[:_CONTEXT_CHARS]}:
-            messages.append({"role": "user", "content": text[:_CONTEXT_CHARS]})
+        try:
+            return await self._ask(request, images=True)
+        except DraftFailed as error:
+            if error.status >= 500 or not any(turn.images for turn in request.turns):
+                raise
+        return await self._ask(request, images=False)
+
+    async def _ask(self, request: Request, *, images: bool) -> str:
+        messages: list[dict[str, Any]] = [{"role": "system", "content": self._prompt}]
+        if request.language:
+            messages.append({"role": "system", "content": f"The customer's browser is set to {request.language}."})
+        messages += [_message(turn, images=images) for turn in request.turns]
         try:
             answer = await self._client.post("/chat/completions", json={"model": self._model, "messages": messages})
         except httpx.HTTPError as error:
-            raise DraftFailed(f"The language model does not answer ({failure_of(error)})") from error
+            raise DraftFailed(f"model does not answer ({failure_of(error)})") from error
         if not answer.is_success:
-            raise DraftFailed(f"The language model answered {answer.status_code}")
+            asked_ms = retry_after_ms(answer.headers.get("retry-after"), now=datetime.now(UTC))
+            raise model_refused(answer.status_code, asked_ms / 1000 if asked_ms else None)
         return _content(answer)
 
     async def close(self) -> None:
@@ -96,15 +92,22 @@ class ModelDrafter:
         await self._client.aclose()
 
 
+def _message(turn: Turn, *, images: bool) -> dict[str, Any]:
+    if not (images and turn.images):
+        return {"role": turn.role, "content": turn.text}
+    shown = [{"type": "image_url", "image_url": {"url": url}} for url in turn.images]
+    return {"role": turn.role, "content": [{"type": "text", "text": turn.text}, *shown]}
+
+
 def _content(answer: httpx.Response) -> str:
     try:
         document: Any = answer.json()
         content = document["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise DraftFailed("The language model's answer has not the form of a chat completion") from error
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+        raise DraftFailed("model's answer is not a chat completion") from error
     if not isinstance(content, str) or not content.strip():
-        raise DraftFailed("The language model said nothing")
-    return content.strip()[:_DRAFT_CHARS]
+        raise DraftFailed("model said nothing")
+    return content.strip()
 
 
 def system_prompt(path: Path | None) -> str:

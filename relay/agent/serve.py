@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+from relay.agent.attempt import Means
+from relay.agent.conversations import Conversations
 from relay.agent.drafts import make_drafter
+from relay.agent.media import AttachmentReader
+from relay.agent.rules import rules_of
 from relay.agent.service import create_agent_app
+from relay.agent.token import check_token
 from relay.agent.writer import NoteWriter
-from relay.chatwoot.client import Chatwoot
-from relay.server.supervisor import serve_http
+from relay.server.http import serve_http
 from relay.store.database import Database
 
 if TYPE_CHECKING:
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 SCOPE = "agent"
-_CONNECTIONS = 20
+_CONNECTIONS = 8
 _GRACE_S = 10
 
 
@@ -32,13 +37,18 @@ async def serve_agent(
     Raises:
         ConfigurationError: Chatwoot or the language model is not configured as it must be.
     """
-    drafter = make_drafter(settings)
-    database = Database(dsn, application="hotdash agent", max_size=_CONNECTIONS)
-    try:
-        async with Chatwoot(settings) as chatwoot:
-            await database.open()
-            app = create_agent_app(NoteWriter(database, chatwoot, drafter), settings.secrets, log)
-            await serve_http(app, bound, stop, answer_s=_GRACE_S)
-    finally:
-        await drafter.close()
-        await database.close()
+    async with AsyncExitStack() as stack:
+        drafter = make_drafter(settings)
+        stack.push_async_callback(drafter.close)
+        conversations = await stack.enter_async_context(Conversations(settings))
+        rules = rules_of(settings)
+        await check_token(conversations, rules, log)
+        attachments = AttachmentReader(settings, log)
+        stack.push_async_callback(attachments.close)
+        database = Database(dsn, application="hotdash agent", max_size=_CONNECTIONS)
+        stack.push_async_callback(database.close)
+        await database.open()
+        quiet_s = settings.agent_quiet_ms / 1000
+        writer = NoteWriter(Means(database, conversations, drafter, attachments, rules, quiet_s))
+        stack.push_async_callback(writer.close)
+        await serve_http(create_agent_app(writer, rules, settings.secrets, log), bound, stop, answer_s=_GRACE_S)

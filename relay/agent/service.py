@@ -1,19 +1,23 @@
 """The reference Agent SDK's HTTP side: `POST /webhooks/chatwoot` and `GET /health`.
 
-A webhook with `X-Relay-Test` is a test: the reply is drafted and nothing is posted, unless the value is `post`.
+A webhook with `X-Relay-Test` is a test: the reply is drafted and nothing is posted, unless the value is `post`. What
+makes a note is in `writer`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from quart import Quart, Response, request
 
-from relay.agent.drafts import DraftFailed
-from relay.agent.writer import Busy, Customer
+from relay.agent.attempt import Ignored, Job, LeftToNewer
+from relay.agent.failures import NoNote, as_no_note
+from relay.agent.rules import account_ignored_because, ignored_because, no_message_because
+from relay.agent.webhook import read_webhook
 from relay.chatwoot.client import ChatwootError
-from relay.chatwoot.payload import BadBody, is_from_customer, parse_object
+from relay.chatwoot.payload import BadBody, parse_object
 from relay.chatwoot.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, verify
 from relay.domain.delivery import Signature
 from relay.domain.headers import CONTENT_ENCODING, POST_TEST, TEST_HEADER
@@ -26,15 +30,17 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from relay.agent.rules import Rules
+    from relay.agent.webhook import Webhook
     from relay.agent.writer import NoteWriter
 
 KEY_HEADER = "idempotency-key"
-_MAX_BODY = 16 * 1024 * 1024
+_MAX_BODY = 64 * 1024 * 1024  # more than the relay takes by default (Chatwoot has no limit)
 _KEY_CHARS = 300
 _OF_A_TEST: dict[str, Any] = {"status": "drafted", "posted": False, "test": True}
 
 
-def create_agent_app(writer: NoteWriter, secrets: Sequence[bytes], log: FilteringBoundLogger) -> Quart:
+def create_agent_app(writer: NoteWriter, rules: Rules, secrets: Sequence[bytes], log: FilteringBoundLogger) -> Quart:
     """The app. `secrets` are Chatwoot's; empty: unsigned webhooks are accepted."""
     app = Quart("relay.agent")
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
@@ -56,10 +62,8 @@ def create_agent_app(writer: NoteWriter, secrets: Sequence[bytes], log: Filterin
             payload = parse_object(body)
         except BadBody as error:
             return _answer(400, {"error": str(error)})
-        reason = ignored_because(payload)
-        if reason is not None:
-            return _answer(200, {"ignored": True, "reason": reason})
-        return await _note(writer, payload, log)
+        test = request.headers.get(TEST_HEADER, "").strip().lower()
+        return await _answer_to(writer, read_webhook(payload), rules, test, log)
 
     @app.get("/health")
     async def health() -> Response:
@@ -77,54 +81,60 @@ def _is_signed(secrets: Sequence[bytes], forms: Sequence[bytes]) -> bool:
     return isinstance(verify(secrets, timestamp, request.headers.get(SIGNATURE_HEADER), forms, now=now), Signature)
 
 
-def ignored_because(payload: dict[str, Any]) -> str | None:
-    """Why there is nothing to draft for a webhook; None for a customer's new message."""
-    if payload.get("event") != "message_created":
-        return "not a new message"
-    if not is_from_customer(payload.get("event"), payload):
-        return "not a customer's message"
-    if _conversation(payload) is None:
-        return "no conversation"
-    return None
-
-
-def _conversation(payload: dict[str, Any]) -> int | None:
-    conversation = payload.get("conversation")
-    found = conversation.get("id") if isinstance(conversation, dict) else None
-    return found if isinstance(found, int) and not isinstance(found, bool) and 0 < found < 2**63 else None
-
-
-async def _note(writer: NoteWriter, payload: dict[str, Any], log: FilteringBoundLogger) -> Response:
-    conversation_id = _conversation(payload)
-    assert conversation_id is not None
-    sender, text = payload.get("sender"), payload.get("content")
-    name = sender.get("name") if isinstance(sender, dict) else None
-    customer = Customer(
-        conversation_id=conversation_id,
-        name=name[:100] if isinstance(name, str) else "",
-        text=text if isinstance(text, str) else "",
-    )
-    key = (request.headers.get(KEY_HEADER) or request.headers.get(DELIVERY_HEADER) or "").strip()[:_KEY_CHARS]
-    key = key or f"message {payload.get('id')} of conversation {conversation_id}"
-    test = request.headers.get(TEST_HEADER, "").strip().lower()
+async def _answer_to(
+    writer: NoteWriter, webhook: Webhook, rules: Rules, test: str, log: FilteringBoundLogger
+) -> Response:
+    """The answer to a webhook whose `X-Relay-Test` has the value `test`, empty for all but test webhooks."""
+    posts = not test or test == POST_TEST
     try:
-        if test and test != POST_TEST:
-            await writer.draft(customer)
-            log.info("Test webhook: drafted, not posted", conversation=conversation_id)
-            return _answer(200, _OF_A_TEST | {"conversation_id": conversation_id})
-        written = await writer.write(key, customer)
-    except Busy as error:
-        return _answer(503, {"error": str(error)}, {"Retry-After": "1"})
-    except StoreUnavailable as error:
-        return _answer(503, {"error": str(error)}, {"Retry-After": "5"})
-    except (ChatwootError, DraftFailed) as error:
-        log.warning("No note was posted", conversation=conversation_id, reason=str(error))
-        return _answer(502, {"error": str(error)})
-    log.info("Note posted" if written.fresh else "Note was there already", conversation=conversation_id)
-    told = {"status": "draft_ready", "conversation_id": conversation_id, "note_id": written.note_id}
+        if not posts:
+            return await _tested(writer, webhook, log)
+        if test:
+            reason = account_ignored_because(webhook, rules) or no_message_because(webhook, forms=rules.forms)
+        else:
+            reason = ignored_because(webhook, rules)
+        return _ignored(reason) if reason is not None else await _noted(writer, webhook, log, test=bool(test))
+    except (NoNote, ChatwootError, StoreUnavailable) as error:
+        failed = as_no_note(error)
+        log.warning("No note was posted", conversation=webhook.conversation_id, reason=str(failed))
+        return _failed(failed)
+
+
+async def _tested(writer: NoteWriter, webhook: Webhook, log: FilteringBoundLogger) -> Response:
+    if reason := no_message_because(webhook, forms=True):
+        return _ignored(reason)
+    await writer.draft(webhook)
+    log.info("Test webhook: drafted, not posted", conversation=webhook.conversation_id)
+    return _answer(200, _OF_A_TEST | {"conversation_id": webhook.conversation_id})
+
+
+async def _noted(writer: NoteWriter, webhook: Webhook, log: FilteringBoundLogger, *, test: bool) -> Response:
+    assert webhook.message is not None
+    assert webhook.conversation_id is not None
+    key = (request.headers.get(KEY_HEADER) or request.headers.get(DELIVERY_HEADER) or "").strip()[:_KEY_CHARS]
+    known = {"conversation": webhook.conversation_id, "message": webhook.message.id}
+    outcome = await writer.write(Job(webhook, webhook.message, webhook.conversation_id, key, test))
+    if isinstance(outcome, Ignored):
+        log.info("No draft is wanted", reason=outcome.reason, **known)
+        return _ignored(outcome.reason)
+    if isinstance(outcome, LeftToNewer):
+        log.info("Left to a newer message", **known)
+        return _answer(200, {"status": "left_to_newer"})
+    log.info("Note posted" if outcome.fresh else "Note was there already", note=outcome.note_id, **known)
+    answer = {"status": "draft_ready", "conversation_id": webhook.conversation_id, "note_id": outcome.note_id}
     if test:
-        told |= {"posted": True, "test": True}
-    return _answer(200, told if written.fresh else told | {"duplicate": True})
+        answer |= {"posted": True, "test": True}
+    return _answer(200, answer if outcome.fresh else answer | {"duplicate": True})
+
+
+def _ignored(reason: str) -> Response:
+    return _answer(200, {"ignored": True, "reason": reason})
+
+
+def _failed(error: NoNote) -> Response:
+    body = {"error": str(error)} | ({"remedy": error.remedy} if error.remedy else {})
+    again = error.retry_after_s
+    return _answer(error.status, body, None if again is None else {"Retry-After": str(math.ceil(again))})
 
 
 def _answer(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:

@@ -8,58 +8,117 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
+from relay.chatwoot.faults import Fault, finding_of
 from relay.domain.retry import RETRIED_4XX, failure_of
 from relay.errors import ConfigurationError, RelayError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from relay.settings import Settings
 
+TOKEN_HEADER = "Api-Access-Token"  # noqa: S105 - the header's name
+"""Rails reads this and `api_access_token` as one header; nginx drops the latter by default (CONTRACT, 2)."""
+
 REQUESTS_A_SECOND = 10
-_KEY = "relay_idempotency_key"
 TIMEOUT_S = 10
 ATTEMPTS = 3
 _FIRST_PAUSE_S = 0.5
 
 
 class ChatwootError(RelayError):
-    """Chatwoot did not do what it was asked. `status` is its answer's, None if there was none."""
+    """Chatwoot did not do what it was asked.
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    `status` is its answer's, None if there was none. `fault` is what is wrong with the answer, and `said` its own
+    reason, as its JSON gives it. `in_doubt`: it may have done it all the same, or may do it still.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: int | None = None,
+        *,
+        fault: Fault | None = None,
+        said: str = "",
+        in_doubt: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.fault = fault
+        self.said = said
+        self.in_doubt = in_doubt
 
 
 class _Passing(ChatwootError):
     """Trying again may help."""
 
 
+class Source(StrEnum):
+    """What sends webhooks in Chatwoot."""
+
+    ACCOUNT = "webhook"
+    AGENT_BOT = "agent bot"
+    API_INBOX = "API inbox"
+
+
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """One of the account's webhooks: where it points and which events it sends."""
+    """One sender of webhooks: where it points, which events it sends, and what it signs with.
+
+    `subscriptions` is None for an agent bot and an API inbox, whose events cannot be chosen. `secret` is None where
+    Chatwoot does not show one: before 4.11.2, and of agent bots and API inboxes before 4.13.
+    """
 
     url: str
-    subscriptions: tuple[str, ...]
+    subscriptions: tuple[str, ...] | None
+    source: Source = Source.ACCOUNT
+    name: str = ""
+    secret: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What `GET /api` says of the installation."""
+
+    version: str
+    queue_ok: bool
+    data_ok: bool
+
+    def is_at_least(self, *version: int) -> bool | None:
+        """True if it is that version or a newer one, None if the version is not in figures."""
+        parts = self.version.split("-")[0].split(".")
+        return tuple(map(int, parts)) >= version if all(part.isdigit() for part in parts) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation. `key` is what a note of ours was posted under, None for all others."""
+    """One message of a conversation: `raw` is the message as Chatwoot answered it, `created_at` unix seconds."""
 
     id: int
     content: str
     incoming: bool
     private: bool
-    key: str | None
+    created_at: int = 0
+    raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One conversation of the account's list. `last_activity_at` is in unix seconds."""
+
+    id: int
+    last_activity_at: int
+    raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 class Chatwoot:
@@ -72,15 +131,18 @@ class Chatwoot:
         ConfigurationError: `CHATWOOT_BASE_URL`, `CHATWOOT_API_KEY` or `CHATWOOT_ACCOUNT_ID` is not set.
     """
 
+    requests_a_second = REQUESTS_A_SECOND
+
     def __init__(self, settings: Settings) -> None:
         base, key, account = settings.chatwoot_base_url, settings.chatwoot_api_key, settings.chatwoot_account_id
         if base is None or key is None or account is None:
             raise ConfigurationError(
                 "CHATWOOT_BASE_URL, CHATWOOT_API_KEY and CHATWOOT_ACCOUNT_ID must be set to ask Chatwoot"
             )
+        self._base = base
         self._client = httpx.AsyncClient(
             base_url=f"{base}/api/v1/accounts/{account}",
-            headers={"api_access_token": key.get_secret_value()},
+            headers={TOKEN_HEADER: key.get_secret_value()},
             timeout=TIMEOUT_S,
         )
         self._turn = asyncio.Lock()
@@ -95,91 +157,128 @@ class Chatwoot:
     ) -> None:
         await self._client.aclose()
 
+    async def server(self) -> Server:
+        """Version and health of the installation.
+
+        Raises:
+            ChatwootError: it does not answer, or answers something else.
+        """
+        answer = await self._ask("GET", f"{self._base}/api")
+        try:
+            ok = {name: str(answer.get(name, "ok")) == "ok" for name in ("queue_services", "data_services")}
+            return Server(str(answer["version"])[:40], ok["queue_services"], ok["data_services"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ChatwootError("GET /api does not answer as Chatwoot does; check CHATWOOT_BASE_URL") from error
+
     async def webhooks(self) -> list[Webhook]:
-        """The account's webhooks.
+        """The account's webhooks. Chatwoot lists them for administrators only.
 
         Raises:
             ChatwootError: it does not answer, refuses, or answers something else.
         """
-        answer = await self._ask("GET", "/webhooks")
-        try:
-            found = answer["payload"]["webhooks"]
-            return [Webhook(str(one["url"]), tuple(str(name) for name in one["subscriptions"])) for one in found]
-        except (KeyError, TypeError) as error:
-            raise ChatwootError("Chatwoot's list of webhooks has not the form that is documented") from error
+        answer = await self._ask("GET", "/webhooks", wanted="list webhooks")
+        with _documented("list of webhooks"):
+            return [
+                Webhook(
+                    str(one["url"]), tuple(str(name) for name in one["subscriptions"]), Source.ACCOUNT,
+                    str(one.get("name") or f"webhook {one.get('id')}"), _secret(one),
+                )
+                for one in answer["payload"]["webhooks"]
+            ]  # fmt: skip
 
-    async def messages(self, conversation_id: int) -> list[Message]:
-        """A conversation's last messages, oldest first (Chatwoot gives twenty).
+    async def agent_bots(self) -> list[Webhook]:
+        """The account's agent bots that have a URL.
 
         Raises:
             ChatwootError: as for `webhooks`.
         """
-        answer = await self._ask("GET", f"/conversations/{conversation_id}/messages")
-        try:
-            return [_message(one) for one in answer["payload"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ChatwootError("Chatwoot's list of messages has not the form that is documented") from error
+        answer = await self._ask("GET", "/agent_bots", wanted="list agent bots")
+        with _documented("list of agent bots"):
+            return [
+                Webhook(str(one["outgoing_url"]), None, Source.AGENT_BOT, str(one.get("name") or ""), _secret(one))
+                for one in answer
+                if one.get("outgoing_url")
+            ]
 
-    async def find_note(self, conversation_id: int, key: str) -> int | None:
-        """The id of the private note that was posted under `key`, if there is one."""
-        found = await self.messages(conversation_id)
-        return next((message.id for message in found if message.private and message.key == key), None)
-
-    async def post_private_note(self, conversation_id: int, content: str, key: str) -> int:
-        """Post a private note, marked with `key`; returns its id. Never public, whatever is in it.
-
-        Not tried again where it may have been posted all the same.
+    async def api_inboxes(self) -> list[Webhook]:
+        """The account's API inboxes that have a URL.
 
         Raises:
-            ChatwootError: it was refused, or it is not known whether it was posted.
+            ChatwootError: as for `webhooks`.
         """
-        note = {
-            "content": content,
-            "message_type": "outgoing",
-            "private": True,
-            "content_attributes": {_KEY: key},
-        }
-        answer = await self._ask("POST", f"/conversations/{conversation_id}/messages", note)
-        try:
-            return int(answer["id"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ChatwootError("Chatwoot's answer to a new note has not the form that is documented") from error
+        answer = await self._ask("GET", "/inboxes", wanted="list inboxes")
+        with _documented("list of inboxes"):
+            return [
+                Webhook(str(one["webhook_url"]), None, Source.API_INBOX, str(one.get("name") or ""), _secret(one))
+                for one in answer["payload"]
+                if one.get("webhook_url")
+            ]
 
-    async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    async def conversations(self, page: int) -> list[Conversation]:
+        """One page of the account's conversations (25), of any status, the last active first. Pages count from 1.
+
+        Raises:
+            ChatwootError: as for `webhooks`.
+        """
+        answer = await self._ask("GET", f"/conversations?status=all&page={page}", wanted="list conversations")
+        with _documented("list of conversations"):
+            return [
+                Conversation(int(one["id"]), int(one.get("last_activity_at") or one["timestamp"]), one)
+                for one in answer["data"]["payload"]
+            ]
+
+    async def messages(
+        self, conversation_id: int, *, after: int | None = None, before: int | None = None
+    ) -> list[Message]:
+        """A conversation's last twenty messages, oldest first.
+
+        `after` (a message id): up to 100 that follow it. `before`: the last twenty before it.
+
+        Raises:
+            ChatwootError: as for `webhooks`.
+        """
+        query = f"?after={after}" if after is not None else f"?before={before}" if before is not None else ""
+        answer = await self._ask(
+            "GET", f"/conversations/{conversation_id}/messages{query}", wanted="read conversations"
+        )
+        with _documented("list of messages"):
+            return [_message(one) for one in answer["payload"]]
+
+    async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None, *, wanted: str = "") -> Any:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_Passing),
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_exponential(multiplier=_FIRST_PAUSE_S),
             reraise=True,
         )
-        return await retrying(self._once, method, path, body)
+        return await retrying(self._once, method, path, body, wanted)
 
-    async def _once(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+    async def _once(self, method: str, path: str, body: dict[str, Any] | None, wanted: str) -> Any:
         await self._wait_for_turn()
         try:
             answer = await self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
             nothing_was_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-            kind = _Passing if method == "GET" or nothing_was_sent else ChatwootError
-            raise kind(f"Chatwoot does not answer ({failure_of(error)})") from error
+            sentence = f"Chatwoot does not answer ({failure_of(error)})"
+            if method == "GET" or nothing_was_sent:
+                raise _Passing(sentence) from error
+            raise ChatwootError(sentence, in_doubt=True) from error
         self._note_clock(answer)
-        if answer.is_success:
-            try:
-                return answer.json()
-            except ValueError as error:
-                raise ChatwootError("Chatwoot's answer is not JSON; is CHATWOOT_BASE_URL right?") from error
+        finding = finding_of(answer, self._base, wanted=wanted)
+        if finding is None:
+            return answer.json()
         status = answer.status_code
         if status in RETRIED_4XX or (status >= 500 and method == "GET"):
-            raise _Passing(f"Chatwoot answered {status}", status)
-        remedy = {401: "; check CHATWOOT_API_KEY", 404: "; check CHATWOOT_ACCOUNT_ID"}.get(status, "")
-        raise ChatwootError(f"Chatwoot answered {status}{remedy}", status)
+            raise _Passing(finding.text, status, fault=finding.fault, said=finding.said)
+        in_doubt = method != "GET" and (status >= 500 or answer.is_success)
+        raise ChatwootError(finding.text, status, fault=finding.fault, said=finding.said, in_doubt=in_doubt)
 
     async def _wait_for_turn(self) -> None:
         async with self._turn:
             now = time.monotonic()
             if now < self._next_at:
                 await asyncio.sleep(self._next_at - now)
-            self._next_at = max(now, self._next_at) + 1 / REQUESTS_A_SECOND
+            self._next_at = max(now, self._next_at) + 1 / self.requests_a_second
 
     def _note_clock(self, answer: httpx.Response) -> None:
         with contextlib.suppress(KeyError, ValueError, TypeError):
@@ -188,12 +287,25 @@ class Chatwoot:
 
 
 def _message(one: dict[str, Any]) -> Message:
-    attributes = one.get("content_attributes")
-    key = attributes.get(_KEY) if isinstance(attributes, dict) else None
     return Message(
         id=int(one["id"]),
         content=str(one.get("content") or ""),
         incoming=one.get("message_type") in {0, "incoming"},
         private=one.get("private") is True,
-        key=key if isinstance(key, str) else None,
+        created_at=int(one.get("created_at") or 0),
+        raw=one,
     )
+
+
+def _secret(one: dict[str, Any]) -> str | None:
+    found = one.get("secret")
+    return found if isinstance(found, str) and found else None
+
+
+@contextlib.contextmanager
+def _documented(what: str) -> Iterator[None]:
+    """Turns the errors of reading an answer of another form into a `ChatwootError`."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ChatwootError(f"Chatwoot's {what} has not the form that is documented") from error

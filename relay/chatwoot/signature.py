@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from relay.chatwoot.rails import rails_json
 from relay.domain.delivery import Signature
 from relay.domain.headers import SIGNATURE_HEADER, TIMESTAMP_HEADER
 
@@ -32,6 +34,8 @@ class SignatureFault(StrEnum):
     MISSING = "missing_signature"
     INVALID = "invalid_signature"
     STALE = "stale_timestamp"
+    UNSIGNED_AUTOMATION = "unsigned_automation"
+    REENCODED = "reencoded_body"
 
 
 def sign(secret: bytes, timestamp: str, body: bytes) -> str:
@@ -69,7 +73,32 @@ def verify(
     return Signature(UUID(digest[: len(digest) // 2]), int(timestamp) + TOLERANCE_S)
 
 
+_MOST_REWRITTEN = 256 * 1024
+_AUTOMATION = re.compile(rb'"event"\s*:\s*"(?:automation_event\.|macro\.executed)')
+
+
+def explained(
+    fault: SignatureFault, secrets: Sequence[bytes], timestamp: str | None, signature: str | None, body: bytes
+) -> SignatureFault:
+    """`fault`, or the special case of it that `body` proves: a sender that never signs, or a proxy that re-encodes.
+
+    Automation rules and macros do not sign (CONTRACT, 1). A body that, written again as Rails writes JSON, has the
+    signature that came with it was parsed and written anew after Chatwoot signed it.
+    """
+    if fault is SignatureFault.MISSING and _AUTOMATION.search(body):
+        return SignatureFault.UNSIGNED_AUTOMATION
+    if fault is SignatureFault.INVALID and len(body) <= _MOST_REWRITTEN:
+        try:
+            rewritten = rails_json(json.loads(body))
+        except (ValueError, RecursionError):
+            return fault
+        now = float(timestamp) if timestamp and _TIMESTAMP.fullmatch(timestamp) else 0.0
+        if isinstance(verify(secrets, timestamp, signature, (rewritten,), now=now), Signature):
+            return SignatureFault.REENCODED
+    return fault
+
+
 __all__ = [
-    "DELIVERY_HEADER", "SIGNATURE_HEADER", "TIMESTAMP_HEADER", "TOLERANCE_S", "Signature", "SignatureFault", "sign",
-    "signature_fault", "verify",
+    "DELIVERY_HEADER", "SIGNATURE_HEADER", "TIMESTAMP_HEADER", "TOLERANCE_S", "Signature", "SignatureFault",
+    "explained", "sign", "signature_fault", "verify",
 ]  # fmt: skip

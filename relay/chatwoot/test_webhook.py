@@ -40,8 +40,11 @@ def what_the_agent_does(event: str, conversation: int | None) -> str:
     return f"The agent is asked to post: a private note will appear in conversation {conversation} in Chatwoot."
 
 
-def sample(event: str, conversation: int | None) -> bytes:
-    """The documented payload of `event`, byte for byte; or moved to another `conversation`, then encoded anew."""
+def sample(event: str, conversation: int | None, account_id: int | None = None) -> bytes:
+    """The documented payload of `event`, byte for byte; or moved to another `conversation`, then encoded anew.
+
+    With `account_id` it is moved to that account too: the agent acts in its own account alone.
+    """
     if conversation is None:
         return documented_body(event)
     payload = documented_payload(event)
@@ -49,6 +52,8 @@ def sample(event: str, conversation: int | None) -> bytes:
         payload["conversation"]["id"] = conversation
     else:
         payload["id"] = conversation
+    if account_id is not None and isinstance(payload.get("account"), dict):
+        payload["account"]["id"] = account_id
     return json.dumps(payload, ensure_ascii=False).encode()
 
 
@@ -72,7 +77,7 @@ async def post_test(
 
 
 async def _post(settings: Settings, event: str, delivery_id: str, conversation: int | None) -> tuple[int, Any, int]:
-    body = sample(event, conversation)
+    body = sample(event, conversation, settings.chatwoot_account_id)
     headers = {
         "content-type": "application/json",
         FORWARDED_FROM_HEADER: TEST_SENDER,

@@ -1,4 +1,4 @@
-"""`relay agent`."""
+"""`relay agent`: runs the reference Agent SDK."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from relay.agent.conversations import Conversations
 from relay.agent.drafts import make_drafter
 from relay.agent.serve import SCOPE, serve_agent
-from relay.chatwoot.client import Chatwoot
 from relay.commands.common import connected, database, refuse_demo
-from relay.server.supervisor import bound_url, listen, raise_file_limit, run_loop, stop_on_signals
+from relay.server.listener import bound_url, listen, raise_file_limit, run_loop, stop_on_signals
 from relay.settings import load_settings, without_credentials
 from relay.store.migrate import migrate
 from relay.telemetry.log_sink import Format, LogSink, capture_libraries
@@ -29,14 +29,15 @@ def command() -> None:
 @click.option("--bind", metavar="HOST:PORT", help="Address to listen on (AGENT_BIND, default 127.0.0.1:8787).")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def serve(bind: str | None, log_format: Format) -> None:
-    """Take the relay's webhooks, draft a reply to each customer's message, post it as a private note.
+    """Take the relay's webhooks, draft one reply to a customer's unanswered messages, post it as a private note.
 
-    Needs CHATWOOT_BASE_URL, CHATWOOT_API_KEY and CHATWOOT_ACCOUNT_ID. With LLM_BASE_URL and LLM_MODEL a language
-    model drafts; without, a template does. A webhook that comes again never posts a second note.
+    Needs CHATWOOT_BASE_URL, CHATWOOT_API_KEY (a user's access token) and CHATWOOT_ACCOUNT_ID. With LLM_BASE_URL and
+    LLM_MODEL a language model drafts; without, a template does. A webhook that comes again never posts a second note.
+    AGENT_QUIET_MS, AGENT_DRAFT_WHEN, AGENT_INBOXES, AGENT_STOP_LABEL and AGENT_DRAFT_FORMS say when to draft.
     For a test webhook it drafts and posts nothing, unless the sender asked for that (relay send-test --conversation).
     """
     settings = load_settings(agent_bind=bind)
-    Chatwoot(settings)
+    Conversations(settings)
     make_drafter(settings)
     raise_file_limit()
     bound = listen(settings.agent_bind, variable="AGENT_BIND")[0]
@@ -60,7 +61,7 @@ def serve(bind: str | None, log_format: Format) -> None:
 
 
 async def _prepare(place: Place, *, roles: bool) -> None:
-    """Bring the schema up to date, and refuse a demo's database: its notes would be posted in a real Chatwoot."""
+    """Migrate the schema, and refuse a demo's database: its notes would be posted in a real Chatwoot."""
     await migrate(place.dsn, roles=roles)
     async with connected(place.dsn) as connection:
         await refuse_demo(connection, place)

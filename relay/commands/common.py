@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from relay.errors import ConfigurationError
+from relay.settings import load_settings
 from relay.store import demo_history, sessions
 from relay.store.databases import database
 from relay.text import clean, json_text
@@ -92,11 +92,8 @@ def print_json(document: object) -> None:
 
 
 def operator() -> str:
-    """Who runs the command, for the audit: the login name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
+    """Who runs the command, for the audit: `Settings.operator`."""
+    return load_settings().operator
 
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import as_json, connected, database, operator, print_json, run, say, say_source, source_of
+from relay.commands.common import as_json, connected, database, print_json, run, say, say_source, source_of
 from relay.incident.escalation import LEVELS, REPORT, append, entry, incident
 from relay.settings import load_settings
 from relay.store import actions
@@ -33,7 +33,7 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
     before it was seen: answer y, or give --yes where there is no terminal.
     """
     settings = load_settings()
-    name = settings.console_operator or operator()
+    name = settings.operator
 
     async def file(place: Place) -> int:
         async with connected(place.dsn) as connection:
@@ -55,7 +55,7 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
                  "notify": list(found.notify), "cause": found.diagnosis.headline, "entry": text}
             )  # fmt: skip
         else:
-            say(f"Appended to {written}. Notify: {', '.join(found.notify) or 'the team only'}")
+            say(f"Appended to {written}. Notify: {found.notified}")
         return 0
 
     with database(settings, or_demo=True) as place:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from relay.commands.common import (
+from relay.commands.answered import answered_letters, to_send
+from relay.commands.common import (  # fmt: skip
     as_json,
     connected,
     database,
@@ -23,28 +20,28 @@ from relay.commands.common import (
     say,
     say_source,
     source_of,
-)  # fmt: skip
+)
+from relay.commands.plan_progress import alive_relays, document, follow, summary
 from relay.domain.delivery import State
 from relay.errors import RelayError
+from relay.replay.requests import DEFAULT, Pace, plan_request
 from relay.settings import load_settings
-from relay.store import instances, replays
+from relay.store import replays
 from relay.store.actions import signed
 from relay.store.filters import Condition, compile_filter
-from relay.store.replays import Control, PlanRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.commands.common import Source
+    from relay.settings import Settings
     from relay.store.database import Connection
     from relay.store.databases import Place
-    from relay.store.instances import Liveness
-    from relay.store.replays import DeadLetter, Plan
+    from relay.store.replays import DeadLetter
 
 _SHOWN = 10
 _MOST = 1_000_000
 _UNKNOWN = "unknown"
-_LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +50,11 @@ class _Wanted:
 
     ids: tuple[str, ...]
     filter: str
-    rate: float | None
-    canary: int
-    stop_after: int
+    pace: Pace
     reason: str
     dry_run: bool
     yes: bool
+    include_answered: bool
     as_json: bool
 
 
@@ -71,9 +67,9 @@ def _text(_context: click.Context, _parameter: click.Parameter, given: Any) -> A
     return given
 
 
-def _finite(_context: click.Context, _parameter: click.Parameter, given: float | None) -> float | None:
-    if given is not None and not math.isfinite(given):
-        raise click.BadParameter(f"{given:g} is not a number of sends; leave it out for no limit")
+def _finite(_context: click.Context, _parameter: click.Parameter, given: float) -> float:
+    if not math.isfinite(given):
+        raise click.BadParameter(f"{given:g} is not a number of deliveries; 0 is for no limit")
     return given
 
 
@@ -82,22 +78,25 @@ def _finite(_context: click.Context, _parameter: click.Parameter, given: float |
 @click.option("--filter", "filter_", default="", metavar="FILTER", help="For example: error:503 since:14:02 !test:yes")
 @click.option(
     "--rate",
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0),
+    default=DEFAULT.rate,
+    show_default=True,
     metavar="N",
     callback=_finite,
-    help="Sends a second. Default: no limit.",
+    help="Deliveries a second, at most; 0 for no limit.",
 )
 @click.option(
     "--canary",
     type=click.IntRange(0, _MOST),
-    default=0,
+    default=DEFAULT.canary,
+    show_default=True,
     metavar="N",
-    help="Send the first N alone; continue only if all succeed.",
+    help="Of several, send the first N alone; continue only if all succeed.",
 )
 @click.option(
     "--stop-after",
     type=click.IntRange(0, _MOST),
-    default=10,
+    default=DEFAULT.stop_after,
     show_default=True,
     metavar="N",
     help="Stop at N failures in a row; 0 never stops.",
@@ -105,17 +104,23 @@ def _finite(_context: click.Context, _parameter: click.Parameter, given: float |
 @click.option("--reason", default="", callback=_text, help="Why, for the audit.")
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--include-answered",
+    is_flag=True,
+    help="Send those too whose customer was answered in Chatwoot by now. Deliveries named by id are always sent.",
+)
 @as_json
 def command(  # noqa: PLR0913 - one parameter an option
     *,
     ids: tuple[str, ...],
     filter_: str,
-    rate: float | None,
+    rate: float,
     canary: int,
     stop_after: int,
     reason: str,
     dry_run: bool,
     yes: bool,
+    include_answered: bool,
     as_json: bool,
 ) -> None:
     """Send dead letters again: those named, those a filter matches, or, with neither, all of them.
@@ -124,7 +129,8 @@ def command(  # noqa: PLR0913 - one parameter an option
     """
     if ids and filter_:
         raise click.UsageError("Give delivery ids or --filter, not both.")
-    wanted = _Wanted(ids, filter_, rate, canary, stop_after, reason, dry_run, yes, as_json)
+    pace = Pace(rate or None, canary, stop_after)
+    wanted = _Wanted(ids, filter_, pace, reason, dry_run, yes, include_answered, as_json)
     condition = compile_filter(filter_)
     settings = load_settings()
 
@@ -133,13 +139,15 @@ def command(  # noqa: PLR0913 - one parameter an option
             source = await source_of(connection, place)
             if not wanted.as_json:
                 say_source(source, place)
-            return await _replay(connection, wanted, condition, source)
+            return await _replay(connection, settings, wanted, condition, source)
 
     with database(settings, or_demo=True) as place:
         run(replay(place))
 
 
-async def _replay(connection: Connection, wanted: _Wanted, condition: Condition, source: Source) -> int:
+async def _replay(
+    connection: Connection, settings: Settings, wanted: _Wanted, condition: Condition, source: Source
+) -> int:
     letters, not_dead = await _freeze(connection, wanted, condition)
     if unknown := [delivery_id for delivery_id, state in not_dead.items() if state == _UNKNOWN]:
         raise click.UsageError(f"{', '.join(unknown)}: no delivery has this id. Nothing was sent.")
@@ -150,35 +158,31 @@ async def _replay(connection: Connection, wanted: _Wanted, condition: Condition,
     if not letters:
         _nothing(wanted, not_dead, source)
         return 1 if undelivered else 0
-    alive = await _alive(connection)
+    if not wanted.ids:
+        letters, not_sent = await _without_answered(connection, settings, wanted, letters)
+        not_dead |= not_sent
+        if not letters:
+            _nothing(wanted, not_dead, source)
+            return 0
+    alive = await alive_relays(connection)
     who = signed(operator(), connection.info.user)
     if wanted.dry_run:
-        _show_dry_run(wanted, letters, alive[0].agent if alive else None, who, source)
+        _show_dry_run(wanted, letters, alive[0].agent if alive else None, who, source, not_dead)
         return 0
     if not alive:
         raise RelayError("No relay is running that could send them; start one with `relay serve`. Nothing was queued")
     _confirm(wanted, letters, alive[0].agent, who)
-    request = PlanRequest(
-        request_id=uuid4(),
-        requested_by=operator(),
-        reason=wanted.reason,
-        filter=wanted.filter,
-        rate=wanted.rate,
-        canary=wanted.canary,
-        stop_after=wanted.stop_after,
+    request = plan_request(
+        letters, requested_by=operator(), pace=wanted.pace, reason=wanted.reason, filter=wanted.filter
     )
     plan_id = await replays.ask(connection, request, letters)
-    plan = await _follow(connection, plan_id, quiet=wanted.as_json)
+    plan = await follow(connection, plan_id, quiet=wanted.as_json)
     if wanted.as_json:
-        print_json({"database": source.document} | _document(plan) | {"notSent": not_dead})
+        print_json({"database": source.document} | document(plan) | {"notSent": not_dead})
     else:
-        say(_summary(plan))
+        say(summary(plan))
     delivered_elsewhere = await replays.delivered_elsewhere(connection, plan_id)
     return 0 if plan.delivered + delivered_elsewhere == plan.total and not undelivered else 1
-
-
-async def _alive(connection: Connection) -> list[Liveness]:
-    return [relay for relay in await instances.liveness(connection) if relay.alive]
 
 
 async def _freeze(
@@ -191,6 +195,21 @@ async def _freeze(
     letters, states = await replays.named(connection, named)
     given = {delivery_id: states.get(delivery_id, _UNKNOWN) for delivery_id in named}
     return letters, {delivery_id: state for delivery_id, state in given.items() if state != State.DEAD}
+
+
+async def _without_answered(
+    connection: Connection, settings: Settings, wanted: _Wanted, letters: list[DeadLetter]
+) -> tuple[list[DeadLetter], dict[str, str]]:
+    """The dead letters to send, and those that are left out because their customer was answered by now."""
+    answered = await answered_letters(connection, settings, letters)
+    if not answered:
+        return letters, {}
+    if not wanted.as_json:
+        say(to_send(len(letters), len(answered), include=wanted.include_answered))
+    if wanted.include_answered:
+        return letters, {}
+    left_out = {letter.delivery_id: "answered" for letter in letters if letter.id in answered}
+    return [letter for letter in letters if letter.id not in answered], left_out
 
 
 def _nothing(wanted: _Wanted, not_dead: dict[str, str], source: Source) -> None:
@@ -210,10 +229,18 @@ def _nothing(wanted: _Wanted, not_dead: dict[str, str], source: Source) -> None:
         click.echo("No dead letter matches." if wanted.filter else "There are no dead letters.")
 
 
-def _show_dry_run(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str | None, who: str, source: Source) -> None:
+def _show_dry_run(
+    wanted: _Wanted,
+    letters: Sequence[DeadLetter],
+    agent: str | None,
+    who: str,
+    source: Source,
+    not_sent: dict[str, str],
+) -> None:
     if wanted.as_json:
         ids = [letter.delivery_id for letter in letters]
-        found = {"dryRun": True, "total": len(letters), "agentEndpoint": agent, "deliveries": ids}
+        found: dict[str, object] = {"dryRun": True, "total": len(letters), "agentEndpoint": agent, "deliveries": ids}
+        found |= {"notSent": not_sent} if not_sent else {}
         print_json({"database": source.document} | found)
         return
     say([_plan_line(wanted, letters, agent or "no relay is running", who), *_list(letters)])
@@ -221,11 +248,8 @@ def _show_dry_run(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str | N
 
 
 def _plan_line(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str, who: str) -> str:
-    pace = f"up to {wanted.rate:g}/s" if wanted.rate else "as fast as the relay allows"
-    canary = f", first {wanted.canary} alone" if wanted.canary else ""
-    stop = f", stop at {wanted.stop_after} failures in a row" if wanted.stop_after else ""
     count = "1 dead letter" if len(letters) == 1 else f"{len(letters)} dead letters"
-    return f"{count} → {agent} as {who}, {pace}{canary}{stop}"
+    return f"{count} → {agent} as {who}: {wanted.pace.described(len(letters))}"
 
 
 def _list(letters: Sequence[DeadLetter]) -> list[str]:
@@ -250,65 +274,3 @@ def _confirm(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str, who: st
             raise click.Abort
     else:
         click.confirm("Send?", abort=True)
-
-
-async def _follow(connection: Connection, plan_id: int, *, quiet: bool) -> Plan:
-    """Watch the plan to its end, with a progress bar on a terminal. Ctrl+C asks the relay to stop it."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("replay"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[counts]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
-        bar = progress.add_task("replay", total=None, counts="")
-        stopping = alone = False
-        while True:
-            try:
-                plan = await replays.plan(connection, plan_id)
-                assert plan is not None
-                progress.update(
-                    bar,
-                    total=plan.total,
-                    completed=plan.total - plan.left,
-                    counts=f"{plan.delivered} ok {plan.dead} dead",
-                )
-                if plan.ended:
-                    return plan
-                was_alone, alone = alone, not await _alive(connection)
-                if alone and not was_alone:
-                    console.print(
-                        f"No relay is running any more; replay {plan_id} continues when one starts", soft_wrap=True
-                    )
-                await asyncio.sleep(_LOOK_EVERY_S)
-            except asyncio.CancelledError:
-                if stopping:
-                    raise
-                stopping = True
-                task = asyncio.current_task()
-                assert task is not None
-                task.uncancel()
-                await replays.control(connection, plan_id, Control.STOP, operator=operator(), reason="Ctrl+C")
-
-
-def _document(plan: Plan) -> dict[str, Any]:
-    return {
-        "plan": plan.id,
-        "state": plan.state,
-        "total": plan.total,
-        "delivered": plan.delivered,
-        "dead": plan.dead,
-        "skipped": plan.skipped,
-        "left": plan.left,
-        "stoppedWhy": plan.stopped_why,
-    }
-
-
-def _summary(plan: Plan) -> str:
-    parts = [f"{plan.delivered} delivered", f"{plan.dead} dead again"]
-    parts += [f"{plan.skipped} skipped (no longer that dead letter)"] if plan.skipped else []
-    parts += [f"{plan.left} not sent"] if plan.left else []
-    why = f" ({plan.stopped_why})" if plan.stopped_why else ""
-    return f"Replay {plan.id} {plan.state}{why}: {', '.join(parts)} of {plan.total}"

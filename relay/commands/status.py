@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relay.commands.common import Source, as_json, connected, database, print_json, run, say
-from relay.domain.alerts import figure
+from relay.domain.format import NO_DATA, average, figure, in_flight, milliseconds, percent, span, utc_clock
+from relay.domain.targets import title
 from relay.settings import load_settings
 from relay.store import overview
 
@@ -101,11 +102,12 @@ def lines(state: Overview, source: Source) -> list[str]:
     """The overview as text, eighty columns wide; the first line names the database."""
     hour, day = state.last_1h, state.last_24h
     rates = [(state.last_15min, "15 min"), (hour, "1 h"), (day, "24 h")]
+    under_way = in_flight(state.in_flight, state.oldest_in_flight_s)
     rows = [("database", source.line)]
     rows += [("alerts", alert) for alert in _alerts(state)]
     rows += [
         ("success", ", ".join(f"{_percent(figures.rate)} in {window}" for figures, window in rates)),
-        ("deliveries", f"{hour.rate.delivered} delivered, {hour.rate.failed} failed in 1 h; {_in_flight(state)}"),
+        ("deliveries", f"{hour.rate.delivered} delivered, {hour.rate.failed} failed in 1 h; {under_way}"),
         ("attempts", _attempts(hour)),
         ("forwarding", f"average {_ms(hour.average_ms)}, p95 {_ms(hour.p95_ms)} in 1 h"),
         ("failures", ", ".join(f"{count} × {status}" for status, count in hour.failures.items()) or "none in 1 h"),
@@ -124,26 +126,21 @@ def lines(state: Overview, source: Source) -> list[str]:
 
 def _alerts(state: Overview) -> list[str]:
     return [
-        f"{v.rule.severity:8} {v.rule.name}: {v.rule.condition} (now {figure(v.rule, v.value)}{_since(v)})"
+        f"{v.rule.severity:8} {v.rule.name}: {v.rule.condition} (now {figure(v.value, v.rule.unit)}{_since(v)})"
         for v in state.firing
     ] or ["none"]
 
 
 def _since(verdict: Verdict) -> str:
-    return "" if verdict.since is None else f", since {verdict.since:%H:%M:%S}Z"
+    return "" if verdict.since is None else f", since {utc_clock(verdict.since)}"
 
 
 def _percent(rate: Rate) -> str:
-    return "no data" if rate.percent is None else f"{rate.percent:.2f} %"
+    return percent(rate.percent, decimals=2, missing=NO_DATA)
 
 
 def _ms(value: float | None) -> str:
-    return "no data" if value is None else f"{value:.0f} ms"
-
-
-def _in_flight(state: Overview) -> str:
-    oldest = "" if state.oldest_in_flight_s is None else f", the oldest for {state.oldest_in_flight_s:.1f} s"
-    return f"{state.in_flight} in flight{oldest}"
+    return milliseconds(value, missing=NO_DATA)
 
 
 def _attempts(figures: Figures) -> str:
@@ -153,18 +150,14 @@ def _attempts(figures: Figures) -> str:
         f"{attempts}: {delivered} ok" + (f" {dead} dead" if dead else "")
         for attempts, (delivered, dead) in figures.histogram.items()
     )
-    return f"average {figures.average_attempts:.2f} in 1 h ({spread})"
-
-
-_TARGETS = {"agent": "Agent SDK", "chatwoot": "Chatwoot", "chatwoot_api": "Chatwoot API"}
+    return f"average {average(figures.average_attempts)} in 1 h ({spread})"
 
 
 def _health(state: Overview) -> list[str]:
     shown = []
     for health in state.health:
         verdict = "ok" if health.ok else f"FAILED: {health.error}"
-        name = _TARGETS.get(health.target, health.target)
-        shown.append(f"{name}: {verdict}, {_ms(health.latency_ms)}, probed {health.age_s:.0f} s ago")
+        shown.append(f"{title(health.target)}: {verdict}, {_ms(health.latency_ms)}, probed {span(health.age_s)} ago")
     return shown or ["not probed in the last hour"]
 
 
@@ -172,9 +165,9 @@ def _relays(state: Overview) -> list[str]:
     if not state.relays:
         return ["none has run in the last day; start one with: relay serve"]
     if not state.alive:
-        return [f"NONE ALIVE; the last heartbeat was {state.relays[0].age_s:.0f} s ago"]
+        return [f"NONE ALIVE; the last heartbeat was {span(state.relays[0].age_s)} ago"]
     return [
-        f"{relay.name.rpartition('/')[2]} worker {relay.slot}, v{relay.version}, beat {relay.age_s:.0f} s ago, "
+        f"{relay.name.rpartition('/')[2]} worker {relay.slot}, v{relay.version}, beat {span(relay.age_s)} ago, "
         + ("signed webhooks only" if relay.signed else "UNSIGNED webhooks accepted")
         for relay in state.alive
     ]

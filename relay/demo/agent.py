@@ -42,11 +42,13 @@ class Mode(StrEnum):
 class Behaviour:
     """How to treat webhooks, until `times` of them have been (None: until told otherwise).
 
-    `delay_ms` passes first. With `conversations`, only webhooks of those conversations are concerned.
+    `error` is the reason in an answer that is no success. `delay_ms` passes first. With `conversations`, only webhooks
+    of those conversations are concerned.
     """
 
     mode: Mode = Mode.ANSWER
     status: int = 200
+    error: str | None = None
     retry_after: str | None = None
     location: str | None = None
     delay_ms: float = 0
@@ -227,9 +229,10 @@ async def _respond(request: web.Request, behaviour: Behaviour, body: bytes) -> w
     if behaviour.location is not None:
         headers["Location"] = behaviour.location
     if not 200 <= behaviour.status < 300:
-        return web.json_response(
-            {"error": f"told to answer {behaviour.status}"}, status=behaviour.status, headers=headers
+        document = (
+            {"detail": f"set to answer {behaviour.status}"} if behaviour.error is None else {"error": behaviour.error}
         )
+        return web.json_response(document, status=behaviour.status, headers=headers)
     draft: dict[str, Any] = {"status": "draft_ready", "conversation_id": _conversation(body)}
     if request.headers.get(TEST_HEADER, POST_TEST) != POST_TEST:
         draft |= {"status": "drafted", "posted": False, "test": True}

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from relay.demo.drills import INCIDENT_S
+from relay.domain.format import utc_clock
 from relay.incident.diagnosis import diagnose
 from relay.incident.evidence import gather
 from relay.store import actions, alerts, overview
@@ -52,7 +53,7 @@ class Observer:
 
 @dataclass(frozen=True, slots=True)
 class Debrief:
-    """All that is told at the end. `raised` and `actions` are oldest first."""
+    """What a drill came to. `raised` and `actions` are oldest first."""
 
     drill: Drill
     observer: Observer
@@ -83,32 +84,32 @@ class Debrief:
         events += [
             (one.at, f"alert raised: {one.severity} {one.rule}{_after(one.at, cause_at)}") for one in self.raised
         ]
-        events += [(one.at, f"{one.who}: {_told(one)}{_after(one.at, cause_at)}") for one in self.done]
+        events += [(one.at, f"{one.who}: {_described(one)}{_after(one.at, cause_at)}") for one in self.done]
         if self.observer.diagnosed_at is not None:
             events.append((self.observer.diagnosed_at, f"diagnosis: {self.observer.cause}"))
-        story = [f"  {at:%H:%M:%S}Z  {clean(text)}" for at, text in sorted(events) if at <= self.ended_at]
+        story = [f"  {utc_clock(at)}  {clean(text)}" for at, text in sorted(events) if at <= self.ended_at]
         return [f"Drill {self.drill.name}: {self.drill.summary}", *story, *self._verdict()]
 
     def _verdict(self) -> list[str]:
-        alerts_told = f"Alerts: {len(self.raised)} raised, as they should be"
+        alerts_line = f"Alerts: {len(self.raised)} raised, as they should be"
         if self.missing or self.unexpected:
             parts = [f"missing {', '.join(sorted(self.missing))}"] if self.missing else []
             parts += [f"unexpected {', '.join(sorted(self.unexpected))}"] if self.unexpected else []
-            alerts_told = f"Alerts: {'; '.join(parts)}"
-        acted = "Nobody did anything."
+            alerts_line = f"Alerts: {'; '.join(parts)}"
+        acted = "No operator acted."
         if self.done:
             first = (self.done[0].at - self.observer.cause_at).total_seconds()
             acted = f"The first action came {first:.0f} s after the cause, {len(self.done)} in all."
         left = self.open_dead_letters
         queue = f"{left} dead letters still wait." if left else "No dead letter waits."
-        return [alerts_told, f"{acted} {queue}"]
+        return [alerts_line, f"{acted} {queue}"]
 
 
 def _after(at: datetime, cause_at: datetime) -> str:
     return f" ({(at - cause_at).total_seconds():.0f} s after the cause)"
 
 
-def _told(action: OperatorAction) -> str:
+def _described(action: OperatorAction) -> str:
     total = action.details.get("total")
     about = [f"plan {action.plan_id}"] if action.plan_id is not None else []
     about += [f"{total} deliveries"] if total else []

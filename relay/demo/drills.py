@@ -21,14 +21,19 @@ _OUTAGE_ALERTS = frozenset(
 )
 _POISONED = 8
 _SILENT_FOR = timedelta(minutes=40)
+_DOWN_FOR = timedelta(minutes=25)
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What is planted before the drill begins: deliveries over the last day, and how long it has been silent."""
+    """What is planted before the drill begins: deliveries over the last day, and how long it has been silent.
+
+    `relay_stopped`: the relay that took them stopped when the silence began.
+    """
 
     deliveries: int
     silent_for: timedelta
+    relay_stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,21 @@ DRILLS = {
             begins_at_s=0,
             webhooks_a_second=0,
             history=History(600, _SILENT_FOR),
+        ),
+        Drill(
+            "relay-was-down",
+            "No relay ran for 25 minutes, and Chatwoot sends no webhook twice (a planted history).",
+            (
+                Phase(
+                    0, "the relay runs again; customers wrote 48 messages meanwhile",
+                    missed=48, missed_over=_DOWN_FOR - timedelta(minutes=1),
+                ),
+            ),
+            frozenset(),
+            "No relay ran from",
+            "Find out from when to when nothing came in, and fetch what is missing: relay backfill.",
+            begins_at_s=0,
+            history=History(600, _DOWN_FOR, relay_stopped=True),
         ),
     )
 }  # fmt: skip

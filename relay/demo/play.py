@@ -12,10 +12,12 @@ from uuid import uuid4
 import httpx
 
 from relay.agent.serve import SCOPE, serve_agent
+from relay.chatwoot.samples import DEMO_CONVERSATIONS
 from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn
 from relay.demo.script import WEBHOOKS_A_SECOND, Traffic, phases
-from relay.server.supervisor import bound_url, listen, relay_name, serve_worker, stop_on_signals
+from relay.server.listener import bound_url, listen, stop_on_signals
+from relay.server.supervisor import relay_name, serve_worker
 from relay.server.worker import Identity
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
 from relay.telemetry.log_sink import LogSink
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from relay.demo.script import Traffic as TrafficType
 
 ATTEMPT_TIMEOUT_MS = 2_000
+_QUIET_MS = 200
 _REPORT_EVERY_S = 5
 
 
@@ -51,6 +54,9 @@ def demo_settings(agent: AgentStandIn, chatwoot: ChatwootStandIn, **other: Any) 
         "chatwoot_base_url": chatwoot.url,
         "chatwoot_api_key": chatwoot.api_key,
         "chatwoot_account_id": chatwoot.account_id,
+        "agent_quiet_ms": _QUIET_MS,
+        "agent_draft_when": "always",
+        "agent_inboxes": "",
         "relay_probe_seconds": 5,
         "relay_workers": 1,
     }
@@ -97,7 +103,10 @@ async def play(
         bound = listen(settings.relay_bind)[0]
         bound_at = bound_url(bound)
         chatwoot.webhook_url = bound_at + WEBHOOK_PATH
+        chatwoot.open_conversations(DEMO_CONVERSATIONS)
         say(f"relay on {bound_at}, Agent SDK on {agent.url}, Chatwoot stand-in on {chatwoot.url}")
+        reach = f"CHATWOOT_BASE_URL={chatwoot.url} CHATWOOT_API_KEY={chatwoot.api_key} CHATWOOT_ACCOUNT_ID=1"
+        say(f"to ask this Chatwoot from another shell, for example with relay backfill: {reach}")
         sink = LogSink(stream=_Nowhere())
         real_agent, relay_ended = listen("127.0.0.1:0")[0], asyncio.Event()
         agent.upstream = bound_url(real_agent)
@@ -126,7 +135,7 @@ async def play(
         relay_ended.set()
         await drafting
         sink.close()
-    say("stopped. " + _told(traffic))
+    say("stopped. " + _summary(traffic))
     say(f"{len(chatwoot.notes)} private notes with drafts are in Chatwoot")
 
 
@@ -147,9 +156,9 @@ async def _until_watched(watch: Callable[[Settings], Awaitable[None]], settings:
 async def _report(traffic: TrafficType, say: Callable[[str], None]) -> None:
     while True:
         await asyncio.sleep(_REPORT_EVERY_S)
-        say(_told(traffic))
+        say(_summary(traffic))
 
 
-def _told(traffic: TrafficType) -> str:
+def _summary(traffic: TrafficType) -> str:
     told = ", ".join(f"{count} × {answer}" for answer, count in sorted(traffic.answers.items()))
     return f"Chatwoot was answered {told or 'nothing yet'}"

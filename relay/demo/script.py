@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from relay.chatwoot.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
 from relay.demo.agent import Behaviour
+from relay.demo.chatwoot.records import OUTGOING, contact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,8 +34,9 @@ OUTAGE_S = 20.0
 class Phase:
     """A stretch of the demo: when it begins (seconds), what is said, what the agent does, and its health.
 
-    `secret` is what Chatwoot signs with then, `webhook_url` where its webhook is said to point; None: as before
-    the script began.
+    `missed` messages of customers were stored in Chatwoot over the last `missed_over`, while no relay ran; every fourth
+    was answered. `secret` is what Chatwoot signs with then, `webhook_url` where its webhook is said to point; None: as
+    before the script began.
     """
 
     at_s: float
@@ -42,6 +46,8 @@ class Phase:
     agent_down: bool = False
     secret: bytes | None = None
     webhook_url: str | None = None
+    missed: int = 0
+    missed_over: timedelta = timedelta()
 
 
 def phases(calm_s: float = CALM_S, outage_s: float = OUTAGE_S) -> list[Phase]:
@@ -78,7 +84,6 @@ class Traffic:
         """Send webhooks and go through the phases, until cancelled."""
         began = asyncio.get_running_loop().time()
         pending = list(self.script)
-        number = 0
         secret, webhook_url = self.chatwoot.secret, self.chatwoot.webhook_url
         async with asyncio.TaskGroup() as group:
             while True:
@@ -90,28 +95,40 @@ class Traffic:
                     await (self.agent.refuse() if phase.agent_down else self.agent.accept())
                     self.chatwoot.secret = phase.secret or secret
                     self.chatwoot.webhook_url = phase.webhook_url or webhook_url
+                    self._store_missed(phase)
                     self.tell(phase.text)
                 if not self.a_second:
                     await asyncio.sleep(0.2)
                     continue
-                number += 1
-                group.create_task(self._send(self._payload(number)))
+                group.create_task(self._send(self._payload()))
                 await asyncio.sleep(1 / self.a_second)
+
+    def _store_missed(self, phase: Phase) -> None:
+        now, span_s = time.time(), phase.missed_over.total_seconds()
+        for number in range(phase.missed):
+            at = int(now - span_s + span_s * (number + 0.5) / phase.missed)
+            conversation = DEMO_CONVERSATIONS[number % len(DEMO_CONVERSATIONS)]
+            name, text = self._rng.choice(DEMO_CUSTOMERS)
+            self.chatwoot.add_message(conversation, text, sender=contact(name), created_at=at)
+            if number % 4 == 0:
+                reply = "Thank you, it is on its way."
+                self.chatwoot.add_message(conversation, reply, message_type=OUTGOING, created_at=at + 1)
 
     async def _send(self, payload: dict[str, Any]) -> None:
         sent = await self.chatwoot.post(payload)
         self.answers["no answer" if sent.status is None else str(sent.status)] += 1
 
-    def _payload(self, number: int) -> dict[str, Any]:
-        """A webhook as Chatwoot documents it, of one of the demo's conversations."""
+    def _payload(self) -> dict[str, Any]:
+        """A webhook as Chatwoot documents it, of one of the demo's conversations. Its message is stored in Chatwoot."""
         event = self._rng.choices(DEMO_EVENTS, weights=(6, 1, 2))[0]
         payload = documented_payload(event)
         conversation = self._rng.choice(DEMO_CONVERSATIONS)
         if "conversation" not in payload:
             return payload | {"id": conversation}
         name, text = self._rng.choice(DEMO_CUSTOMERS)
+        message = self.chatwoot.add_message(conversation, text, sender=contact(name))
         return payload | {
-            "id": 100_000 + number,
+            "id": message["id"],
             "content": text,
             "sender": payload["sender"] | {"name": name},
             "conversation": payload["conversation"] | {"id": conversation},

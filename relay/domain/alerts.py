@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from relay.domain.format import figure
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
@@ -162,6 +164,14 @@ RULES: tuple[Rule, ...] = (
 )  # fmt: skip
 
 
+_BY_NAME = {rule.name: rule for rule in RULES}
+
+
+def rule_named(name: str) -> Rule:
+    """The rule of this name: for what shows or checks its threshold elsewhere."""
+    return _BY_NAME[name]
+
+
 def evaluate(measures: Measures) -> list[Verdict]:
     """The verdict of every rule on `measures` alone, in the table's order: worst first."""
     verdicts = []
@@ -203,13 +213,8 @@ class Transition:
     def text(self) -> str:
         """The sentence of the notification."""
         rule = self.verdict.rule
-        now = f"now {figure(rule, self.verdict.value)}"
+        now = f"now {figure(self.verdict.value, rule.unit)}"
         if self.raised:
             return f"{rule.severity} raised: {rule.condition} ({now}; rule {rule.name})"
         minutes = (self.at - self.since).total_seconds() / 60
         return f"{rule.severity} cleared after {minutes:.0f} min: {rule.condition} ({now}; rule {rule.name})"
-
-
-def figure(rule: Rule, value: float | None) -> str:
-    """A rule's value with its unit: `38.02 %`."""
-    return "no data" if value is None else f"{f'{value:.2f}'.rstrip('0').rstrip('.')} {rule.unit}".strip()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from relay.domain.delivery import State
+from relay.domain.retry import long_status
 from relay.errors import FilterError
 
 _TERM = re.compile(
@@ -29,16 +30,6 @@ _AGE = re.compile(r"([<>]?)(\d+(?:\.\d+)?)(ms|[smhdw])")
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LONGEST_AGE_S = 1e10  # some centuries; Postgres's calendar begins in 4713 BC
 _STATUS_CLASS = re.compile(r"[1-5]xx")
-SHORT_STATUSES = {
-    "connection_refused": "refused",
-    "connection_reset": "reset",
-    "unreachable": "no-host",
-    "dns_failure": "dns",
-    "tls_error": "tls",
-    "protocol_error": "no-http",
-}
-"""Short names that narrow columns show for statuses that are no number. `status:` accepts both."""
-_LONG_STATUSES = {short: status for status, short in SHORT_STATUSES.items()}
 _NAME_OF_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -116,7 +107,7 @@ def statuses(term: Term) -> tuple[list[str], list[str]]:
     """The classes (`5` for `5xx`) and the exact statuses that a `status:` term names; short names are resolved."""
     wanted = [value.lower() for value in term.value.split(",") if value]
     classes = [value[0] for value in wanted if _STATUS_CLASS.fullmatch(value)]
-    exact = [_LONG_STATUSES.get(value, value) for value in wanted if not _STATUS_CLASS.fullmatch(value)]
+    exact = [long_status(value) for value in wanted if not _STATUS_CLASS.fullmatch(value)]
     exact += [value for value in term.value.split(",") if value and value.lower() != value]
     return classes, exact
 
@@ -181,6 +172,15 @@ def moment(term: Term, now: datetime) -> datetime:
     clock = clock.astimezone(UTC) if clock.tzinfo else clock
     today = now.astimezone(UTC).replace(hour=clock.hour, minute=clock.minute, second=clock.second, microsecond=0)
     return today if today <= now else today - timedelta(days=1)
+
+
+def moment_of(key: str, value: str, now: datetime) -> datetime:
+    """The time that `since:VALUE` or `until:VALUE` names.
+
+    Raises:
+        FilterError: the value is no time.
+    """
+    return moment(Term(key, value, negated=False), now)
 
 
 def payload_path(term: Term) -> list[str]:

@@ -18,13 +18,16 @@ TEST_HEADER = "x-relay-test"
 SIGNATURE_HEADER = "x-chatwoot-signature"
 TIMESTAMP_HEADER = "x-chatwoot-timestamp"
 
+ORIGIN_HEADER = "x-relay-origin"
+"""Set by the relay alone: `backfill` on a webhook that was not sent by Chatwoot but made of its API's answer."""
+
 TEST_SENDER = "chatwoot-test"
 """The value of `X-Forwarded-From` that marks a test webhook (RUNBOOK, Manual Webhook Test)."""
 
 POST_TEST = "post"
 """The value with which a test webhook asks for its draft to be posted."""
 
-FORWARDED = frozenset({CONTENT_TYPE, CONTENT_ENCODING})
+FORWARDED = frozenset({CONTENT_TYPE, CONTENT_ENCODING, ORIGIN_HEADER})
 """Headers that every attempt forwards unchanged, beside those that begin with `FORWARDED_PREFIX`."""
 
 FORWARDED_PREFIX = "x-chatwoot-"
@@ -44,6 +47,11 @@ def is_forwarded(name: str) -> bool:
 def kept(headers: Headers) -> Headers:
     """Those of `headers` (names in lower case) that are stored."""
     return tuple(item for item in headers if item[0] in KEPT or item[0].startswith(FORWARDED_PREFIX))
+
+
+def received(headers: Headers) -> Headers:
+    """Those of a webhook's `headers` that are stored as it comes in: no sender may claim the relay's own mark."""
+    return tuple(item for item in kept(headers) if item[0] != ORIGIN_HEADER)
 
 
 def shown(headers: Headers) -> Headers:

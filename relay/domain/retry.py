@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import random
+import re
 import socket
 import ssl
 from dataclasses import dataclass
@@ -50,14 +51,35 @@ class Failure(StrEnum):
     PROTOCOL_ERROR = "protocol_error"
 
 
-_SENTENCES = {
-    Failure.CONNECTION_REFUSED: "Agent SDK refused the connection",
-    Failure.CONNECTION_RESET: "Agent SDK dropped the connection before its answer was complete",
-    Failure.UNREACHABLE: "Agent SDK's host is unreachable",
-    Failure.DNS_FAILURE: "Agent SDK's host name does not resolve",
-    Failure.TLS_ERROR: "The TLS handshake with the Agent SDK failed",
-    Failure.PROTOCOL_ERROR: "Agent SDK's answer was not valid HTTP",
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """How a failure is written: `sentence` as the error of an attempt, `short` in narrow columns and in filters."""
+
+    sentence: str
+    short: str
+
+
+_TEXTS: dict[str, _Text] = {
+    Failure.CONNECTION_REFUSED: _Text("Agent SDK refused the connection", "refused"),
+    Failure.CONNECTION_RESET: _Text("Agent SDK dropped the connection before its answer was complete", "reset"),
+    Failure.UNREACHABLE: _Text("Agent SDK's host is unreachable", "no-host"),
+    Failure.DNS_FAILURE: _Text("Agent SDK's host name does not resolve", "dns"),
+    Failure.TLS_ERROR: _Text("The TLS handshake with the Agent SDK failed", "tls"),
+    Failure.PROTOCOL_ERROR: _Text("Agent SDK's answer was not valid HTTP", "no-http"),
 }
+_BY_SHORT = {text.short: status for status, text in _TEXTS.items()}
+
+
+def short_status(status: str) -> str:
+    """`status` as narrow columns show it: `refused` for `connection_refused`; all others as they are."""
+    text = _TEXTS.get(status)
+    return status if text is None else text.short
+
+
+def long_status(status: str) -> str:
+    """The status that `short_status` shortened; a status that it leaves as it is."""
+    return _BY_SHORT.get(status, status)
+
 
 _ERRNO_FAILURES = {
     errno.ECONNREFUSED: Failure.CONNECTION_REFUSED,
@@ -117,7 +139,7 @@ def verdict_of_failure(failure: Failure, *, timeout_ms: int) -> Verdict:
     if failure is Failure.TIMEOUT:
         error = f"Agent SDK did not answer within {timeout_ms / 1000:g} s"
     else:
-        error = _SENTENCES[failure]
+        error = _TEXTS[failure].sentence
     return Verdict(failure.value, success=False, retryable=True, error=error)
 
 
@@ -201,6 +223,40 @@ def answer_excerpt(raw: bytes) -> str:
     """The beginning of an answer as text that Postgres can hold: UTF-8, NUL and bad bytes replaced."""
     text = raw[: ANSWER_CHARS * 4].decode("utf-8", "replace")[:ANSWER_CHARS]
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+_VARYING = (
+    re.compile(r"\b[0-9a-fA-F]{8}-[0-9a-fA-F-]{13,27}\b"),  # UUIDs
+    re.compile(r"\b\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|[+-]\d\d:?\d\d)?)?"),  # dates and times
+    re.compile(r"\b\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?\b"),
+    re.compile(
+        r"(?i)(?<=\b)((?:account|contact|conversation|delivery|id|inbox|message|note|request|user)s?[ :=#]+)\d+"
+    ),
+    re.compile(r"#\d+"),
+    re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{12,}\b"),  # hashes
+    re.compile(r"\b\d{4,}\b"),
+)
+_AGENT_ERROR_CHARS = 160
+
+
+def with_agents_error(error: str | None, raw: bytes) -> str | None:
+    """`error`, and after a colon the `error` of the agent's JSON answer if it is a short text (DESIGN, 3).
+
+    Ids, times and long numbers in it become `…`, so that failures of one cause have one sentence.
+    """
+    if error is None or not raw.lstrip().startswith(b"{"):
+        return error
+    try:
+        answer = json.loads(raw)
+    except (ValueError, RecursionError):
+        return error
+    reason = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(reason, str) or not (reason := " ".join(reason.split()).rstrip(".")):
+        return error
+    for pattern in _VARYING:
+        reason = pattern.sub(lambda found: (found.group(1) if found.re.groups else "") + "…", reason)
+    reason = answer_excerpt(reason.encode("utf-8", "replace"))
+    return f"{error}: {reason[:_AGENT_ERROR_CHARS]}{'…' if len(reason) > _AGENT_ERROR_CHARS else ''}"
 
 
 def agent_status(raw: bytes) -> str | None:

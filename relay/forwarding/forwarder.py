@@ -20,7 +20,15 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_
 
 from relay.chatwoot.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from relay.domain.delivery import Attempt, Delivery, Outcome
-from relay.domain.headers import CONTENT_ENCODING, CONTENT_TYPE, TEST_HEADER, is_forwarded, test_value
+from relay.domain.headers import (
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    ORIGIN_HEADER,
+    TEST_HEADER,
+    first_header,
+    is_forwarded,
+    test_value,
+)
 from relay.domain.retry import (
     agent_status,
     answer_excerpt,
@@ -29,6 +37,7 @@ from relay.domain.retry import (
     verdict_of_failure,
     verdict_of_status,
     wait_ms,
+    with_agents_error,
 )
 
 if TYPE_CHECKING:
@@ -180,7 +189,7 @@ class Forwarder:
             status=verdict.status,
             success=verdict.success,
             retryable=verdict.retryable,
-            error=verdict.error,
+            error=with_agents_error(verdict.error, raw),
             answer=answer_excerpt(raw),
             agent_status=agent_status(raw) if verdict.success else None,
             retry_after_ms=asked_ms,
@@ -196,10 +205,10 @@ class Forwarder:
     def _headers(self, delivery: Delivery, number: int) -> list[tuple[str, str]]:
         """The headers of one attempt (DESIGN, 1). Chatwoot's own pass through, its signature included.
 
-        A body that an operator edited no longer fits that signature: it is signed afresh with the first
-        secret, or goes unsigned if there is none. It goes without the content coding that the original had.
-        What another program wrote into the table and no header can carry is left out; such a delivery id is
-        percent-encoded.
+        A body that an operator edited no longer fits that signature, and one that backfill made never had one: it is
+        signed with the first secret, or goes unsigned if there is none. It goes without the content coding that the
+        original had. What another program wrote into the table and no header can carry is left out; such a delivery id
+        is percent-encoded.
         `X-Relay-Test` marks a test webhook, and no other one: the header that came in says only whether the draft of
         a test is to be posted.
         """
@@ -211,7 +220,7 @@ class Forwarder:
         delivery_id = delivery.delivery_id
         if not _ID.fullmatch(delivery_id):
             delivery_id = quote(delivery_id, safe="")
-        if delivery.edited:
+        if delivery.edited or first_header(delivery.headers, ORIGIN_HEADER) is not None:
             passed = [item for item in passed if item[0] not in {SIGNATURE_HEADER, TIMESTAMP_HEADER, CONTENT_ENCODING}]
             if self._resign_with is not None:
                 timestamp = str(int(time.time()))

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay.domain.alerts import Severity, figure
+from relay.domain.alerts import Severity
 from relay.domain.delivery import State
+from relay.domain.format import NO_DATA, average, figure, percent
 from relay.errors import RelayError
 from relay.incident.diagnosis import Diagnosis, diagnose
 from relay.incident.evidence import gather
@@ -58,6 +59,11 @@ class Incident:
         if _drafts_are_affected(self.evidence):
             people.append("AI-Customer lane (draft generation is affected)")
         return (*people, "CEO") if self.level == "p0" else tuple(people)
+
+    @property
+    def notified(self) -> str:
+        """`notify` in one line; `the team only` if it is empty."""
+        return ", ".join(self.notify) or "the team only"
 
 
 def _drafts_are_affected(evidence: Evidence) -> bool:
@@ -104,7 +110,7 @@ def entry(found: Incident) -> str:
         _list(
             [
                 f"Tags: `support`, `webhook`, `{found.level}`",
-                f"Notify: {', '.join(found.notify) or 'the team only'}",
+                f"Notify: {found.notified}",
                 f"Filed by: {_text(found.operator)}",
                 *([f"Reason: {_text(found.reason)}"] if found.reason else []),
                 "Follow: docs/runbooks/support_outage.md",
@@ -147,7 +153,7 @@ def _text(text: str) -> str:
 
 def _alerts(found: Incident) -> list[str]:
     rows = [
-        (v.rule.severity, v.rule.name, v.rule.condition, figure(v.rule, v.value),
+        (v.rule.severity, v.rule.name, v.rule.condition, figure(v.value, v.rule.unit),
          f"{v.since:%Y-%m-%d %H:%M:%S}Z" if v.since else "just now")
         for v in found.evidence.overview.firing
     ]  # fmt: skip
@@ -173,14 +179,13 @@ def _letters(found: Incident) -> list[str]:
 def _patterns(found: Incident) -> list[str]:
     state = found.evidence.overview
     rates = [
-        f"{'no data' if figures.rate.percent is None else f'{figures.rate.percent:.2f} %'} in {name}"
+        f"{percent(figures.rate.percent, decimals=2, missing=NO_DATA)} in {name}"
         for name, figures in (("15 min", state.last_15min), ("1 h", state.last_1h), ("24 h", state.last_24h))
     ]
-    average = state.last_1h.average_attempts
     failures = ", ".join(f"{status} × {count}" for status, count in state.last_1h.failures.items()) or "none"
     lines = [
         f"- Success rate: {', '.join(rates)}",
-        f"- Attempts on average in 1 h: {'no data' if average is None else f'{average:.2f}'}",
+        f"- Attempts on average in 1 h: {average(state.last_1h.average_attempts, missing=NO_DATA)}",
         f"- Failures by final status in 1 h: {failures}",
     ]
     rows = [

@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
 
-from relay.chatwoot.client import Chatwoot, Webhook
+from relay.chatwoot.client import Chatwoot, Server, Webhook
 from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from relay.domain.headers import FORWARDED_FROM_HEADER, TEST_SENDER
 from relay.domain.retry import failure_of
 from relay.errors import RelayError
 from relay.monitoring.probes import agent_probe, chatwoot_probes, run_probes
 from relay.settings import AGENT_PATH, WEBHOOK_PATH, without_credentials
-from relay.store import browse, facts, overview
+from relay.store import browse, facts, instances, overview
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from relay.domain.stats import FailureStreak
     from relay.monitoring.probes import ProbeResult
@@ -59,7 +60,9 @@ class Evidence:
     """What the checks look at. `refused` is of the last hour, `usual_per_hour` the last day's webhooks an hour.
 
     `streaks` hold every failure of the last hour at least. `webhooks` is None, with `webhooks_error` saying why, if
-    Chatwoot could not be asked. `clock_ahead_s` is Chatwoot's clock against this machine's.
+    Chatwoot could not be asked. `server` is what `GET /api` says. `clock_ahead_s` is Chatwoot's clock against this
+    machine's. `secrets` are those configured here, `addresses` what host names resolve to from here.
+    `unattended` are the windows of the last day in which no relay ran, newest first.
     """
 
     overview: Overview
@@ -77,6 +80,15 @@ class Evidence:
     self_tests: Sequence[SelfTest]
     usual_per_hour: float
     agent_url: str
+    is_chatwoot_configured: bool
+    server: Server | None
+    secrets: Sequence[bytes] = field(repr=False)
+    addresses: Mapping[str, frozenset[str]]
+    unattended: Sequence[tuple[datetime, datetime]]
+
+    def addresses_of(self, host: str) -> frozenset[str]:
+        """The addresses that `host` resolves to from here, none if it does not."""
+        return self.addresses.get(host, frozenset())
 
 
 async def gather(connection: Connection, settings: Settings) -> Evidence:
@@ -91,13 +103,15 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
     groups = await browse.groups(connection)
     streaks = await overview.streaks(connection, pause=timedelta(hours=1))
     refused = await facts.refused(connection)
-    probes, agent, own, (webhooks, error, ahead_s), tests = await asyncio.gather(
+    unattended = await instances.unattended(connection)
+    probes, agent, own, asked, tests = await asyncio.gather(
         run_probes([agent_probe(settings), *chatwoot_probes(settings)]),
         reach(settings.agent_sdk_url),
         reach(settings.own_url),
         _ask_chatwoot(settings),
         _test_secrets(settings),
     )
+    urls = [settings.own_url, *(one.url for one in asked.webhooks or ())]
     day = state.last_24h.rate
     return Evidence(
         overview=state,
@@ -107,14 +121,20 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
         probes=probes,
         agent=agent,
         relay=own,
-        webhooks=webhooks,
-        webhooks_error=error,
+        webhooks=asked.webhooks,
+        webhooks_error=asked.error,
         webhook_path=WEBHOOK_PATH,
         own_url=settings.own_url_shown,
-        clock_ahead_s=ahead_s,
+        clock_ahead_s=asked.clock_ahead_s,
         self_tests=tests,
         usual_per_hour=(day.delivered + day.failed) / 24,
         agent_url=without_credentials(settings.agent_sdk_url),
+        is_chatwoot_configured=None
+        not in (settings.chatwoot_base_url, settings.chatwoot_api_key, settings.chatwoot_account_id),
+        server=asked.server,
+        secrets=settings.secrets,
+        addresses=await _addresses(urls),
+        unattended=unattended,
     )
 
 
@@ -134,16 +154,54 @@ async def reach(url: str) -> Reach:
     return Reach(target, ok=True)
 
 
-async def _ask_chatwoot(settings: Settings) -> tuple[list[Webhook] | None, str | None, float | None]:
-    """The account's webhooks, or why they are not known; and how far Chatwoot's clock is ahead."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What Chatwoot says of itself: `webhooks` is None, with `error` saying why, if it does not list them."""
+
+    webhooks: list[Webhook] | None
+    error: str | None
+    server: Server | None = None
+    clock_ahead_s: float | None = None
+
+
+async def _ask_chatwoot(settings: Settings) -> _Asked:
+    """All that sends webhooks in Chatwoot, its version and its clock. Agent bots and inboxes are extra: what cannot
+    be listed of them is left out.
+    """
     try:
         async with Chatwoot(settings) as chatwoot:
-            try:
-                return await chatwoot.webhooks(), None, chatwoot.clock_ahead_s
-            except RelayError as error:
-                return None, str(error), chatwoot.clock_ahead_s
+            server, webhooks, *others = await asyncio.gather(
+                chatwoot.server(), chatwoot.webhooks(), chatwoot.agent_bots(), chatwoot.api_inboxes(),
+                return_exceptions=True,
+            )  # fmt: skip
+            unexpected = (one for one in (server, webhooks, *others) if isinstance(one, BaseException))
+            for error in unexpected:
+                if not isinstance(error, RelayError):
+                    raise error
+            known = None if isinstance(server, BaseException) else server
+            if isinstance(webhooks, BaseException):
+                return _Asked(None, str(webhooks), known, chatwoot.clock_ahead_s)
+            extra = [one for found in others if not isinstance(found, BaseException) for one in found]
+            return _Asked([*webhooks, *extra], None, known, chatwoot.clock_ahead_s)
     except RelayError as error:
-        return None, str(error), None
+        return _Asked(None, str(error))
+
+
+async def _addresses(urls: Sequence[str]) -> dict[str, frozenset[str]]:
+    """The addresses of the hosts of `urls`; those of this machine itself also as `localhost`."""
+    hosts = {(urlsplit(url).hostname or "").rstrip(".") for url in urls} | {"localhost"}
+    ordered = sorted(host for host in hosts if host)
+    found = await asyncio.gather(*map(_resolve, ordered))
+    return dict(zip(ordered, found, strict=True))
+
+
+async def _resolve(host: str) -> frozenset[str]:
+    try:
+        async with asyncio.timeout(REACH_TIMEOUT_S):
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, TimeoutError):
+        return frozenset()
+    return frozenset(str(address[4][0]) for address in found)
 
 
 async def _test_secrets(settings: Settings) -> list[SelfTest]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from relay.chatwoot.payload import is_from_customer, is_private_note, parse_object
 from relay.chatwoot.signature import DELIVERY_HEADER
 from relay.domain.delivery import Headers, Receipt
-from relay.domain.headers import FORWARDED_FROM_HEADER, TEST_SENDER, first_header, kept
+from relay.domain.headers import FORWARDED_FROM_HEADER, TEST_SENDER, first_header, received
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -49,7 +49,7 @@ def read_receipt(
     event = payload["event"] if isinstance(payload.get("event"), str) else None
     return Receipt(
         delivery_id=given if _DELIVERY_ID.fullmatch(given) else str(uuid.uuid4()),
-        headers=kept(headers),
+        headers=received(headers),
         body=body,
         event=_field_text(event),
         conversation_id=_conversation_id(event, payload),

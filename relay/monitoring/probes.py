@@ -1,6 +1,7 @@
 """Health probes: the runbook's two of Chatwoot, and the Agent SDK's `/health`.
 
-RUNBOOK, "Health Checks", for the lines and the artifact; DESIGN, 8. A probe has ten seconds.
+RUNBOOK, "Health Checks", for the lines and the artifact; DESIGN, 8. Each request has ten seconds. Chatwoot's app
+answers 200 on every path, so that a status alone proves nothing: the body is checked too.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from relay.chatwoot.client import TOKEN_HEADER, Chatwoot
+from relay.chatwoot.faults import Fault, finding_of, is_web_page, json_of, web_page
 from relay.domain.delivery import FactType
 from relay.domain.facts import Fact
 from relay.domain.retry import failure_of
-from relay.errors import ConfigurationError
+from relay.domain.targets import Target
+from relay.errors import ConfigurationError, RelayError
 from relay.settings import without_credentials
 
 if TYPE_CHECKING:
@@ -27,22 +31,32 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 PROBE_TIMEOUT_S = 10
+_MOST_READ = 64 * 1024
+_GREEN = b"background-color: green"  # the page of Rails' own health controller
+_SERVICES = "start Chatwoot's Redis and Postgres: without them it sends no webhook"
 ARTIFACTS = Path("artifacts/ops")
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What to ask: `target` names it in facts, `label` in the runbook's lines."""
+    """What to ask: `kind` names the target in facts. The `routes` of `base` are asked in turn until one exists.
 
-    target: str
-    label: str
-    url: str
+    Each route is a label for the runbook's line, and a path.
+    """
+
+    kind: Target
+    base: str
+    routes: tuple[tuple[str, str], ...]
     headers: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What came of it. `status` is the HTTP status, or None with `error` saying why there is none."""
+    """What a probe found at the route that it names.
+
+    `status` is the HTTP status, or None with `error` saying why there is none. A probe with a good status fails if
+    the body is not what the route gives. `remedy` says what to do about a failure, where that is known.
+    """
 
     target: str
     label: str
@@ -51,11 +65,24 @@ class ProbeResult:
     ok: bool
     error: str | None
     latency_ms: float
+    remedy: str | None = None
 
     @property
     def line(self) -> str:
         """The runbook's line: `  /rails/health: OK (200)`."""
-        return f"  {self.label}: {'OK' if self.ok else 'FAILED'} ({self.status or self.error})"
+        return f"  {self.label}: OK ({self.status})" if self.ok else f"  {self.label}: FAILED ({self.shown})"
+
+    @property
+    def lines(self) -> list[str]:
+        """The same, and the remedy below it."""
+        return [self.line] + ([f"    {self.remedy}"] if self.remedy else [])
+
+    @property
+    def shown(self) -> str:
+        """Status or error of a failure in a few words."""
+        if self.status is None:
+            return str(self.error)
+        return f"{self.status}, {self.error}" if self.status < 300 else str(self.status)
 
     @property
     def fact(self) -> Fact:
@@ -71,9 +98,13 @@ class ProbeResult:
         return Fact(FactType.HEALTH, value, {"timestamp": now, "url": self.url})
 
 
+HEALTH_ROUTES = tuple((route, route) for route in ("/rails/health", "/health", "/api"))
+"""The runbook's route, which no version seen has; that of 2026 and later; that of all versions (CONTRACT, 2)."""
+
+
 def agent_probe(settings: Settings) -> Probe:
     """The probe of the Agent SDK's `/health`."""
-    return Probe("agent", "Agent SDK /health", f"{settings.agent_sdk_url}/health", {})
+    return Probe(Target.AGENT, settings.agent_sdk_url, (("Agent SDK /health", "/health"),), {})
 
 
 def chatwoot_probes(settings: Settings) -> list[Probe]:
@@ -84,11 +115,11 @@ def chatwoot_probes(settings: Settings) -> list[Probe]:
     if settings.chatwoot_base_url is None:
         return []
     base = settings.chatwoot_base_url
-    probes = [Probe("chatwoot", "/rails/health", f"{base}/rails/health", {})]
+    probes = [Probe(Target.CHATWOOT, base, HEALTH_ROUTES, {})]
     if settings.chatwoot_api_key is not None and settings.chatwoot_account_id is not None:
-        key = {"api_access_token": settings.chatwoot_api_key.get_secret_value()}
-        url = f"{base}/api/v1/accounts/{settings.chatwoot_account_id}"
-        probes.append(Probe("chatwoot_api", "authenticated API", url, key))
+        key = {TOKEN_HEADER: settings.chatwoot_api_key.get_secret_value()}
+        route = ("authenticated API", f"/api/v1/accounts/{settings.chatwoot_account_id}")
+        probes.append(Probe(Target.CHATWOOT_API, base, (route,), key))
     return probes
 
 
@@ -115,18 +146,75 @@ async def run_probes(probes: Sequence[Probe]) -> list[ProbeResult]:
 
 
 async def _run(client: httpx.AsyncClient, probe: Probe) -> ProbeResult:
+    """The result of the first route that exists; of the last one if none does."""
+    for route in probe.routes[:-1]:
+        result, is_there = await _ask(client, probe, route)
+        if is_there:
+            return result
+    return (await _ask(client, probe, probe.routes[-1]))[0]
+
+
+async def _ask(client: httpx.AsyncClient, probe: Probe, route: tuple[str, str]) -> tuple[ProbeResult, bool]:
+    """What one route answers, and whether it is there: a 404, or the app's page in its place, says that it is not."""
+    label, path = route
+    url = probe.base + path
     started = time.perf_counter()
-    status, error = None, None
+    answer, error, remedy = None, None, None
     try:
-        async with asyncio.timeout(PROBE_TIMEOUT_S), client.stream("GET", probe.url, headers=probe.headers) as answer:
-            status = answer.status_code
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            answer = await _read(client, url, probe.headers)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as failure:
         error = failure_of(failure).value
     latency_ms = (time.perf_counter() - started) * 1000
-    ok = status is not None and 200 <= status < 300
-    if status is not None and not ok:
-        error = f"HTTP {status}"
-    return ProbeResult(probe.target, probe.label, without_credentials(probe.url), status, ok, error, latency_ms)
+    is_there = True
+    if answer is not None:
+        error, remedy = _judge(probe, path, answer)
+        is_there = error is None or not (answer.status_code == 404 or (answer.is_success and is_web_page(answer)))
+    status = None if answer is None else answer.status_code
+    shown = without_credentials(url)
+    return ProbeResult(probe.kind, label, shown, status, error is None, error, latency_ms, remedy), is_there
+
+
+async def _read(client: httpx.AsyncClient, url: str, headers: dict[str, str]) -> httpx.Response:
+    """The answer with the beginning of its body: more is not needed, and something else may send without end."""
+    async with client.stream("GET", url, headers=headers) as answer:
+        body = b""
+        async for part in answer.aiter_bytes():
+            body += part
+            if len(body) > _MOST_READ:
+                break
+        kept = {"content-type": answer.headers.get("content-type", ""), "location": answer.headers.get("location", "")}
+        headers = {name: value for name, value in kept.items() if value}
+        return httpx.Response(answer.status_code, headers=headers, content=body, request=answer.request)
+
+
+def _judge(probe: Probe, path: str, answer: httpx.Response) -> tuple[str | None, str | None]:
+    """Why the answer is no sign of health, and the remedy; no error if it is one."""
+    if probe.kind is Target.AGENT:
+        return (None, None) if answer.is_success else (f"HTTP {answer.status_code}", None)
+    if path == "/rails/health" and answer.is_success:
+        if _GREEN in answer.content or not is_web_page(answer):  # whatever a proxy maps there, but not the app
+            return None, None
+        return "a web page", web_page(probe.base, "").remedy
+    finding = finding_of(answer, probe.base)
+    if finding is not None:
+        error = "a web page" if finding.fault is Fault.WEB_PAGE else "not JSON"
+        return error if answer.is_success else f"HTTP {answer.status_code}", finding.remedy or None
+    return _judge_body(path, json_of(answer))
+
+
+def _judge_body(path: str, document: object) -> tuple[str | None, str | None]:
+    given = document if isinstance(document, dict) else {}
+    other = "not what Chatwoot answers", "check CHATWOOT_BASE_URL: something else answers there"
+    if path == "/health":
+        return (None, None) if given.get("status") == "woot" else other
+    if path == "/api":
+        if "version" not in given or "queue_services" not in given:
+            return other
+        failing = [name for name in ("queue_services", "data_services") if given.get(name) != "ok"]
+        return (f"{' and '.join(failing)} failing", _SERVICES) if failing else (None, None)
+    account = path.rpartition("/")[2]
+    return (None, None) if str(given.get("id")) == account else other
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +224,7 @@ class HealthCheck:
     results: tuple[ProbeResult, ...]
     started_at: datetime
     ended_at: datetime
+    chatwoot_version: str | None = None
 
     @property
     def all_ok(self) -> bool:
@@ -148,6 +237,7 @@ class HealthCheck:
             "startedAt": self.started_at.isoformat(),
             "endedAt": self.ended_at.isoformat(),
             "allOk": self.all_ok,
+            "chatwootVersion": self.chatwoot_version,
             "checks": [
                 {
                     "name": result.label,
@@ -157,6 +247,7 @@ class HealthCheck:
                     "error": result.error,
                     "latencyMs": round(result.latency_ms, 1),
                 }
+                | ({} if result.remedy is None else {"remedy": result.remedy})
                 for result in self.results
             ],
         }
@@ -164,7 +255,10 @@ class HealthCheck:
     def lines(self, artifact: Path) -> list[str]:
         """What is printed: the runbook's lines, then the Agent SDK's."""
         verdict = "OK" if self.all_ok else "FAILED"
-        return [f"Chatwoot health check {verdict} → {artifact}", *(result.line for result in self.results)]
+        return [
+            f"Chatwoot health check {verdict} → {artifact}",
+            *(text for result in self.results for text in result.lines),
+        ]
 
 
 async def check_health(settings: Settings) -> HealthCheck:
@@ -175,8 +269,17 @@ async def check_health(settings: Settings) -> HealthCheck:
     """
     probes = required_probes(settings)
     started_at = datetime.now(UTC)
-    results = await run_probes(probes)
-    return HealthCheck(tuple(results), started_at, datetime.now(UTC))
+    results, version = await asyncio.gather(run_probes(probes), _version(settings))
+    return HealthCheck(tuple(results), started_at, datetime.now(UTC), version)
+
+
+async def _version(settings: Settings) -> str | None:
+    """Chatwoot's version as `GET /api` gives it, None if that does not answer."""
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S), Chatwoot(settings) as chatwoot:
+            return (await chatwoot.server()).version
+    except (RelayError, TimeoutError):
+        return None
 
 
 def write_artifact(check: HealthCheck, folder: Path = ARTIFACTS) -> Path:

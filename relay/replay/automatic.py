@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
+from relay.domain.format import utc_clock
 from relay.domain.retry import RETRIED_4XX, Failure
+from relay.replay.requests import AUTOMATIC, plan_request
 from relay.store import instances, outages, replays
 from relay.store.filters import compile_filter
-from relay.store.replays import PlanRequest
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from relay.store.outages import Outage
 
 OPERATOR = "auto-replay"
-RATE = 5.0
-STOP_AFTER = 3
 GOOD_PROBES = 2
 """Good probes in a row after which the agent counts as recovered. Deliveries in retry have ended by then."""
 
@@ -71,14 +70,14 @@ class AutoReplay:
             self._seen = request_id
             if not letters:
                 return
-            request = PlanRequest(
+            down = f"{utc_clock(outage.began_at)} to {utc_clock(outage.failed_at)}"
+            request = plan_request(
+                letters,
                 request_id=request_id,
                 requested_by=OPERATOR,
-                reason=f"the Agent SDK has recovered; down {outage.began_at:%H:%M:%S}Z to {outage.failed_at:%H:%M:%S}Z",
+                pace=AUTOMATIC,
+                reason=f"the Agent SDK has recovered; down {down}",
                 filter=text,
-                rate=RATE,
-                canary=1,
-                stop_after=STOP_AFTER,
             )
             plan_id = await replays.ask(connection, request, letters)
         self._log.info("Auto-replay requested", replay=plan_id, deliveries=len(letters))

@@ -8,12 +8,8 @@ connections wait instead of being refused.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import logging
 import multiprocessing
-import os
-import resource
 import signal
 import socket
 import sys
@@ -24,23 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from hypercorn.asyncio import serve as hypercorn_serve
-from hypercorn.config import Config
-
-from relay.errors import ConfigurationError, SchemaError
-from relay.intake import connection
+from relay.errors import SchemaError
 from relay.intake.app import create_app
+from relay.server.http import serve_http
+from relay.server.listener import bound_url, listen, raise_file_limit, run_loop, stop_on_signals
 from relay.server.worker import Identity, Worker
-from relay.settings import Settings, split_bind
 from relay.telemetry.log_sink import RELAY_SCOPE, LogSink, capture_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
     from multiprocessing.process import BaseProcess
-    from typing import Any
 
-    from quart import Quart
-
+    from relay.settings import Settings
     from relay.telemetry.log_sink import Format
 
 STOP_WITHIN_S = 25
@@ -50,7 +40,6 @@ REFUSED = 2
 """Exit status of a relay, or of one of its workers, whose database is not one that it can work on."""
 
 _ANSWER_S = 6
-_BIND_PATIENCE_S = 3
 _RESTART_PAUSE_S = 0.5
 
 
@@ -62,43 +51,6 @@ class LogOptions:
     level: str = "info"
 
 
-def listen(bind: str, workers: int = 1, *, variable: str = "RELAY_BIND") -> list[socket.socket]:
-    """A bound socket for each worker, all on `bind` (host:port); port 0 is any free one. `variable` set it.
-
-    Raises:
-        ConfigurationError: the address cannot be bound, or another process is bound to it.
-    """
-    host, port = split_bind(bind)
-    deadline = time.monotonic() + _BIND_PATIENCE_S
-    while True:
-        try:
-            _bind(host, port, shared=False).close()  # fails if another process is bound there, even shared
-            first = _bind(host, port, shared=True)
-            port = first.getsockname()[1]
-            return [first, *(_bind(host, port, shared=True) for _ in range(workers - 1))]
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise ConfigurationError(
-                    f"{variable}={bind}: cannot listen there ({error.strerror or error}); is another one running?"
-                ) from error
-            time.sleep(0.1)
-
-
-def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
 def relay_name(bound: socket.socket) -> str:
     """What one relay at a time can be called: host, network namespace and the address it is bound to."""
     host, port = bound.getsockname()[:2]
@@ -107,19 +59,6 @@ def relay_name(bound: socket.socket) -> str:
     except OSError:
         network = "-"
     return f"{socket.gethostname()}/{network}/{host}:{port}"
-
-
-def bound_url(bound: socket.socket) -> str:
-    """`http://127.0.0.1:8788`, of a bound socket."""
-    host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def raise_file_limit() -> None:
-    """Allow as many open files as the system lets this process have: every delivery may need two sockets."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def settle_garbage_collection() -> None:
@@ -163,53 +102,6 @@ async def serve_worker(
         await worker.stop()
     if worker.defect is not None:
         raise worker.defect
-
-
-async def serve_http(app: Quart, bound: socket.socket, stop: asyncio.Event, *, answer_s: float) -> None:
-    """Serve `app` on `bound` until `stop` is set; what is being answered then has `answer_s`."""
-    connection.install()
-    config = Config()
-    config.bind = [f"fd://{os.dup(bound.fileno())}"]
-    bound.close()  # the server's own copy is the one that stops accepting
-    config.backlog = 2048
-    config.graceful_timeout = answer_s
-    config.keep_alive_timeout = 65
-    config.keep_alive_max_requests = 1_000_000
-    config.include_server_header = False
-    config.accesslog = None
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.loglevel = "WARNING"
-    server = asyncio.create_task(hypercorn_serve(app, config, shutdown_trigger=stop.wait, mode="asgi"))
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((server, stopping), return_when=asyncio.FIRST_COMPLETED)
-    connection.end_the_idle(app)
-    await asyncio.wait((server,), timeout=config.graceful_timeout + 1)
-    for task in (server, stopping):
-        task.cancel()
-    for result in await asyncio.gather(server, stopping, return_exceptions=True):
-        if isinstance(result, Exception):
-            raise result
-
-
-def run_loop(main: Coroutine[Any, Any, None]) -> None:
-    """Run `main` on uvloop where it is installed, else on asyncio's own loop."""
-    factory: Callable[[], asyncio.AbstractEventLoop] | None
-    try:
-        import uvloop  # noqa: PLC0415 - not on every platform
-
-        factory = uvloop.new_event_loop
-    except ImportError:
-        factory = None
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main)
-
-
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM or SIGINT sets."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
 
 
 def announce(sink: LogSink, settings: Settings, bound: socket.socket, *, embedded: bool) -> None:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from relay.store.database import as_object, refusals
+from relay.store.database import as_object, refusals, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +44,8 @@ class OperatorAction:
 
 
 _NEWEST = """
-    SELECT a.id, a.at, a.operator, a.login, a.action, a.plan_id, a.reason, a.details, coalesce(d.result, a.result)
+    SELECT a.id, a.at, a.operator, a.login, a.action, a.plan_id, a.reason, a.details,
+           coalesce(d.result, a.result) AS result
       FROM relay.operator_actions a LEFT JOIN relay.discards d ON d.action = a.id
      ORDER BY a.id DESC LIMIT %s
 """
@@ -52,14 +53,13 @@ _NEWEST = """
 
 async def newest(connection: Connection, limit: int) -> list[OperatorAction]:
     """The newest actions, newest first."""
-    cursor = await connection.execute(_NEWEST, (limit,))
-    return [_action(row) for row in await cursor.fetchall()]
+    cursor = await rows_of(connection, _action).execute(_NEWEST, (limit,))
+    return await cursor.fetchall()
 
 
-def _action(row: Sequence[Any]) -> OperatorAction:
-    action_id, at, operator, login, action, plan_id, reason, details, result = row
+def _action(*, details: Any, result: Any, **columns: Any) -> OperatorAction:
     done = None if result is None else as_object(result)
-    return OperatorAction(action_id, at, operator, login, action, plan_id, reason, as_object(details), done)
+    return OperatorAction(details=as_object(details), result=done, **columns)
 
 
 _RECORD = "SELECT relay.record_action(operator => %s, action => %s, reason => %s, details => %s::jsonb)"

@@ -9,6 +9,7 @@ from relay.domain.alerts import ActiveAlert, Severity, Transition, Verdict
 from relay.domain.delivery import FactType
 from relay.domain.facts import alert_fact
 from relay.store import facts
+from relay.store.database import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -74,15 +75,15 @@ class Raised:
 
 
 _RAISED = """
-    SELECT value ->> 'rule', value ->> 'severity', recorded_at FROM dashboard_facts
+    SELECT value ->> 'rule' AS rule, value ->> 'severity' AS severity, recorded_at AS at FROM dashboard_facts
      WHERE fact_type = %s AND value ->> 'state' = 'raised' AND recorded_at >= %s ORDER BY recorded_at, id
 """
 
 
 async def raised_since(connection: Connection, since: datetime) -> list[Raised]:
     """The alerts that were raised since then, oldest first."""
-    cursor = await connection.execute(_RAISED, (FactType.ALERT, since))
-    return [Raised(*row) for row in await cursor.fetchall()]
+    cursor = await rows_of(connection, Raised).execute(_RAISED, (FactType.ALERT, since))
+    return await cursor.fetchall()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,8 @@ _DROP = "DELETE FROM relay.notices WHERE id = %s"
 
 async def due(connection: Connection) -> list[Notice]:
     """The notices to be sent now, oldest first."""
-    cursor = await connection.execute(_DUE)
-    return [Notice(*row) for row in await cursor.fetchall()]
+    cursor = await rows_of(connection, Notice).execute(_DUE)
+    return await cursor.fetchall()
 
 
 async def sent(connection: Connection, notice: Notice) -> None:

@@ -6,12 +6,14 @@ Every statement here reads as many rows as a screen needs or an index bounds, ho
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from psycopg.sql import SQL
 
 from relay.domain.delivery import State
 from relay.domain.headers import shown
-from relay.store.database import as_object, exact, longer
+from relay.store.database import as_object, exact, rows_of
 from relay.store.log import LogLine
 from relay.store.replays import plan_columns, plan_of_row
 from relay.text import clean, unicode_escaped
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from psycopg import AsyncCursor
+    from psycopg.sql import Composable
 
     from relay.domain.delivery import Headers
     from relay.store.database import Connection
@@ -64,25 +67,42 @@ class Row:
         return self.finished_at, self.id
 
 
-_ROW = """
+_ROW = SQL("""
     d.id, d.delivery_id, d.state, d.run, d.event, d.conversation_id, d.test, d.attempts, d.duration_ms,
     d.final_status, d.last_error, d.received_at, d.finished_at
-"""
+""")
 
 
-def _row(row: Sequence[Any]) -> Row:
-    return Row(row[0], row[1], State(row[2]), *row[3:13])
+def _row(*, state: str, **columns: Any) -> Row:
+    return Row(state=State(state), **columns)
 
 
 # The dead letters of each cause that the filter leaves, one cause after the other: each is a range of an index.
-_OF_CAUSES = """
+_OF_CAUSES = SQL("""
     FROM (SELECT DISTINCT d.final_status, d.last_error FROM relay.dead_causes d WHERE {causes}) AS c
     CROSS JOIN LATERAL (
         SELECT d.* FROM relay.deliveries d
          WHERE d.state = 'dead' AND coalesce(d.final_status, '') = c.final_status
            AND coalesce(d.last_error, '') = c.last_error AND {where}
          {rest}) AS d
-"""
+""")
+_OF_DEAD = SQL("FROM relay.deliveries d WHERE d.state = 'dead' AND {}")
+_OF_ALL = SQL("FROM relay.deliveries d WHERE {}")
+_OF_STATES = SQL("FROM relay.deliveries d WHERE d.state = ANY(%(states)s) AND {}")
+# By whether the dead-letter queue is read, and whether rows from the anchor on are newer.
+_ORDERS = {
+    (True, True): SQL("ORDER BY d.finished_at ASC, d.id ASC LIMIT %(most)s"),
+    (True, False): SQL("ORDER BY d.finished_at DESC, d.id DESC LIMIT %(most)s"),
+    (False, True): SQL("ORDER BY d.id ASC LIMIT %(most)s"),
+    (False, False): SQL("ORDER BY d.id DESC LIMIT %(most)s"),
+}
+_FROM_ANCHOR = {
+    (True, True): SQL("{} AND (d.finished_at, d.id) >= (%(at)s, %(id)s)"),
+    (True, False): SQL("{} AND (d.finished_at, d.id) <= (%(at)s, %(id)s)"),
+    (False, True): SQL("{} AND d.id >= %(id)s"),
+    (False, False): SQL("{} AND d.id <= %(id)s"),
+}
+_WINDOW = SQL("SELECT {row} {source} {order}")
 
 
 async def window(
@@ -99,36 +119,33 @@ async def window(
     With `newer` they are those that end at `anchor`. The dead-letter queue is ordered by when they died, all
     others by when they came.
     """
-    dead = _are_dead(states)
-    where, order = condition.sql, "d.finished_at {0}, d.id {0}" if dead else "d.id {0}"
+    kind = _are_dead(states), newer
+    where = condition.sql
     parameters: dict[str, Any] = {**condition.parameters, "most": limit}
     if anchor is not None:
-        sign = ">=" if newer else "<="
-        place = f"(d.finished_at, d.id) {sign} (%(at)s, %(id)s)" if dead else f"d.id {sign} %(id)s"
-        where += f" AND {place}"
+        where = _FROM_ANCHOR[kind].format(where)
         parameters |= {"at": anchor[0], "id": anchor[1]}
-    rest = f"ORDER BY {order} LIMIT %(most)s".format("ASC" if newer else "DESC")
-    source, more = _source(condition, where, states, rest)
-    sql = f"SELECT {_ROW} {source} {rest}"
-    cursor = await connection.execute(sql.encode(), parameters | more)
-    rows = [_row(row) for row in await cursor.fetchall()]
+    source, more = _source(condition, where, states, _ORDERS[kind])
+    statement = _WINDOW.format(row=_ROW, source=source, order=_ORDERS[kind])
+    cursor = await rows_of(connection, _row).execute(statement, parameters | more)
+    rows = await cursor.fetchall()
     return rows[::-1] if newer else rows
 
 
 def _source(
-    condition: Condition, where: str, states: Sequence[State] | None, rest: str
-) -> tuple[str, dict[str, Sequence[str]]]:
+    condition: Condition, where: Composable, states: Sequence[State] | None, rest: Composable
+) -> tuple[Composable, dict[str, Sequence[str]]]:
     """`FROM …` of the deliveries `d` in `states` that `where` holds for, with the parameters it adds.
 
-    `rest` may order and limit; who wants that of the whole has to say it once more.
+    `rest` may order and limit; a caller that wants that of the whole must repeat it.
     """
+    if states is None:
+        return _OF_ALL.format(where), {}
     if not _are_dead(states):
-        wanted = [state.value for state in states or State]
-        of_states = "" if states is None else "d.state = ANY(%(states)s) AND "
-        return f"FROM relay.deliveries d WHERE {of_states}{where}", {"states": wanted}
-    if condition.causes:
+        return _OF_STATES.format(where), {"states": [state.value for state in states]}
+    if condition.causes is not None:
         return _OF_CAUSES.format(causes=condition.causes, where=where, rest=rest), {}
-    return f"FROM relay.deliveries d WHERE d.state = 'dead' AND {where}", {}
+    return _OF_DEAD.format(where), {}
 
 
 def _are_dead(states: Sequence[State] | None) -> bool:
@@ -147,6 +164,11 @@ async def still_in(connection: Connection, ids: Collection[int], states: Collect
     return {row[0] for row in await cursor.fetchall()}
 
 
+_COUNT_OF_CAUSES = SQL("SELECT coalesce(sum(d.letters), 0)::bigint FROM relay.dead_causes d WHERE {}")
+_LIMIT = SQL("LIMIT %(most)s")
+_COUNT = SQL("SELECT count(*) FROM (SELECT {source} {limit}) AS found")
+
+
 async def count(
     connection: Connection, condition: Condition, states: Sequence[State] | None, cap: int = COUNT_CAP
 ) -> int | None:
@@ -155,13 +177,11 @@ async def count(
     Dead letters by status, error and event are counted already.
     """
     if _are_dead(states) and condition.is_of_causes:
-        sql = f"SELECT coalesce(sum(d.letters), 0)::bigint FROM relay.dead_causes d WHERE {condition.causes or 'true'}"  # noqa: S608 - constants
-        cursor = await connection.execute(sql.encode(), condition.parameters)
-        return await _number(cursor)
-    limit = "LIMIT %(most)s"
-    source, more = _source(condition, condition.sql, states, limit)
-    sql = f"SELECT count(*) FROM (SELECT {source} {limit}) AS found"  # noqa: S608 - constants
-    cursor = await connection.execute(sql.encode(), {**condition.parameters, **more, "most": cap + 1})
+        counted = _COUNT_OF_CAUSES.format(condition.causes or SQL("true"))
+        return await _number(await connection.execute(counted, condition.parameters))
+    source, more = _source(condition, condition.sql, states, _LIMIT)
+    statement = _COUNT.format(source=source, limit=_LIMIT)
+    cursor = await connection.execute(statement, {**condition.parameters, **more, "most": cap + 1})
     found = await _number(cursor)
     return found if found <= cap else None
 
@@ -190,29 +210,29 @@ class Group:
     only_tests: bool = False
 
 
-_OF_THE_GROUP = """FROM relay.deliveries d
+_OF_THE_GROUP = SQL("""FROM relay.deliveries d
     WHERE d.state = 'dead' AND coalesce(d.final_status, '') = c.final_status
-      AND coalesce(d.last_error, '') = c.last_error AND d.finished_at IS NOT NULL"""
+      AND coalesce(d.last_error, '') = c.last_error AND d.finished_at IS NOT NULL""")
 # ORDER BY with LIMIT: min() and max() would scan the whole group where Postgres expects it to be small.
-_GROUPS = f"""
+_GROUPS = SQL("""
     SELECT c.final_status, c.last_error, c.letters, fresh.number, first.at, last.at, c.events,
-           NOT EXISTS (SELECT {_OF_THE_GROUP} AND NOT d.test)
+           NOT EXISTS (SELECT {of_the_group} AND NOT d.test)
       FROM (SELECT k.final_status, k.last_error, sum(k.letters)::bigint AS letters,
                    array_agg(k.event ORDER BY k.letters DESC) FILTER (WHERE k.event <> '') AS events
               FROM (SELECT final_status, last_error, event, sum(letters) AS letters FROM relay.dead_causes
                      GROUP BY 1, 2, 3 HAVING sum(letters) > 0) AS k
              GROUP BY 1, 2 ORDER BY 3 DESC LIMIT %(most)s) AS c
-     CROSS JOIN LATERAL (SELECT d.finished_at AS at {_OF_THE_GROUP} ORDER BY d.finished_at LIMIT 1) AS first
-     CROSS JOIN LATERAL (SELECT d.finished_at AS at {_OF_THE_GROUP} ORDER BY d.finished_at DESC LIMIT 1) AS last
+     CROSS JOIN LATERAL (SELECT d.finished_at AS at {of_the_group} ORDER BY d.finished_at LIMIT 1) AS first
+     CROSS JOIN LATERAL (SELECT d.finished_at AS at {of_the_group} ORDER BY d.finished_at DESC LIMIT 1) AS last
      CROSS JOIN LATERAL (
-        SELECT count(*) AS number {_OF_THE_GROUP} AND d.finished_at > now() - interval '1 minute') AS fresh
+        SELECT count(*) AS number {of_the_group} AND d.finished_at > now() - interval '1 minute') AS fresh
      ORDER BY 3 DESC
-"""  # noqa: S608 - constants
+""").format(of_the_group=_OF_THE_GROUP)
 
 
 async def groups(connection: Connection, *, limit: int = 100) -> list[Group]:
     """The failure groups of the dead-letter queue, largest first."""
-    cursor = await exact(connection).execute(_GROUPS.encode(), {"most": limit})
+    cursor = await exact(connection).execute(_GROUPS, {"most": limit})
     return [_group(row) for row in await cursor.fetchall()]
 
 
@@ -299,22 +319,22 @@ class Detail:
     body: bytes
     body_length: int
     agent_status: str | None
-    attempts: tuple[Try, ...]
-    replays: tuple[Replayed, ...]
-    discards: tuple[Discarded, ...]
+    attempts: tuple[Try, ...] = ()
+    replays: tuple[Replayed, ...] = ()
+    discards: tuple[Discarded, ...] = ()
 
 
-_DETAIL = f"""
-    SELECT {_ROW}, d.headers, substring(d.body FOR %(most)s), length(d.body), d.agent_status
+_DETAIL = SQL("""
+    SELECT {row}, d.headers, substring(d.body FOR %(most)s) AS body, length(d.body) AS body_length, d.agent_status
       FROM relay.deliveries d WHERE d.id = %(id)s
-"""  # noqa: S608 - constants
+""").format(row=_ROW)
 _TRIES = """
-    SELECT run, number, started_at, wait_ms, duration_ms, status, error, left(answer, %(chars)s)
+    SELECT run, number, started_at, wait_ms, duration_ms, status, error, left(answer, %(chars)s) AS answer
       FROM relay.attempts WHERE delivery = %(id)s ORDER BY run, number LIMIT 500
 """
 _REPLAYED = """
-    SELECT p.id, p.requested_by, p.login, p.reason, i.state, i.settled_at, p.edited_body IS NOT NULL,
-           p.state IN ('stopped', 'done')
+    SELECT p.id AS plan_id, p.requested_by, p.login, p.reason, i.state, i.settled_at,
+           p.edited_body IS NOT NULL AS edited, p.state IN ('stopped', 'done') AS plan_ended
       FROM relay.replay_items i JOIN relay.replay_plans p ON p.id = i.plan_id
      WHERE i.delivery = %(id)s ORDER BY p.id LIMIT 50
 """
@@ -326,21 +346,27 @@ _DISCARDED = """
 
 async def detail(connection: Connection, row_id: int) -> Detail | None:
     """Everything about one delivery; None if it no longer exists."""
-    cursor = await connection.execute(_DETAIL.encode(), {"id": row_id, "most": BODY_BYTES})
+    cursor = await rows_of(connection, _detail).execute(_DETAIL, {"id": row_id, "most": BODY_BYTES})
     found = await cursor.fetchone()
     if found is None:
         return None
-    tries = await longer(connection, _ANSWER_CHARS).execute(_TRIES, {"id": row_id, "chars": _ANSWER_CHARS})
-    attempts = tuple(Try(*row) for row in await tries.fetchall())
-    replays = await connection.execute(_REPLAYED, {"id": row_id})
-    replayed = tuple(Replayed(*row) for row in await replays.fetchall())
-    row = _row(found)
-    discards: tuple[Discarded, ...] = ()
-    if row.state in {State.DEAD, State.DISCARDED}:
-        asked = await connection.execute(_DISCARDED, {"id": row_id})
-        discards = tuple(Discarded(*discard) for discard in await asked.fetchall())
-    headers = shown(tuple((name, value) for name, value in found[13]))
-    return Detail(row, headers, bytes(found[14]), found[15], found[16], attempts, replayed, discards)
+    given = {"id": row_id, "chars": _ANSWER_CHARS}
+    attempts = await rows_of(connection, Try, limit=_ANSWER_CHARS).execute(_TRIES, given)
+    found = replace(found, attempts=tuple(await attempts.fetchall()))
+    replays = await rows_of(connection, Replayed).execute(_REPLAYED, given)
+    found = replace(found, replays=tuple(await replays.fetchall()))
+    if found.row.state in {State.DEAD, State.DISCARDED}:
+        discards = await rows_of(connection, Discarded).execute(_DISCARDED, given)
+        found = replace(found, discards=tuple(await discards.fetchall()))
+    return found
+
+
+def _detail(
+    *, headers: list[list[str]], body: bytes, body_length: int, agent_status: str | None, **columns: Any
+) -> Detail:
+    """A delivery close up, without attempts, replays and discards."""
+    kept = shown(tuple((name, value) for name, value in headers))
+    return Detail(_row(**columns), kept, bytes(body), body_length, agent_status)
 
 
 async def body_of(connection: Connection, row_id: int) -> bytes:
@@ -364,10 +390,6 @@ _LOG_AFTER = """
       WHERE id > %(id)s ORDER BY id LIMIT %(most)s)
     ORDER BY id
 """
-_LOG_ABOUT = """
-    SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log
-     WHERE id > %(id)s AND delivery_id = %(delivery_id)s ORDER BY id
-"""
 _LOG_BEFORE = """
     SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log
      WHERE id < %(id)s ORDER BY id DESC LIMIT %(most)s
@@ -375,9 +397,8 @@ _LOG_BEFORE = """
 _NEWEST = 2**63 - 1
 
 
-def _line(row: Sequence[Any]) -> LogLine:
-    _, at, level, scope, message, fields, delivery_id = row
-    return LogLine(at, level, scope, message, as_object(fields), delivery_id)
+def _line(*, id: int, fields: Any, **columns: Any) -> tuple[int, LogLine]:  # noqa: A002 - the column's name
+    return id, LogLine(fields=as_object(fields), **columns)
 
 
 async def log_after(
@@ -387,26 +408,22 @@ async def log_after(
 
     Before them come those of the `missing` that are there by now: two relays commit their lines in any order.
     """
-    cursor = await connection.execute(_LOG_AFTER, {"id": after, "most": limit, "missing": list(missing)})
-    return [(row[0], _line(row)) for row in await cursor.fetchall()]
-
-
-async def log_about(connection: Connection, delivery_id: str, *, after: int) -> list[tuple[int, LogLine]]:
-    """The lines about one delivery whose ids are above `after`, oldest first. Reads all lines from there on."""
-    cursor = await connection.execute(_LOG_ABOUT, {"id": after, "delivery_id": delivery_id})
-    return [(row[0], _line(row)) for row in await cursor.fetchall()]
+    given = {"id": after, "most": limit, "missing": list(missing)}
+    cursor = await rows_of(connection, _line).execute(_LOG_AFTER, given)
+    return await cursor.fetchall()
 
 
 async def log_before(connection: Connection, before: int | None, limit: int) -> list[tuple[int, LogLine]]:
     """The `limit` lines before the line `before` (None: the newest), oldest first, with their ids."""
-    cursor = await connection.execute(_LOG_BEFORE, {"id": _NEWEST if before is None else before, "most": limit})
-    return [(row[0], _line(row)) for row in await cursor.fetchall()][::-1]
+    given = {"id": _NEWEST if before is None else before, "most": limit}
+    cursor = await rows_of(connection, _line).execute(_LOG_BEFORE, given)
+    return (await cursor.fetchall())[::-1]
 
 
-_PLANS = f"SELECT {plan_columns} FROM relay.replay_plans p ORDER BY p.id DESC LIMIT %s"  # noqa: S608 - constants
+_PLANS = SQL("SELECT {} FROM relay.replay_plans p ORDER BY p.id DESC LIMIT %s").format(plan_columns)
 
 
 async def plans(connection: Connection, limit: int) -> list[Plan]:
     """The newest replay plans, newest first."""
-    cursor = await connection.execute(_PLANS.encode(), (limit,))
-    return [plan_of_row(row) for row in await cursor.fetchall()]
+    cursor = await rows_of(connection, plan_of_row).execute(_PLANS, (limit,))
+    return await cursor.fetchall()

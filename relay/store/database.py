@@ -19,11 +19,11 @@ import socket
 import traceback
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import RowMaker, TupleRow, kwargs_row, tuple_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from psycopg.rows import BaseRowFactory
 
+T = TypeVar("T")
 Connection = ServerConnection
 Cursor = psycopg.AsyncCursor[TupleRow]
 
@@ -111,9 +112,14 @@ def exact(connection: Connection) -> Cursor:
     return connection.cursor(row_factory=tuple_row)
 
 
-def longer(connection: Connection, limit: int) -> Cursor:
-    """A cursor whose rows are cleaned too, with up to `limit` characters of each text."""
-    return connection.cursor(row_factory=_clean_rows_of(limit))
+def rows_of(connection: Connection, make: Callable[..., T], *, limit: int = SHOWN_CHARS) -> psycopg.AsyncCursor[T]:
+    """A cursor whose rows are `make(**columns)`, by the columns' names, after they were cleaned as every row is."""
+
+    def factory(cursor: psycopg.AsyncCursor[Any]) -> RowMaker[T]:
+        by_name = kwargs_row(make)(cursor)
+        return lambda values: by_name([clean_value(value, limit=limit) for value in values])
+
+    return connection.cursor(row_factory=factory)
 
 
 def as_object(value: Any) -> dict[str, Any]:

@@ -334,7 +334,9 @@ _MOVED = """
                agent_status = f.agent_status
           FROM finishes f
          WHERE d.id = f.id AND d.claim = f.claim AND d.state = 'forwarding'
-        RETURNING d.id, d.run, d.plan_id, f.state, f.tries, f.facts
+        RETURNING d.id, d.run, d.plan_id, f.state, f.tries,
+                  CASE WHEN f.state = 'dead' AND d.run > 1 AND d.plan_id IS NULL
+                       THEN relay.facts_of_redelivery(f.facts, d.id, d.run, d.claimed_at) ELSE f.facts END AS facts
     ), tried AS (
         INSERT INTO relay.attempts (delivery, run, number, started_at, wait_ms, duration_ms, status, error, answer)
         SELECT m.id, m.run, t.*

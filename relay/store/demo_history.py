@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from psycopg.sql import SQL, Literal
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
@@ -22,7 +24,9 @@ REFUSAL = (
 )
 """What a program that reaches real systems says of a demo's database."""
 
-IS_DEMO = f"coalesce(obj_description(to_regnamespace('relay')::oid, 'pg_namespace') = '{_MARK}', false)"
+IS_DEMO = SQL("coalesce(obj_description(to_regnamespace('relay')::oid, 'pg_namespace') = {}, false)").format(
+    Literal(_MARK)
+)
 """SQL: true in a demo's database."""
 
 
@@ -40,18 +44,18 @@ async def may_be_real(connection: Connection) -> bool:
 
 async def mark_as_demo(connection: Connection) -> None:
     """Mark the database as one whose data are invented."""
-    await connection.execute(f"COMMENT ON SCHEMA relay IS '{_MARK}'".encode())
+    await connection.execute(SQL("COMMENT ON SCHEMA relay IS {}").format(Literal(_MARK)))
 
 
 async def is_demo(connection: Connection) -> bool:
     """True if the database's data are invented."""
-    cursor = await connection.execute(f"SELECT {IS_DEMO}".encode())
+    cursor = await connection.execute(SQL("SELECT {}").format(IS_DEMO))
     row = await cursor.fetchone()
     return bool(row and row[0])
 
 
 # What the demo's traffic replaces in a documented payload is taken out of both before they are compared.
-_LEFT = """
+_LEFT = SQL("""
     FROM relay.deliveries d JOIN jsonb_array_elements(%(documented)s::jsonb) AS t(payload)
          ON d.event = t.payload ->> 'event'
    CROSS JOIN LATERAL (SELECT relay.payload(d.body) AS payload) AS p
@@ -60,11 +64,11 @@ _LEFT = """
          = (t.payload #- '{conversation,id}' #- '{sender,name}') - '{id,content}'::text[]
      AND (t.payload ->> 'content' IS NULL
           OR (p.payload ->> 'content' = ANY(%(texts)s) AND p.payload #>> '{sender,name}' = ANY(%(names)s)))
-"""
-_COUNT_LEFT = f"SELECT count(*) {_LEFT}"
-_DISCARD_LEFT = f"""
+""")
+_COUNT_LEFT = SQL("SELECT count(*) {}").format(_LEFT)
+_DISCARD_LEFT = SQL("""
     WITH found AS (
-        SELECT d.id, d.state {_LEFT} FOR UPDATE OF d
+        SELECT d.id, d.state {left} FOR UPDATE OF d
     ), gone AS (
         UPDATE relay.deliveries d
            SET state = 'discarded', owner = NULL, finished_at = coalesce(d.finished_at, now())
@@ -77,7 +81,7 @@ _DISCARD_LEFT = f"""
           FROM gone HAVING count(*) > 0
     )
     SELECT count(*) FROM gone
-"""  # noqa: S608 - constants
+""").format(left=_LEFT)
 
 
 async def discard_left_by_demo(
@@ -100,7 +104,7 @@ async def discard_left_by_demo(
     }
     count = 0
     for statement in (_COUNT_LEFT, _DISCARD_LEFT):  # most databases hold none: then nothing is locked
-        cursor = await connection.execute(statement.encode(), given)
+        cursor = await connection.execute(statement, given)
         row = await cursor.fetchone()
         count = int(row[0]) if row else 0
         if not count:
@@ -128,6 +132,19 @@ _HISTORY = """
            jsonb_build_object('deliveryId', delivery_id, 'event', 'message_created', 'test', false), finished_at
       FROM planted
 """
+
+
+_STOPPED_RELAY = """
+    INSERT INTO relay.instances
+           (id, name, slot, boot, pid, version, agent, signed, lease_until, started_at, heartbeat_at, stopped_at)
+    SELECT gen_random_uuid(), 'relay-that-stopped', 0, gen_random_uuid(), 0, '0', '', false, '-infinity',
+           now() - interval '23 hours', now() - %(silent)s::interval, now() - %(silent)s::interval
+"""
+
+
+async def plant_stopped_relay(connection: Connection, *, silent_for: timedelta) -> None:
+    """A relay that stopped `silent_for` ago."""
+    await connection.execute(_STOPPED_RELAY, {"silent": silent_for})
 
 
 async def plant_history(connection: Connection, *, deliveries: int, silent_for: timedelta) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from relay.domain.delivery import FactType
 from relay.domain.facts import SCOPE
 from relay.domain.stats import Tally
-from relay.store.database import time_limit
+from relay.domain.targets import Target
+from relay.store.database import rows_of, time_limit
 from relay.store.deliveries import FactsAside, fact_row
 
 if TYPE_CHECKING:
@@ -102,13 +103,13 @@ async def per_minute(connection: Connection, window: timedelta) -> list[tuple[da
     return [(row[0], row[1] or 0, row[2] or 0) for row in await cursor.fetchall()]
 
 
-_TARGETS = ["agent", "chatwoot", "chatwoot_api"]
 # Values are checked, because other applications may write to this table as well.
 _HEALTH = """
     SELECT DISTINCT ON (value ->> 'target')
-           value ->> 'target', coalesce(value ->> 'ok', '') = 'true', value ->> 'status',
-           CASE WHEN value ->> 'latencyMs' ~ '^[0-9]{1,12}(\\.[0-9]{1,20})?$' THEN (value ->> 'latencyMs')::float8 END,
-           value ->> 'error', recorded_at, extract(epoch FROM now() - recorded_at)::float8
+           value ->> 'target' AS target, coalesce(value ->> 'ok', '') = 'true' AS ok, value ->> 'status' AS status,
+           CASE WHEN value ->> 'latencyMs' ~ '^[0-9]{1,12}(\\.[0-9]{1,20})?$' THEN (value ->> 'latencyMs')::float8 END
+               AS latency_ms,
+           value ->> 'error' AS error, recorded_at AS at, extract(epoch FROM now() - recorded_at)::float8 AS age_s
       FROM dashboard_facts
      WHERE fact_type = %(health)s AND recorded_at > now() - interval '1 hour' AND value ->> 'target' = ANY(%(targets)s)
      ORDER BY value ->> 'target', recorded_at DESC
@@ -117,7 +118,7 @@ _HEALTH = """
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The last probe of one target (`agent`, `chatwoot`, `chatwoot_api`), `age_s` seconds ago."""
+    """The last probe of one `Target`, `age_s` seconds ago."""
 
     target: str
     ok: bool
@@ -130,14 +131,15 @@ class Health:
 
 async def last_health(connection: Connection) -> list[Health]:
     """The last probe of each target within the hour."""
-    cursor = await connection.execute(_HEALTH, {"health": FactType.HEALTH, "targets": _TARGETS})
-    return [Health(*row) for row in await cursor.fetchall()]
+    cursor = await rows_of(connection, Health).execute(_HEALTH, {"health": FactType.HEALTH, "targets": list(Target)})
+    return await cursor.fetchall()
 
 
 _REFUSED = """
-    SELECT value ->> 'reason',
-           sum(CASE WHEN value ->> 'count' ~ '^[0-9]{1,9}$' THEN (value ->> 'count')::bigint ELSE 1 END)::bigint,
-           min(recorded_at), max(recorded_at)
+    SELECT value ->> 'reason' AS reason,
+           sum(CASE WHEN value ->> 'count' ~ '^[0-9]{1,9}$' THEN (value ->> 'count')::bigint ELSE 1 END)::bigint
+               AS count,
+           min(recorded_at) AS first, max(recorded_at) AS last
       FROM dashboard_facts
      WHERE fact_type = %(rejected)s AND recorded_at > now() - interval '1 hour' AND value ->> 'reason' IS NOT NULL
      GROUP BY 1 ORDER BY 2 DESC
@@ -156,5 +158,5 @@ class Refused:
 
 async def refused(connection: Connection) -> list[Refused]:
     """What was refused in the last hour, by reason, the most frequent first."""
-    cursor = await connection.execute(_REFUSED, {"rejected": FactType.REJECTED})
-    return [Refused(*row) for row in await cursor.fetchall()]
+    cursor = await rows_of(connection, Refused).execute(_REFUSED, {"rejected": FactType.REJECTED})
+    return await cursor.fetchall()

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from relay.store.database import as_object
+from psycopg.sql import SQL
+
+from relay.store.database import as_object, rows_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -120,20 +122,20 @@ DOWN_AFTER_S = 60
 AWAY_S = 600
 """A relay whose last heartbeat is this close to the start of Postgres may be alive: it could not write meanwhile."""
 
-HEARD_AT = f"""
+HEARD_AT = SQL(f"""
     CASE WHEN stopped_at IS NULL AND heartbeat_at > pg_postmaster_start_time() - interval '{AWAY_S} s'
          THEN greatest(heartbeat_at, pg_postmaster_start_time()) ELSE heartbeat_at END
-"""
+""")
 """SQL: what a relay's silence counts from, its heartbeat or, if that was before it, the start of Postgres."""
 
-_LIVENESS = f"""
+_LIVENESS = SQL("""
     SELECT name, slot, version, signed, agent, in_flight,
-           extract(epoch FROM now() - heartbeat_at)::float8,
-           stopped_at IS NULL AND {HEARD_AT} > now() - make_interval(secs => %(down_s)s), started_at
+           extract(epoch FROM now() - heartbeat_at)::float8 AS age_s,
+           stopped_at IS NULL AND {heard_at} > now() - make_interval(secs => %(down_s)s) AS alive, started_at
       FROM relay.instances
      WHERE heartbeat_at > now() - interval '1 day'
-     ORDER BY 8 DESC, heartbeat_at DESC LIMIT 64
-"""  # noqa: S608 - constants
+     ORDER BY alive DESC, heartbeat_at DESC LIMIT 64
+""").format(heard_at=HEARD_AT)
 
 
 async def liveness(connection: Connection) -> list[Liveness]:
@@ -141,8 +143,36 @@ async def liveness(connection: Connection) -> list[Liveness]:
 
     No relay can write a heartbeat while Postgres is away, so each has until `DOWN_AFTER_S` after Postgres started.
     """
-    cursor = await connection.execute(_LIVENESS.encode(), {"down_s": DOWN_AFTER_S})
-    return [Liveness(*row) for row in await cursor.fetchall()]
+    cursor = await rows_of(connection, Liveness).execute(_LIVENESS, {"down_s": DOWN_AFTER_S})
+    return await cursor.fetchall()
+
+
+_UNATTENDED = f"""
+    WITH runs AS (
+        SELECT started_at, heartbeat_at AS ended_at FROM relay.instances
+         WHERE heartbeat_at > now() - interval '1 day'
+    ), gaps AS (
+        SELECT max(ended_at) OVER (ORDER BY started_at, ended_at ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+                   AS since, started_at AS until FROM runs
+    )
+    SELECT since, until FROM gaps
+     WHERE until > since + interval '{DOWN_AFTER_S} s'
+       AND NOT EXISTS (SELECT FROM relay.operator_actions a
+                        WHERE a.action = 'note' AND a.details ->> 'backfill' = 'true' AND a.at > gaps.until
+                          AND a.details ->> 'since' <= to_char(gaps.since AT TIME ZONE 'UTC', '{{iso}}')
+                          AND a.details ->> 'until' >= to_char(gaps.until AT TIME ZONE 'UTC', '{{iso}}'))
+     ORDER BY until DESC
+""".replace("{iso}", 'YYYY-MM-DD"T"HH24:MI:SS')  # noqa: S608 - constants
+
+
+async def unattended(connection: Connection) -> list[tuple[datetime, datetime]]:
+    """The windows of the last day in which no relay ran, newest first: a relay has started since then.
+
+    A relay counts until its last heartbeat: one that was killed is marked as stopped only when the next one starts.
+    Windows of up to `DOWN_AFTER_S` are left out, and so are those that a complete backfill has covered.
+    """
+    cursor = await connection.execute(_UNATTENDED.encode())
+    return [(row[0], row[1]) for row in await cursor.fetchall()]
 
 
 _COUNTERS = """

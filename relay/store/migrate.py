@@ -13,6 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
+from psycopg.sql import SQL
 
 from relay.errors import SchemaError
 from relay.store.database import connect, described, unavailable
@@ -323,7 +324,7 @@ async def _drop_invalid_index(connection: Connection, step: Migration) -> None:
     assert built is not None, f"{step.name} builds no index: let it run in a transaction"
     cursor = await connection.execute(_INVALID, built.groups())
     for (name,) in await cursor.fetchall():
-        await psycopg.AsyncCursor(connection).execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}".encode())
+        await psycopg.AsyncCursor(connection).execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(SQL(name)))
 
 
 async def _in_its_schema(connection: Connection, step: Migration) -> bytes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relay.domain.delivery import FactType
+from relay.store.database import rows_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,8 +25,8 @@ _LAST = """
         SELECT min(p.at) AS at FROM probes p, well_before
          WHERE NOT p.ok AND p.at > coalesce(well_before.at, '-infinity')
     )
-    SELECT began.at, coalesce(well_before.at, began.at), failed.at,
-           (SELECT count(*) FROM probes p WHERE p.ok AND p.at > failed.at)
+    SELECT began.at AS began_at, coalesce(well_before.at, began.at) AS well_at, failed.at AS failed_at,
+           (SELECT count(*) FROM probes p WHERE p.ok AND p.at > failed.at) AS well_since
       FROM began, well_before, failed WHERE began.at IS NOT NULL
 """
 
@@ -46,6 +47,5 @@ class Outage:
 
 async def last(connection: Connection) -> Outage | None:
     """The last outage within six hours, over or not; None if there was none."""
-    cursor = await connection.execute(_LAST, {"health": FactType.HEALTH})
-    row = await cursor.fetchone()
-    return None if row is None else Outage(*row)
+    cursor = await rows_of(connection, Outage).execute(_LAST, {"health": FactType.HEALTH})
+    return await cursor.fetchone()

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from relay.domain.alerts import Measures, Severity, Verdict, evaluate, sustain
+from psycopg.sql import SQL
+
+from relay.domain.alerts import Measures, Verdict, evaluate, sustain
 from relay.domain.delivery import FactType
 from relay.domain.stats import FailureStreak, Figures, failing_since_s, figures
+from relay.domain.targets import Target
 from relay.store import alerts, aside, facts, instances
-from relay.store.database import one_moment
+from relay.store.database import one_moment, rows_of
 from relay.store.demo_history import IS_DEMO
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ _SUSTAINED = timedelta(hours=2)
 
 _PAUSE = timedelta(minutes=15)
 
-_NOW = f"""
+_NOW = SQL("""
     SELECT now(),
            (SELECT coalesce(sum(letters), 0)::bigint FROM relay.dead_causes),
            (SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'forwarding')),
@@ -43,13 +46,13 @@ _NOW = f"""
                UNION ALL
                SELECT min(received_at) FROM relay.deliveries
                 WHERE state IN ('received', 'forwarding') AND customer AND NOT test) AS waiting),
-           (SELECT extract(epoch FROM now() - max({instances.HEARD_AT}))::float8 FROM relay.instances),
+           (SELECT extract(epoch FROM now() - max({heard_at}))::float8 FROM relay.instances),
            (SELECT recorded_at FROM dashboard_facts
              WHERE fact_type = 'support.webhook.dead_letter'
                AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
              ORDER BY recorded_at DESC LIMIT 1),
-            {IS_DEMO}
-"""  # noqa: S608 - constants
+            {is_demo}
+""").format(heard_at=instances.HEARD_AT, is_demo=IS_DEMO)
 _AGENT_FAILING = """
     SELECT extract(epoch FROM now() - min(at) FILTER (WHERE at > coalesce(well_at, '-infinity')))::float8,
            max(at) FILTER (WHERE NOT ok)
@@ -59,12 +62,12 @@ _AGENT_FAILING = """
                        AND value ->> 'target' = 'agent') AS probes) AS seen
 """
 
-_FAILED_SO = """coalesce(relay.json_or_null(f.value) ->> 'success', '') <> 'true'
+_FAILED_SO = SQL("""coalesce(relay.json_or_null(f.value) ->> 'success', '') <> 'true'
            AND coalesce(relay.json_or_null(f.value) ->> 'finalStatus', '') = s.final_status
-           AND coalesce(relay.json_or_null(f.metadata) ->> 'test', '') <> 'true'"""
+           AND coalesce(relay.json_or_null(f.metadata) ->> 'test', '') <> 'true'""")
 # From the minutes' roll-ups of two hours, and only if a streak goes back to where they begin from those of the hours;
 # facts of the first and the last minute of each then give the exact moment.
-_SPELLS = f"""
+_STREAKS = SQL("""
     WITH failing AS (
         SELECT fact_type, final_status, minute, sum(facts) AS facts,
                minute - lag(minute) OVER (PARTITION BY fact_type, final_status ORDER BY minute) > %(pause)s AS paused
@@ -78,7 +81,8 @@ _SPELLS = f"""
                coalesce(sum(facts) FILTER (WHERE minute > now() - interval '3 minutes'), 0) AS lately
           FROM failing GROUP BY 1, 2 ORDER BY sum(facts) DESC LIMIT 20
     )
-    SELECT s.final_status, s.fact_type = %(replay)s, began.at, coalesce(newest.at, s.last), s.lately::bigint
+    SELECT s.final_status AS status, s.fact_type = %(replay)s AS replayed, began.at AS first,
+           coalesce(newest.at, s.last) AS last, s.lately::bigint AS lately
       FROM streaks s
      CROSS JOIN LATERAL (
         SELECT CASE WHEN s.first - %(pause)s > date_trunc('minute', now() - %(window)s) THEN s.first ELSE (
@@ -94,15 +98,15 @@ _SPELLS = f"""
      CROSS JOIN LATERAL (SELECT coalesce((
         SELECT f.recorded_at FROM dashboard_facts f
          WHERE f.fact_type = s.fact_type AND f.recorded_at >= start.minute
-           AND f.recorded_at < start.minute + interval '1 minute' AND {_FAILED_SO}
+           AND f.recorded_at < start.minute + interval '1 minute' AND {failed_so}
          ORDER BY f.recorded_at LIMIT 1), start.minute) AS at) AS began
       LEFT JOIN LATERAL (
         SELECT f.recorded_at AS at FROM dashboard_facts f
          WHERE f.fact_type = s.fact_type AND f.recorded_at >= s.last
-           AND f.recorded_at < s.last + interval '1 minute' AND {_FAILED_SO}
+           AND f.recorded_at < s.last + interval '1 minute' AND {failed_so}
          ORDER BY f.recorded_at DESC LIMIT 1) AS newest ON true
-     ORDER BY 2, 5 DESC
-"""  # noqa: S608 - constants
+     ORDER BY replayed, s.lately DESC
+""").format(failed_so=_FAILED_SO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,7 @@ class Overview:
 
     def agent_is_well_since(self, first: datetime, last: datetime) -> bool:
         """True if its health failed at `first` or later and has been good since `last`."""
-        agent = next((health for health in self.health if health.target == "agent"), None)
+        agent = next((health for health in self.health if health.target == Target.AGENT), None)
         failed_at = self.agent_failed_at
         return agent is not None and agent.ok and agent.at > last and failed_at is not None and failed_at >= first
 
@@ -172,7 +176,7 @@ async def read(connection: Connection) -> Overview:
 
 async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAINED) -> Overview:
     """Read the overview inside the caller's `one_moment`; `minutes` reach back `minutes_of`, two hours at least."""
-    cursor = await connection.execute(_NOW.encode())
+    cursor = await connection.execute(_NOW)
     row = await cursor.fetchone()
     assert row is not None
     now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at, demo = row
@@ -257,28 +261,5 @@ async def streaks(connection: Connection, *, pause: timedelta = _PAUSE) -> list[
         "runs": [FactType.RETRY, FactType.REPLAY],
         "replay": FactType.REPLAY,
     }
-    cursor = await connection.execute(_SPELLS.encode(), given)
-    return [FailureStreak(*row) for row in await cursor.fetchall()]
-
-
-async def gauges(connection: Connection) -> dict[str, float]:
-    """The overview's figures as Prometheus gauges, by metric name."""
-    state = await read(connection)
-    values: dict[str, float | None] = {
-        "relay_dead_letters_open": state.open_dead_letters,
-        "relay_dead_letters_1h": state.last_1h.dead_letters,
-        "relay_success_rate_percent_15min": state.last_15min.rate.percent,
-        "relay_success_rate_percent_1h": state.last_1h.rate.percent,
-        "relay_average_attempts_1h": state.last_1h.average_attempts,
-        "relay_deliveries_in_flight": state.in_flight,
-        "relay_instances_alive": len(state.alive),
-        "relay_facts_aside": state.facts_aside.facts if state.facts_aside is not None else 0,
-    }
-    for health in state.health:
-        values[f"relay_{health.target}_healthy"] = float(health.ok)
-    for severity in Severity:
-        name = severity.value.lower()
-        values[f"relay_alerts_firing_{name}"] = sum(v.rule.severity is severity for v in state.firing)
-    for verdict in state.verdicts:
-        values[f"relay_alert_firing_{verdict.rule.name.replace('-', '_')}"] = float(verdict.firing)
-    return {name: float(value) for name, value in values.items() if value is not None}
+    cursor = await rows_of(connection, FailureStreak).execute(_STREAKS, given)
+    return await cursor.fetchall()

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from relay.store.database import exact, one_moment, refusals
+from psycopg.sql import SQL
+
+from relay.store.database import exact, one_moment, refusals, rows_of
 from relay.store.deliveries import Claimed, read_claimed
-from relay.store.filters import Condition
+from relay.store.filters import of_deliveries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from relay.store.database import Connection
+    from relay.store.filters import Condition
 
 CHANNEL = "relay_replay"
 
@@ -108,17 +111,16 @@ class Plan:
         return self.state in {PlanState.STOPPED, PlanState.DONE}
 
 
-plan_columns = """
+plan_columns = SQL("""
     p.id, p.request_id, p.state, p.requested_by, p.reason, p.filter, p.rate, p.canary, p.stop_after,
-    p.edited_body IS NOT NULL, p.total, p.delivered, p.dead, p.skipped, p.stopped_why, p.created_at,
+    p.edited_body IS NOT NULL AS edited, p.total, p.delivered, p.dead, p.skipped, p.stopped_why, p.created_at,
     p.started_at, p.finished_at, p.login
-"""
+""")
 
 
-def plan_of_row(row: tuple[object, ...]) -> Plan:
-    values = list(row)
-    values[2] = PlanState(str(values[2]))
-    return Plan(*values)  # type: ignore[arg-type] # the columns are in the fields' order
+def plan_of_row(*, state: str, **columns: Any) -> Plan:
+    """A plan from the columns of `plan_columns`."""
+    return Plan(state=PlanState(state), **columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +137,18 @@ class DeadLetter:
     finished_at: datetime | None
 
 
-_DEAD_COLUMNS = "d.id, d.delivery_id, d.run, d.event, d.conversation_id, d.final_status, d.last_error, d.finished_at"
+_MATCHING = SQL("""
+    SELECT d.id, d.delivery_id, d.run, d.event, d.conversation_id, d.final_status, d.last_error, d.finished_at
+      FROM relay.deliveries d WHERE d.state = 'dead' AND {condition}
+     ORDER BY d.finished_at, d.id LIMIT %(most)s
+""")
 
 
 async def matching(connection: Connection, condition: Condition, *, limit: int | None = None) -> list[DeadLetter]:
     """The dead letters that a filter matches, oldest first, `limit` of them at most."""
-    cursor = await connection.execute(
-        f"SELECT {_DEAD_COLUMNS} FROM relay.deliveries d WHERE d.state = 'dead' AND {condition.sql} "  # noqa: S608
-        "ORDER BY d.finished_at, d.id LIMIT %(most)s".encode(),
-        {**condition.parameters, "most": limit},
-    )
-    return [DeadLetter(*row) for row in await cursor.fetchall()]
+    statement = _MATCHING.format(condition=condition.sql)
+    cursor = await rows_of(connection, DeadLetter).execute(statement, {**condition.parameters, "most": limit})
+    return await cursor.fetchall()
 
 
 _BY_ID = """
@@ -161,9 +164,8 @@ async def states_of(connection: Connection, delivery_ids: Sequence[str]) -> dict
 
 async def named(connection: Connection, delivery_ids: Sequence[str]) -> tuple[list[DeadLetter], dict[str, str]]:
     """The dead letters among `delivery_ids`, and the state of each that is known, both at one moment."""
-    condition = Condition("d.delivery_id = ANY(%(ids)s)", {"ids": list(delivery_ids)})
     async with one_moment(connection):
-        return await matching(connection, condition), await states_of(connection, delivery_ids)
+        return await matching(connection, of_deliveries(delivery_ids)), await states_of(connection, delivery_ids)
 
 
 _ASK = """
@@ -224,23 +226,22 @@ async def control(connection: Connection, plan_id: int, action: Control, *, oper
         await connection.execute(_CONTROL, (plan_id, action, operator, reason))
 
 
-_PLAN = f"SELECT {plan_columns} FROM relay.replay_plans p WHERE p.id = %s"  # noqa: S608
+_PLAN = SQL("SELECT {} FROM relay.replay_plans p WHERE p.id = %s").format(plan_columns)
 
 
 async def plan(connection: Connection, plan_id: int) -> Plan | None:
     """The plan's current state, or None."""
-    cursor = await connection.execute(_PLAN.encode(), (plan_id,))
-    row = await cursor.fetchone()
-    return None if row is None else plan_of_row(row)
+    cursor = await rows_of(connection, plan_of_row).execute(_PLAN, (plan_id,))
+    return await cursor.fetchone()
 
 
-_LAST_CONTROL = """
+_LAST_CONTROL = SQL("""
     LEFT JOIN LATERAL (
         SELECT a.action, a.operator, a.login FROM relay.operator_actions a
         WHERE a.plan_id = p.id AND a.action IN ('replay.pause', 'replay.resume', 'replay.stop')
         ORDER BY a.id DESC LIMIT 1) AS c ON true
-"""
-_CLAIM = f"""
+""")
+_CLAIM = SQL("""
     UPDATE relay.replay_plans p
        SET started_at = coalesce(p.started_at, now()),
            (total, state, owner, stopped_why, finished_at) = (
@@ -255,14 +256,14 @@ _CLAIM = f"""
                            THEN 'its rate is not a positive, finite number' END AS why) AS fault)
      WHERE p.id = (
         SELECT p.id FROM relay.replay_plans p
-          {_LAST_CONTROL}
+          {last_control}
          WHERE p.state IN ('queued', 'running', 'paused') AND p.id <> ALL(%(working)s)
            AND (coalesce((SELECT o.lease_until FROM relay.instances o WHERE o.id = p.owner), '-infinity') < now()
                 OR p.owner = %(owner)s)
            AND (p.state <> 'paused' OR c.action IS DISTINCT FROM 'replay.pause')
          ORDER BY p.id LIMIT 1 FOR UPDATE OF p SKIP LOCKED)
-    RETURNING {plan_columns}
-"""  # noqa: S608
+    RETURNING {columns}
+""").format(columns=plan_columns, last_control=_LAST_CONTROL)
 
 
 async def claim(connection: Connection, owner: UUID, *, working: Sequence[int]) -> Plan | None:
@@ -271,24 +272,30 @@ async def claim(connection: Connection, owner: UUID, *, working: Sequence[int]) 
 
     A plan that can never be sent as it is comes back `stopped`, with the reason.
     """
-    cursor = await connection.execute(_CLAIM.encode(), {"owner": owner, "working": list(working)})
-    row = await cursor.fetchone()
-    return None if row is None else plan_of_row(row)
+    given = {"owner": owner, "working": list(working)}
+    cursor = await rows_of(connection, plan_of_row).execute(_CLAIM, given)
+    return await cursor.fetchone()
 
 
-_CHECK = f"""
-    SELECT p.owner = %(owner)s, c.action, c.operator, c.login, {plan_columns}
-      FROM relay.replay_plans p {_LAST_CONTROL} WHERE p.id = %(plan)s
-"""  # noqa: S608
+_CHECK = SQL("""
+    SELECT p.owner = %(owner)s AS is_owner, c.action AS asked, c.operator AS asked_by, c.login AS asked_login,
+           {columns}
+      FROM relay.replay_plans p {last_control} WHERE p.id = %(plan)s
+""").format(columns=plan_columns, last_control=_LAST_CONTROL)
 
 
 async def check(connection: Connection, plan_id: int, owner: UUID) -> tuple[Plan, Asked | None] | None:
     """The plan and what an operator last asked of it; None if `owner` does not have it any more."""
-    cursor = await connection.execute(_CHECK.encode(), {"owner": owner, "plan": plan_id})
-    row = await cursor.fetchone()
-    if row is None or not row[0]:
+    cursor = await rows_of(connection, _checked).execute(_CHECK, {"owner": owner, "plan": plan_id})
+    return await cursor.fetchone()
+
+
+def _checked(
+    *, is_owner: bool | None, asked: str | None, asked_by: str, asked_login: str | None, **columns: Any
+) -> tuple[Plan, Asked | None] | None:
+    if not is_owner:
         return None
-    return plan_of_row(row[4:]), None if row[1] is None else Asked(Control(row[1]), row[2], row[3])
+    return plan_of_row(**columns), None if asked is None else Asked(Control(asked), asked_by, asked_login)
 
 
 _NEXT = """

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from psycopg.sql import SQL
+
 from relay.domain.delivery import FactType
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ _PLANS = """
 _NOTES = """
     WITH old AS (
         DELETE FROM relay.notes WHERE key IN (
-            SELECT key FROM relay.notes WHERE posted_at < now() - %(keep)s LIMIT %(batch)s)
+            SELECT key FROM relay.notes WHERE created_at < now() - %(keep)s LIMIT %(batch)s)
         RETURNING 1
     )
     SELECT 0 * count(*) FROM old
@@ -123,7 +125,7 @@ async def retire(connection: Connection, keep: timedelta, stop: Callable[[], boo
     steps += [(_MINUTES, {}), (_NOTES, {}), (_DEAD_CAUSES, {}), (_NO_DEAD_CAUSES, {}), (_INSTANCES, {})]
     for sql, parameters in steps:
         while not stop():
-            cursor = await connection.execute(sql.encode(), {"keep": keep, "batch": BATCH} | parameters)
+            cursor = await connection.execute(SQL(sql), {"keep": keep, "batch": BATCH} | parameters)
             row = await cursor.fetchone()
             if row is None or not row[0]:
                 break

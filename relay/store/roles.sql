@@ -39,7 +39,7 @@ REVOKE INSERT, DELETE ON relay.discards FROM relay_service;
 GRANT SELECT, INSERT, DELETE ON dashboard_facts TO relay_service;
 GRANT EXECUTE ON FUNCTION relay.refusal(text, text, text, text, text, text, text),
     relay.write_facts(jsonb[], text, boolean), relay.restore_facts(integer), relay.expect_facts(bigint, bigint),
-    relay.facts_are_followed() TO relay_service;
+    relay.facts_are_followed(), relay.facts_of_redelivery(jsonb, bigint, integer, timestamptz) TO relay_service;
 
 -- Replays, discards and the audit are written through functions that check: by the console (without --read-only), and
 -- by the relay for its automatic replays. Neither can touch a row of theirs afterwards.
@@ -48,7 +48,8 @@ GRANT EXECUTE ON FUNCTION
     relay.ask_replay(uuid, text, text, text, double precision, integer, integer, bytea, bigint[], integer[]),
     relay.control_replay(bigint, text, text, text),
     relay.ask_discard(bigint[], text, text),
-    relay.record_action(text, text, text, jsonb)
+    relay.record_action(text, text, text, jsonb),
+    relay.store_backfill(text[], text[], bytea[])
     TO relay_service, console_operator;
 
 -- The tables' own ids need no right to a sequence.

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg import sql
+from psycopg.sql import SQL, Identifier
 
 from relay.errors import RelayError, SchemaError
 from relay.store.database import SILENCE_S, connect, described, no_longer_than, unavailable
@@ -39,7 +39,7 @@ async def open_session(
     try:
         with no_longer_than(SILENCE_S, connection):
             for channel in listen:
-                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+                await connection.execute(SQL("LISTEN {}").format(Identifier(channel)))
     except BaseException:
         await connection.close()
         raise

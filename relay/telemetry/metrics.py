@@ -1,4 +1,4 @@
-"""What this relay has counted since it started, and its form for Prometheus. No customer's data in either."""
+"""Counts of one relay process since its start, and the Prometheus text of counts and gauges. No customer data."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from relay.domain.delivery import Outcome
+    from relay.telemetry.gauges import Gauge
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
 class Counters:
-    """Counts of one relay process. `as_dict` is what its heartbeat carries to its sibling workers."""
+    """Counts of one relay process. The heartbeat carries `as_dict` to the sibling workers."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -49,9 +50,9 @@ class Counters:
 
 
 class _Collector:
-    """Prometheus's view of the workers' counts and of the gauges that the database gave."""
+    """Yields the metrics of the workers' counts and of the gauges."""
 
-    def __init__(self, workers: Mapping[int, Mapping[str, Any]], gauges: Mapping[str, float]) -> None:
+    def __init__(self, workers: Mapping[int, Mapping[str, Any]], gauges: Iterable[Gauge]) -> None:
         self._workers = workers
         self._gauges = gauges
 
@@ -61,7 +62,7 @@ class _Collector:
             "duplicates": "Webhooks whose delivery was known already",
             "ignored": "Webhooks stored and not forwarded",
             "taken_over": "Deliveries taken over from a relay that is no longer alive",
-            "unavailable": "Webhooks refused because Postgres could not take them",
+            "unavailable": "Webhooks refused because Postgres did not store them",
             "overloaded": "Webhooks refused because too many were in flight",
         }
         for name, text in simple.items():
@@ -73,8 +74,16 @@ class _Collector:
         yield self._labelled("relay_attempts", "Attempts at the Agent SDK", "attempts", "status")
         yield self._labelled("relay_webhooks_rejected", "Webhooks refused", "rejected", "reason")
         yield self._durations()
-        for name, value in self._gauges.items():
-            yield GaugeMetricFamily(name, name.replace("_", " ").capitalize(), value=value)
+        yield from self._shared()
+
+    def _shared(self) -> Iterable[Metric]:
+        families: dict[str, GaugeMetricFamily] = {}
+        for gauge in self._gauges:
+            family = families.get(gauge.name)
+            if family is None:
+                family = families[gauge.name] = GaugeMetricFamily(gauge.name, gauge.text, labels=list(gauge.labels))
+            family.add_metric(list(gauge.labels.values()), gauge.value)
+        return families.values()
 
     def _labelled(self, name: str, text: str, key: str, label: str) -> Metric:
         family = CounterMetricFamily(name, text, labels=["worker", label])
@@ -97,8 +106,8 @@ class _Collector:
         return family
 
 
-def exposition(workers: Mapping[int, Mapping[str, Any]], gauges: Mapping[str, float]) -> bytes:
-    """The Prometheus text of every worker's counts (by slot) and of `gauges` (by metric name)."""
+def exposition(workers: Mapping[int, Mapping[str, Any]], gauges: Iterable[Gauge]) -> bytes:
+    """The Prometheus text of every worker's counts (by slot) and of `gauges`."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(workers, gauges))
     return generate_latest(registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -17,9 +18,10 @@ import pytest_asyncio
 from aiohttp import web
 
 from relay.agent.serve import SCOPE, serve_agent
-from relay.server.supervisor import bound_url, listen
+from relay.server.listener import bound_url, listen
 from relay.settings import AGENT_PATH, load_settings
 from relay.telemetry.log_sink import LogSink
+from tests.faults.conftest import RelayProcess
 from tests.servers import PATIENCE_S, ROOT, free_port, until
 
 if TYPE_CHECKING:
@@ -37,6 +39,11 @@ def message(number: int = 1, **more: Any) -> dict[str, Any]:
     } | more  # fmt: skip
 
 
+def customer(chatwoot: ChatwootStandIn, text: str | None = "Where is my order?", **fields: Any) -> dict[str, Any]:
+    """The webhook of a customer's message that is stored in the stand-in's conversation 7."""
+    return chatwoot.payload_of(chatwoot.add_message(7, text, **fields))
+
+
 class RunningAgent:
     """The agent at `url`; `output` is what it logged."""
 
@@ -52,7 +59,8 @@ class RunningAgent:
 
     async def post(self, payload: dict[str, Any], key: str = "a-key", **headers: str) -> httpx.Response:
         """Post a webhook as the relay does."""
-        return await self.client.post(AGENT_PATH, json=payload, headers={"idempotency-key": key} | headers)
+        body = json.dumps(payload).encode()
+        return await self.client.post(AGENT_PATH, content=body, headers={"idempotency-key": key} | headers)
 
 
 def of_chatwoot(chatwoot: ChatwootStandIn) -> dict[str, Any]:
@@ -61,6 +69,7 @@ def of_chatwoot(chatwoot: ChatwootStandIn) -> dict[str, Any]:
         "chatwoot_base_url": chatwoot.url,
         "chatwoot_api_key": chatwoot.api_key,
         "chatwoot_account_id": chatwoot.account_id,
+        "agent_quiet_ms": 0,
     }
 
 
@@ -92,6 +101,14 @@ async def _is_up(agent: RunningAgent) -> bool:
         return False
 
 
+_HURRIED = """
+from relay import cli
+from relay.agent import attempt
+attempt.SETTLE_S = {settle_s}
+cli.main()
+"""
+
+
 class AgentProcess:
     """`relay agent serve` as a process."""
 
@@ -99,6 +116,7 @@ class AgentProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder, self._env = folder, env
+        self._program = ["-m", "relay"]
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self, **env: str) -> AgentProcess:
@@ -117,10 +135,15 @@ class AgentProcess:
             await until(up, what="the agent is up")
         return self
 
+    def hurry(self, settle_s: float) -> AgentProcess:
+        """Have it take a post whose end it does not know for settled after `settle_s`, from its next start on."""
+        self._program = ["-c", _HURRIED.format(settle_s=settle_s)]
+        return self
+
     def _spawn(self, env: dict[str, str]) -> None:
         with (self._folder / "agent.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "relay", "agent", "serve", "--bind", f"127.0.0.1:{self.port}"],
+                [sys.executable, *self._program, "agent", "serve", "--bind", f"127.0.0.1:{self.port}"],
                 cwd=ROOT, env=os.environ | self._env | env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -148,22 +171,43 @@ def agent_process(dsn: str, chatwoot: ChatwootStandIn, tmp_path: Path) -> Iterat
 
 @dataclass
 class Model:
-    """An OpenAI-compatible endpoint that answers `says`, or `status`; `asked` is what it was sent."""
+    """An OpenAI-compatible endpoint that answers `says`, or `status`; `asked` is what it was sent.
+
+    `meanwhile` is done while it drafts. `hears` is what is said in every voice message; empty: it fails.
+    """
 
     url: str = ""
     says: str = "A draft by a model."
     status: int = 200
     hang: bool = False
+    hears: str = "Hello, it's about my order."
     asked: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
+    heard: list[tuple[str, bytes]] = field(default_factory=list)
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    @property
+    def turns(self) -> list[tuple[str, Any]]:
+        """Role and content of what the last question held, the prompt left out."""
+        return [(one["role"], one["content"]) for one in self.asked[-1][1]["messages"][1:]]
 
     async def answer(self, request: web.Request) -> web.Response:
         """One completion."""
         self.asked.append((dict(request.headers), await request.json()))
         if self.hang:
             await asyncio.sleep(3600)
+        if self.meanwhile is not None:
+            await self.meanwhile()
         return web.json_response(
             {"choices": [{"message": {"role": "assistant", "content": self.says}}]}, status=self.status
         )
+
+    async def transcribe(self, request: web.Request) -> web.Response:
+        """One transcription."""
+        form = await request.post()
+        file = form["file"]
+        assert isinstance(file, web.FileField)
+        self.heard.append((str(form["model"]), file.file.read()))
+        return web.json_response({"text": self.hears}, status=200 if self.hears else 500)
 
 
 @pytest_asyncio.fixture
@@ -171,6 +215,7 @@ async def model() -> AsyncIterator[Model]:
     """A language model's stand-in, a real HTTP server."""
     stand_in, app = Model(), web.Application()
     app.router.add_post("/v1/chat/completions", stand_in.answer)
+    app.router.add_post("/v1/audio/transcriptions", stand_in.transcribe)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -178,3 +223,21 @@ async def model() -> AsyncIterator[Model]:
     stand_in.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
     yield stand_in
     await runner.cleanup()
+
+
+@pytest.fixture
+def relay_process(
+    dsn: str, agent_process: AgentProcess, chatwoot: ChatwootStandIn, tmp_path: Path
+) -> Iterator[RelayProcess]:
+    """A relay before the agent, not yet started; Chatwoot's webhook points to it."""
+    env = {
+        "DATABASE_URL": dsn, "AGENT_SDK_URL": agent_process.url, "RELAY_PROBE_SECONDS": "3600",
+        "RELAY_LEASE_SECONDS": "600", "HOME": str(tmp_path),
+        # attempts for five minutes: longer than any start of the agent takes
+        "CHATWOOT_WEBHOOK_MAX_ATTEMPTS": "100", "CHATWOOT_WEBHOOK_BASE_DELAY_MS": "100",
+        "CHATWOOT_WEBHOOK_BACKOFF_FACTOR": "1.5", "CHATWOOT_WEBHOOK_MAX_DELAY_MS": "3000",
+    }  # fmt: skip
+    relay = RelayProcess(free_port(), env, tmp_path / "relay.log")
+    chatwoot.webhook_url = relay.url + "/api/webhooks/chatwoot"
+    yield relay
+    relay.close()

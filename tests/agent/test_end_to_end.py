@@ -8,38 +8,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.agent.conftest import Model, message
-from tests.faults.conftest import RelayProcess
-from tests.servers import free_port, until
+from tests.servers import until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable
 
     from relay.demo.chatwoot import ChatwootStandIn
     from tests.agent.conftest import AgentProcess, RunningAgent
     from tests.conftest import CommandLine
+    from tests.faults.conftest import RelayProcess
     from tests.servers import Rows, RunningRelay
 
 pytestmark = pytest.mark.faults
 STATES = "SELECT state FROM relay.deliveries WHERE state <> 'ignored'"
-
-
-@pytest.fixture
-def relay_process(
-    dsn: str, agent_process: AgentProcess, chatwoot: ChatwootStandIn, tmp_path: Path
-) -> Iterator[RelayProcess]:
-    """A relay before the agent, not yet started; Chatwoot's webhook points to it."""
-    env = {
-        "DATABASE_URL": dsn, "AGENT_SDK_URL": agent_process.url, "RELAY_PROBE_SECONDS": "3600",
-        "RELAY_LEASE_SECONDS": "600", "HOME": str(tmp_path),
-        # attempts for five minutes: longer than any start of the agent takes
-        "CHATWOOT_WEBHOOK_MAX_ATTEMPTS": "100", "CHATWOOT_WEBHOOK_BASE_DELAY_MS": "100",
-        "CHATWOOT_WEBHOOK_BACKOFF_FACTOR": "1.5", "CHATWOOT_WEBHOOK_MAX_DELAY_MS": "3000",
-    }  # fmt: skip
-    relay = RelayProcess(free_port(), env, tmp_path / "relay.log")
-    chatwoot.webhook_url = relay.url + "/api/webhooks/chatwoot"
-    yield relay
-    relay.close()
 
 
 async def one_note(chatwoot: ChatwootStandIn, rows: Rows) -> None:

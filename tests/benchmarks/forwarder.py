@@ -8,41 +8,45 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from httpx_aiohttp import AiohttpTransport
-from quart import Quart, Response, request
 
 from relay.forwarding.forwarder import _session
-from relay.intake.app import _NoSessions
+from relay.intake.asgi import Answer, body_parts
 from relay.intake.receipt import read_receipt
-from relay.server.supervisor import listen, run_loop, serve_http, settle_garbage_collection
+from relay.server.http import serve_http
+from relay.server.listener import listen, run_loop
+from relay.server.supervisor import settle_garbage_collection
 from relay.settings import WEBHOOK_PATH
 
+if TYPE_CHECKING:
+    from relay.domain.delivery import Headers
 
-def create_app(agent: str) -> Quart:
-    """Check the webhook as the relay does, post it to the agent, pass on how that went."""
-    app = Quart("forwarder", static_folder=None)
-    app.config.update(BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
-    app.session_interface = _NoSessions()
-    client: httpx.AsyncClient | None = None
 
-    @app.post(WEBHOOK_PATH)
-    async def webhook() -> Response:
-        nonlocal client
-        if client is None:
-            client = httpx.AsyncClient(transport=AiohttpTransport(client=_session), timeout=None)
-        body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
-        receipt = read_receipt(tuple((name.decode(), value.decode()) for name, value in request.scope["headers"]), body)
-        headers = {"content-type": "application/json", "x-chatwoot-delivery": receipt.delivery_id}
-        answer = await client.post(f"{agent}/webhooks/chatwoot", content=body, headers=headers)
-        return Response(b'{"success": true}', status=answer.status_code, content_type="application/json")
+class Forwarder:
+    """Checks a webhook as the relay does, posts it to the agent, passes on how that went."""
 
-    @app.get("/health")
-    async def health() -> Response:
-        return Response(b"{}", content_type="application/json")
+    def __init__(self, agent: str) -> None:
+        self._agent = agent
+        self._client: httpx.AsyncClient | None = None
 
-    return app
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        answer = Answer(200, {})
+        if scope["path"] == WEBHOOK_PATH:
+            headers = tuple((name.decode(), value.decode()) for name, value in scope["headers"])
+            answer = await self._forward(headers, b"".join([part async for part in body_parts(receive)]))
+        await answer.send(send)
+
+    async def _forward(self, headers: Headers, body: bytes) -> Answer:
+        if self._client is None:
+            self._client = httpx.AsyncClient(transport=AiohttpTransport(client=_session), timeout=None)
+        receipt = read_receipt(headers, body)
+        sent = {"content-type": "application/json", "x-chatwoot-delivery": receipt.delivery_id}
+        answer = await self._client.post(f"{self._agent}/webhooks/chatwoot", content=body, headers=sent)
+        return Answer(answer.status_code, {"success": True})
 
 
 def main(bind: str, agent: str, workers: int) -> None:
@@ -53,7 +57,7 @@ def main(bind: str, agent: str, workers: int) -> None:
             sockets = [bound]
             break
     settle_garbage_collection()
-    run_loop(serve_http(create_app(agent), sockets[0], asyncio.Event(), answer_s=1))
+    run_loop(serve_http(Forwarder(agent), sockets[0], asyncio.Event(), answer_s=1))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def main() -> None:
             connection.execute("VACUUM ANALYZE")
         with rig.relay(dsn, agent_port, workers=2) as (port, _):
             before = uvloop.run(timetable(port, rig.WEBHOOKS, LIVE_RATE, 10))
-            command = [sys.executable, "-m", "relay", "replay", "--yes", "--canary", "0", "--json"]
+            command = [sys.executable, "-m", "relay", "replay", "--yes", "--rate", "0", "--canary", "0", "--json"]
             began = time.perf_counter()
             replaying = subprocess.Popen(
                 command, cwd=rig.ROOT, env=os.environ | {"DATABASE_URL": dsn}, stdout=subprocess.DEVNULL

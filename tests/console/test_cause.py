@@ -124,13 +124,13 @@ async def test_a_health_that_was_well_all_along_does_not_make_it_over(scene: Sce
     assert found.sentence.startswith("Agent SDK answered 503 since ")
 
 
-async def test_a_health_that_failed_and_is_well_again_is_said(scene: Scene) -> None:
+async def test_a_health_that_failed_and_passes_now_is_named(scene: Scene) -> None:
     scene.fails("503", 5, age_s=80)
     scene.probe(ok=False, age_s=60)
     scene.probe(ok=True, age_s=2)
     found = await scene.cause()
     assert found.level == "warning"
-    assert "; its /health is well again. 5 of 5" in found.sentence
+    assert "; its /health answers again. 5 of 5" in found.sentence
 
 
 async def test_deliveries_that_get_through_again_are_said(scene: Scene) -> None:
@@ -141,7 +141,7 @@ async def test_deliveries_that_get_through_again_are_said(scene: Scene) -> None:
     assert "; deliveries succeed again. 5 of 5" in found.sentence
 
 
-async def test_a_refused_payload_is_never_well_again(scene: Scene) -> None:
+async def test_a_rejected_payload_never_counts_as_recovered(scene: Scene) -> None:
     scene.fails("422", 5, age_s=50)
     scene.plant.runs(delivered=9, age_s=10)
     scene.probe(ok=False, age_s=60)

@@ -56,7 +56,7 @@ async def test_a_restart_of_the_database_is_survived_in_place(tmp_path: Path) ->
         await asyncio.to_thread(server.close)
 
 
-async def test_a_relay_without_postgres_is_heard_by_a_test_webhook(tmp_path: Path, agent: AgentStandIn) -> None:
+async def test_a_test_webhook_shows_the_answer_of_a_relay_without_postgres(tmp_path: Path, agent: AgentStandIn) -> None:
     server = await asyncio.to_thread(EmbeddedPostgres, tmp_path)
     with ExitStack() as running:
         running.callback(server.close)

@@ -97,7 +97,7 @@ async def test_a_filter_that_does_not_parse_is_explained_and_changes_nothing(
         await seen.hides("say age:<1h")
 
 
-async def test_what_is_typed_is_looked_for_when_the_fingers_rest(incident: RunningRelay, console: Console) -> None:
+async def test_a_filter_applies_after_a_pause_in_typing(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
         await in_queue(seen)
         await seen.press("slash")
@@ -221,7 +221,7 @@ async def test_marked_ones_are_listed_and_replayed_together(
     assert plans(rows) == [("maria", 3, 3)]
 
 
-async def test_v_begins_a_range_and_goes_on_from_its_end(incident: RunningRelay, console: Console) -> None:
+async def test_v_begins_a_range_and_continues_from_its_end(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
         await in_queue(seen)
         await seen.press("v", "j", "j", "v")

@@ -234,7 +234,7 @@ async def test_an_alert_says_for_how_long_it_has_fired(incident: RunningRelay, c
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 36)])
-async def test_what_the_alerts_say_stands_in_columns(
+async def test_alerts_are_aligned_in_columns(
     incident: RunningRelay, console: Console, rows: Rows, size: tuple[int, int]
 ) -> None:
     await until(lambda: rows.one("SELECT count(*) FROM relay.alerts") >= 5)

@@ -95,7 +95,7 @@ async def test_another_reading_does_not_wait_for_the_rest_of_the_last_one(dsn: s
         await until(lambda: watcher.shown[-1].reading is second)
 
 
-async def test_a_notice_is_heard_once_however_long_it_lies_unread(
+async def test_a_notice_arrives_once_however_late_it_is_read(
     dsn: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard, loop = 0, asyncio.get_running_loop()

@@ -57,7 +57,9 @@ async def test_a_database_that_is_read_only_by_now_is_no_end(
         await seen.hides("y does it", "Handing")
 
 
-async def test_a_role_that_may_not_write_is_told_so(incident: RunningRelay, rows: Rows, agent: AgentStandIn) -> None:
+async def test_a_role_that_may_not_write_gets_a_message(
+    incident: RunningRelay, rows: Rows, agent: AgentStandIn
+) -> None:
     rows("DROP ROLE IF EXISTS only_reads")
     rows("CREATE ROLE only_reads LOGIN IN ROLE console_reader")
     try:
@@ -142,7 +144,7 @@ async def test_a_view_that_is_gone_to_is_the_one_in_front(
         await seen.shows("FILTERED", f"{OVERLOADED} match")
 
 
-async def test_a_health_check_goes_on_when_its_view_is_left(
+async def test_a_health_check_continues_when_its_view_is_left(
     incident: RunningRelay, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

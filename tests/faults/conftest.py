@@ -35,9 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 _HURRIED = """
 from relay import cli
-from relay.intake import connection
-from relay.intake import app as service
-connection.FIRST_REQUEST_S = connection.READ_WITHIN_S = service.BODY_TIMEOUT_S = {patience_s}
+from relay.intake import webhook
+from relay.server import http
+http.FIRST_REQUEST_S = http.READ_WITHIN_S = webhook.BODY_TIMEOUT_S = {patience_s}
 cli.cli(["serve"])
 """
 

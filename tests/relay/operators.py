@@ -9,7 +9,7 @@ import psycopg
 
 from relay.store import replays
 from relay.store.database import connection_parameters
-from relay.store.filters import Condition
+from relay.store.filters import of_deliveries
 from relay.store.replays import Control, Plan, PlanRequest, PlanState
 from tests.servers import until
 
@@ -40,8 +40,8 @@ class Operator:
 
     async def ask(self, *delivery_ids: str, **request: Any) -> int:
         """Freeze these dead letters, in this order, and ask for their replay; the plan's id."""
-        condition = Condition("d.delivery_id = ANY(%(ids)s)", {"ids": list(delivery_ids)})
-        letters = {letter.delivery_id: letter for letter in await replays.matching(self.connection, condition)}
+        matching = await replays.matching(self.connection, of_deliveries(delivery_ids))
+        letters = {letter.delivery_id: letter for letter in matching}
         frozen = [letters[delivery_id] for delivery_id in delivery_ids]
         return await replays.ask(self.connection, PlanRequest(uuid4(), NAME, **request), frozen)
 

@@ -132,7 +132,7 @@ async def test_a_dead_delivery_that_comes_again_is_forwarded_again(
     assert (left.state, left.run) == ("delivered", 3)
     assert [(tried.run, tried.status) for tried in left.tried] == [(1, "422"), (2, "422"), (3, "200")]
     assert [retry["success"] for retry, _ in left.retries] == [False, False, True]
-    assert len(left.dead_letters) == 2
+    assert len(left.dead_letters) == 1, "a death within a minute of the last one leaves no second dead letter"
 
 
 async def test_a_webhook_that_takes_longer_than_the_deadline_is_answered_202_and_still_delivered(
@@ -162,7 +162,7 @@ async def test_a_webhook_that_fails_after_its_202_becomes_a_dead_letter_all_the_
         assert (agent.asked, len(trace(shared_rows, delivery_id).dead_letters)) == (3, 1)
 
 
-async def test_when_told_to_answer_at_once_a_webhook_is_answered_202_as_soon_as_it_is_stored(
+async def test_with_respond_stored_a_webhook_is_answered_202_as_soon_as_it_is_stored(
     start_shared: StartRelay, shared_rows: Rows
 ) -> None:
     delivery_id = str(uuid4())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from relay.demo.chatwoot import Oddity
 from tests.conftest import CommandLine
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def relay_command(tmp_path: Path) -> CommandLine:
 
 @pytest.fixture
 def surroundings(chatwoot: ChatwootStandIn, agent: AgentStandIn) -> dict[str, str]:
-    """What the health check reads from the environment."""
+    """What the health check reads from the environment. This Chatwoot has the runbook's route."""
+    chatwoot.oddities = {Oddity.RAILS_HEALTH}
     return {
         "CHATWOOT_BASE_URL": chatwoot.url,
         "CHATWOOT_API_KEY": chatwoot.api_key,
@@ -66,6 +68,7 @@ async def test_the_artifact_holds_every_probe(
     artifact = json.loads((relay_command.folder / path).read_text(encoding="utf-8"))
     assert datetime.fromisoformat(artifact["startedAt"]) <= datetime.fromisoformat(artifact["endedAt"])
     assert artifact["allOk"] is False
+    assert artifact["chatwootVersion"] == chatwoot.version
     assert all(check.pop("latencyMs") > 0 for check in artifact["checks"])
     assert artifact["checks"] == [
         {"name": "/rails/health", "url": f"{chatwoot.url}/rails/health", "status": 200, "ok": True, "error": None},
@@ -92,29 +95,81 @@ async def _agent_away(_chatwoot: ChatwootStandIn, agent: AgentStandIn) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "line"),
+    ("trouble", "failed"),
     [
-        (_chatwoot_down, "  /rails/health: FAILED (503)"),
-        (_other_key, "  authenticated API: FAILED (401)"),
-        (_agent_down, "  Agent SDK /health: FAILED (503)"),
-        (_agent_away, "  Agent SDK /health: FAILED (connection_refused)"),
+        (_chatwoot_down, ["  /rails/health: FAILED (503)", "  authenticated API: FAILED (503)"]),
+        (_other_key, ["  authenticated API: FAILED (401)"]),
+        (_agent_down, ["  Agent SDK /health: FAILED (503)"]),
+        (_agent_away, ["  Agent SDK /health: FAILED (connection_refused)"]),
     ],
 )
-async def test_one_probe_that_fails_is_named_and_fails_the_check(
+async def test_a_probe_that_fails_is_named_and_fails_the_check(
     relay_command: CommandLine,
     surroundings: dict[str, str],
     chatwoot: ChatwootStandIn,
     agent: AgentStandIn,
     trouble: Callable[[Any, Any], Awaitable[None]],
-    line: str,
+    failed: list[str],
 ) -> None:
     await trouble(chatwoot, agent)
     ended = await relay_command.run("check-health", **surroundings)
     assert ended.returncode == 1
     _, lines = printed(ended.stdout)
     assert lines[0] == "Chatwoot health check FAILED → artifacts/ops/chatwoot_health_TIMESTAMP.json"
-    assert [shown for shown in lines if "FAILED (" in shown] == [line]
-    assert len(lines) == 4
+    assert [shown for shown in lines if "FAILED (" in shown] == failed
+
+
+def _set_up(name: str, chatwoot: ChatwootStandIn, env: dict[str, str]) -> None:
+    """One way in which Chatwoot, a proxy or the relay's settings can be."""
+    chatwoot.oddities = {Oddity(name)} if name in set(Oddity) else set()
+    changes = {
+        "app in the URL": {"CHATWOOT_BASE_URL": f"{chatwoot.url}/app"},
+        "a page of the app": {"CHATWOOT_BASE_URL": f"{chatwoot.url}/app/accounts/1/dashboard"},
+        "the relay's own URL": {"CHATWOOT_BASE_URL": env["AGENT_SDK_URL"]},
+        "a bot's key": {"CHATWOOT_API_KEY": chatwoot.bot_key},
+        "an agent's key": {"CHATWOOT_API_KEY": chatwoot.agent_key},
+        "another account": {"CHATWOOT_ACCOUNT_ID": "2"},
+        "a stranger's key": {"CHATWOOT_API_KEY": chatwoot.stranger_key},
+    }
+    env |= changes.get(name, {})
+    if name in {"4.5.0", "4.17.0"}:
+        chatwoot.version = name
+
+
+SET_UP = [
+    # how it is, the line of the health route, the line of the API, a remedy
+    ("4.17.0", "/health: OK (200)", "OK (200)", ""),
+    ("4.5.0", "/api: OK (200)", "OK (200)", ""),
+    ("rails-health", "/rails/health: OK (200)", "OK (200)", ""),
+    ("underscores-dropped", "/health: OK (200)", "OK (200)", ""),
+    ("an agent's key", "/health: OK (200)", "OK (200)", ""),
+    ("app in the URL", "/api: FAILED (200, a web page)", "FAILED (200, a web page)", "CHATWOOT_BASE_URL is a page of"),
+    ("a page of the app", "/api: FAILED (200, a web page)", "FAILED (200, a web page)", "CHATWOOT_BASE_URL is a page"),
+    ("login-page", "/api: FAILED (200, a web page)", "FAILED (200, a web page)", "without a login page before it"),
+    ("the relay's own URL", "/health: FAILED (200, not what Chatwoot", "FAILED (404)", "something else answers there"),
+    ("redirected", "/rails/health: FAILED (301)", "FAILED (301)", "set CHATWOOT_BASE_URL to https://127.0.0.1"),
+    ("rate-limited", "/rails/health: FAILED (429)", "FAILED (429)", "try again in a minute"),
+    ("account-suspended", "/health: OK (200)", "FAILED (401)", "have it activated again"),
+    ("a bot's key", "/health: OK (200)", "FAILED (401)", "the access token of an administrator"),
+    ("another account", "/health: OK (200)", "FAILED (404)", "check CHATWOOT_ACCOUNT_ID"),
+    ("a stranger's key", "/health: OK (200)", "FAILED (404)", "check CHATWOOT_ACCOUNT_ID"),
+]
+
+
+async def test_each_way_of_setting_it_up_has_its_lines_and_its_remedy(
+    relay_command: CommandLine, surroundings: dict[str, str], chatwoot: ChatwootStandIn
+) -> None:
+    wrong = []
+    for name, health, api, remedy in SET_UP:
+        env = dict(surroundings)
+        chatwoot.version = "4.17.0"
+        _set_up(name, chatwoot, env)
+        ended = await relay_command.run("check-health", **env)
+        fine = "FAILED" not in health + api
+        expected = (f"\n  {health}", f"\n  authenticated API: {api}", remedy)
+        if not all(text in ended.stdout for text in expected) or ended.returncode != (0 if fine else 1):
+            wrong.append((name, ended.stdout))
+    assert wrong == []
 
 
 async def test_as_json_it_is_the_artifact_and_where_it_is(

@@ -67,7 +67,7 @@ def test_migrate_says_each_step_once_and_then_that_all_is_done(relay_command: Co
     assert (again.returncode, again.stdout) == (0, "The schema is up to date.\n")
 
 
-def test_the_sql_of_the_roles_can_be_printed_and_run_by_somebody_else(relay_command: CommandLine, dsn: str) -> None:
+def test_the_sql_of_the_roles_can_be_printed_and_run_by_an_administrator(relay_command: CommandLine, dsn: str) -> None:
     ended = relay_command("migrate", "--print-roles", DATABASE_URL=f"postgresql://127.0.0.1:{free_port()}/none")
     assert ended.returncode == 0
     with psycopg.connect(dsn, autocommit=True) as connection:

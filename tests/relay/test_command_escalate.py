@@ -59,7 +59,7 @@ async def test_the_entry_holds_all_the_evidence_that_the_runbook_lists(
     ]
 
 
-async def test_nothing_is_written_unless_somebody_agreed(
+async def test_nothing_is_written_without_confirmation(
     relay: RunningRelay, agent: AgentStandIn, relay_command: CommandLine, rows: Rows
 ) -> None:
     ended = await relay_command.run("escalate", AGENT_SDK_URL=agent.url, RELAY_URL=relay.url)
@@ -70,7 +70,7 @@ async def test_nothing_is_written_unless_somebody_agreed(
     assert rows("SELECT count(*) FROM relay.operator_actions") == [0]
 
 
-async def test_entries_of_several_people_at_once_all_stand_whole(
+async def test_entries_of_several_people_at_once_are_all_written_whole(
     relay: RunningRelay, agent: AgentStandIn, relay_command: CommandLine
 ) -> None:
     report(relay_command).parent.mkdir(parents=True)
@@ -89,7 +89,7 @@ async def test_entries_of_several_people_at_once_all_stand_whole(
     assert all(entry.count("### ") == 7 for entry in entries)
 
 
-async def test_as_json_it_tells_what_was_filed(
+async def test_as_json_it_reports_what_was_filed(
     relay: RunningRelay, agent: AgentStandIn, relay_command: CommandLine
 ) -> None:
     arguments = ["escalate", "--yes", "--json", "--severity", "p1", "--report", "elsewhere.md"]

@@ -10,10 +10,12 @@ import pty
 import signal
 import subprocess
 import sys
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from relay.replay.requests import DEFAULT
 from tests.servers import PATIENCE_S, ROOT, Behaviour, until
 from tests.store.plant import Plant
 
@@ -146,7 +148,7 @@ async def test_one_that_is_dead_again_is_a_failure(
     relay: RunningRelay, relay_command: CommandLine, agent: AgentStandIn, letters: list[str]
 ) -> None:
     agent.behave(Behaviour(status=422, times=1))
-    ended = await relay_command.run("replay", "--yes")
+    ended = await relay_command.run("replay", "--yes", "--canary", "0")
     assert ended.returncode == 1
     assert ended.stdout.splitlines()[1:] == ["Replay 1 done: 2 delivered, 1 dead again of 3"]
 
@@ -166,23 +168,45 @@ async def test_a_plan_that_stops_is_a_failure_and_says_why(
 async def test_the_options_are_the_plans_rules(
     relay: RunningRelay, relay_command: CommandLine, rows: Rows, letters: list[str]
 ) -> None:
-    given = ("--rate", "20", "--canary", "1", "--stop-after", "4", "--reason", "agent is back")
+    given = ("--rate", "30", "--canary", "2", "--stop-after", "4", "--reason", "agent is back")
     assert (await relay_command.run("replay", "--yes", *given, LOGNAME="maria")).returncode == 0
     assert rows("SELECT rate, canary, stop_after, reason, requested_by FROM relay.replay_plans") == [
-        (20, 1, 4, "agent is back", "maria")
+        (30, 2, 4, "agent is back", "maria")
     ]
 
 
-async def test_ten_failures_in_a_row_stop_a_plan_if_nothing_else_was_said(
+async def test_the_defaults_are_those_of_the_console(
+    relay: RunningRelay, relay_command: CommandLine, rows: Rows, letters: list[str]
+) -> None:
+    assert (await relay_command.run("replay", "--yes")).returncode == 0
+    assert rows("SELECT rate, canary, stop_after FROM relay.replay_plans") == [astuple(DEFAULT)]
+
+
+async def test_the_operator_is_the_one_that_the_console_names(
+    relay: RunningRelay, relay_command: CommandLine, rows: Rows, letters: list[str]
+) -> None:
+    given = {"LOGNAME": "root", "CONSOLE_OPERATOR": "maria"}
+    assert (await relay_command.run("replay", "--yes", **given)).returncode == 0
+    assert rows("SELECT requested_by FROM relay.replay_plans") == ["maria"]
+
+
+async def test_a_rate_of_0_is_no_limit(
+    relay: RunningRelay, relay_command: CommandLine, rows: Rows, letters: list[str]
+) -> None:
+    assert (await relay_command.run("replay", "--yes", "--rate", "0")).returncode == 0
+    assert rows("SELECT rate FROM relay.replay_plans") == [None]
+
+
+async def test_three_failures_in_a_row_stop_a_plan_by_default(
     relay: RunningRelay, relay_command: CommandLine, agent: AgentStandIn, plant: Plant
 ) -> None:
-    for _ in range(15):
+    for _ in range(5):
         plant.delivery("dead")
     agent.behave(Behaviour(status=422))
-    ended = await relay_command.run("replay", "--yes", "--json")
+    ended = await relay_command.run("replay", "--yes", "--canary", "0", "--json")
     assert ended.returncode == 1
     document = json.loads(ended.stdout)
-    assert (document["dead"], document["left"], document["stoppedWhy"]) == (10, 5, "10 failures in a row")
+    assert (document["dead"], document["left"], document["stoppedWhy"]) == (3, 2, "3 failures in a row")
 
 
 async def test_json_is_one_document_and_nothing_else(
@@ -250,7 +274,7 @@ async def test_without_a_terminal_it_sends_nothing_unasked(
     assert plans(rows) == []
 
 
-async def test_named_ones_that_are_not_dead_are_told_apart(
+async def test_named_ones_that_are_not_dead_are_listed_apart(
     relay: RunningRelay, relay_command: CommandLine, agent: AgentStandIn, plant: Plant
 ) -> None:
     plant.delivery("delivered", delivery_id="done")
@@ -272,7 +296,7 @@ async def test_named_ones_that_are_not_dead_are_told_apart(
         (["--filter", 'error:"open'], "a quote is left open"),
         (["--filter", "age:soon"], "age:soon: say age:<1h"),
         (["first", "--filter", "status:503"], "Give delivery ids or --filter, not both."),
-        (["--rate", "0"], "'--rate'"),
+        (["--rate", "-1"], "'--rate'"),
         (["--rate", "nan"], "'--rate'"),
         (["--canary", "-1"], "'--canary'"),
         (["--stop-after", "99999999999"], "'--stop-after'"),
@@ -305,7 +329,7 @@ async def test_on_a_terminal_it_shows_what_it_would_send_and_asks(
 
 
 @pytest.mark.parametrize("answer", ["n", ""])
-async def test_whoever_does_not_say_yes_sends_nothing(
+async def test_an_answer_other_than_yes_sends_nothing(
     relay: RunningRelay, terminal: Callable[..., Terminal], rows: Rows, letters: list[str], answer: str
 ) -> None:
     screen = terminal()
@@ -316,7 +340,7 @@ async def test_whoever_does_not_say_yes_sends_nothing(
 
 
 @pytest.mark.parametrize(("answer", "status", "left"), [("51", 0, 0), ("y", 130, 51)])
-async def test_many_are_sent_only_to_whoever_types_how_many(
+async def test_many_are_sent_only_once_the_count_is_typed(
     relay: RunningRelay,
     terminal: Callable[..., Terminal],
     rows: Rows,
@@ -354,7 +378,7 @@ async def test_what_text_of_a_customer_asks_of_a_terminal_is_not_done(
     assert "\x1b" not in ended.stdout
 
 
-async def test_it_says_when_no_relay_is_left_to_go_on(
+async def test_it_says_when_no_relay_is_left_to_continue(
     relay: RunningRelay, relay_command: CommandLine, rows: Rows, letters: list[str]
 ) -> None:
     command = asyncio.create_subprocess_exec(

@@ -25,11 +25,11 @@ async def test_it_follows_the_webhook_to_its_delivery(
     agent.behave(Behaviour(status=503, times=1))
     ended = await relay_command.run("send-test", RELAY_URL=relay.url)
     assert ended.returncode == 0, ended.stderr
-    database, posting, told, answered, first, second, last = ended.stdout.splitlines()
+    database, posting, explained, answered, first, second, last = ended.stdout.splitlines()
     delivery_id = rows.one("SELECT delivery_id FROM relay.deliveries")
     assert posting == f"posting message_created to {relay.url}/api/webhooks/chatwoot as {delivery_id}"
     assert database.endswith("@localhost (DATABASE_URL)")
-    assert told == "The agent receives this as a test: it drafts a reply and posts no note in Chatwoot."
+    assert explained == "The agent receives this as a test: it drafts a reply and posts no note in Chatwoot."
     assert answered.startswith("answered 200 after ")
     assert re.fullmatch(r"attempt 1: 503 in \d+ ms: Agent SDK answered 503", first)
     assert re.fullmatch(r"attempt 2 after a wait of \d+ ms: 200 in \d+ ms", second)
@@ -45,7 +45,7 @@ async def test_one_that_dies_fails_and_says_why(
     assert ended.stdout.splitlines()[-1] == "dead: Agent SDK refused the payload (422)"
 
 
-async def test_it_goes_on_following_when_the_relay_answers_before_the_end(
+async def test_it_follows_on_when_the_relay_answers_before_the_end(
     start_relay: Callable[..., Awaitable[RunningRelay]], relay_command: CommandLine
 ) -> None:
     relay = await start_relay(relay_respond="stored")
@@ -53,6 +53,16 @@ async def test_it_goes_on_following_when_the_relay_answers_before_the_end(
     assert ended.returncode == 0
     assert "answered 202 after " in ended.stdout
     assert ended.stdout.splitlines()[-1] == "delivered"
+
+
+async def test_one_whose_event_is_ignored_is_not_followed(
+    start_relay: Callable[..., Awaitable[RunningRelay]], relay_command: CommandLine
+) -> None:
+    relay = await start_relay(relay_forward_events="message_updated")
+    ended = await relay_command.run("send-test", RELAY_URL=relay.url)
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[-1].startswith("answered 200 after ")
+    assert "'ignored': True" in ended.stdout
 
 
 async def test_it_is_marked_as_a_test(
@@ -98,7 +108,7 @@ async def test_a_relay_that_is_away_is_said_with_the_remedy(relay_command: Comma
     assert "relay serve" in ended.stderr
 
 
-async def test_a_relay_on_another_database_is_told_apart(
+async def test_a_relay_on_another_database_is_named(
     relay: RunningRelay, relay_command: CommandLine, empty_dsn: str
 ) -> None:
     await migrate(empty_dsn)

@@ -46,7 +46,7 @@ ROUNDS = [
         "CHATWOOT_BASE_URL": ("http://ag ent", "must not contain spaces"),
         "RELAY_URL": ("http://a\nb", "is not a URL that can be called"),
         "CHATWOOT_WEBHOOK_BASE_DELAY_MS": ("nan", "must be"),
-        "RELAY_BIND": ("::1:8788", "an IPv6 host stands in brackets"),
+        "RELAY_BIND": ("::1:8788", "write an IPv6 host in brackets"),
         "RELAY_DATA_DIR": ("/a b", "must not contain a space"),
         "DATABASE_URL": ("postgresql://u:hunter2@db:port/relay", "must be a connection string such as postgresql://"),
     },
@@ -126,7 +126,7 @@ def test_a_database_it_cannot_work_on_is_said_at_the_start(relay_command: Comman
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_says_where_it_listens_and_ends_when_told(relay_command: CommandLine, number: signal.Signals) -> None:
+def test_it_says_where_it_listens_and_ends_on_a_signal(relay_command: CommandLine, number: signal.Signals) -> None:
     port = free_port()
     with serving(relay_command, "--bind", f"127.0.0.1:{port}", AGENT_SDK_URL="http://u:hunter2@agent:1") as (
         relay,

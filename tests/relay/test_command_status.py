@@ -48,7 +48,7 @@ def test_without_any_relay_it_fails_and_says_how_to_start_one(relay_command: Com
     assert line(ended.stdout, "success") == "no data in 15 min, no data in 1 h, no data in 24 h"
 
 
-def test_a_relay_that_was_not_heard_of_for_long_is_an_alert(relay_command: CommandLine, plant: Plant) -> None:
+def test_a_relay_without_heartbeats_is_an_alert(relay_command: CommandLine, plant: Plant) -> None:
     plant.relay(heartbeat_age_s=660)
     ended = relay_command("status")
     assert ended.returncode == 1

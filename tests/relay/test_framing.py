@@ -68,7 +68,7 @@ async def test_http_1_0_with_a_transfer_encoding_is_refused_and_its_connection_c
     assert rows("SELECT count(*) FROM relay.deliveries") == [0]
 
 
-async def test_a_request_told_in_one_way_leaves_its_connection_open(relay: RunningRelay) -> None:
+async def test_a_request_framed_in_one_way_leaves_its_connection_open(relay: RunningRelay) -> None:
     async with wire_to(relay) as wire:
         for _ in range(2):
             await wire.send(request("Transfer-Encoding: chunked") + CHUNKED)

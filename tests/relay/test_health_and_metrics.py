@@ -53,7 +53,7 @@ async def test_a_relay_that_can_serve_and_store_is_healthy(relay: RunningRelay) 
     assert (health["in_flight"], health["signed"]) == (0, False)
 
 
-async def test_health_tells_of_agent_and_chatwoot_as_last_probed(
+async def test_health_reports_agent_and_chatwoot_as_last_probed(
     start_relay: StartRelay, agent: AgentStandIn, chatwoot: ChatwootStandIn
 ) -> None:
     agent.healthy = False
@@ -101,8 +101,8 @@ async def test_metrics_count_what_happened(relay: RunningRelay, agent: AgentStan
     assert samples["relay_forwarding_seconds_bucket", (("le", "+Inf"),)] == 2
     assert samples["relay_database_up", ()] == 1
     assert samples["relay_dead_letters_open", ()] == 1
-    assert samples["relay_success_rate_percent_1h", ()] == 50
-    assert samples["relay_average_attempts_1h", ()] == 1.5
+    assert samples["relay_success_ratio", (("window", "1h"),)] == 0.5
+    assert samples["relay_attempts_average", (("window", "1h"),)] == 1.5
     assert samples["relay_in_flight", ()] == 0
 
 
@@ -112,9 +112,10 @@ async def test_metrics_say_which_alerts_fire(relay: RunningRelay, agent: AgentSt
     for _ in range(6):
         await relay.post(PAYLOAD)
     after = await samples_of(relay)
-    firing = {severity: f"relay_alerts_firing_{severity}" for severity in ("p0", "p1", "warning", "p2")}
-    assert [before[name, ()] for name in firing.values()] == [0, 0, 0, 0]
-    assert [after[name, ()] for name in firing.values()] == [1, 1, 1, 0]
+    firing = [("relay_alerts_firing", (("severity", severity),)) for severity in ("P0", "P1", "Warning", "P2")]
+    assert [before[key] for key in firing] == [0, 0, 0, 0]
+    assert [after[key] for key in firing] == [1, 1, 1, 0]
+    assert after["relay_alert_firing", (("rule", "success-rate-p0"), ("severity", "P0"))] == 1
 
 
 @pytest.mark.parametrize("status", [200, 422])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.servers import Behaviour, free_port
+from tests.servers import Behaviour, free_port, until
 from tests.store.hostile import HOSTILE, harmful, plant_hostile, texts_in
 
 if TYPE_CHECKING:
@@ -133,6 +133,9 @@ async def test_health_and_metrics_carry_no_controls(
     start_relay: Callable[..., Awaitable[RunningRelay]], rows: Rows
 ) -> None:
     relay = await start_relay()
+    await until(
+        lambda: rows("SELECT 1 FROM dashboard_facts WHERE fact_type = 'support.health'"), what="the first probe"
+    )
     plant_hostile(rows)
     rows("UPDATE relay.instances SET name = w.name, boot = w.boot FROM relay.instances w WHERE w.slot = 0")
     async with httpx.AsyncClient(base_url=relay.url) as client:

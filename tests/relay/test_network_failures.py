@@ -73,7 +73,7 @@ def _listener_that_accepts_nobody() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-async def test_nobody_listening_is_connection_refused(start_shared: StartRelay, shared_rows: Rows) -> None:
+async def test_a_port_without_a_listener_is_connection_refused(start_shared: StartRelay, shared_rows: Rows) -> None:
     relay = await start_shared(agent=f"http://127.0.0.1:{free_port()}")
     await assert_fails(relay, shared_rows, "connection_refused", "Agent SDK refused the connection")
 
@@ -127,7 +127,7 @@ def _self_signed(folder: Path) -> ssl.SSLContext:
     return context
 
 
-async def test_an_agent_whose_certificate_nobody_vouches_for_is_a_tls_error(
+async def test_an_agent_with_an_untrusted_certificate_is_a_tls_error(
     start_shared: StartRelay, shared_rows: Rows, tmp_path: Path
 ) -> None:
     tls = await asyncio.to_thread(_self_signed, tmp_path)

@@ -156,4 +156,4 @@ async def test_what_the_agent_answered_is_kept_with_the_attempt(
 ) -> None:
     shared_agent.behave(Behaviour(status=422))
     delivery_id, _ = await post(shared_relay)
-    assert trace(shared_rows, delivery_id).tried[0].answer == '{"error": "told to answer 422"}'
+    assert trace(shared_rows, delivery_id).tried[0].answer == '{"detail": "set to answer 422"}'

@@ -90,7 +90,7 @@ async def post_signed(relay: RunningRelay, signer: str, body: bytes, delivery_id
 @pytest.mark.parametrize("signer", SIGNERS)
 @pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize("written", [as_documented, as_rails_writes_it])
-async def test_a_documented_payload_arrives_byte_for_byte_whoever_signed_it(
+async def test_a_documented_payload_arrives_byte_for_byte_signed_or_not(
     signed_relay: RunningRelay, shared_agent: AgentStandIn, shared_rows: Rows, signer: str, event: str,
     written: Callable[[str], bytes],
 ) -> None:  # fmt: skip

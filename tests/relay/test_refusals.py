@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from relay.chatwoot.signature import sign
 from relay.settings import WEBHOOK_PATH
 from tests.relay.traces import deliveries, trace
 from tests.relay.wire import wire_to
+from tests.servers import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -142,7 +144,7 @@ async def test_a_body_other_than_the_one_signed_is_refused_with_401(signed_relay
     assert (answer.status_code, answer.json()) == (401, {"error": "Invalid signature"})
 
 
-async def test_a_forger_is_refused_with_401_and_not_told_about_his_json(signed_relay: RunningRelay) -> None:
+async def test_a_forged_webhook_is_refused_with_401_before_its_json_is_read(signed_relay: RunningRelay) -> None:
     answer = await post_signed(signed_relay, b"a guess", body=b"[]")
     assert (answer.status_code, answer.json()) == (401, {"error": "Invalid signature"})
     assert_refused(await post_signed(signed_relay, body=b"[]"), 400)
@@ -161,7 +163,7 @@ async def test_another_method_is_refused_with_405(shared_relay: RunningRelay, me
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/api/webhooks", f"{WEBHOOK_PATH}/", f"{WEBHOOK_PATH}/1", "/webhooks/chatwoot", "/static/x"]
+    "path", ["/", "/api/webhooks", f"{WEBHOOK_PATH}//", f"{WEBHOOK_PATH}/1", "/webhooks/chatwoot", "/static/x"]
 )
 async def test_another_path_is_refused_with_404(shared_relay: RunningRelay, path: str) -> None:
     assert_refused(await shared_relay.client.post(path, content=BODY), 404)
@@ -193,6 +195,19 @@ async def test_a_body_of_unknown_length_is_refused_with_413_while_it_streams_in(
     assert (status, list(told)) == (413, ["error"])
 
 
+async def test_a_refused_request_ends_its_connection_however_many_parts_of_its_body_are_unread(
+    narrow_relay: RunningRelay,
+) -> None:
+    chunks = (b"64\r\n" + b"x" * 100 + b"\r\n") * (2 * LIMIT // 100)
+    for path, expected in ((WEBHOOK_PATH, 413), ("/nowhere", 404), ("/health", 405)):
+        head = f"POST {path} HTTP/1.1\r\nHost: relay\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        async with wire_to(narrow_relay) as wire:
+            await wire.send(head + chunks)
+            assert (await wire.answer())[0] == expected
+            async with asyncio.timeout(PATIENCE_S):
+                assert await wire.reader.read() == b""
+
+
 async def test_a_body_of_unknown_length_within_the_limit_is_taken(
     narrow_relay: RunningRelay, shared_rows: Rows
 ) -> None:
@@ -210,8 +225,8 @@ async def test_a_body_of_unknown_length_within_the_limit_is_taken(
 
 async def test_by_default_5_mib_are_taken_and_a_byte_more_is_refused_with_413(start_shared: StartRelay) -> None:
     relay = await start_shared(chatwoot_webhook_secret="unknown to the sender")
-    assert (await relay.post(BODY.ljust(5 * 1024 * 1024))).status_code == 401  # read to its end, and then judged
+    assert (await relay.post(BODY.ljust(32 * 1024 * 1024))).status_code == 401  # read to its end, and then judged
     async with wire_to(relay) as wire:  # a client that still sends when the relay closes may miss the answer
-        await wire.begin(f"Content-Length: {5 * 1024 * 1024 + 1}")
+        await wire.begin(f"Content-Length: {32 * 1024 * 1024 + 1}")
         status, told = await wire.answer()
     assert (status, list(told)) == (413, ["error"])

@@ -217,7 +217,7 @@ async def test_who_asked_and_why_stays_on_record(
     ]
 
 
-async def test_the_audit_tells_an_edited_body_from_the_one_that_came(
+async def test_the_audit_marks_an_edited_body(
     relay: RunningRelay, operator: Operator, rows: Rows, letters: list[str]
 ) -> None:
     await operator.ask("second", edited_body=b'{"event": "message_created"}')

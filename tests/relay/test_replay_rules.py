@@ -206,7 +206,7 @@ async def test_a_paused_plan_can_be_stopped(
     assert not agent.seen
 
 
-async def test_progress_is_told_while_a_plan_is_running(
+async def test_progress_is_recorded_while_a_plan_is_running(
     relay: RunningRelay, dsn: str, operator: Operator, agent: HeldAgent, letters: list[str]
 ) -> None:
     agent.hold(after=1)
@@ -225,7 +225,7 @@ async def test_progress_is_told_while_a_plan_is_running(
     assert any(plan.state is PlanState.RUNNING and plan.delivered for plan in seen)
 
 
-async def test_another_relay_goes_on_with_the_plan_of_one_that_stopped(
+async def test_another_relay_continues_the_plan_of_one_that_stopped(
     start_relay: Callable[..., Awaitable[RunningRelay]],
     operator: Operator,
     agent: HeldAgent,
@@ -244,7 +244,7 @@ async def test_another_relay_goes_on_with_the_plan_of_one_that_stopped(
     assert len(rows.facts(REPLAY)) == 12
 
 
-async def test_another_relay_goes_on_with_the_plan_of_one_that_was_killed(
+async def test_another_relay_continues_the_plan_of_one_that_was_killed(
     start_relay: Callable[..., Awaitable[RunningRelay]],
     operator: Operator,
     agent: HeldAgent,

@@ -46,7 +46,7 @@ def told(agent: AgentStandIn) -> list[str | None]:
     ],
     ids=str,
 )
-async def test_the_agent_is_told_of_tests_and_of_nothing_else(
+async def test_only_tests_are_marked_for_the_agent(
     relay: RunningRelay, agent: AgentStandIn, headers: dict[str, str], value: str | None
 ) -> None:
     assert (await relay.post(MESSAGE, **headers)).status_code == 200
@@ -54,7 +54,7 @@ async def test_the_agent_is_told_of_tests_and_of_nothing_else(
 
 
 @pytest.mark.parametrize("wish", ["true", "post"])
-async def test_retries_a_redelivery_and_replays_tell_it_again(
+async def test_retries_a_redelivery_and_replays_carry_the_mark(
     relay: RunningRelay, relay_command: CommandLine, agent: AgentStandIn, wish: str
 ) -> None:
     agent.behave(Behaviour(status=503, times=6))
@@ -66,7 +66,7 @@ async def test_retries_a_redelivery_and_replays_tell_it_again(
     assert told(agent) == [wish] * 7
 
 
-async def test_a_relay_that_takes_over_tells_it_too(
+async def test_a_relay_that_takes_over_sends_the_mark(
     start_relay: Callable[..., Awaitable[RunningRelay]], agent: AgentStandIn, rows: Rows
 ) -> None:
     relay = await start_relay(chatwoot_webhook_max_attempts=1)

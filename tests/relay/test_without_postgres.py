@@ -137,8 +137,8 @@ async def test_a_webhook_that_comes_while_the_relay_starts_waits_for_it_and_is_n
     agent: AgentStandIn, rows: Rows
 ) -> None:
     delivery_id = str(uuid4())
-    with psycopg.connect(rows.dsn) as migrating:
-        migrating.execute("LOCK TABLE relay.schema_migrations")
+    with psycopg.connect(rows.dsn) as other:
+        other.execute("LOCK TABLE relay.instances IN ACCESS EXCLUSIVE MODE")
         relay = RunningRelay(relay_settings(agent), rows.dsn)
         await _holds(relay, 0)
         answer = asyncio.create_task(relay.post(PAYLOAD, X_Chatwoot_Delivery=delivery_id))
@@ -149,8 +149,8 @@ async def test_a_webhook_that_comes_while_the_relay_starts_waits_for_it_and_is_n
 
 
 async def test_a_relay_that_takes_too_long_to_start_answers_503(agent: AgentStandIn, rows: Rows) -> None:
-    with psycopg.connect(rows.dsn) as migrating:
-        migrating.execute("LOCK TABLE relay.schema_migrations")
+    with psycopg.connect(rows.dsn) as other:
+        other.execute("LOCK TABLE relay.instances IN ACCESS EXCLUSIVE MODE")
         relay = RunningRelay(relay_settings(agent), rows.dsn)
         await _holds(relay, 0)
         answer = await relay.post(PAYLOAD)

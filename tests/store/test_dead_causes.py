@@ -203,7 +203,7 @@ async def test_a_filter_finds_and_counts_the_same_letters_by_pages_as_in_one_loo
 ) -> None:
     condition = compile_filter(text)
     cursor = await connection.execute(
-        f"SELECT d.id FROM relay.deliveries d WHERE d.state = 'dead' AND {condition.sql} "
+        f"SELECT d.id FROM relay.deliveries d WHERE d.state = 'dead' AND {condition.sql.as_string()} "
         "ORDER BY d.finished_at DESC, d.id DESC".encode(),
         condition.parameters,
     )

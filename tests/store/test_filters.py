@@ -54,7 +54,9 @@ def letters(postgres: str) -> Iterator[psycopg.Connection[Any]]:
 def found(letters: psycopg.Connection[Any], text: str, *, now: datetime | None = None, also: str = "state:dead") -> str:
     """The first letters of the ids of what the filter finds."""
     condition = compile_filter(f"{text} {also}", now=now)
-    statement = f"SELECT left(lower(d.delivery_id), 1) FROM relay.deliveries d WHERE {condition.sql} ORDER BY 1"
+    statement = (
+        f"SELECT left(lower(d.delivery_id), 1) FROM relay.deliveries d WHERE {condition.sql.as_string()} ORDER BY 1"
+    )
     return "".join(row[0] for row in letters.execute(statement.encode(), condition.parameters))
 
 
@@ -178,11 +180,11 @@ def test_a_time_without_a_date_is_the_last_such_time(letters: psycopg.Connection
 
 
 WRONG = {
-    "error:": "something to look for",
+    "error:": "a value is missing",
     'error:"open': "a quote is left open",
-    'wo"rd': "stands inside a word",
-    '""': "something to look for",
-    "!": "something to look for",
+    'wo"rd': "is inside a word",
+    '""': "a value is missing",
+    "!": "a value is missing",
     "colour:red": "is not a key; known are error: status:",
     "http://x": "put a word with a colon in quotes",
     "state:asleep": "states are received, forwarding",
@@ -253,5 +255,7 @@ def test_a_quoted_word_is_found_wherever_it_stands(
     if not word:
         return
     condition = compile_filter('"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"')
-    row = letters.execute(_FINDS.format(condition.sql).encode(), condition.parameters | {"text": text}).fetchone()
+    row = letters.execute(
+        _FINDS.format(condition.sql.as_string()).encode(), condition.parameters | {"text": text}
+    ).fetchone()
     assert row == (True,)

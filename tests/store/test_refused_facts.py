@@ -108,7 +108,7 @@ async def test_under_a_running_relay_deliveries_end_and_their_facts_wait_aside_u
     assert [name for name in shape.names if name not in health["facts"]["reason"]] == []
     await until(lambda: owner_rows("SELECT 1 FROM relay.alerts WHERE rule = 'facts-aside-p1'"), what="the alert")
     metrics = (await relay.client.get("/metrics")).text
-    assert "relay_alert_firing_facts_aside_p1 1" in metrics
+    assert 'relay_alert_firing{rule="facts-aside-p1",severity="P1"} 1.0' in metrics
     assert "Postgres is away" not in relay.output
     assert WORDS not in relay.output
 

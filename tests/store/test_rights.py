@@ -105,8 +105,11 @@ _ODD = {
     "json": ["NULL", "'{}'", "'null'", """'{"a": "\\u0000"}'"""],
     "bytea": ["NULL", "''", "'\\xff'", "convert_to(repeat('[', 100000), 'UTF8')"],
     "uuid": ["NULL", "gen_random_uuid()", "'00000000-0000-0000-0000-000000000000'"],
+    "timestamp with time zone": ["NULL", "now()", "'-infinity'", "'infinity'", "'4714-11-24 BC'"],
     "bigint[]": ["NULL", "'{}'", "'{1}'", "'{NULL}'", "'{-1}'", "'{{1,2},{3,4}}'", "'{1,1}'",
                  "array(SELECT n FROM generate_series(1, 1000001) AS n)"],
+    "text[]": ["NULL", "'{}'", "'{x}'", "'{NULL}'", "'{{a,b},{c,d}}'", "ARRAY[repeat('9', 100000)]"],
+    "bytea[]": ["NULL", "'{}'", "ARRAY['\\xff'::bytea]", "ARRAY[NULL]::bytea[]"],
     "integer[]": ["NULL", "'{}'", "'{1}'", "'{NULL}'", "'{-1}'", "'{{1,2},{3,4}}'"],
 }  # fmt: skip
 _FUNCTIONS = """

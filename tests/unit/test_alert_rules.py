@@ -74,7 +74,7 @@ def test_a_low_success_rate_escalates_once_it_has_lasted_half_an_hour(
     [(1_799, 241, False), (1_800, 241, False), (1_801, 241, True), (1_801, 240, False), (1_801, 239, False),
      (None, 241, False)],
 )  # fmt: skip
-def test_silence_is_told_only_where_there_was_traffic(age_s: float | None, webhooks: int, fires: bool) -> None:
+def test_silence_fires_only_where_there_was_traffic(age_s: float | None, webhooks: int, fires: bool) -> None:
     measures = replace(NO_DATA, last_webhook_age_s=age_s, webhooks_24h=webhooks)
     assert verdict_of("no-webhooks-info", measures).firing is fires
 

@@ -33,7 +33,7 @@ def _may_hold_sql(name: str) -> bool:
     return name.startswith("relay.store")
 
 
-def test_sql_stands_only_in_the_store() -> None:
+def test_only_the_store_contains_sql() -> None:
     elsewhere = [name for name in MODULES if not _may_hold_sql(name)]
     assert {name: sql for name in elsewhere if (sql := _sql_in(_tree(name)))} == {}
 

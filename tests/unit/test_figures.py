@@ -33,7 +33,7 @@ def test_the_average_time_is_that_of_the_successful_ones() -> None:
     assert found.average_ms == 40
 
 
-def test_the_histogram_tells_delivered_from_dead_for_each_number_of_attempts() -> None:
+def test_the_histogram_counts_delivered_and_dead_for_each_number_of_attempts() -> None:
     found = figures([
         tally(4, attempts=3, success=False), tally(7), tally(2, attempts=3), tally(1, attempts=3, each_ms=9),
         tally(5, success=False, status="422"),
@@ -58,7 +58,7 @@ def test_replays_dead_letters_and_rejections_do_not_touch_the_rate() -> None:
     assert (found.rejected, found.failures, found.average_attempts) == ({"invalid_signature": 40}, {"503": 1}, 1)
 
 
-def test_the_p95_stands_in_the_slot_where_the_95th_of_a_hundred_is() -> None:
+def test_the_p95_is_in_the_slot_of_the_95th_of_a_hundred() -> None:
     slots = 8  # to a doubling
     found = figures([tally(94, slot=5 * slots), tally(2, slot=7 * slots), tally(4, slot=9 * slots)])
     assert found.p95_ms is not None

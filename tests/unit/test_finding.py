@@ -28,7 +28,7 @@ def test_what_is_everywhere_is_not_counted_without_end() -> None:
     assert len(places("x" * 100_000, "x")) == MOST
 
 
-def test_the_current_match_looks_another_way() -> None:
+def test_the_current_match_has_a_style_of_its_own() -> None:
     found = highlighted(Content("one two one"), [(0, 3), (8, 11)], (8, 11))
     assert [(span.start, span.end, span.style) for span in found.spans] == [
         (0, 3, "reverse"), (8, 11, "bold reverse underline"),

@@ -27,7 +27,7 @@ def logged(form: str, tell: object) -> tuple[str, LogSink]:
 
 @pytest.mark.parametrize("character", ODD, ids=ascii)
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_character_is_escaped_wherever_it_stands_in_a_line(form: str, character: str) -> None:
+def test_a_character_is_escaped_anywhere_in_a_line(form: str, character: str) -> None:
     odd = f"a{character}b"
 
     def tell(sink: LogSink) -> None:

@@ -47,7 +47,7 @@ class Shown(App[None]):
         yield RateSparkline(id="sparkline")
 
 
-async def test_nothing_and_0_percent_look_different_and_the_scale_is_said() -> None:
+async def test_no_data_differs_from_0_percent_and_the_scale_is_shown() -> None:
     app = Shown()
     async with app.run_test(size=(60, 3)):
         sparkline = app.query_one(RateSparkline)

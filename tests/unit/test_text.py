@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from relay.domain.filters import parse
 from relay.errors import FilterError
-from relay.text import clean, clean_value, escaped, json_text, unicode_escaped
+from relay.text import chatwoot_text, clean, clean_value, escaped, json_text, unicode_escaped
 from tests.store.hostile import HOSTILE, harmful, texts_in
 
 TEXTS = st.text() | st.lists(st.sampled_from(HOSTILE), max_size=20).map("".join)
@@ -83,3 +84,19 @@ def test_a_filters_quotes_carry_any_text(text: str) -> None:
 def test_a_filters_quotes_refuse_what_is_no_text(text: str) -> None:
     with pytest.raises(FilterError, match="NUL character or bytes"):
         parse(f'error:"{text}"')
+
+
+@given(st.text(st.sampled_from("{%}[]()mention:/ userx1\ud800\x00")), st.integers(20, 60))
+def test_chatwoot_finds_no_mention_and_no_liquid_in_its_text(text: str, limit: int) -> None:
+    for given_text in (text, text.replace("x", "mention://"), text.replace("x", "[a](mention://user/1/a)")):
+        safe = chatwoot_text(given_text, limit=limit)
+        assert not re.search(r"mention://|\{\{|\{%", safe, re.IGNORECASE)
+        assert len(safe) <= limit
+        safe.encode()
+
+
+def test_text_for_chatwoot_keeps_what_languages_need() -> None:
+    for text in ("👩‍💻 می‌خواهم", "a\n\n- b\tc", "{a} % [link](https://x.example)", "`{ code }`"):
+        assert chatwoot_text(text, limit=100) == text
+    assert chatwoot_text("[Bob](mention://user/1/Bob), {{a}}", limit=100) == "Bob, { {a}}"
+    assert chatwoot_text("x" * 101, limit=100) == "x" * 93 + "… (cut)"

@@ -1,0 +1,105 @@
+"""Formats figures for people: percentages, durations, times, counts. The command line and the console use it alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+DASH = "–"
+"""Stands for no data in a column."""
+
+NO_DATA = "no data"
+"""Stands for no data in a sentence."""
+
+
+def percent(value: float | None, *, decimals: int = 1, missing: str = DASH) -> str:
+    """`71.4 %`."""
+    return missing if value is None else f"{value:.{decimals}f} %"
+
+
+def average(value: float | None, *, missing: str = DASH) -> str:
+    """`1.62`."""
+    return missing if value is None else f"{value:.2f}"
+
+
+def milliseconds(value: float | None, *, missing: str = DASH) -> str:
+    """`145 ms`; from ten seconds on `12.4 s`."""
+    if value is None:
+        return missing
+    return f"{value:.0f} ms" if value < 10_000 else f"{value / 1000:.1f} s"
+
+
+def span(seconds: float | None) -> str:
+    """A duration in at most its two largest units: `4s`, `29m`, `3h10m`, `2d4h`."""
+    if seconds is None:
+        return DASH
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86_400
+    if hours < 1:
+        return f"{minutes}m"
+    if days < 1:
+        return f"{hours}h{minutes % 60:02d}m"
+    return f"{days}d{hours % 24}h"
+
+
+def clock(moment: datetime | None) -> str:
+    """`14:02:11`, in UTC."""
+    return DASH if moment is None else f"{moment:%H:%M:%S}"
+
+
+def utc_clock(moment: datetime) -> str:
+    """`14:02:11Z`: in sentences, where nothing else says that it is UTC."""
+    return f"{clock(moment)}Z"
+
+
+def exact_clock(moment: datetime) -> str:
+    """`14:02:11.045`."""
+    return f"{clock(moment)}.{moment.microsecond // 1000:03d}"
+
+
+def day_clock(moment: datetime | None, now: datetime) -> str:
+    """`14:02:11`, or `Nov 22 14:02` for a day other than that of `now`."""
+    if moment is None or moment.date() == now.date():
+        return clock(moment)
+    return f"{moment:%b %d %H:%M}"
+
+
+def count(number: int) -> str:
+    """`8,204`."""
+    return f"{number:,}"
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 dead letter`, `204 dead letters`; `y` becomes `ies`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{number:,} {noun}s"
+
+
+def measured(value: float | None, unit: str) -> str:
+    """The value of an alert rule in its unit, rounded as columns show it: `38.0 %`, `29m`, `1,204`."""
+    if value is None:
+        return DASH
+    if unit == "%":
+        return percent(value)
+    if unit == "min":
+        return span(value * 60)
+    if unit == "s":
+        return span(value)
+    if unit == "ms":
+        return milliseconds(value)
+    return f"{value:,.0f}" if value == int(value) else f"{value:.2f}"
+
+
+def figure(value: float | None, unit: str) -> str:
+    """The value of an alert rule with its unit, as notifications and reports give it: `38.02 %`, `29.4 min`."""
+    return NO_DATA if value is None else f"{f'{value:.2f}'.rstrip('0').rstrip('.')} {unit}".strip()
+
+
+def in_flight(number: int, oldest_s: float | None) -> str:
+    """`4 in flight, the oldest for 0.9 s`."""
+    return f"{number} in flight" + ("" if oldest_s is None else f", the oldest for {oldest_s:.1f} s")

@@ -1,0 +1,26 @@
+"""Puts the chapters together and into their order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.incident.diagnosis.chapter import Diagnosis
+from relay.incident.diagnosis.chatwoot_fails import chatwoot_fails
+from relay.incident.diagnosis.dead_letters import dead_letters
+from relay.incident.diagnosis.facts_refused import facts_refused
+from relay.incident.diagnosis.not_received import not_received
+from relay.incident.diagnosis.retries import retries
+from relay.incident.diagnosis.signatures import signatures
+from relay.incident.diagnosis.webhooks_refused import webhooks_refused
+
+if TYPE_CHECKING:
+    from relay.incident.evidence import Evidence
+
+
+def diagnose(evidence: Evidence) -> Diagnosis:
+    """The runbook's four chapters on `evidence`, and those that the runbook lacks where they have found something."""
+    chapters = [not_received(evidence), retries(evidence), dead_letters(evidence), signatures(evidence)]
+    others = (chatwoot_fails(evidence), webhooks_refused(evidence), facts_refused(evidence))
+    chapters += [chapter for chapter in others if chapter is not None]
+    chapters.sort(key=lambda chapter: (chapter.order, -chapter.explains))
+    return Diagnosis(evidence.overview.at, tuple(chapters))

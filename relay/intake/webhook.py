@@ -1,0 +1,246 @@
+"""The webhook route: a plain ASGI application in front of Quart's (DESIGN, 2). Decides answers; knows no SQL.
+
+Nearly every request is a webhook, and dispatching one through Quart costs more than reading and checking it.
+
+Refusals come in the order of what they cost: size and content coding while it streams in, the signature, then the
+JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from relay.chatwoot.payload import BadBody, BodyFault
+from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, SignatureFault, explained, verify
+from relay.domain.headers import CONTENT_ENCODING, FORWARDED_FROM_HEADER, TEST_SENDER, first_header
+from relay.errors import Overloaded, StoreUnavailable
+from relay.intake.asgi import Answer, SenderGone, body_parts
+from relay.intake.encoding import TAKEN, CorruptBody, DecodedTooLarge, Decoder, UnsupportedEncoding, coding_of
+from relay.intake.receipt import read_receipt
+from relay.settings import WEBHOOK_PATH
+from relay.store.deliveries import Duplicate, Ignored
+
+if TYPE_CHECKING:
+    from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
+
+    from relay.domain.delivery import Headers, Outcome, Receipt
+    from relay.forwarding.pipeline import Ticket
+    from relay.intake.context import IntakeContext
+    from relay.store.deliveries import Claimed
+
+BODY_TIMEOUT_S = 20
+"""How long a body may take to stream in. Chatwoot itself gives up after five seconds."""
+
+_log = logging.getLogger(__name__)
+
+
+class BodyTooLarge(Exception):
+    """A body is larger than `CHATWOOT_WEBHOOK_MAX_BODY_BYTES`."""
+
+
+_PATHS = frozenset({WEBHOOK_PATH, WEBHOOK_PATH + "/"})
+"""Chatwoot may be configured with a trailing slash (CONTRACT, 1)."""
+
+
+class WebhookRoute:
+    """Answers requests for `WEBHOOK_PATH`, and passes all others to `app`."""
+
+    def __init__(self, context: IntakeContext, app: ASGIFramework) -> None:
+        self._context = context
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["path"] not in _PATHS:
+            await self._app(scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            self._context.rejections.add("wrong_method", 405)
+            await Answer(405, {"error": "Method Not Allowed"}, {"allow": "POST"}).send(send)
+            return
+        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+        try:
+            answer = await _answer(self._context, headers, receive)
+        except Exception as error:  # noqa: BLE001 - a defect costs one answer, not the connection
+            _log.error("A request failed by a defect: %s", type(error).__name__, exc_info=error)
+            answer = Answer(500, {"error": "Internal error"})
+        await answer.send(send)
+
+
+async def _answer(context: IntakeContext, headers: Headers, receive: ASGIReceiveCallable) -> Answer:
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            body = await _read_body(context, headers, receive)
+    except SenderGone:
+        return Answer(400, {"error": "The body is not whole"})
+    except Overloaded as error:
+        return _overloaded(context, error)
+    except (BodyTooLarge, DecodedTooLarge):
+        limit = context.settings.chatwoot_webhook_max_body_bytes
+        return _refuse(context, 413, "body_too_large", f"The body is larger than {limit} bytes")
+    except UnsupportedEncoding as error:
+        message = f"Content-Encoding {str(error)[:100]!r} is not supported; supported are {TAKEN}"
+        return _refuse(context, 415, "unsupported_encoding", message, {"Accept-Encoding": TAKEN})
+    except CorruptBody:
+        return _refuse_body(context, headers, BadBody(BodyFault.CORRUPT))
+    except TimeoutError:
+        return _refuse(context, 408, "body_too_slow", f"The body did not arrive within {BODY_TIMEOUT_S} s")
+    secrets, signature = context.settings.secrets, None
+    if secrets:
+        signed = first_header(headers, TIMESTAMP_HEADER), first_header(headers, SIGNATURE_HEADER)
+        verified = verify(secrets, *signed, body.forms, now=time.time())
+        if isinstance(verified, SignatureFault):
+            return _refuse(context, 401, explained(verified, secrets, *signed, body.decoded), "Invalid signature")
+        signature = verified
+    try:
+        receipt = read_receipt(
+            headers,
+            body.decoded,
+            context.settings.forwarded_events,
+            encoded_body=body.encoded,
+            signature=signature,
+        )
+    except BadBody as error:
+        return _refuse_body(context, headers, error)
+    return await _carry(context, receipt, began)
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A body without its content coding, and as it came (None: it had none)."""
+
+    decoded: bytes
+    encoded: bytes | None
+
+    @property
+    def forms(self) -> tuple[bytes, ...]:
+        """What may have been signed: a sender signs what it sends, or a proxy compresses what was signed."""
+        return (self.decoded,) if self.encoded is None else (self.encoded, self.decoded)
+
+
+async def _read_body(context: IntakeContext, headers: Headers, receive: ASGIReceiveCallable) -> _Body:
+    """The body as it streams in, decoded meanwhile.
+
+    Raises:
+        SenderGone: its sender hung up.
+        BodyTooLarge: it is larger than may be.
+        DecodedTooLarge: without its content coding it is larger than may be.
+        UnsupportedEncoding: it has a content coding that is not taken; it has been read to its end.
+        CorruptBody: it is not a stream of its content coding; it has been read to its end.
+        Overloaded: large bodies that are still coming in have all the room there is for them.
+    """
+    limit, body = context.settings.chatwoot_webhook_max_body_bytes, bytearray()
+    if int(first_header(headers, "content-length") or 0) > limit:
+        raise BodyTooLarge
+    decoder: Decoder | None = None
+    fault: UnsupportedEncoding | CorruptBody | None = None
+    try:
+        coding = coding_of([value for name, value in headers if name == CONTENT_ENCODING])
+        decoder = None if coding is None else Decoder(coding, limit)
+    except UnsupportedEncoding as error:
+        fault = error
+    with context.body_budget.one() as reached:
+        async for part in body_parts(receive):
+            body += part
+            if len(body) > limit:
+                raise BodyTooLarge
+            reached(len(body) + (0 if decoder is None else len(decoder.body)))
+            if decoder is not None and fault is None:
+                try:
+                    for _ in decoder.feed(part):
+                        reached(len(body) + len(decoder.body))
+                        await asyncio.sleep(0)
+                except CorruptBody as error:
+                    fault = error
+        if fault is not None:
+            raise fault
+        if decoder is None:
+            return _Body(bytes(body), None)
+        decoder.close()
+        return _Body(bytes(decoder.body), bytes(body))
+
+
+async def _carry(context: IntakeContext, receipt: Receipt, began: float) -> Answer:
+    """Put a good webhook on its way and answer as far as it has got when the sender must be answered."""
+    settings = context.settings
+    deadline = began + settings.chatwoot_webhook_response_deadline_ms / 1000
+    try:
+        ticket = context.pipeline.accept(receipt)
+        respond_when = ticket.finished if settings.relay_respond == "forwarded" else ticket.stored
+        await _wait(respond_when, deadline)
+        stored = _stored(ticket)
+    except Overloaded as error:
+        return _overloaded(context, error)
+    except StoreUnavailable as error:
+        context.counters.unavailable += 1
+        return Answer(503, {"error": str(error)}, {"Retry-After": "5"})
+    if isinstance(stored, Duplicate):
+        known = {"success": True, "duplicate": True, "delivery_id": stored.delivery_id, "state": stored.state}
+        return Answer(200, known)
+    if isinstance(stored, Ignored):
+        return Answer(200, {"success": True, "ignored": True, "delivery_id": stored.delivery_id})
+    context.counters.received += 1
+    if respond_when is ticket.finished and ticket.finished.done():
+        outcome = ticket.finished.result()
+        if outcome is not None:
+            return _outcome(stored, outcome)
+    return Answer(202, {"accepted": True, "delivery_id": stored.delivery.delivery_id})
+
+
+def _stored(ticket: Ticket) -> Claimed | Duplicate | Ignored:
+    """What the store said.
+
+    Raises:
+        StoreUnavailable: it could not take the webhook, or has not said so in time.
+    """
+    if not ticket.stored.done():
+        raise StoreUnavailable("Postgres did not answer in time")
+    return ticket.stored.result()
+
+
+async def _wait(future: asyncio.Future[Any], deadline: float) -> None:
+    """Until `future` is done or `deadline` (`time.monotonic()`) has come. Never cancels it."""
+    if not future.done():
+        await asyncio.wait((future,), timeout=max(0.0, deadline - time.monotonic()))
+
+
+def _outcome(stored: Claimed, outcome: Outcome) -> Answer:
+    common = {
+        "delivery_id": stored.delivery.delivery_id,
+        "attempts": len(outcome.attempts),
+        "duration_ms": outcome.duration_ms,
+    }
+    last = outcome.last
+    if outcome.success:
+        processed = {"success": True, "processed": True, **common, "agent_status": last.agent_status}
+        return Answer(200, processed)
+    failed = {
+        "error": "Webhook processing failed",
+        "message": last.error,
+        **common,
+        "retryable": last.retryable,
+    }
+    return Answer(500, failed)
+
+
+def _overloaded(context: IntakeContext, error: Overloaded) -> Answer:
+    context.counters.overloaded += 1
+    return Answer(503, {"error": str(error)}, {"Retry-After": "1"})
+
+
+def _refuse(
+    context: IntakeContext, status: int, reason: str, message: str, headers: dict[str, str] | None = None
+) -> Answer:
+    context.rejections.add(reason, status)
+    return Answer(status, {"error": message}, headers or {})
+
+
+def _refuse_body(context: IntakeContext, headers: Headers, error: BadBody) -> Answer:
+    if context.settings.secrets and first_header(headers, FORWARDED_FROM_HEADER) == TEST_SENDER:
+        return Answer(400, {"error": str(error)})  # a diagnosis tries the secrets with a body that is no webhook
+    return _refuse(context, 400, error.fault, str(error))

@@ -1,0 +1,76 @@
+"""Whether a customer's message was answered by now: what was answered in public needs no draft any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from relay.chatwoot.client import ChatwootError
+from relay.chatwoot.faults import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from relay.chatwoot.client import Chatwoot, Message
+
+_AT_ONCE = 5
+_PAGE = 100
+_MOST_PAGES = 20
+_OUTGOING = {1, "outgoing"}
+
+
+def replies_in(messages: Iterable[Message]) -> list[int]:
+    """The ids of the public replies that a person or a bot wrote. What an automation rule posts is no answer."""
+    return [
+        message.id
+        for message in messages
+        if message.raw.get("message_type") in _OUTGOING
+        and not message.private
+        and not (message.raw.get("content_attributes") or {}).get("automation_rule_id")
+    ]
+
+
+def answered_of(message_ids: Iterable[int], replies: Sequence[int]) -> set[int]:
+    """Those of `message_ids` that a later reply follows (message ids grow with time)."""
+    last = max(replies, default=0)
+    return {message_id for message_id in message_ids if message_id < last}
+
+
+async def answered(chatwoot: Chatwoot, messages: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Those of `messages`, pairs of conversation and message id, that were answered by now.
+
+    A conversation that is gone counts as not answered.
+
+    Raises:
+        ChatwootError: Chatwoot cannot be asked.
+    """
+    wanted: dict[int, list[int]] = defaultdict(list)
+    for conversation_id, message_id in messages:
+        wanted[conversation_id].append(message_id)
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def check(conversation_id: int, ids: list[int]) -> set[tuple[int, int]]:
+        async with turn:
+            replies = await _replies_after(chatwoot, conversation_id, min(ids))
+        return {(conversation_id, message_id) for message_id in answered_of(ids, replies)}
+
+    found = await asyncio.gather(*(check(number, ids) for number, ids in wanted.items()))
+    return set().union(*found)
+
+
+async def _replies_after(chatwoot: Chatwoot, conversation_id: int, message_id: int) -> list[int]:
+    """The replies that follow a message, as far as `_MOST_PAGES` of a hundred messages reach."""
+    replies: list[int] = []
+    for _ in range(_MOST_PAGES):
+        try:
+            page = await chatwoot.messages(conversation_id, after=message_id)
+        except ChatwootError as error:
+            if error.fault is Fault.NOT_FOUND:
+                return replies
+            raise
+        replies += replies_in(page)
+        if len(page) < _PAGE:
+            break
+        message_id = max(message.id for message in page)
+    return replies

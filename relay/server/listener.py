@@ -1,0 +1,91 @@
+"""Sockets, the event loop and signals of a server process. Knows neither the relay nor the agent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from relay.errors import ConfigurationError
+from relay.settings import split_bind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+_BIND_PATIENCE_S = 3
+
+
+def listen(bind: str, workers: int = 1, *, variable: str = "RELAY_BIND") -> list[socket.socket]:
+    """A bound socket for each worker, all on `bind` (host:port); port 0 is any free one. `variable` set it.
+
+    Raises:
+        ConfigurationError: the address cannot be bound, or somebody else is bound to it.
+    """
+    host, port = split_bind(bind)
+    deadline = time.monotonic() + _BIND_PATIENCE_S
+    while True:
+        try:
+            _bind(host, port, shared=False).close()  # nobody else may be there, not even one who would share
+            first = _bind(host, port, shared=True)
+            port = first.getsockname()[1]
+            return [first, *(_bind(host, port, shared=True) for _ in range(workers - 1))]
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"{variable}={bind}: cannot listen there ({error.strerror or error}); is another one running?"
+                ) from error
+            time.sleep(0.1)
+
+
+def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def bound_url(bound: socket.socket) -> str:
+    """`http://127.0.0.1:8788`, of a bound socket."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets this process have: every delivery may need two sockets."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` on uvloop where it is installed, else on asyncio's own loop."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+
+        factory = uvloop.new_event_loop
+    except ImportError:
+        factory = None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM or SIGINT sets."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop

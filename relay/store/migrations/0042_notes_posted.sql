@@ -1,0 +1,3 @@
+-- Retention goes by created_at: a draft that is never posted expires as well.
+
+DROP INDEX IF EXISTS relay.notes_posted;

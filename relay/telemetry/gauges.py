@@ -1,0 +1,53 @@
+"""The gauges that all relays share, as Prometheus names them: base units, labels instead of names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from relay.domain.alerts import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from relay.domain.alerts import Rate
+    from relay.store.overview import Overview
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """One sample: metric name, value, help text and labels."""
+
+    name: str
+    value: float
+    text: str
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+def gauges_of(state: Overview) -> Iterator[Gauge]:
+    """The gauges of the overview. A figure without data yields none."""
+    yield Gauge("relay_dead_letters_open", state.open_dead_letters, "Dead letters that wait for an operator")
+    yield Gauge("relay_dead_letters", state.last_1h.dead_letters, "New dead letters of a window", {"window": "1h"})
+    yield from _success(state.last_15min.rate, "15m")
+    yield from _success(state.last_1h.rate, "1h")
+    if state.last_1h.average_attempts is not None:
+        yield Gauge(
+            "relay_attempts_average", state.last_1h.average_attempts, "Attempts of a delivery, mean", {"window": "1h"}
+        )
+    yield Gauge("relay_deliveries_in_flight", state.in_flight, "Deliveries that some relay forwards now")
+    yield Gauge("relay_instances_alive", len(state.alive), "Relay workers with a current heartbeat")
+    aside = state.facts_aside.facts if state.facts_aside is not None else 0
+    yield Gauge("relay_facts_aside", aside, "Facts that dashboard_facts has not accepted")
+    for health in state.health:
+        yield Gauge("relay_target_healthy", float(health.ok), "Result of the last probe", {"target": health.target})
+    for severity in Severity:
+        firing = sum(verdict.rule.severity is severity for verdict in state.firing)
+        yield Gauge("relay_alerts_firing", firing, "Alerts that fire", {"severity": severity.value})
+    for verdict in state.verdicts:
+        labels = {"rule": verdict.rule.name, "severity": verdict.rule.severity.value}
+        yield Gauge("relay_alert_firing", float(verdict.firing), "1 while the alert fires", labels)
+
+
+def _success(rate: Rate, window: str) -> Iterator[Gauge]:
+    if rate.percent is not None:
+        yield Gauge("relay_success_ratio", rate.percent / 100, "Share of deliveries that succeeded", {"window": window})
