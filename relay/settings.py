@@ -379,7 +379,8 @@ def _fault_of_dsn(text: str) -> str:
         if authority.count("@") > 1 or "@" in path:
             return _NOT_A_DSN
     if unknown := dsns.unknown_parameters(text):
-        return f"Postgres knows no parameter {', '.join(escaped(name) for name in unknown)}; remove {_remedy(unknown)}"
+        names = ", ".join(escaped(name) for name in unknown)
+        return f"Postgres knows no such parameter, remove it: {names}{_instead(unknown)}"
     try:
         ports = dsns.parse(text)[0].get("port")
     except psycopg.ProgrammingError:
@@ -388,15 +389,14 @@ def _fault_of_dsn(text: str) -> str:
     return "" if are_numbers else _NOT_A_DSN
 
 
-_REMEDIES = {
-    "schema": "it, and set RELAY_FACTS_TABLE=SCHEMA.dashboard_facts if the table is not in the search path",
-    "connection_limit": "it: a relay worker uses up to 8 connections",
+_INSTEAD = {
+    "schema": "RELAY_FACTS_TABLE=SCHEMA.dashboard_facts names a schema",
+    "connection_limit": "a relay worker uses up to 8 connections",
 }
 
 
-def _remedy(unknown: list[str]) -> str:
-    known = [f"{_REMEDIES[name]} ({name})" for name in unknown if name in _REMEDIES]
-    return "; ".join(known) or "it"
+def _instead(unknown: list[str]) -> str:
+    return "".join(f"; {_INSTEAD[name]}" for name in unknown if name in _INSTEAD)
 
 
 _SECRET_FIELDS = {
