@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from console.data.log_buffer import Page
 from console.data.log_entry import entry_of
-from relay.store import browse
+from relay.store import log
 
 if TYPE_CHECKING:
     from console.data.log_entry import Entry
@@ -38,10 +38,10 @@ class LogReading:
     async def read(self, connection: Connection) -> Page:
         """Return the lines."""
         if self.after is None:
-            newest = await browse.log_before(connection, None, FIRST)
+            newest = await log.before(connection, None, FIRST)
             return Page(newer=_entries(newest), reaches_start=len(newest) < FIRST)
-        older = [] if self.before is None else await browse.log_before(connection, self.before, OLDER)
-        newer = await browse.log_after(connection, self.after, A_TICK, self.missing)
+        older = [] if self.before is None else await log.before(connection, self.before, OLDER)
+        newer = await log.after(connection, self.after, A_TICK, self.missing)
         return Page(
             newer=_entries(newer),
             older=_entries(older),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import psycopg
 
 from console.data.log_entry import entry_of
-from relay.store import browse, overview, replays
+from relay.store import browse, log, overview, replays
 from relay.store.database import one_moment
 from relay.text import clean
 
@@ -98,7 +98,7 @@ async def read(
         if watched is not None and all(plan.id != watched for plan in plans):
             older = await replays.plan(connection, watched)
             plans += [] if older is None else [older]
-        tail = await browse.log_before(connection, None, TAIL_LINES)
+        tail = await log.before(connection, None, TAIL_LINES)
         resting = last is not None and last.reading == reading and _rests(last.seen)
         seen = last.seen if last is not None and resting else await _see(connection, reading)
     return Snapshot(

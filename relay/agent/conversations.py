@@ -1,4 +1,4 @@
-"""Conversations in Chatwoot as the agent needs them: what stands in them now, and a new private note.
+"""Conversations in Chatwoot as the agent needs them: their current messages and state, and a new private note.
 
 Sources: chatwoot/CONTRACT, "API it answers"; app/finders/message_finder.rb; messages/index.json.jbuilder.
 """
@@ -24,7 +24,7 @@ POST_WITHIN_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What stands in a conversation now, in the order of the ids, and the state that came with it."""
+    """The current messages of a conversation, in the order of their ids, and its state."""
 
     messages: tuple[Message, ...]
     state: ConversationState

@@ -56,7 +56,7 @@ class Unsettled(NoNote):
 
 
 def model_refused(status: int, retry_after_s: float | None = None) -> DraftFailed:
-    """The failure that a model's HTTP status stands for."""
+    """The failure that a model's HTTP status means."""
     error = f"model answered {status}"
     if status == 429:
         return DraftFailed(error, 503, retry_after_s=retry_after_s or _RATE_LIMIT_RETRY_S)

@@ -32,7 +32,7 @@ class Author(StrEnum):
     AUTOMATIC = auto()
     """A template, an agent bot, an automation rule or a campaign, in public."""
     NOTE = auto()
-    """A private note, whoever wrote it."""
+    """True for a private note, of an agent or of a bot."""
     ACTIVITY = auto()
     """A line of Chatwoot's about the conversation ("Assigned to …")."""
 

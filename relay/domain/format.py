@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 DASH = "–"
-"""Stands for no data in a column."""
+"""Shown in a column where there is no data."""
 
 NO_DATA = "no data"
-"""Stands for no data in a sentence."""
+"""Shown in a sentence where there is no data."""
 
 
 def percent(value: float | None, *, decimals: int = 1, missing: str = DASH) -> str:

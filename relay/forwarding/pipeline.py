@@ -79,6 +79,8 @@ class Pipeline:
         self._held: set[int] = set()
         self._opened = asyncio.Event()
         self._draining = False
+        self.store_fault: str | None = None
+        """Why Postgres refuses to store webhooks, until it stores one again. It quotes no value."""
 
     def open(self) -> None:
         """Begin to store: the store is ready and the lease held. What came before has waited for it."""
@@ -194,7 +196,7 @@ class Pipeline:
             await self._until_open()
         while True:
             try:
-                return await self._receipts.submit(incoming, by=deadline)
+                stored = await self._receipts.submit(incoming, by=deadline)
             except StoreUnavailable as error:
                 if isinstance(error, StatementRefused):
                     self._forwarding_log.not_stored(receipt.delivery_id, str(error))
@@ -203,7 +205,11 @@ class Pipeline:
                 await asyncio.sleep(_RETRY_STORE_S)
             except psycopg.Error as error:
                 self._forwarding_log.not_stored(receipt.delivery_id, described(error))
+                if isinstance(error, psycopg.ProgrammingError):  # a right or a table is missing: so it is for all
+                    self.store_fault = described(error)
                 raise StoreUnavailable(f"Postgres refuses this webhook: {type(error).__name__}") from error
+            self.store_fault = None
+            return stored
 
     async def _until_open(self) -> None:
         try:

@@ -18,7 +18,7 @@ from relay.domain.format import NO_DATA, average, figure, percent
 from relay.errors import RelayError
 from relay.incident.diagnosis import Diagnosis, diagnose
 from relay.incident.evidence import gather
-from relay.store import actions, browse
+from relay.store import actions, browse, log
 from relay.store.filters import compile_filter
 from relay.text import clean
 
@@ -88,7 +88,7 @@ async def incident(
         StoreUnavailable: Postgres is away.
     """
     evidence = await gather(connection, settings)
-    lines = [line for _, line in await browse.log_before(connection, None, _LINES_READ)]
+    lines = [line for _, line in await log.before(connection, None, _LINES_READ)]
     return Incident(
         level=level or proposed_level(evidence),
         operator=operator,

@@ -119,6 +119,8 @@ async def _health(context: IntakeContext) -> Response:
     except psycopg.ProgrammingError:
         if not database["ok"] or recorded is None:  # else only dashboard_facts cannot be read: webhooks are stored
             database = {"ok": False, "error": "Postgres has no tables that this relay may use, or not yet"}
+    if database["ok"] and context.pipeline.store_fault is not None:
+        database |= {"ok": False, "error": f"Postgres refuses to store webhooks: {context.pipeline.store_fault}"}
     ok = database["ok"] and context.pipeline.capacity > 0
     body = {
         "status": "ok" if ok else "unavailable",

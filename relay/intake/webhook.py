@@ -178,6 +178,7 @@ async def _carry(context: IntakeContext, receipt: Receipt, began: float) -> Answ
         return _overloaded(context, error)
     except StoreUnavailable as error:
         context.counters.unavailable += 1
+        context.rejections.add("not_stored", 503)
         return Answer(503, {"error": str(error)}, {"Retry-After": "5"})
     if isinstance(stored, Duplicate):
         known = {"success": True, "duplicate": True, "delivery_id": stored.delivery_id, "state": stored.state}

@@ -24,13 +24,13 @@ def listen(bind: str, workers: int = 1, *, variable: str = "RELAY_BIND") -> list
     """A bound socket for each worker, all on `bind` (host:port); port 0 is any free one. `variable` set it.
 
     Raises:
-        ConfigurationError: the address cannot be bound, or somebody else is bound to it.
+        ConfigurationError: the address cannot be bound, or another process is bound to it.
     """
     host, port = split_bind(bind)
     deadline = time.monotonic() + _BIND_PATIENCE_S
     while True:
         try:
-            _bind(host, port, shared=False).close()  # nobody else may be there, not even one who would share
+            _bind(host, port, shared=False).close()  # fails if another process is bound there, even shared
             first = _bind(host, port, shared=True)
             port = first.getsockname()[1]
             return [first, *(_bind(host, port, shared=True) for _ in range(workers - 1))]

@@ -13,8 +13,7 @@ from psycopg.sql import SQL
 
 from relay.domain.delivery import State
 from relay.domain.headers import shown
-from relay.store.database import as_object, exact, rows_of
-from relay.store.log import LogLine
+from relay.store.database import exact, rows_of
 from relay.store.replays import plan_columns, plan_of_row
 from relay.text import clean, unicode_escaped
 
@@ -381,43 +380,6 @@ async def row_of(connection: Connection, delivery_id: str) -> int | None:
     cursor = await connection.execute("SELECT id FROM relay.deliveries WHERE delivery_id = %s", (delivery_id,))
     row = await cursor.fetchone()
     return None if row is None else int(row[0])
-
-
-_LOG_AFTER = """
-    SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log WHERE id = ANY(%(missing)s)
-    UNION ALL
-    (SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log
-      WHERE id > %(id)s ORDER BY id LIMIT %(most)s)
-    ORDER BY id
-"""
-_LOG_BEFORE = """
-    SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log
-     WHERE id < %(id)s ORDER BY id DESC LIMIT %(most)s
-"""
-_NEWEST = 2**63 - 1
-
-
-def _line(*, id: int, fields: Any, **columns: Any) -> tuple[int, LogLine]:  # noqa: A002 - the column's name
-    return id, LogLine(fields=as_object(fields), **columns)
-
-
-async def log_after(
-    connection: Connection, after: int, limit: int, missing: Sequence[int] = ()
-) -> list[tuple[int, LogLine]]:
-    """Up to `limit` lines that come after the line `after`, oldest first, with their ids.
-
-    Before them come those of the `missing` that are there by now: two relays commit their lines in any order.
-    """
-    given = {"id": after, "most": limit, "missing": list(missing)}
-    cursor = await rows_of(connection, _line).execute(_LOG_AFTER, given)
-    return await cursor.fetchall()
-
-
-async def log_before(connection: Connection, before: int | None, limit: int) -> list[tuple[int, LogLine]]:
-    """The `limit` lines before the line `before` (None: the newest), oldest first, with their ids."""
-    given = {"id": _NEWEST if before is None else before, "most": limit}
-    cursor = await rows_of(connection, _line).execute(_LOG_BEFORE, given)
-    return (await cursor.fetchall())[::-1]
 
 
 _PLANS = SQL("SELECT {} FROM relay.replay_plans p ORDER BY p.id DESC LIMIT %s").format(plan_columns)

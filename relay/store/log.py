@@ -1,10 +1,12 @@
-"""The forwarding log in Postgres, for the live tail: written in batches, one NOTIFY a batch."""
+"""The forwarding log in Postgres: written in batches with one NOTIFY a batch, read by the live tail."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from relay.store.database import as_object, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,3 +61,40 @@ async def append(connection: Connection, instance: UUID, lines: Sequence[LogLine
     async with connection.transaction():
         await connection.execute("SET LOCAL synchronous_commit = off")
         await connection.execute(_APPEND, {"instance": instance, "lines": json.dumps(rows), "channel": CHANNEL})
+
+
+_LOG_AFTER = """
+    SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log WHERE id = ANY(%(missing)s)
+    UNION ALL
+    (SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log
+      WHERE id > %(id)s ORDER BY id LIMIT %(most)s)
+    ORDER BY id
+"""
+_LOG_BEFORE = """
+    SELECT id, at, level, scope, message, fields, delivery_id FROM relay.log
+     WHERE id < %(id)s ORDER BY id DESC LIMIT %(most)s
+"""
+_NEWEST = 2**63 - 1
+
+
+def _line(*, id: int, fields: Any, **columns: Any) -> tuple[int, LogLine]:  # noqa: A002 - the column's name
+    return id, LogLine(fields=as_object(fields), **columns)
+
+
+async def after(
+    connection: Connection, line_id: int, limit: int, missing: Sequence[int] = ()
+) -> list[tuple[int, LogLine]]:
+    """Up to `limit` lines after the line `line_id`, oldest first, with their ids.
+
+    Lines of `missing` that exist by now come before them: two relays commit their lines in any order.
+    """
+    given = {"id": line_id, "most": limit, "missing": list(missing)}
+    cursor = await rows_of(connection, _line).execute(_LOG_AFTER, given)
+    return await cursor.fetchall()
+
+
+async def before(connection: Connection, line_id: int | None, limit: int) -> list[tuple[int, LogLine]]:
+    """The `limit` lines before the line `line_id` (None: the newest), oldest first, with their ids."""
+    given = {"id": _NEWEST if line_id is None else line_id, "most": limit}
+    cursor = await rows_of(connection, _line).execute(_LOG_BEFORE, given)
+    return (await cursor.fetchall())[::-1]

@@ -19,7 +19,7 @@ import psycopg
 import uvloop
 
 from relay.domain.delivery import State
-from relay.store import browse, deliveries, overview
+from relay.store import browse, deliveries, log, overview
 from relay.store.database import connection_parameters
 from relay.store.filters import compile_filter
 from relay.store.migrate import migrate
@@ -117,7 +117,7 @@ def _works(connection: Connection) -> dict[str, Callable[[], Awaitable[Any]]]:
         "dead letters, first page": lambda: browse.window(connection, everything, states=dead),
         "dead letters, filtered": lambda: browse.window(connection, some, states=dead),
         "failure groups": lambda: browse.groups(connection),
-        "log tail": lambda: browse.log_before(connection, None, 40),
+        "log tail": lambda: log.before(connection, None, 40),
         "store and finish one": finish,
     }
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from relay.domain.delivery import State
-from relay.store import actions, alerts, browse, deliveries, facts, instances, notes, outages, overview, replays
+from relay.store import actions, alerts, browse, deliveries, facts, instances, log, notes, outages, overview, replays
 from relay.store.database import Database, connect
 from relay.store.filters import compile_filter
 from relay.store.instances import Instance
@@ -49,8 +49,8 @@ def every_reading(connection: Connection, row_id: int) -> dict[str, Awaitable[An
         "deliveries": browse.window(connection, everything, states=None),
         "detail": browse.detail(connection, row_id),
         "plans": browse.plans(connection, 10),
-        "newest log": browse.log_before(connection, None, 10),
-        "log": browse.log_after(connection, 0, 10),
+        "newest log": log.before(connection, None, 10),
+        "log": log.after(connection, 0, 10),
         "progress": deliveries.progress(connection, HOSTILE),
         "frozen": replays.matching(connection, everything),
         "plan": replays.plan(connection, 1),

@@ -38,7 +38,7 @@ def refused(status: int, sentence: str) -> web.Response:
 def refusal(
     role: Role | None, need: Need, *, token: str | None, account_id: str, own: int, others: frozenset[int]
 ) -> web.Response | None:
-    """Why the owner of `token` (a `role`, None for a token that nobody has) gets no answer; None if they get one.
+    """Why the owner of `token` (a `role`, None for an unknown token) gets no answer; None if they get one.
 
     `own` is the stand-in's account, and `others` are accounts that exist besides it.
     """

@@ -32,7 +32,7 @@ def user(name: str = "Demo Agent", user_id: int = 1) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class State:
-    """What a conversation is besides its messages. `assignee` None: nobody is assigned."""
+    """What a conversation is besides its messages. `assignee` is None if the conversation has none."""
 
     status: str = "open"
     labels: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ def api_message(message: dict[str, Any], conversation_id: int) -> dict[str, Any]
 def webhook_message(
     message: dict[str, Any], conversation_id: int, account_id: int, nested: dict[str, Any], state: State
 ) -> dict[str, Any]:
-    """The payload of `message_created`: the type as a word, ISO 8601 times; `nested` stands in the conversation."""
+    """The payload of `message_created`: the type as a word, ISO 8601 times; `nested` has the conversation."""
     sender = message.get("sender")
     if isinstance(sender, dict) and sender.get("type") == "contact":
         sender = {key: value for key, value in sender.items() if key != "type"}

@@ -205,7 +205,7 @@ class ChatwootStandIn:
     def _is_at_least(self, version: tuple[int, ...]) -> bool:
         return tuple(int(part) for part in self.version.split(".")) >= version
 
-    # What stands in front of it
+    # The proxy before it
 
     @web.middleware
     async def _in_front(
@@ -315,7 +315,7 @@ class ChatwootStandIn:
         return web.json_response({"payload": [inbox]})
 
     async def _conversations(self, request: web.Request) -> web.Response:
-        """25 a page, the one that was active last first. The order changes while somebody reads page after page."""
+        """25 a page, the one that was active last first. The order can change between two pages."""
         if refusal := self._refusal(request, Need.ACCOUNT):
             return refusal
         page = max(1, int(request.query.get("page", 1)))

@@ -32,7 +32,7 @@ def chatwoot_fails(evidence: Evidence) -> Chapter | None:
 
 
 def _verdict(evidence: Evidence, failing: list[ProbeResult]) -> str:
-    """The API's own answer says most: it tells a wrong key from a key without the right."""
+    """The API's own answer says most: it distinguishes a wrong key from a key without the right."""
     if evidence.webhooks_error and (not failing or failing[0].target == "chatwoot_api" or failing[0].remedy):
         return f"Chatwoot cannot be asked: {evidence.webhooks_error}."
     return f"Chatwoot's health check fails: {failing[0].label} ({failing[0].shown})."

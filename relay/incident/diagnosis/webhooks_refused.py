@@ -17,6 +17,7 @@ _SENTENCES = {
     "body_too_large": "were too large (413), and are lost",
     "wrong_path": "went to a path that the relay does not have (404), and are lost",
     "unsupported_encoding": "had a Content-Encoding that the relay does not know (415), and are lost",
+    "not_stored": "were not stored by Postgres (503), and are lost",
     "body_too_slow": "took too long to arrive (408), and are lost",
 }
 _BAD_BODY = "were not JSON objects (400): Chatwoot sends none such"
@@ -27,6 +28,10 @@ _RESOLUTIONS = {
     ),
     "wrong_path": (
         "Correct the URL in Chatwoot's settings (Settings, Integrations, Webhooks): https://YOUR-HOST{path}",
+        "Fetch what is missing: relay backfill --since TIME",
+    ),
+    "not_stored": (
+        "Read the reason in the relay's log: grep 'Webhook not stored'; if a right is missing: relay migrate --roles",
         "Fetch what is missing: relay backfill --since TIME",
     ),
     "unsupported_encoding": ("Switch off the compression of request bodies in the proxy before the relay",),
