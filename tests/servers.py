@@ -120,6 +120,10 @@ class Rows:
             rows = cursor.fetchall()
         return [row[0] for row in rows] if len(cursor.description) == 1 else rows
 
+    async def change(self, statement: str) -> None:
+        """Run a statement that waits for a table's lock, while the relays of this process go on and release theirs."""
+        await asyncio.to_thread(self, statement)
+
     def one(self, statement: str, parameters: Sequence[Any] | dict[str, Any] | None = None) -> Any:
         """The only row of `statement`."""
         (row,) = self(statement, parameters)

@@ -31,6 +31,9 @@ TOKEN_HEADER = "Api-Access-Token"  # noqa: S105 - the header's name
 """Rails reads this and `api_access_token` as one header; nginx drops the latter by default (CONTRACT, 2)."""
 
 REQUESTS_A_SECOND = 10
+MOST_BYTES = 16 * 2**20
+"""A longer answer is refused. A page of 25 conversations has some 100 KiB."""
+
 TIMEOUT_S = 10
 ATTEMPTS = 3
 _FIRST_PAUSE_S = 0.5
@@ -121,6 +124,21 @@ class Conversation:
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
+async def _read(streamed: httpx.Response) -> httpx.Response:
+    """The whole answer.
+
+    Raises:
+        ChatwootError: it is longer than `MOST_BYTES`.
+    """
+    content = bytearray()
+    async for part in streamed.aiter_bytes():
+        content += part
+        if len(content) > MOST_BYTES:
+            raise ChatwootError(f"Chatwoot's answer is longer than {MOST_BYTES // 2**20} MiB")
+    headers = [item for item in streamed.headers.items() if item[0] not in {"content-encoding", "content-length"}]
+    return httpx.Response(streamed.status_code, headers=headers, content=bytes(content), request=streamed.request)
+
+
 class Chatwoot:
     """The account that `settings` name. Use it as an async context manager.
 
@@ -142,7 +160,7 @@ class Chatwoot:
         self._base = base
         self._client = httpx.AsyncClient(
             base_url=f"{base}/api/v1/accounts/{account}",
-            headers={TOKEN_HEADER: key.get_secret_value()},
+            headers={TOKEN_HEADER: key.get_secret_value(), "accept-encoding": "identity"},
             timeout=TIMEOUT_S,
         )
         self._turn = asyncio.Lock()
@@ -256,7 +274,8 @@ class Chatwoot:
     async def _once(self, method: str, path: str, body: dict[str, Any] | None, wanted: str) -> Any:
         await self._wait_for_turn()
         try:
-            answer = await self._client.request(method, path, json=body)
+            async with self._client.stream(method, path, json=body) as streamed:
+                answer = await _read(streamed)
         except httpx.HTTPError as error:
             nothing_was_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
             sentence = f"Chatwoot does not answer ({failure_of(error)})"
@@ -307,5 +326,5 @@ def _documented(what: str) -> Iterator[None]:
     """Turns the errors of reading an answer of another form into a `ChatwootError`."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ChatwootError(f"Chatwoot's {what} has not the form that is documented") from error

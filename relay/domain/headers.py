@@ -6,6 +6,7 @@ proxy). The relay needs none of them, so it stores none.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,8 +33,14 @@ FORWARDED = frozenset({CONTENT_TYPE, CONTENT_ENCODING, ORIGIN_HEADER})
 
 FORWARDED_PREFIX = "x-chatwoot-"
 
-KEPT = FORWARDED | {FORWARDED_FROM_HEADER, TEST_HEADER, "traceparent", "tracestate"}
+KEPT = FORWARDED | {FORWARDED_FROM_HEADER, TEST_HEADER, "traceparent"}
 """Headers that are stored: those passed on, the marks of a test webhook, and the sender's trace (W3C Trace Context)."""
+
+_FORMS = {
+    FORWARDED_FROM_HEADER: re.compile(TEST_SENDER, re.IGNORECASE),
+    TEST_HEADER: re.compile(f"{POST_TEST}|true", re.IGNORECASE),
+    "traceparent": re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
+}
 
 MASK = "(not shown)"
 _SECRET_PARTS = ("signature", "token", "secret", "auth", "key", "password")
@@ -45,8 +52,18 @@ def is_forwarded(name: str) -> bool:
 
 
 def kept(headers: Headers) -> Headers:
-    """Those of `headers` (names in lower case) that are stored."""
-    return tuple(item for item in headers if item[0] in KEPT or item[0].startswith(FORWARDED_PREFIX))
+    """Those of `headers` (names in lower case) that are stored.
+
+    Marks and the trace are stored only with a value of their form, so that no credential hides in one.
+    """
+    return tuple((name, value) for name, value in headers if _is_kept(name, value))
+
+
+def _is_kept(name: str, value: str) -> bool:
+    form = _FORMS.get(name)
+    if form is not None:
+        return form.fullmatch(value.strip()) is not None
+    return name in KEPT or name.startswith(FORWARDED_PREFIX)
 
 
 def received(headers: Headers) -> Headers:

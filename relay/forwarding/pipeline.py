@@ -208,8 +208,9 @@ class Pipeline:
                 if isinstance(error, psycopg.ProgrammingError):  # a right or a table is missing: so it is for all
                     self.store_fault = described(error)
                 raise StoreUnavailable(f"Postgres refuses this webhook: {type(error).__name__}") from error
-            self.store_fault = None
-            return stored
+            else:
+                self.store_fault = None
+                return stored
 
     async def _until_open(self) -> None:
         try:

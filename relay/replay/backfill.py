@@ -103,6 +103,18 @@ async def _active_since(chatwoot: Chatwoot, since: int) -> list[Conversation]:
     return list(found.values())
 
 
+async def _page_before(chatwoot: Chatwoot, conversation_id: int, message_id: int) -> list[Message]:
+    """The page before a message.
+
+    Raises:
+        ChatwootError: Chatwoot, or a cache before it, ignores the message's id: reading on would never end.
+    """
+    page = await chatwoot.messages(conversation_id, before=message_id)
+    if page and page[0].id >= message_id:
+        raise ChatwootError(f"Chatwoot answers the same messages again for ?before={message_id}; is a cache before it?")
+    return page
+
+
 async def _messages_since(chatwoot: Chatwoot, conversation_id: int, since: int) -> list[Message]:
     """A conversation's messages back to `since`, oldest first. None of one that is gone by now."""
     messages: list[Message] = []
@@ -112,7 +124,7 @@ async def _messages_since(chatwoot: Chatwoot, conversation_id: int, since: int) 
             messages = [*page, *messages]
             if page[0].created_at < since:
                 break
-            page = await chatwoot.messages(conversation_id, before=page[0].id)
+            page = await _page_before(chatwoot, conversation_id, page[0].id)
     except ChatwootError as error:
         if error.fault is not Fault.NOT_FOUND:
             raise

@@ -112,7 +112,9 @@ async def test_a_database_error_is_logged_without_the_values_that_it_quotes(
     relay: RunningRelay, rows: Rows, plant: Plant, fails: str, logged: str
 ) -> None:
     rows(_FAILING.format(fails))
-    rows("CREATE TRIGGER fails BEFORE UPDATE ON relay.discards FOR EACH ROW EXECUTE FUNCTION public.fail()")
+    await rows.change(
+        "CREATE TRIGGER fails BEFORE UPDATE ON relay.discards FOR EACH ROW EXECUTE FUNCTION public.fail()"
+    )
     rows("SELECT relay.ask_discard(ARRAY[%s]::bigint[], 'maria', 'spam')", (plant.delivery("dead"),))
     await until(lambda: logged in relay.output)
     assert SECRET not in relay.output
@@ -121,7 +123,7 @@ async def test_a_database_error_is_logged_without_the_values_that_it_quotes(
 async def test_a_failed_check_is_logged_by_its_name_without_the_row(
     relay: RunningRelay, rows: Rows, plant: Plant
 ) -> None:
-    rows("ALTER TABLE relay.discards ADD CONSTRAINT never CHECK (result IS NULL)")
+    await rows.change("ALTER TABLE relay.discards ADD CONSTRAINT never CHECK (result IS NULL)")
     rows("SELECT relay.ask_discard(ARRAY[%s]::bigint[], 'maria', 'spam')", (plant.delivery("dead"),))
     await until(lambda: 'violates check constraint "never"' in relay.output)
     assert "Failing row" not in relay.output
@@ -130,7 +132,7 @@ async def test_a_failed_check_is_logged_by_its_name_without_the_row(
 async def test_discards_that_fail_do_not_hold_up_replays(
     relay: RunningRelay, operator: Operator, rows: Rows, plant: Plant
 ) -> None:
-    rows("ALTER TABLE relay.discards ADD CONSTRAINT never CHECK (result IS NULL)")
+    await rows.change("ALTER TABLE relay.discards ADD CONSTRAINT never CHECK (result IS NULL)")
     rows("SELECT relay.ask_discard(ARRAY[%s]::bigint[], 'maria', 'spam')", (plant.delivery("dead"),))
     await until(lambda: "A service failed" in relay.output)
     plant.delivery("dead", delivery_id="one")

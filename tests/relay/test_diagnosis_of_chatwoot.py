@@ -119,7 +119,7 @@ async def prepare(
 ) -> dict[str, str]:
     """Set everything up as the case says, send what it sends; the environment of the command."""
     urls = {"relay": relay.url, "localhost": relay.url.replace("127.0.0.1", "localhost"), "chatwoot": chatwoot.url}
-    rows("TRUNCATE dashboard_facts, relay.deliveries CASCADE")
+    await rows.change("TRUNCATE dashboard_facts, relay.deliveries CASCADE")
     chatwoot.conversations = {7: []}
     chatwoot.oddities, chatwoot.version = set(case.oddities), case.version
     chatwoot.secret, chatwoot.subscriptions = case.secret.encode(), case.subscriptions

@@ -24,7 +24,7 @@ EARLIER = "UPDATE relay.attempts SET started_at = started_at - interval '70 seco
 async def test_what_an_agent_bot_sends_three_times_is_one_dead_letter(
     start_relay: StartRelay, agent: HeldAgent, chatwoot: ChatwootStandIn, rows: Rows
 ) -> None:
-    relay = await start_relay()
+    relay = await start_relay(chatwoot_webhook_response_deadline_ms=60_000)
     agent.behave(Behaviour(status=503))
     chatwoot.sender.bot_pause_s = 0
     chatwoot.webhook_url = f"{relay.url}/api/webhooks/chatwoot"
@@ -45,9 +45,9 @@ async def test_what_an_agent_bot_sends_three_times_is_one_dead_letter(
 async def test_the_guarded_statement_leaves_no_second_dead_letter_either(
     start_relay: StartRelay, agent: HeldAgent, rows: Rows
 ) -> None:
-    relay = await start_relay()
+    relay = await start_relay(chatwoot_webhook_response_deadline_ms=60_000)
     agent.behave(Behaviour(status=422))
-    rows("ALTER TABLE dashboard_facts ADD CONSTRAINT ours CHECK (scope = 'app') NOT VALID")
+    await rows.change("ALTER TABLE dashboard_facts ADD CONSTRAINT ours CHECK (scope = 'app') NOT VALID")
     for _ in range(2):
         assert (await relay.post(MESSAGE, x_chatwoot_delivery="the-same")).status_code == 500
     aside = "SELECT count(*) FROM relay.facts_aside WHERE fact_type = 'support.webhook.dead_letter'"

@@ -91,13 +91,13 @@ async def test_what_postgres_refuses_to_store_is_counted_and_ends_health(
     start_relay: Callable[..., Awaitable[RunningRelay]], rows: Rows
 ) -> None:
     relay = await start_relay()
-    rows(_REFUSE_TO_STORE)
+    await rows.change(_REFUSE_TO_STORE)
     answer = await relay.post(CONTENT + b"}")
     assert answer.status_code == 503
     health = await relay.client.get("/health")
     assert health.status_code == 503
     assert health.json()["database"]["error"].startswith("Postgres refuses to store webhooks: ")
     await until(lambda: rejected(rows)["not_stored", 503] == 1)
-    rows("DROP TRIGGER refuse ON relay.deliveries")
+    await rows.change("DROP TRIGGER refuse ON relay.deliveries")
     assert (await relay.post(CONTENT + b"}")).status_code == 200
     assert (await relay.client.get("/health")).status_code == 200

@@ -25,8 +25,7 @@ def test_what_a_proxy_or_a_sender_adds_is_neither_stored_nor_passed_on_nor_shown
     [
         ("content-type", True, False), ("content-encoding", True, False), ("x-chatwoot-delivery", True, False),
         ("x-chatwoot-timestamp", True, False), ("x-chatwoot-signature", True, True),
-        ("x-chatwoot-webhook-token", True, True), ("x-forwarded-from", False, False), ("traceparent", False, False),
-        ("tracestate", False, False),
+        ("x-chatwoot-webhook-token", True, True),
     ],
 )  # fmt: skip
 def test_what_is_needed_is_stored_and_shown_unless_it_is_secret(name: str, forwarded: bool, masked: bool) -> None:
@@ -34,3 +33,16 @@ def test_what_is_needed_is_stored_and_shown_unless_it_is_secret(name: str, forwa
     assert kept(headers) == headers
     assert is_forwarded(name) is forwarded
     assert shown(headers) == (((name, MASK), (name, MASK)) if masked else headers)
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("x-forwarded-from", ["chatwoot-test"]), ("x-relay-test", ["post", "true"]), ("traceparent", [TRACE])],
+)
+def test_a_mark_is_stored_only_with_a_value_of_its_form(name: str, values: list[str]) -> None:
+    wrong = ["Bearer s3cret", "", f"{values[0]} s3cret"]
+    assert kept(tuple((name, value) for value in [*values, *wrong])) == tuple((name, value) for value in values)
+    assert not is_forwarded(name)
