@@ -153,7 +153,7 @@ class Settings(BaseSettings):
 
     # Telling
     relay_alert_webhook_url: SecretStr | None = None
-    relay_alert_severities: str = "P0,P1,escalate"
+    relay_alert_severities: str = "P0,P1,Critical,escalate"
 
     # Keeping
     database_url: SecretStr | None = None

@@ -59,7 +59,7 @@ def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]
                 "condition": verdict.rule.condition,
                 "firing": verdict.firing,
                 "value": verdict.value,
-                "threshold": verdict.rule.threshold,
+                "threshold": verdict.threshold,
                 "since": None if verdict.since is None else verdict.since.isoformat(),
             }
             for verdict in state.verdicts
@@ -71,6 +71,7 @@ def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]
             "1h": _figures(state.last_1h),
             "24h": _figures(state.last_24h),
         },
+        "tests": {"15m": state.tests_15min, "1h": state.tests_1h},
         "dead_letters": {
             "open": state.open_dead_letters,
             "1h": state.last_1h.dead_letters,
@@ -118,6 +119,9 @@ def lines(state: Overview, source: Source, cause: Headline) -> list[str]:
         ("failures", ", ".join(f"{count} × {status}" for status, count in hour.failures.items()) or "none in 1 h"),
         ("dead letters", f"{state.open_dead_letters} open; {hour.dead_letters} in 1 h, {day.dead_letters} in 24 h"),
     ]  # fmt: skip
+    if state.tests_1h:
+        counted = "only the runbook's SQL counts them"
+        rows.append(("tests", f"{state.tests_15min} in 15 min, {state.tests_1h} in 1 h; {counted}"))
     if hour.rejected:
         rows.append(("rejected", ", ".join(f"{count} × {reason}" for reason, count in hour.rejected.items())))
     rows += [("health", health) for health in _health(state)]

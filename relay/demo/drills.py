@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CALM_S, INCIDENT_S, AFTER_S = 6.0, 24.0, 30.0
-_OUTAGE_ALERTS = frozenset(
-    {"success-rate-p0", "success-rate-critical", "escalate-dlq", "dlq-p2", "dlq-warning", "attempts-info"}
-)
+_OUTAGE_ALERTS = frozenset({"success-rate-critical", "escalate-dlq", "dlq-p2", "dlq-warning", "attempts-info"})
 _POISONED = 8
 _SILENT_FOR = timedelta(minutes=40)
 _DOWN_FOR = timedelta(minutes=25)
@@ -97,7 +95,7 @@ DRILLS = {
             _incident(
                 "the secret is changed in Chatwoot", "the old secret is set again", secret=b"a secret the relay lacks"
             ),
-            frozenset(),
+            frozenset({"refused-p0", "refused-warning"}),
             "refused (401, bad signature) since",
             "Find out why nothing comes in, though Chatwoot sends; say what must be set where.",
             settings={"chatwoot_webhook_secret": "the-drills-secret"},

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from psycopg.sql import SQL
 
-from relay.domain.alerts import Measures, Verdict, evaluate, sustain
+from relay.domain.alerts import LEAST_DELIVERIES, Buckets, Measures, Rate, Verdict, evaluate, sustain
 from relay.domain.delivery import FactType
+from relay.domain.rejections import rejection
 from relay.domain.stats import FailureStreak, Figures, failing_since_s, figures
-from relay.store import alerts, aside, facts, instances, refused
+from relay.store import alerts, aside, facts, instances, refused, traffic
 from relay.store.database import one_moment, rows_of
 from relay.store.demo_history import IS_DEMO
 
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
     from relay.store.instances import Liveness
     from relay.store.refused import Refused
 
-_WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (10, 15, 30, 60, 6 * 60, 24 * 60))
+_WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (5, 10, 15, 30, 60, 6 * 60, 24 * 60))
 _SUSTAINED = timedelta(hours=2)
+_FIVE_MINUTES, _TEN_MINUTES, _QUARTER = (timedelta(minutes=minutes) for minutes in (5, 10, 15))
+_WELL_PERCENT = 80
+_FEWEST_REFUSED = 3
+"""Fewer refused webhooks in five minutes are not more than half of five."""
 
 _PAUSE = timedelta(minutes=15)
 
@@ -130,6 +135,7 @@ class Overview:
     flight for the first time that came in this minute or the last one. `facts_aside` is None while `dashboard_facts`
     takes every fact. `refused` are the webhooks that were refused in the last hour, by reason. `relay_seen_s` is how
     long ago any relay was last known to run; `unattended` are the windows of the last day in which none ran.
+    `tests_*` count runs of test webhooks, which are in no other figure.
     """
 
     at: datetime
@@ -158,6 +164,8 @@ class Overview:
     refused: Sequence[Refused] = ()
     relay_seen_s: float | None = None
     unattended: Sequence[tuple[datetime, datetime]] = ()
+    tests_15min: int = 0
+    tests_1h: int = 0
 
     @property
     def firing(self) -> list[Verdict]:
@@ -189,9 +197,12 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     agent_failing_s, agent_failed_at = await cursor.fetchone() or (None, None)
     health = await facts.last_health(connection)
     relays = await instances.liveness(connection)
-    last_10min, last_15min, last_30min, last_1h, last_6h, last_24h = windows
+    last_5min, last_10min, last_15min, last_30min, last_1h, last_6h, last_24h = windows
     failed = await streaks(connection) if last_24h.failures or last_24h.replayed.failed else []
     last_success_at = await _last_success(connection, minutes)
+    tests = await traffic.tests(connection)
+    turned_away = await refused.refused(connection) if last_1h.rejected else []
+    refused_5min = last_5min.refused_with(401, 413, 503)
     measures = Measures(
         rate_10min=last_10min.rate,
         rate_15min=last_15min.rate,
@@ -206,6 +217,14 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         last_webhook_age_s=webhook_s,
         webhooks_24h=last_24h.rate.delivered + last_24h.rate.failed,
         facts_aside=facts_aside.facts if facts_aside is not None else 0,
+        minutes_10=await _buckets(connection, minutes, now, last_10min.rate, _TEN_MINUTES),
+        minutes_15=await _buckets(connection, minutes, now, last_15min.rate, _QUARTER),
+        accepted_5min=await _accepted(connection, refused_5min),
+        refused_5min=refused_5min,
+        lost_1h=last_1h.refused_with(413, 503),
+        turned_away_1h=last_1h.refused_with(401, 404),
+        arrival_age_s=await _arrival_age_s(connection, webhook_s, turned_away, now),
+        usual_gap_s=await traffic.usual_gap_s(connection),
     )
     return Overview(
         at=now,
@@ -231,10 +250,37 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         agent_failed_at=agent_failed_at,
         facts_aside=facts_aside,
         answers_since=await _first_success(connection, failed, last_success_at),
-        refused=await refused.refused(connection) if last_1h.rejected else [],
+        refused=turned_away,
         relay_seen_s=heartbeat_s,
         unattended=await instances.unattended(connection),
+        tests_15min=tests[0],
+        tests_1h=tests[1],
     )
+
+
+async def _buckets(
+    connection: Connection, minutes: Sequence[tuple[datetime, int, int]], now: datetime, rate: Rate, window: timedelta
+) -> Buckets:
+    """The minutes of `window`, read only if the rate of all of it may raise an alert."""
+    if rate.percent is None or rate.percent >= _WELL_PERCENT or rate.total < LEAST_DELIVERIES:
+        return Buckets()
+    return await traffic.buckets(connection, minutes, now, window)
+
+
+async def _accepted(connection: Connection, refused_5min: int) -> int:
+    """The webhooks stored in five minutes, counted only as far as it matters beside those refused."""
+    if refused_5min < _FEWEST_REFUSED:
+        return 0
+    return await traffic.accepted(connection, _FIVE_MINUTES, max(100, 2 * refused_5min))
+
+
+async def _arrival_age_s(
+    connection: Connection, webhook_s: float | None, turned_away: Sequence[Refused], now: datetime
+) -> float | None:
+    """How long ago a webhook came, be it that it was refused."""
+    ages = [(now - one.last).total_seconds() for one in turned_away if rejection(one.reason).is_webhook]
+    stored_s = webhook_s if webhook_s is not None else await traffic.last_run_age_s(connection)
+    return min([*ages, *([] if stored_s is None else [stored_s])], default=None)
 
 
 _LAST_SUCCESS = """
