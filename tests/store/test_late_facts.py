@@ -154,7 +154,7 @@ async def test_an_outcome_that_cannot_be_recorded_is_held_and_never_forwarded_ag
 NUMBERS = b'{"event": "message_created", "content": "' + WORDS.encode() + b'", "numbers": [%s]}'
 
 
-async def test_six_bodies_of_a_mebibyte_of_numbers_delay_nobody_and_end(
+async def test_six_bodies_of_a_mebibyte_of_numbers_delay_no_other_webhook_and_end(
     brisk: RunningRelay, agent: AgentStandIn, rows: Rows
 ) -> None:
     numbers = b",".join([b"1.5"] * 250_000)
