@@ -60,6 +60,7 @@ async def brisk(start_relay: Callable[..., Awaitable[RunningRelay]], monkeypatch
     return await start_relay(chatwoot_webhook_max_attempts=1)
 
 
+@pytest.mark.slow
 async def test_a_trigger_that_sleeps_delays_only_its_own_fact(
     brisk: RunningRelay, agent: AgentStandIn, rows: Rows
 ) -> None:
