@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from relay.demo.chatwoot import EVENTS, documented_payload
+from relay.store.migrate import migrate
 from tests.servers import Behaviour, free_port
 from tests.store.plant import DEAD_LETTER, RETRY
 
@@ -110,6 +111,7 @@ async def test_a_relay_that_is_away_is_said_with_the_remedy(relay_command: Comma
 async def test_a_relay_on_another_database_is_named(
     relay: RunningRelay, relay_command: CommandLine, empty_dsn: str
 ) -> None:
+    await migrate(empty_dsn)
     ended = await relay_command.run("send-test", RELAY_URL=relay.url, DATABASE_URL=empty_dsn)
     assert ended.returncode == 1
     assert "not in this database" in ended.stdout
