@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import Source, database, say
+from relay.commands.common import Source, connected, database, say
 from relay.commands.status import lines
 from relay.demo.debrief import Observer, debrief
 from relay.demo.drills import AFTER_S, DRILLS, INCIDENT_S
@@ -22,7 +22,6 @@ from relay.settings import as_environment, load_settings
 from relay.store import demo_history, overview
 from relay.store.databases import demo_directory
 from relay.store.migrate import migrate
-from relay.store.sessions import connected
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.demo.chatwoot import EVENTS, documented_payload
+from relay.store.migrate import migrate
 from tests.servers import Behaviour, free_port
 from tests.store.plant import DEAD_LETTER, RETRY
 
@@ -113,6 +114,7 @@ async def test_a_relay_that_is_away_is_said_with_the_remedy(relay_command: Comma
 async def test_a_relay_on_another_database_is_named(
     relay: RunningRelay, relay_command: CommandLine, empty_dsn: str
 ) -> None:
+    await migrate(empty_dsn)
     ended = await relay_command.run("send-test", RELAY_URL=relay.url, DATABASE_URL=empty_dsn)
     assert ended.returncode == 1
     assert "not in this database" in ended.stdout
