@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,9 @@ def command(*, seconds: float | None, no_console: bool, drill: str | None) -> No
     data_dir = demo_directory(settings.relay_data_dir)
     settings = settings.model_copy(update={"database_url": None, "relay_data_dir": data_dir})
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not no_console
+    if on_terminal and find_spec("textual") is None:
+        say("[demo] The console is not installed; run: pip install 'hotdash-relay[console]'", err=True)
+        on_terminal = False
     if drill is not None:
         click.get_current_context().exit(_practise(settings, DRILLS[drill], seconds, on_terminal=on_terminal))
 
