@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.commands.common import Source, as_json, database, print_json, run, say
+from relay.commands.common import Source, as_json, connected, database, print_json, run, say
 from relay.domain.format import NO_DATA, average, figure, in_flight, milliseconds, percent, span, utc_clock
 from relay.domain.targets import title
 from relay.incident import state as incident_state
 from relay.incident.headline import headline
 from relay.settings import load_settings
-from relay.store.sessions import connected
 
 if TYPE_CHECKING:
     from relay.domain.alerts import Rate, Verdict
