@@ -10,11 +10,10 @@ import click
 from relay.agent.conversations import Conversations
 from relay.agent.drafts import make_drafter
 from relay.agent.serve import SCOPE, serve_agent
-from relay.commands.common import database, refuse_demo
+from relay.commands.common import connected, database, refuse_demo
 from relay.server.listener import bound_url, listen, raise_file_limit, run_loop, stop_on_signals
 from relay.settings import load_settings, without_credentials
 from relay.store.migrate import migrate
-from relay.store.sessions import connected
 from relay.telemetry.log_sink import Format, LogSink, capture_libraries
 
 if TYPE_CHECKING:

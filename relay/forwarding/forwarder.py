@@ -59,7 +59,7 @@ _FAILURES = (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, HttpProces
 
 
 class ForwardEvents(Protocol):
-    """Receives what happens while a delivery is forwarded, for the forwarding log."""
+    """The events of a delivery's forwarding, for the forwarding log and the metrics."""
 
     def attempting(self, delivery: Delivery, number: int) -> None:
         """An attempt is about to start."""

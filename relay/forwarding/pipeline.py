@@ -166,7 +166,8 @@ class Pipeline:
             raise StoreUnavailable("The relay is stopping")
         loop = asyncio.get_running_loop()
         ticket = Ticket(loop.create_future(), loop.create_future())
-        self._start(self._receive(receipt, ticket, wanted=self._takes_slot(receipt)), receipt.size)
+        wanted = self._takes_slot(receipt)
+        self._start(self._receive(receipt, ticket, wanted=wanted, came_at=time.monotonic()), receipt.size)
         return ticket
 
     def forget(self, ticket: Ticket) -> None:
@@ -180,7 +181,7 @@ class Pipeline:
         return self._start(self._carry_in_slot(claimed, is_probe=is_probe), claimed.delivery.size)
 
     async def drain(self, patience_s: float) -> None:
-        """Accept no more, wait up to `patience_s` for what is in flight, and cancel the rest."""
+        """Accept no more, wait up to `patience_s` for what is in flight, and release the rest."""
         self._draining = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=patience_s)
@@ -223,7 +224,7 @@ class Pipeline:
         task.add_done_callback(ended)
         return task
 
-    async def _receive(self, receipt: Receipt, ticket: Ticket, *, wanted: bool) -> None:
+    async def _receive(self, receipt: Receipt, ticket: Ticket, *, wanted: bool, came_at: float) -> None:
         try:
             try:
                 stored = await self._store(receipt, wanted=wanted)
@@ -236,18 +237,18 @@ class Pipeline:
                     return
                 raise
             if isinstance(stored, Claimed):
-                await self._forward(receipt, stored, ticket)
+                await self._forward(receipt, stored, ticket, came_at)
                 return
         finally:
             if wanted:
                 self._free_slot()
         self._settle(receipt, stored, ticket)
 
-    async def _forward(self, receipt: Receipt, claimed: Claimed, ticket: Ticket) -> None:
+    async def _forward(self, receipt: Receipt, claimed: Claimed, ticket: Ticket, came_at: float) -> None:
         self._expect(ticket, claimed.delivery.id)
         ticket.stored.set_result(claimed)
         self._note_own_id(receipt, claimed.delivery.delivery_id)
-        await self._carry(claimed)
+        await self._carry(claimed, came_at=came_at)
 
     def _settle(self, receipt: Receipt, stored: Stored, ticket: Ticket) -> None:
         """Record what became of a webhook that is not forwarded now."""
@@ -339,16 +340,19 @@ class Pipeline:
         if self._behind:
             self._work.set()
 
-    async def _carry(self, claimed: Claimed, *, is_probe: bool = False) -> Outcome | WaitReason | None:
+    async def _carry(
+        self, claimed: Claimed, *, is_probe: bool = False, came_at: float | None = None
+    ) -> Outcome | WaitReason | None:
         """Forward a claimed delivery and record what came of it.
 
-        Returns the outcome, why the delivery waits, or None if another relay has it by now.
+        `came_at` is when its webhook came in (`time.monotonic()`), None for one that was stored earlier. Returns the
+        outcome, why the delivery waits, or None if another relay has it by now.
         """
         delivery = claimed.delivery
         self._held.add(delivery.id)
         result: Outcome | WaitReason | None = None
         try:
-            result = await self._run(claimed, is_probe=is_probe)
+            result = await self._run(claimed, is_probe=is_probe, came_at=came_at)
         finally:
             self._held.discard(delivery.id)
             self._answer_sender(delivery, result)
@@ -362,7 +366,7 @@ class Pipeline:
             if not ticket.finished.done():
                 ticket.finished.set_result(result)
 
-    async def _run(self, claimed: Claimed, *, is_probe: bool) -> Outcome | WaitReason | None:
+    async def _run(self, claimed: Claimed, *, is_probe: bool, came_at: float | None) -> Outcome | WaitReason | None:
         delivery = claimed.delivery
         try:
             run = await self._forwarder.run(delivery, self._lease.check, is_probe=is_probe)
@@ -383,7 +387,7 @@ class Pipeline:
         if finished.state is State.WAITING:
             self._forwarding_log.deferred(delivery, WaitReason.BREAKER, 0)
             return WaitReason.BREAKER
-        self._counters.finished(run)
+        self._counters.finished(run, since_receipt_s=None if came_at is None else time.monotonic() - came_at)
         if run.success:
             self._forwarding_log.delivered(delivery, run)
         else:
