@@ -11,12 +11,11 @@ from relay.agent.contract import Check, ContractCheck, Result
 from relay.agent.conversations import Conversations
 from relay.agent.drafts import make_drafter
 from relay.agent.serve import SCOPE, serve_agent
-from relay.commands.common import as_json, database, print_json, refuse_demo, run, say
+from relay.commands.common import as_json, connected, database, print_json, refuse_demo, run, say
 from relay.domain.format import plural
 from relay.server.listener import bound_url, listen, raise_file_limit, run_loop, stop_on_signals
 from relay.settings import AGENT_PATH, Settings, load_settings, without_credentials
 from relay.store.migrate import migrate
-from relay.store.sessions import connected
 from relay.telemetry.log_sink import Format, LogSink, capture_libraries
 
 if TYPE_CHECKING:

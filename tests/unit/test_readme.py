@@ -41,7 +41,8 @@ def test_the_table_of_keys_is_the_programs() -> None:
 
 def test_every_variable_is_explained() -> None:
     names = [name.upper() for name in Settings.model_fields]
-    assert [name for name in names if not re.search(rf"^\|.*`{name}`.*\|.*\|", README, flags=re.MULTILINE)] == []
+    pages = README + RELAY
+    assert [name for name in names if not re.search(rf"^\|.*`{name}`.*\|.*\|", pages, flags=re.MULTILINE)] == []
 
 
 def test_every_command_is_named() -> None:

@@ -103,6 +103,8 @@ BAD = {
     "AGENT_SDK_TIMEOUT_MS": ["0", "-1", "forever"],
     "CHATWOOT_WEBHOOK_RESPONSE_DEADLINE_MS": ["0", "-1"],
     "CHATWOOT_WEBHOOK_MAX_BODY_BYTES": ["0", "5MiB"],
+    "RELAY_DATABASE_PREPARE": ["perhaps", "on"],
+    "RELAY_FACTS_TABLE": ["facts", "app.facts", ".dashboard_facts"],
     "RELAY_RESPOND": ["later", "Stored"],
     "RELAY_MAX_IN_FLIGHT": ["0", "-5", "many"],
     "RELAY_ALERT_SEVERITIES": ["P0,terrible", "high"],
