@@ -19,6 +19,7 @@ from relay.errors import LeaseLost, Overloaded, RelayError, StatementRefused, St
 from relay.forwarding.finisher import facts_for
 from relay.store.database import described
 from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Incoming
+from relay.telemetry.tracing import now
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -72,6 +73,7 @@ class Pipeline:
         self._lease = lease
         self._forwarding_log = forwarding_log
         self._counters = counters
+        self._tracing = forwarder.tracing
         self._endpoint = endpoint
         self._max_in_flight = max_in_flight
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -148,9 +150,12 @@ class Pipeline:
         return task
 
     async def _receive(self, receipt: Receipt, ticket: Ticket, came_at: float) -> None:
+        began = now()
         try:
             stored = await self._store(receipt)
+            self._tracing.step("store", receipt.delivery_id, receipt.headers, began)
         except BaseException as error:
+            self._tracing.step("store", receipt.delivery_id, receipt.headers, began, error=type(error).__name__)
             reason = error if isinstance(error, RelayError) else StoreUnavailable("The relay is stopping")
             ticket.stored.set_exception(reason)
             ticket.stored.exception()  # a sender that hung up does not ask for it
@@ -228,8 +233,10 @@ class Pipeline:
         self._held.add(delivery.id)
         try:
             outcome = await self._forwarder.run(delivery, self._lease.check)
+            began = now()
             facts = await facts_for(delivery, outcome, self._endpoint)
             recorded = await self._finisher.record(Finish(claimed.claim, delivery, outcome, facts))
+            self._tracing.step("finish", delivery.delivery_id, delivery.headers, began)
         except LeaseLost:
             recorded = False
         finally:
