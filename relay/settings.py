@@ -137,6 +137,7 @@ class Settings(BaseSettings):
     relay_bind: str = "127.0.0.1:8788"
     relay_metrics_bind: str | None = None
     relay_trusted_proxies: str = ""
+    otel_exporter_otlp_endpoint: HttpUrl | None = None
     relay_workers: int = Field(default=1, ge=1, le=64)
     relay_url: HttpUrl | None = None
     relay_auto_replay: bool = False
@@ -427,7 +428,14 @@ _SECRET_FIELDS = {
     "database_url",
     "relay_alert_webhook_url",
 }
-_URL_FIELDS = {"agent_sdk_url", "chatwoot_base_url", "llm_base_url", "relay_url", "transcribe_base_url"}
+_URL_FIELDS = {
+    "otel_exporter_otlp_endpoint",
+    "agent_sdk_url",
+    "chatwoot_base_url",
+    "llm_base_url",
+    "relay_url",
+    "transcribe_base_url",
+}
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -19,6 +19,7 @@ from relay.errors import LeaseLost, RelayError, StatementRefused, StoreUnavailab
 from relay.forwarding.finisher import facts_for
 from relay.store.database import described
 from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Incoming, Waiting
+from relay.telemetry.tracing import now
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -85,6 +86,7 @@ class Pipeline:
         self.slots = slots
         self._forwarding_log = forwarding_log
         self._counters = counters
+        self._tracing = forwarder.tracing
         self._endpoint = endpoint
         self._ordered = ordered
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -96,7 +98,7 @@ class Pipeline:
         self.store_fault: str | None = None
         """Why Postgres refuses to store webhooks, until it stores one again. It quotes no value."""
         self._work = asyncio.Event()
-        self._behind = False
+        self.is_behind = False  # more waits than this relay can claim: fresh webhooks then wait too, in their order
         self.replays_wait = False  # a replay has deliveries left to send: live traffic leaves it a few slots
 
     def open(self) -> None:
@@ -147,15 +149,6 @@ class Pipeline:
         """Let `work` return."""
         self._work.set()
 
-    @property
-    def is_behind(self) -> bool:
-        """True while more waits than this relay can claim: fresh webhooks then wait too, and overtake nothing."""
-        return self._behind
-
-    def behind(self, value: bool) -> None:
-        """Set whether more waits than this relay can claim."""
-        self._behind = value
-
     def accept(self, receipt: Receipt) -> Ticket:
         """Start a webhook on its way.
 
@@ -196,7 +189,7 @@ class Pipeline:
             return False
         if not receipt.test:
             has_room = self.slots.free > self._reserved and self._bytes + receipt.size <= BODIES_IN_FLIGHT
-            if self._behind or not has_room or not self._gate.take(1):
+            if self.is_behind or not has_room or not self._gate.take(1):
                 return False
         self.slots.take()
         return True
@@ -225,10 +218,13 @@ class Pipeline:
         return task
 
     async def _receive(self, receipt: Receipt, ticket: Ticket, *, wanted: bool, came_at: float) -> None:
+        began = now()
         try:
             try:
                 stored = await self._store(receipt, wanted=wanted)
+                self._tracing.step("store", receipt.delivery_id, receipt.headers, began)
             except BaseException as error:
+                self._tracing.step("store", receipt.delivery_id, receipt.headers, began, error=type(error).__name__)
                 reason = error if isinstance(error, RelayError) else StoreUnavailable("The relay is stopping")
                 ticket.stored.set_exception(reason)
                 ticket.stored.exception()  # a sender that hung up does not ask for it
@@ -258,7 +254,7 @@ class Pipeline:
             if stored.reason is WaitReason.ORDER:
                 self._expect(ticket, stored.id)
             else:
-                self._behind = self._behind or stored.reason is WaitReason.CAPACITY
+                self.is_behind = self.is_behind or stored.reason is WaitReason.CAPACITY
                 ticket.finished.set_result(stored.reason)
                 self._work.set()
             ticket.stored.set_result(stored)
@@ -337,7 +333,7 @@ class Pipeline:
 
     def _free_slot(self) -> None:
         self.slots.release()
-        if self._behind:
+        if self.is_behind:
             self._work.set()
 
     async def _carry(
@@ -373,8 +369,10 @@ class Pipeline:
         except LeaseLost:
             self._forwarding_log.given_up(delivery)
             return None
+        began = now()
         facts = [] if isinstance(run, Deferred) else await facts_for(delivery, run, self._endpoint)
         finished = await self._finisher.record(Finish(claimed.claim, delivery, run, facts))
+        self._tracing.step("finish", delivery.delivery_id, delivery.headers, began)
         if finished.promoted:
             self._work.set()
         if not finished.recorded:

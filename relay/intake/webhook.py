@@ -18,12 +18,15 @@ from relay.chatwoot.payload import BadBody, BodyFault
 from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, SignatureFault, explained, verify
 from relay.domain.delivery import WaitReason
 from relay.domain.headers import CONTENT_ENCODING, FORWARDED_FROM_HEADER, TEST_SENDER, first_header
+from relay.domain.networks import client_address
 from relay.errors import Overloaded, StoreUnavailable
 from relay.intake.asgi import Answer, SenderGone, body_parts
 from relay.intake.encoding import TAKEN, CorruptBody, DecodedTooLarge, Decoder, UnsupportedEncoding, coding_of
 from relay.intake.receipt import read_receipt
+from relay.intake.rejections import SENDER
 from relay.settings import WEBHOOK_PATH
 from relay.store.deliveries import Duplicate, Ignored, Waiting
+from relay.telemetry.tracing import now
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
@@ -56,14 +59,18 @@ class WebhookRoute:
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer one request."""
-        if scope["type"] != "http" or scope["path"] not in _PATHS:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+        SENDER.set(_sender(self._context, scope, headers))
+        if scope["path"] not in _PATHS:
             await self._app(scope, receive, send)
             return
         if scope["method"] != "POST":
             self._context.rejections.add("wrong_method", 405)
             await Answer(405, {"error": "Method Not Allowed"}, {"allow": "POST"}).send(send)
             return
-        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
         try:
             answer = await _answer(self._context, headers, receive)
         except Exception as error:  # noqa: BLE001 - a defect costs one answer, not the connection
@@ -73,7 +80,7 @@ class WebhookRoute:
 
 
 async def _answer(context: IntakeContext, headers: Headers, receive: ASGIReceiveCallable) -> Answer:
-    began = time.monotonic()
+    began, began_at = time.monotonic(), now()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             body = await _read_body(context, headers, receive)
@@ -110,7 +117,21 @@ async def _answer(context: IntakeContext, headers: Headers, receive: ASGIReceive
         )
     except BadBody as error:
         return _refuse_body(context, headers, error)
-    return await _carry(context, receipt, began)
+    answer = await _carry(context, receipt, began)
+    known = answer.content
+    context.tracing.received(
+        str(known.get("delivery_id", receipt.delivery_id)), receipt.headers, began_at, status=answer.status,
+        event=receipt.event, bytes=len(receipt.body), client=SENDER.get(), test=receipt.test or None,
+        duplicate=known.get("duplicate"), waiting=known.get("waiting"), spooled=known.get("spooled"),
+    )  # fmt: skip
+    return answer
+
+
+def _sender(context: IntakeContext, scope: Any, headers: Headers) -> str | None:
+    """The address that a request came from, behind the proxies that are trusted."""
+    peer = scope.get("client")
+    claims = [value for name, value in headers if name == "x-forwarded-for"]
+    return client_address(peer[0] if peer else None, claims, context.settings.trusted_proxies)
 
 
 @dataclass(frozen=True, slots=True)

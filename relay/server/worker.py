@@ -41,6 +41,7 @@ from relay.telemetry.forwarding_log import ForwardingLog
 from relay.telemetry.log_sink import RELAY_SCOPE
 from relay.telemetry.log_tail import LogTail
 from relay.telemetry.metrics import Counters
+from relay.telemetry.tracing import make_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +106,10 @@ class Worker:
         lease = Lease(settings.relay_lease_seconds)
         owner = self.instance.id
         its_gate = Gate(settings.relay_agent_rate)
-        self._forwarder = Forwarder(settings, forwarding_log, its_gate, self._attempted)
+        self._tracing = make_tracing(settings, "hotdash-relay")
+        self._forwarder = Forwarder(
+            settings, forwarding_log, its_gate, attempted=self._attempted, tracing=self._tracing
+        )
         self._receipts = ReceiptStore(self.database, owner)
         self._finisher = Finisher(self.database, owner, self._log)
         self._tail = LogTail(self.database, owner, sink)
@@ -135,6 +139,7 @@ class Worker:
             rejections=self.rejections,
             body_budget=BodyBudget(),
             counters=self.counters,
+            tracing=self._tracing,
         )
         self._heartbeat = Heartbeat(
             self.database,
@@ -217,6 +222,7 @@ class Worker:
             await part.close()
         await self._forwarder.close()
         await self.database.close()
+        await asyncio.to_thread(self._tracing.close)
 
     async def _deregister(self) -> None:
         async with self.database.connection(_GOODBYE_S) as connection:
