@@ -1,4 +1,4 @@
-"""Fire drills: incidents staged against the stand-ins, so that whoever is on call can practise with the console.
+"""Fire drills: incidents staged against the stand-ins, so that an on-call engineer can practise with the console.
 
 A drill is data: what happens when, which alerts must come of it and no others, and how the diagnosis must begin.
 """
@@ -87,7 +87,7 @@ DRILLS = {
             _incident("the Agent SDK becomes slow", behaviours=(Behaviour(delay_ms=4_000),)),
             frozenset({"agent-slow-info"}),
             "The Agent SDK is slow",
-            "See that nothing is lost, and tell those who run the Agent SDK.",
+            "See that nothing is lost, and inform the team that runs the Agent SDK.",
             webhooks_a_second=3,
             settings={"agent_sdk_timeout_ms": 10_000},
         ),

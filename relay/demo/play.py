@@ -160,5 +160,5 @@ async def _report(traffic: TrafficType, say: Callable[[str], None]) -> None:
 
 
 def _summary(traffic: TrafficType) -> str:
-    told = ", ".join(f"{count} × {answer}" for answer, count in sorted(traffic.answers.items()))
-    return f"Chatwoot was answered {told or 'nothing yet'}"
+    answers = ", ".join(f"{count} × {answer}" for answer, count in sorted(traffic.answers.items()))
+    return f"Chatwoot was answered {answers or 'nothing yet'}"

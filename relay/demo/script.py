@@ -70,11 +70,11 @@ def phases(calm_s: float = CALM_S, outage_s: float = OUTAGE_S) -> list[Phase]:
 
 @dataclass(slots=True)
 class Traffic:
-    """Chatwoot's webhooks, sent at a steady pace, and what their sender was told."""
+    """Chatwoot's webhooks, sent at a steady pace, and the answers to them."""
 
     chatwoot: ChatwootStandIn
     agent: AgentStandIn
-    tell: Callable[[str], None]
+    announce: Callable[[str], None]
     script: Sequence[Phase] = field(default_factory=phases)
     a_second: float = WEBHOOKS_A_SECOND
     answers: Counter[str] = field(default_factory=Counter)
@@ -96,7 +96,7 @@ class Traffic:
                     self.chatwoot.secret = phase.secret or secret
                     self.chatwoot.webhook_url = phase.webhook_url or webhook_url
                     self._store_missed(phase)
-                    self.tell(phase.text)
+                    self.announce(phase.text)
                 if not self.a_second:
                     await asyncio.sleep(0.2)
                     continue

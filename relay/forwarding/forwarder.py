@@ -53,7 +53,7 @@ _FAILURES = (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, HttpProces
 
 
 class ForwardEvents(Protocol):
-    """What is told while a delivery is forwarded: the forwarding log and the metrics listen."""
+    """The events of a delivery's forwarding, for the forwarding log and the metrics."""
 
     def attempting(self, delivery: Delivery, number: int) -> None:
         """An attempt is about to start."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from relay.telemetry.metrics import Counters
 
 STORE_PATIENCE_S = 3.5
-"""How long a webhook waits for Postgres before its sender is told 503. Chatwoot itself waits 5 s."""
+"""How long a webhook waits for Postgres before its sender is answered 503. Chatwoot itself waits 5 s."""
 
 _RETRY_STORE_S = 0.1
 _BODIES_IN_FLIGHT = 256 * 1024 * 1024
@@ -124,7 +124,7 @@ class Pipeline:
         return self._start(self._carry(claimed), claimed.delivery.size)
 
     async def drain(self, patience_s: float) -> None:
-        """Accept no more, wait up to `patience_s` for what is in flight, and let go of the rest."""
+        """Accept no more, wait up to `patience_s` for what is in flight, and release the rest."""
         self._draining = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=patience_s)

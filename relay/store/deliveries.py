@@ -505,7 +505,7 @@ async def claim_abandoned(
 
     Those handed back, those whose owner was replaced, if `settled` those whose owner's lease ran out, and those
     that `owner` itself holds in the database for `orphan_s` seconds without knowing of them (`held` are the rows
-    it knows of): the commit that gave them to it was one whose end it did not see.
+    it holds): the commit that gave them to it was one whose end it did not see.
     """
     cursor = await exact(connection).execute(
         _CLAIM_ABANDONED, {"owner": owner, "held": list(held), "settled": settled, "most": most, "orphan_s": orphan_s}

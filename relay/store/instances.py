@@ -196,7 +196,7 @@ _TAKE_DUTY = """
 
 
 async def take_duty(connection: Connection, name: str, owner: UUID, *, for_s: float) -> bool:
-    """True if `owner` has the duty `name` for the next `for_s` seconds: it is his already, or was free."""
+    """True if `owner` has the duty `name` for the next `for_s` seconds: `owner` holds it already, or no relay did."""
     cursor = await connection.execute(_TAKE_DUTY, {"name": name, "owner": owner, "for_s": for_s})
     return cursor.rowcount == 1
 

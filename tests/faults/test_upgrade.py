@@ -36,7 +36,7 @@ _NEXT = [
 ]
 
 
-async def test_relays_go_on_while_the_schema_becomes_a_newer_one_and_others_start_on_it(
+async def test_relays_keep_serving_while_the_schema_is_migrated_and_others_start_on_it(
     make_relay: Callable[..., RelayProcess], load: Load, senders: Senders, rows: Rows, survived: Survived, dsn: str
 ) -> None:
     running, late = make_relay(), make_relay()

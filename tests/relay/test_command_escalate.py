@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.servers import Behaviour, until
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ async def test_nothing_is_written_without_confirmation(
     assert rows("SELECT count(*) FROM relay.operator_actions") == [0]
 
 
+@pytest.mark.slow
 async def test_entries_of_several_people_at_once_are_all_written_whole(
     relay: RunningRelay, agent: AgentStandIn, relay_command: CommandLine
 ) -> None:

@@ -7,6 +7,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from relay.demo.chatwoot import EVENTS, documented_payload
 from relay.store.migrate import migrate
 from tests.servers import Behaviour, free_port
@@ -87,6 +89,7 @@ async def test_it_is_signed_with_the_relays_first_secret(
     assert rows("SELECT count(*) FROM relay.deliveries") == [1]
 
 
+@pytest.mark.slow
 async def test_every_documented_event_can_be_sent(
     relay: RunningRelay, relay_command: CommandLine, agent: AgentStandIn
 ) -> None:

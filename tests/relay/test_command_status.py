@@ -1,4 +1,4 @@
-"""`relay status`: the overview as text and as JSON, and an exit status that says whether somebody must look."""
+"""`relay status`: the overview as text and as JSON, and an exit status that says whether an operator must act."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is stored and goes no further: the agent's own notes coming back, and events that nobody asked for."""
+"""What is stored and goes no further: the agent's own notes coming back, and events outside RELAY_FORWARD_EVENTS."""
 
 from __future__ import annotations
 

@@ -60,6 +60,7 @@ async def brisk(start_relay: Callable[..., Awaitable[RunningRelay]], monkeypatch
     return await start_relay(chatwoot_webhook_max_attempts=1)
 
 
+@pytest.mark.slow
 async def test_a_trigger_that_sleeps_delays_only_its_own_fact(
     brisk: RunningRelay, agent: AgentStandIn, rows: Rows
 ) -> None:
@@ -154,7 +155,7 @@ async def test_an_outcome_that_cannot_be_recorded_is_held_and_never_forwarded_ag
 NUMBERS = b'{"event": "message_created", "content": "' + WORDS.encode() + b'", "numbers": [%s]}'
 
 
-async def test_six_bodies_of_a_mebibyte_of_numbers_delay_nobody_and_end(
+async def test_six_bodies_of_a_mebibyte_of_numbers_delay_no_other_webhook_and_end(
     brisk: RunningRelay, agent: AgentStandIn, rows: Rows
 ) -> None:
     numbers = b",".join([b"1.5"] * 250_000)

@@ -1,4 +1,4 @@
-"""Leases: what nobody forwards any more is taken over, once, and operators' discards are carried out, once."""
+"""Leases: deliveries without a live owner are claimed, once, and operators' discards are carried out, once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def take_over(connection: Connection, owner: UUID, **given: Any) -> list[i
     return [claimed.delivery.id for claimed in claims]
 
 
-async def test_a_delivery_whose_owner_is_alive_is_nobody_elses(connection: Connection, plant: Plant) -> None:
+async def test_a_delivery_whose_owner_is_alive_is_not_claimed(connection: Connection, plant: Plant) -> None:
     plant.delivery("forwarding", owner=plant.relay(lease_s=30), age_s=3600)
     assert await take_over(connection, plant.relay()) == []
 

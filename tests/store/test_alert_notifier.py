@@ -84,7 +84,7 @@ async def test_an_alert_is_raised_once_and_recorded_with_value_and_threshold(
     assert metadata["since"].endswith("Z")
 
 
-async def test_the_overview_says_since_when_an_alert_stands(
+async def test_the_overview_says_since_when_an_alert_is_active(
     watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows, database: Database
 ) -> None:
     plant.dead_letters(6)
@@ -140,7 +140,7 @@ async def test_watches_that_take_turns_at_the_same_moment_raise_an_alert_once(
     assert transitions(rows) == [("dlq-warning", "raised")]
 
 
-async def test_the_worst_are_told_and_the_others_are_not(
+async def test_only_the_configured_severities_are_notified(
     watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
 ) -> None:
     plant.runs(delivered=1, failed=9)
@@ -162,7 +162,7 @@ async def test_other_severities_can_be_asked_for(
     assert [text.split(":")[0] for text in told(agent)] == ["Warning raised"]
 
 
-async def test_nobody_is_told_without_an_address(
+async def test_without_an_address_nothing_is_sent(
     watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
 ) -> None:
     plant.dead_letters(30)

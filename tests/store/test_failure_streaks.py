@@ -61,7 +61,7 @@ async def test_it_begins_after_a_pause_as_long_as_asked_for(connection: Connecti
     assert near((await ages(connection, HOUR))["503"], 45 * MINUTE, 10 * MINUTE)
 
 
-async def test_tests_do_not_count_and_replays_stand_apart(connection: Connection, plant: Plant) -> None:
+async def test_tests_do_not_count_and_replays_are_separate(connection: Connection, plant: Plant) -> None:
     failures(plant, "503", 30, test=True)
     failures(plant, "503", 200)
     failures(plant, "503", 100, fact_type=REPLAY)
