@@ -10,7 +10,7 @@ import click
 from relay.commands.common import Source, as_json, connected, database, print_json, run, say
 from relay.domain.format import NO_DATA, average, figure, in_flight, milliseconds, percent, span, utc_clock
 from relay.domain.targets import title
-from relay.settings import load_settings
+from relay.settings import is_default_agent, load_settings
 from relay.store import overview
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def command(*, as_json: bool) -> None:
 def document(state: Overview, source: Source) -> dict[str, Any]:
     """The overview as one JSON document; rates in percent, durations in the unit that their name ends in."""
     return {
-        "at": state.at.isoformat(),
+        "at": state.at,
         "database": source.document,
         "alerts": [
             {
@@ -55,7 +55,8 @@ def document(state: Overview, source: Source) -> dict[str, Any]:
                 "firing": verdict.firing,
                 "value": verdict.value,
                 "threshold": verdict.rule.threshold,
-                "since": None if verdict.since is None else verdict.since.isoformat(),
+                "unit": verdict.rule.unit,
+                "since": verdict.since,
             }
             for verdict in state.verdicts
         ],
@@ -75,7 +76,7 @@ def document(state: Overview, source: Source) -> dict[str, Any]:
         "oldest_in_flight_s": state.oldest_in_flight_s,
         "last_webhook_age_s": state.last_webhook_age_s,
         "health": [asdict(health) for health in state.health],
-        "relays": [asdict(relay) for relay in state.relays],
+        "relays": [asdict(relay) | {"agent_is_default": is_default_agent(relay.agent)} for relay in state.relays],
     }
 
 
@@ -166,8 +167,10 @@ def _relays(state: Overview) -> list[str]:
         return ["none has run in the last day; start one with: relay serve"]
     if not state.alive:
         return [f"NONE ALIVE; the last heartbeat was {span(state.relays[0].age_s)} ago"]
-    return [
+    alive = [
         f"{relay.name.rpartition('/')[2]} worker {relay.slot}, v{relay.version}, beat {span(relay.age_s)} ago, "
         + ("signed webhooks only" if relay.signed else "UNSIGNED webhooks accepted")
         for relay in state.alive
     ]
+    by_default = sorted({relay.agent for relay in state.alive if is_default_agent(relay.agent)})
+    return alive + [f"AGENT_SDK_URL is the default: deliveries go to {agent}" for agent in by_default]

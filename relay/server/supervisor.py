@@ -25,6 +25,7 @@ from relay.intake.app import create_app
 from relay.server.http import serve_http
 from relay.server.listener import bound_url, listen, raise_file_limit, run_loop, stop_on_signals
 from relay.server.worker import Identity, Worker
+from relay.settings import is_default_agent
 from relay.telemetry.log_sink import RELAY_SCOPE, LogSink, capture_libraries
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def announce(sink: LogSink, settings: Settings, bound: socket.socket, *, embedde
         workers=settings.relay_workers,
         database="embedded" if embedded else "DATABASE_URL",
     )
+    if is_default_agent(settings.agent_endpoint):
+        log.warning("AGENT_SDK_URL is the default: deliveries go there", agentEndpoint=settings.agent_endpoint_shown)
     if not settings.secrets:
         log.warning("CHATWOOT_WEBHOOK_SECRET is not set: unsigned webhooks are accepted")
 
