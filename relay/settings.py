@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from relay import dsn as dsns
 from relay import env_file, variable_names
 from relay.domain.alerts import Severity
+from relay.domain.networks import Network, parse_networks
 from relay.domain.retry import RetryPolicy
 from relay.dsn import Choices
 from relay.errors import ConfigurationError
@@ -133,6 +134,8 @@ class Settings(BaseSettings):
 
     # Serving
     relay_bind: str = "127.0.0.1:8788"
+    relay_metrics_bind: str | None = None
+    relay_trusted_proxies: str = ""
     relay_workers: int = Field(default=1, ge=1, le=64)
     relay_url: HttpUrl | None = None
     relay_auto_replay: bool = False
@@ -157,7 +160,7 @@ class Settings(BaseSettings):
 
     # Telling
     relay_alert_webhook_url: SecretStr | None = None
-    relay_alert_severities: str = "P0,P1,escalate"
+    relay_alert_severities: str = "P0,P1,Critical,escalate"
 
     # Keeping
     database_url: SecretStr | None = None
@@ -168,11 +171,19 @@ class Settings(BaseSettings):
     relay_retention_days: float = Field(default=30, gt=0, le=36_500)
     relay_probe_seconds: float = Field(default=30, ge=1, le=86_400)
 
-    @field_validator("relay_bind", "agent_bind")
+    @field_validator("relay_bind", "relay_metrics_bind", "agent_bind")
     @classmethod
-    def _bind_is_host_and_port(cls, value: str) -> str:
+    def _bind_is_host_and_port(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         split_bind(value)
         return value.strip()
+
+    @field_validator("relay_trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: str) -> str:
+        parse_networks(value)
+        return value
 
     @field_validator("chatwoot_webhook_secret")
     @classmethod
@@ -270,6 +281,11 @@ class Settings(BaseSettings):
             no_prepare=self.relay_database_prepare == "off",
             facts_schema=None if schema is None else schema.removesuffix(_FACTS_TABLE).strip('"'),
         )
+
+    @property
+    def trusted_proxies(self) -> tuple[Network, ...]:
+        """The networks whose `X-Forwarded-For` is believed; empty for none."""
+        return parse_networks(self.relay_trusted_proxies)
 
     @property
     def retry_policy(self) -> RetryPolicy:

@@ -116,7 +116,7 @@ class Pipeline:
             raise Overloaded("Too many webhooks are in flight")
         loop = asyncio.get_running_loop()
         ticket = Ticket(loop.create_future(), loop.create_future())
-        self._start(self._receive(receipt, ticket), receipt.size)
+        self._start(self._receive(receipt, ticket, time.monotonic()), receipt.size)
         return ticket
 
     def resume(self, claimed: Claimed) -> asyncio.Task[Outcome | None]:
@@ -147,7 +147,7 @@ class Pipeline:
         task.add_done_callback(ended)
         return task
 
-    async def _receive(self, receipt: Receipt, ticket: Ticket) -> None:
+    async def _receive(self, receipt: Receipt, ticket: Ticket, came_at: float) -> None:
         try:
             stored = await self._store(receipt)
         except BaseException as error:
@@ -173,7 +173,7 @@ class Pipeline:
         self._note_own_id(receipt, stored.delivery.delivery_id)
         outcome = None
         try:
-            outcome = await self._carry(stored)
+            outcome = await self._carry(stored, came_at)
         finally:
             ticket.finished.set_result(outcome)
 
@@ -219,8 +219,11 @@ class Pipeline:
         except TimeoutError:
             raise StoreUnavailable("The relay is not ready to store webhooks") from None
 
-    async def _carry(self, claimed: Claimed) -> Outcome | None:
-        """Forward a claimed delivery and record the outcome; None if it is another relay's by now."""
+    async def _carry(self, claimed: Claimed, came_at: float | None = None) -> Outcome | None:
+        """Forward a claimed delivery and record the outcome; None if it is another relay's by now.
+
+        `came_at` is when its webhook came in (`time.monotonic()`), None for one that another relay received.
+        """
         delivery = claimed.delivery
         self._held.add(delivery.id)
         try:
@@ -234,11 +237,11 @@ class Pipeline:
         if not recorded:
             self._forwarding_log.given_up(delivery)
             return None
+        self._counters.finished(outcome, since_receipt_s=None if came_at is None else time.monotonic() - came_at)
         self._tell(delivery, outcome)
         return outcome
 
     def _tell(self, delivery: Delivery, outcome: Outcome) -> None:
-        self._counters.finished(outcome)
         if outcome.success:
             self._forwarding_log.delivered(delivery, outcome)
         else:

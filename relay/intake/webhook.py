@@ -95,7 +95,8 @@ async def _answer(context: IntakeContext, headers: Headers, receive: ASGIReceive
         signed = first_header(headers, TIMESTAMP_HEADER), first_header(headers, SIGNATURE_HEADER)
         verified = verify(secrets, *signed, body.forms, now=time.time())
         if isinstance(verified, SignatureFault):
-            return _refuse(context, 401, explained(verified, secrets, *signed, body.decoded), "Invalid signature")
+            fault = explained(verified, secrets, *signed, body.decoded)
+            return _refuse(context, 401, fault, "Invalid signature", test=_is_test(headers))
         signature = verified
     try:
         receipt = read_receipt(
@@ -231,13 +232,24 @@ def _outcome(stored: Claimed, outcome: Outcome) -> Answer:
 
 def _overloaded(context: IntakeContext, error: Overloaded) -> Answer:
     context.counters.overloaded += 1
+    context.rejections.add("overloaded", 503)
     return Answer(503, {"error": str(error)}, {"Retry-After": "1"})
 
 
+def _is_test(headers: Headers) -> bool:
+    return (first_header(headers, FORWARDED_FROM_HEADER) or "").strip().lower() == TEST_SENDER
+
+
 def _refuse(
-    context: IntakeContext, status: int, reason: str, message: str, headers: dict[str, str] | None = None
+    context: IntakeContext,
+    status: int,
+    reason: str,
+    message: str,
+    headers: dict[str, str] | None = None,
+    *,
+    test: bool = False,
 ) -> Answer:
-    context.rejections.add(reason, status)
+    context.rejections.add(reason, status, test=test)
     return Answer(status, {"error": message}, headers or {})
 
 

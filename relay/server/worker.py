@@ -56,11 +56,15 @@ _GOODBYE_S = 3
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a relay process is. `name` is the address it holds, `boot` this start of it, `slot` the worker."""
+    """Who a relay process is. `name` is the address it holds, `boot` this start of it, `slot` the worker.
+
+    `counts` is the memory for counts that all workers of this start share; None: there is one worker.
+    """
 
     name: str
     boot: UUID
     slot: int = 0
+    counts: memoryview | None = None
 
 
 class Worker:
@@ -78,7 +82,7 @@ class Worker:
         self._checks = checks
         self._demo = demo
         self.database = Database(dsn)
-        self.counters = Counters()
+        self.counters = Counters(identity.counts, identity.slot)
         self.instance = Instance(
             id=uuid4(),
             name=identity.name,
@@ -122,7 +126,6 @@ class Worker:
         self._heartbeat = Heartbeat(
             self.database,
             self.instance,
-            self.counters,
             self._log,
             lease_s=lease.seconds,
             in_flight=lambda: self.pipeline.in_flight,

@@ -109,6 +109,8 @@ BAD = {
     "RELAY_MAX_IN_FLIGHT": ["0", "-5", "many"],
     "RELAY_ALERT_SEVERITIES": ["P0,terrible", "high"],
     "RELAY_BIND": ["8788", "localhost", "127.0.0.1:", ":8788", "127.0.0.1:port", "127.0.0.1:70000", "::1:8788"],
+    "RELAY_METRICS_BIND": ["9464", "127.0.0.1:port"],
+    "RELAY_TRUSTED_PROXIES": ["nginx", "10.0.0.0/33", "127.0.0.1;::1"],
     "RELAY_WORKERS": ["0", "-1", "65", "two"],
     "RELAY_URL": ["localhost:8788"],
     "RELAY_DATA_DIR": ["/var/my data"],
