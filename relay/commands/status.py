@@ -51,6 +51,7 @@ def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]
         "at": state.at,
         "headline": {"sentence": cause.sentence, "kind": cause.kind, "level": cause.level},
         "database": source.document,
+        "replica": state.replica,
         "alerts": [
             {
                 "rule": verdict.rule.name,
@@ -110,6 +111,8 @@ def lines(state: Overview, source: Source, cause: Headline) -> list[str]:
     rates = [(state.last_15min, "15 min"), (hour, "1 h"), (day, "24 h")]
     under_way = in_flight(state.in_flight, state.oldest_in_flight_s)
     rows = [("database", source.line)]
+    if state.replica:
+        rows.append(("", "a read-only replica (hot standby): its figures may lag behind the primary's"))
     rows += [("alerts", alert) for alert in _alerts(state)]
     rows += [
         ("success", ", ".join(f"{_percent(figures.rate)} in {window}" for figures, window in rates)),

@@ -56,7 +56,7 @@ _NOW = SQL("""
              WHERE fact_type = 'support.webhook.dead_letter'
                AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
              ORDER BY recorded_at DESC LIMIT 1),
-            {is_demo}
+            {is_demo}, pg_is_in_recovery()
 """).format(heard_at=instances.HEARD_AT, is_demo=IS_DEMO)
 _AGENT_FAILING = """
     SELECT extract(epoch FROM now() - min(at) FILTER (WHERE at > coalesce(well_at, '-infinity')))::float8,
@@ -128,6 +128,8 @@ _STREAKS = SQL("""
 class Overview:
     """Everything at one moment, invented if `demo`. `last_*` are figures of that window; ages in seconds.
 
+    `replica` is true if Postgres is a hot standby, which lags behind its primary and takes no writes.
+
     `minutes` are `(minute, delivered, failed)` of each minute in which something was, oldest first. `streaks` are
     the latest failures by status, `last_failure_at` is when the last webhook was dead-lettered, `last_success_at` when
     the last was delivered, `answers_since` when the first was after the latest failure, `agent_failed_at` when the
@@ -140,6 +142,7 @@ class Overview:
 
     at: datetime
     demo: bool
+    replica: bool
     verdicts: list[Verdict]
     last_10min: Figures
     last_15min: Figures
@@ -189,7 +192,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     cursor = await connection.execute(_NOW)
     row = await cursor.fetchone()
     assert row is not None
-    now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at, demo = row
+    now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at, demo, replica = row
     facts_aside = await aside.waiting(connection)
     windows = [figures(tallies) for tallies in await facts.tallies(connection, _WINDOWS)]
     minutes = await facts.per_minute(connection, max(minutes_of, _SUSTAINED))
@@ -229,6 +232,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     return Overview(
         at=now,
         demo=demo,
+        replica=replica,
         verdicts=sustain(evaluate(measures), await alerts.active(connection), now),
         last_10min=last_10min,
         last_15min=last_15min,
