@@ -52,7 +52,7 @@ _NOW = SQL("""
                SELECT min(received_at) FROM relay.deliveries
                 WHERE state IN ('received', 'forwarding') AND customer AND NOT test) AS waiting),
            (SELECT extract(epoch FROM now() - max({heard_at}))::float8 FROM relay.instances),
-           (SELECT recorded_at FROM dashboard_facts
+           (SELECT recorded_at::timestamptz AS at FROM dashboard_facts
              WHERE fact_type = 'support.webhook.dead_letter'
                AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
              ORDER BY recorded_at DESC LIMIT 1),
@@ -62,7 +62,7 @@ _AGENT_FAILING = """
     SELECT extract(epoch FROM now() - min(at) FILTER (WHERE at > coalesce(well_at, '-infinity')))::float8,
            max(at) FILTER (WHERE NOT ok)
       FROM (SELECT at, ok, max(at) FILTER (WHERE ok) OVER () AS well_at
-              FROM (SELECT recorded_at AS at, coalesce(value ->> 'ok', '') = 'true' AS ok FROM dashboard_facts
+              FROM (SELECT recorded_at::timestamptz AS at, coalesce(value ->> 'ok', '') = 'true' AS ok FROM dashboard_facts
                      WHERE fact_type = 'support.health' AND recorded_at > now() - interval '2 hours'
                        AND value ->> 'target' = 'agent') AS probes) AS seen
 """
@@ -116,7 +116,7 @@ _STREAKS = SQL("""
            AND f.recorded_at < start.minute + interval '1 minute' AND {failed_so}
          ORDER BY f.recorded_at LIMIT 1), start.minute) AS at) AS began
       LEFT JOIN LATERAL (
-        SELECT f.recorded_at AS at FROM dashboard_facts f
+        SELECT f.recorded_at::timestamptz AS at FROM dashboard_facts f
          WHERE f.fact_type = s.fact_type AND f.recorded_at >= s.last
            AND f.recorded_at < s.last + interval '1 minute' AND {failed_so}
          ORDER BY f.recorded_at DESC LIMIT 1) AS newest ON true
@@ -288,7 +288,7 @@ async def _arrival_age_s(
 
 
 _LAST_SUCCESS = """
-    SELECT recorded_at FROM dashboard_facts
+    SELECT recorded_at::timestamptz AS at FROM dashboard_facts
      WHERE fact_type = 'support.webhook.retry' AND recorded_at >= %(minute)s
        AND recorded_at < %(minute)s::timestamptz + interval '1 minute'
        AND relay.json_or_null(value) ->> 'success' = 'true'
@@ -308,7 +308,7 @@ async def _last_success(connection: Connection, minutes: Sequence[tuple[datetime
 
 
 _FIRST_SUCCESS = """
-    SELECT recorded_at FROM dashboard_facts
+    SELECT recorded_at::timestamptz AS at FROM dashboard_facts
      WHERE fact_type = 'support.webhook.retry' AND recorded_at > %(after)s
        AND relay.json_or_null(value) ->> 'success' = 'true'
        AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
