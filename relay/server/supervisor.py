@@ -29,6 +29,7 @@ from relay.server.worker import Identity, Worker
 from relay.settings import is_default_agent
 from relay.telemetry.counts import PART_BYTES
 from relay.telemetry.log_sink import RELAY_SCOPE, LogSink, capture_libraries
+from relay.telemetry.tracing import NOT_INSTALLED, REMEDY, is_installed
 
 if TYPE_CHECKING:
     from ctypes import Array, c_ubyte
@@ -155,6 +156,8 @@ def announce(sink: LogSink, settings: Settings, bound: socket.socket, *, embedde
     )
     if is_default_agent(settings.agent_endpoint):
         log.warning("AGENT_SDK_URL is the default: deliveries go there", agentEndpoint=settings.agent_endpoint_shown)
+    if settings.otel_exporter_otlp_endpoint is not None and not is_installed():
+        log.warning(NOT_INSTALLED, remedy=REMEDY)
     if not settings.secrets:
         log.warning("CHATWOOT_WEBHOOK_SECRET is not set: unsigned webhooks are accepted")
 

@@ -99,7 +99,9 @@ async def test_every_document_has_the_fields_and_types_that_the_page_lists(
     since = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
     tables, wrong = documented(), {}
     for name, arguments in {
+        "relay hold": ("--reason", "deploy", "--for", "30m"),
         "relay status": (),
+        "relay release": (),
         "relay diagnose": (),
         "relay check-health": (),
         "relay migrate --status": (),
