@@ -17,8 +17,10 @@ import psycopg
 
 from relay.errors import LeaseLost, Overloaded, RelayError, StatementRefused, StoreUnavailable
 from relay.forwarding.finisher import facts_for
+from relay.forwarding.store_faults import StoreFaults
 from relay.store.database import described
 from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Incoming
+from relay.store.receipts import waits_for_a_row
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -79,8 +81,7 @@ class Pipeline:
         self._held: set[int] = set()
         self._opened = asyncio.Event()
         self._draining = False
-        self.store_fault: str | None = None
-        """Why Postgres refuses to store webhooks, until it stores one again. It quotes no value."""
+        self.store_faults = StoreFaults()
 
     def open(self) -> None:
         """Begin to store: the store is ready and the lease held. What came before has waited for it."""
@@ -192,6 +193,7 @@ class Pipeline:
         """
         incoming = Incoming(uuid4(), receipt)
         deadline = time.monotonic() + STORE_PATIENCE_S
+        refusal: StatementRefused | None = None
         if not self._opened.is_set():
             await self._until_open()
         while True:
@@ -199,17 +201,20 @@ class Pipeline:
                 stored = await self._receipts.submit(incoming, by=deadline)
             except StoreUnavailable as error:
                 if isinstance(error, StatementRefused):
-                    self._forwarding_log.not_stored(receipt.delivery_id, str(error))
+                    if refusal is None:
+                        self._forwarding_log.not_stored(receipt.delivery_id, str(error))
+                    refusal = error
                 if time.monotonic() + _RETRY_STORE_S > deadline:
-                    raise
+                    reason = refusal or error
+                    self.store_faults.failed(receipt.delivery_id, str(reason), one_row=waits_for_a_row(reason))
+                    raise reason from error.__cause__
                 await asyncio.sleep(_RETRY_STORE_S)
             except psycopg.Error as error:
                 self._forwarding_log.not_stored(receipt.delivery_id, described(error))
-                if isinstance(error, psycopg.ProgrammingError):  # a right or a table is missing: so it is for all
-                    self.store_fault = described(error)
+                self.store_faults.failed(receipt.delivery_id, described(error))
                 raise StoreUnavailable(f"Postgres refuses this webhook: {type(error).__name__}") from error
             else:
-                self.store_fault = None
+                self.store_faults.stored()
                 return stored
 
     async def _until_open(self) -> None:

@@ -119,19 +119,28 @@ async def _health(context: IntakeContext) -> Response:
     except psycopg.ProgrammingError:
         if not database["ok"] or recorded is None:  # else only dashboard_facts cannot be read: webhooks are stored
             database = {"ok": False, "error": "Postgres has no tables that this relay may use, or not yet"}
-    if database["ok"] and context.pipeline.store_fault is not None:
-        database |= {"ok": False, "error": f"Postgres refuses to store webhooks: {context.pipeline.store_fault}"}
+    if database["ok"] and context.pipeline.capacity > 0 and (fault := await context.store_probe.fault()) is not None:
+        database |= {"ok": False, "error": f"Postgres refuses to store webhooks: {fault}"}
     ok = database["ok"] and context.pipeline.capacity > 0
     body = {
         "status": "ok" if ok else "unavailable",
         "version": __version__,
         "database": database,
+        "storing": _storing(context, database),
         "facts": recorded,
         **{target.value: probed.get(target) for target in Target},
         "in_flight": context.pipeline.in_flight,
         "signed": context.instance.signed,
     }
     return _answer(200 if ok else 503, body, {} if ok else {"Retry-After": "5"})
+
+
+def _storing(context: IntakeContext, database: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether webhooks are stored, and how many this worker answered 503 in the last five minutes, with the reason."""
+    recent = context.pipeline.store_faults.recent
+    if recent is None:
+        return {"ok": database["ok"], "not_stored": 0}
+    return {"ok": False, "not_stored": recent.count, "reason": recent.reason}
 
 
 def _facts(waiting: Waiting | None) -> dict[str, Any]:

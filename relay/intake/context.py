@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from relay.forwarding.pipeline import Pipeline
     from relay.intake.body_budget import BodyBudget
     from relay.intake.rejections import Rejections
+    from relay.intake.store_probe import StoreProbe
     from relay.settings import Settings
     from relay.store.database import Database
     from relay.store.instances import Instance
@@ -26,3 +27,4 @@ class IntakeContext:
     rejections: Rejections
     body_budget: BodyBudget
     counters: Counters
+    store_probe: StoreProbe

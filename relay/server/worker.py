@@ -20,6 +20,7 @@ from relay.forwarding.recovery import Recovery
 from relay.intake.body_budget import BodyBudget
 from relay.intake.context import IntakeContext
 from relay.intake.rejections import RejectionRecorder, Rejections
+from relay.intake.store_probe import StoreProbe
 from relay.monitoring.alert_notifier import AlertNotifier
 from relay.monitoring.heartbeat import Heartbeat
 from relay.monitoring.prober import Prober
@@ -118,6 +119,7 @@ class Worker:
             rejections=self.rejections,
             body_budget=BodyBudget(),
             counters=self.counters,
+            store_probe=StoreProbe(self.database, owner, self.pipeline.store_faults),
         )
         self._heartbeat = Heartbeat(
             self.database,

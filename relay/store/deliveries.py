@@ -105,7 +105,8 @@ _STORE = f"""
     SELECT r.delivery_id, r.claim, r.headers, r.body, nullif(r.encoded_body, ''), r.event, r.conversation_id,
            r.customer, r.test, CASE WHEN r.ignored THEN 'ignored' ELSE 'forwarding' END,
            CASE WHEN NOT r.ignored THEN %(owner)s::uuid END, CASE WHEN r.ignored THEN now() END
-      FROM unnest(%(ids)b::text[], %(claims)b::uuid[], %(headers)b::text[]::jsonb[], %(bodies)b::bytea[],
+      FROM (SELECT set_config('lock_timeout', %(lock_ms)s, true)) AS l,
+           unnest(%(ids)b::text[], %(claims)b::uuid[], %(headers)b::text[]::jsonb[], %(bodies)b::bytea[],
                   %(encoded_bodies)b::bytea[], %(events)b::text[], %(conversations)b::text[],
                   %(customers)b::boolean[], %(tests)b::boolean[], %(ignored)b::boolean[])
            AS r(delivery_id, claim, headers, body, encoded_body, event, conversation_id, customer, test, ignored)
@@ -143,24 +144,26 @@ _KNOWN = """
 Stored = Claimed | Duplicate | Ignored
 
 
-async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming]) -> list[Stored]:
+async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming], *, lock_ms: int = 0) -> list[Stored]:
     """Commit a batch of receipts as deliveries that `owner` is forwarding, or as ignored; one statement for all.
 
     A delivery id that is known already gives a `Duplicate`, unless that delivery is dead: then it is forwarded
     again as it is stored, with its new signature, if the body is the same. One with another body is stored as a
     delivery of its own, under a UUID made of both, so that the same webhook gets the same one again. A signature that
     another delivery was stored with gives a `Duplicate` that names that delivery. Storing the same `Incoming` again,
-    after a commit whose end was not seen, changes nothing.
+    after a commit whose end was not seen, changes nothing. A row that another session holds is waited for at most
+    `lock_ms` (0: without end).
 
     Raises:
         psycopg.DataError: Postgres refuses a value; nothing was stored.
+        psycopg.errors.LockNotAvailable: another session holds a row. Some may be stored: store them again.
     """
     results: dict[int, Stored] = {}
     pending = dict(enumerate(batch))
     recorded: set[tuple[UUID, str]] = set()
     while pending:  # most batches need one round
         firsts = _firsts(pending)
-        settled = await _store_round(connection, owner, pending, firsts, recorded)
+        settled = await _store_round(connection, owner, pending, firsts, recorded, lock_ms)
         settled |= _copies(pending, firsts, settled)
         results |= settled
         pending = {place: item for place, item in pending.items() if place not in settled}
@@ -209,6 +212,7 @@ async def _store_round(
     pending: dict[int, Incoming],
     firsts: Sequence[int],
     recorded: set[tuple[UUID, str]],
+    lock_ms: int,
 ) -> dict[int, Stored]:
     """Store those of `pending` that are `firsts`. What is not in the result is to be stored again, as `pending` then
     has it: it was not decided, or gets an id of its own. `recorded` are the signatures and ids of `pending` that are
@@ -216,7 +220,7 @@ async def _store_round(
     """
     items = [pending[place] for place in firsts]
     try:
-        cursor = await _execute_store(connection, owner, items, recorded)
+        cursor = await _execute_store(connection, owner, items, recorded, lock_ms)
     except psycopg.errors.UniqueViolation as error:
         if error.diag.constraint_name != _SIGNATURES_KEY:
             raise
@@ -245,11 +249,16 @@ async def _store_round(
 
 
 async def _execute_store(
-    connection: Connection, owner: UUID, items: Sequence[Incoming], recorded: Collection[tuple[UUID, str]]
+    connection: Connection,
+    owner: UUID,
+    items: Sequence[Incoming],
+    recorded: Collection[tuple[UUID, str]],
+    lock_ms: int,
 ) -> AsyncCursor[Any]:
     receipts = [item.receipt for item in items]
     parameters: dict[str, Any] = {
         "owner": owner,
+        "lock_ms": str(lock_ms),
         "ids": [r.delivery_id for r in receipts],
         "claims": [item.claim for item in items],
         "headers": [json.dumps(r.headers) for r in receipts],

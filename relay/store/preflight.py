@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -9,21 +11,27 @@ from uuid import uuid4
 
 import psycopg
 
-from relay.domain.delivery import Attempt, FactType, Outcome, Receipt
+from relay.domain.delivery import OWN_IDS, Attempt, FactType, Outcome, Receipt, Signature
 from relay.domain.facts import Fact, facts_of_run
 from relay.errors import SchemaError
-from relay.store import facts
+from relay.store import facts, instances
 from relay.store.database import connect, described, time_limit, unavailable
 from relay.store.deliveries import Claimed, FactsAside, Finish, Incoming, finish, store
 from relay.store.refusal import TABLE, explain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from relay.store.database import Connection
 
 _LIMIT_MS = 5_000
-_BODY = b'{"event": "message_created", "id": 12345, "content": "Test", "message_type": 0, "conversation": {"id": 1}}'
+_TRIAL_LOCK_MS = 1_000
+_CONTENT = os.urandom(1_500).hex()  # as long as a usual webhook's, and not compressible: it is stored out of line
+_BODY = (
+    f'{{"event": "message_created", "id": 12345, "content": "{_CONTENT}", '
+    '"message_type": 0, "conversation": {"id": 1}}'
+).encode()
 _ENDPOINT = "https://hotdash-agent-service.fly.dev/webhooks/chatwoot"
 
 
@@ -118,15 +126,28 @@ def _refuse(aside: FactsAside, types: Sequence[FactType]) -> None:
         )
 
 
+async def try_storing(connection: Connection, owner: UUID) -> None:
+    """Store a webhook and take it back, then commit something: a mark on the row of the relay `owner`.
+
+    Raises:
+        psycopg.Error: the database stores no webhook, or commits nothing.
+    """
+    async with connection.transaction():
+        async with connection.transaction(force_rollback=True):
+            await store(connection, owner, [_incoming()], lock_ms=_TRIAL_LOCK_MS)
+        await instances.touch(connection, owner)
+
+
 def _incoming() -> Incoming:
     receipt = Receipt(
-        delivery_id=f"start-{uuid4()}",
+        delivery_id=f"{OWN_IDS[0]}start-{uuid4()}",
         headers=(("content-type", "application/json"),),
         body=_BODY,
         event="message_created",
         conversation_id="1",
         customer=False,
         test=False,
+        signature=Signature(uuid4(), int(time.time())),
     )
     return Incoming(uuid4(), receipt)
 
