@@ -206,12 +206,13 @@ class Pipeline:
                     refusal = error
                 if time.monotonic() + _RETRY_STORE_S > deadline:
                     reason = refusal or error
-                    self.store_faults.failed(receipt.delivery_id, str(reason), one_row=waits_for_a_row(reason))
-                    raise reason from error.__cause__
+                    self.store_faults.failed(receipt.delivery_id, str(reason), one_only=waits_for_a_row(reason))
+                    raise reason from reason.__cause__
                 await asyncio.sleep(_RETRY_STORE_S)
             except psycopg.Error as error:
                 self._forwarding_log.not_stored(receipt.delivery_id, described(error))
-                self.store_faults.failed(receipt.delivery_id, described(error))
+                one_only = not isinstance(error, psycopg.ProgrammingError)  # a missing right or table concerns all
+                self.store_faults.failed(receipt.delivery_id, described(error), one_only=one_only)
                 raise StoreUnavailable(f"Postgres refuses this webhook: {type(error).__name__}") from error
             else:
                 self.store_faults.stored()

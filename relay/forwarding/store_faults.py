@@ -45,12 +45,12 @@ class StoreFaults:
         self._failing.clear()
         self._failing_since = float("inf")
 
-    def failed(self, delivery_id: str, reason: str, *, one_row: bool = False) -> None:
-        """Record that a webhook was not stored. With `one_row` that says nothing about other webhooks."""
+    def failed(self, delivery_id: str, reason: str, *, one_only: bool = False) -> None:
+        """Record that a webhook was not stored. With `one_only` that says nothing about other webhooks."""
         now = self._clock()
         self._times.append(now)
         self._reason = reason
-        if one_row:
+        if one_only:
             return
         if len(self._failing) < _MOST_COUNTED:
             self._failing.add(delivery_id)

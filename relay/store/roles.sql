@@ -49,7 +49,7 @@ GRANT EXECUTE ON FUNCTION
     relay.control_replay(bigint, text, text, text),
     relay.ask_discard(bigint[], text, text),
     relay.record_action(text, text, text, jsonb),
-    relay.store_backfill(text[], text[], bytea[])
+    relay.store_backfill(text[], text[], bytea[], text)
     TO relay_service, console_operator;
 
 -- The tables' own ids need no right to a sequence.
