@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from quart.wrappers import BaseRequestWebsocket
     from werkzeug.routing import MapAdapter
 
+    from relay.errors import FactsRefused
     from relay.intake.context import IntakeContext
     from relay.store.aside import Waiting
 
@@ -100,7 +101,7 @@ async def _health(context: IntakeContext) -> Response:
             database = {"ok": writable, "latency_ms": round((time.perf_counter() - began) * 1000, 1)}
             if not writable:
                 database["error"] = "Postgres is read-only"
-            recorded = _facts(await aside.waiting(connection))
+            recorded = _facts(await aside.waiting(connection), context.facts_check.fault)
             probed = {
                 health.target: {
                     "ok": health.ok,
@@ -143,8 +144,13 @@ def _storing(context: IntakeContext, database: Mapping[str, Any]) -> dict[str, A
     return {"ok": False, "not_stored": recent.count, "reason": recent.reason}
 
 
-def _facts(waiting: Waiting | None) -> dict[str, Any]:
+def _facts(waiting: Waiting | None, fault: FactsRefused | None) -> dict[str, Any]:
     """Whether `dashboard_facts` takes what the relay records; if not, why, and what to do."""
+    if fault is not None:
+        return {
+            "ok": False, "aside": 0 if waiting is None else waiting.facts, "reason": fault.reason,
+            "remedy": fault.remedy,
+        }  # fmt: skip
     if waiting is None:
         return {"ok": True, "aside": 0}
     reason, remedy = explain(waiting.reason)

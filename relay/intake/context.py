@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from relay.intake.body_budget import BodyBudget
     from relay.intake.rejections import Rejections
     from relay.intake.store_probe import StoreProbe
+    from relay.monitoring.facts_check import FactsCheck
     from relay.settings import Settings
     from relay.store.database import Database
     from relay.store.instances import Instance
@@ -27,4 +28,5 @@ class IntakeContext:
     rejections: Rejections
     body_budget: BodyBudget
     counters: Counters
+    facts_check: FactsCheck
     store_probe: StoreProbe

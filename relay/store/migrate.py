@@ -205,7 +205,10 @@ async def _apply(connection: Connection, step: Migration, on_step: Callable[[Mig
     on_step(step)
     if not step.in_transaction:
         await _drop_invalid_index(connection, step)
-        await connection.execute(step.sql.encode())
+        try:
+            await connection.execute(step.sql.encode())
+        except psycopg.errors.FeatureNotSupported:  # the table is partitioned: Postgres builds that index at once only
+            await connection.execute(step.sql.replace(" CONCURRENTLY", "").encode())
         await connection.execute(_RECORD, (step.version, step.name))
         return True
     while True:

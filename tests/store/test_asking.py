@@ -338,7 +338,8 @@ _MANY = "(SELECT array_agg({}) FROM generate_series(1, 501) AS n)"
             bodies="array_fill(convert_to(repeat('x', 4000000), 'UTF8'), ARRAY[5])",
         ), "more than 16 MiB"),
         (backfill_with(
-            ids=_MANY.format("'backfill-1-' || n"), conversations=_MANY.format("'7'::text"), bodies=_MANY.format("''::bytea"),
+            ids=_MANY.format("'backfill-1-' || n"), conversations=_MANY.format("'7'::text"),
+            bodies=_MANY.format("''::bytea"),
         ), "more than 500"),
         (backfill_with(
             ids="'{backfill-1-5,backfill-1-5}'", conversations="'{7,7}'", bodies="ARRAY[''::bytea, '']",
