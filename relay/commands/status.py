@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relay.commands.common import Source, as_json, database, print_json, run, say
-from relay.domain.format import NO_DATA, average, figure, in_flight, milliseconds, percent, span, utc_clock
+from relay.domain.format import NO_DATA, average, clipped, figure, in_flight, milliseconds, percent, span, utc_clock
 from relay.domain.targets import title
 from relay.settings import load_settings
 from relay.store import overview
 from relay.store.sessions import connected
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from relay.domain.alerts import Rate, Verdict
     from relay.domain.stats import Figures
     from relay.store.databases import Place
     from relay.store.overview import Overview
+
+_NAME_CHARS = 40
+_MOST_NAMES = 8
 
 
 @click.command("status")
@@ -111,11 +116,11 @@ def lines(state: Overview, source: Source) -> list[str]:
         ("deliveries", f"{hour.rate.delivered} delivered, {hour.rate.failed} failed in 1 h; {under_way}"),
         ("attempts", _attempts(hour)),
         ("forwarding", f"average {_ms(hour.average_ms)}, p95 {_ms(hour.p95_ms)} in 1 h"),
-        ("failures", ", ".join(f"{count} × {status}" for status, count in hour.failures.items()) or "none in 1 h"),
+        ("failures", _counts(hour.failures) or "none in 1 h"),
         ("dead letters", f"{state.open_dead_letters} open; {hour.dead_letters} in 1 h, {day.dead_letters} in 24 h"),
     ]  # fmt: skip
     if hour.rejected:
-        rows.append(("rejected", ", ".join(f"{count} × {reason}" for reason, count in hour.rejected.items())))
+        rows.append(("rejected", _counts(hour.rejected)))
     rows += [("health", health) for health in _health(state)]
     rows += [("relays", relay) for relay in _relays(state)]
     shown, last = [], ""
@@ -123,6 +128,13 @@ def lines(state: Overview, source: Source) -> list[str]:
         shown.append(f"{'' if name == last else name:13} {text}")
         last = name
     return shown
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    """How often what was: the most frequent ones, each name cut. Others may have written the names."""
+    shown = [f"{count} × {clipped(name, _NAME_CHARS)}" for name, count in list(counts.items())[:_MOST_NAMES]]
+    more = len(counts) - len(shown)
+    return ", ".join(shown + ([f"{more} more kinds"] if more > 0 else []))
 
 
 def _alerts(state: Overview) -> list[str]:
