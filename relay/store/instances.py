@@ -209,11 +209,17 @@ async def leave_duties(connection: Connection, owner: UUID) -> None:
     await connection.execute(_LEAVE_DUTIES, (owner,))
 
 
-_TOUCH = "UPDATE relay.instances SET heartbeat_at = heartbeat_at WHERE id = %s"
+_TOUCH = """
+    UPDATE relay.instances SET heartbeat_at = heartbeat_at
+     WHERE id = (SELECT id FROM relay.instances WHERE id = %s FOR UPDATE SKIP LOCKED)
+"""
 
 
 async def touch(connection: Connection, owner: UUID) -> None:
-    """Write the row of the relay `owner` without a change, so that its transaction is one that has to be committed."""
+    """Write the row of the relay `owner` without a change, so that its transaction is one that has to be committed.
+
+    Does nothing while another session holds the row.
+    """
     await connection.execute(_TOUCH, (owner,))
 
 

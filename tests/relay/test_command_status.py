@@ -107,7 +107,7 @@ def test_a_postgres_that_is_away_is_one_line(relay_command: CommandLine) -> None
 def test_long_and_many_statuses_that_others_wrote_are_cut(relay_command: CommandLine, rows: Rows) -> None:
     rows(
         "INSERT INTO dashboard_facts (fact_type, scope, value, metadata) SELECT 'support.webhook.retry', 's', "
-        "jsonb_build_object('success', false, 'finalStatus', n || repeat('x', 90)), '{}' FROM generate_series(1, 20) AS n"
+        "jsonb_build_object('success', false, 'finalStatus', n || repeat('x', 90)), '{}' FROM generate_series(1, 20) n"
     )
     line = next(line for line in relay_command("status").stdout.splitlines() if line.startswith("failures"))
     assert ("…" in line, "12 more kinds" in line, len(line) < 500) == (True, True, True)
