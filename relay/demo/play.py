@@ -17,7 +17,7 @@ from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn
 from relay.demo.script import WEBHOOKS_A_SECOND, Traffic, phases
 from relay.server.listener import bound_url, listen, stop_on_signals
-from relay.server.supervisor import relay_name, serve_worker
+from relay.server.supervisor import Sockets, relay_name, serve_worker
 from relay.server.worker import Identity
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
 from relay.telemetry.log_sink import LogSink
@@ -112,7 +112,7 @@ async def play(
         agent.upstream = bound_url(real_agent)
         drafting = asyncio.create_task(serve_agent(settings, dsn, real_agent, sink.logger(SCOPE), relay_ended))
         relay = asyncio.create_task(
-            serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), bound, sink, stop, demo=True)
+            serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), Sockets(bound), sink, stop, demo=True)
         )
         traffic = Traffic(chatwoot, agent, say, script or phases(), a_second)
         await _until_healthy(bound_at, relay)

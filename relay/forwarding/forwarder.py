@@ -39,6 +39,8 @@ from relay.domain.retry import (
     wait_ms,
     with_agents_error,
 )
+from relay.domain.trace import TRACEPARENT, attempt_span, receipt_span, trace_of
+from relay.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +106,7 @@ class Forwarder:
     httpx's own under concurrency (encode/httpx#3215).
     """
 
-    def __init__(self, settings: Settings, events: ForwardEvents) -> None:
+    def __init__(self, settings: Settings, events: ForwardEvents, tracing: Tracing | None = None) -> None:
         endpoint = httpx.URL(settings.agent_endpoint)
         self._endpoint = endpoint.copy_with(userinfo=b"")  # aiohttp refuses credentials in a URL beside httpx's header
         self._host = self._endpoint.netloc.decode()
@@ -112,6 +114,7 @@ class Forwarder:
         self._timeout_ms = settings.agent_sdk_timeout_ms
         self._resign_with = settings.secrets[0] if settings.secrets else None
         self._events = events
+        self.tracing = tracing or Tracing()
         self._client = _Client(
             auth=(endpoint.username, endpoint.password) if endpoint.userinfo else None,
             transport=AiohttpTransport(client=_session),
@@ -161,6 +164,7 @@ class Forwarder:
                 before_sleep=lambda _: self._events.retrying(delivery, attempts[-1], pause_ms),
                 retry_error_callback=lambda _: None,
             )(first_or_next)
+        self.tracing.attempts(delivery, attempts)
         return Outcome(tuple(attempts), round((time.perf_counter() - started) * 1000))
 
     async def _attempt(self, delivery: Delivery, number: int, waited_ms: int) -> Attempt:
@@ -238,9 +242,17 @@ class Forwarder:
             (DELIVERY_HEADER, delivery_id),
             ("idempotency-key", delivery_id),
             ("x-relay-attempt", str(number)),
+            (TRACEPARENT, self._traceparent(delivery, number)),
             ("x-forwarded-from", SENDER),
             *([(TEST_HEADER, test_value(delivery.headers))] if delivery.test else []),
         ]
+
+    def _traceparent(self, delivery: Delivery, number: int) -> str:
+        """The agent's parent: this attempt where spans are recorded, else the sender's span, else the receipt."""
+        trace = trace_of(delivery.delivery_id, delivery.headers)
+        if self.tracing.on:
+            return trace.traceparent(attempt_span(delivery.delivery_id, delivery.run, number))
+        return trace.traceparent(trace.parent or receipt_span(delivery.delivery_id))
 
 
 async def _read_some(response: httpx.Response, limit: int) -> bytes:

@@ -21,6 +21,7 @@ from relay.forwarding.store_faults import StoreFaults
 from relay.store.database import described
 from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Incoming
 from relay.store.receipts import waits_for_a_row
+from relay.telemetry.tracing import now
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -74,6 +75,7 @@ class Pipeline:
         self._lease = lease
         self._forwarding_log = forwarding_log
         self._counters = counters
+        self._tracing = forwarder.tracing
         self._endpoint = endpoint
         self._max_in_flight = max_in_flight
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -117,7 +119,7 @@ class Pipeline:
             raise Overloaded("Too many webhooks are in flight")
         loop = asyncio.get_running_loop()
         ticket = Ticket(loop.create_future(), loop.create_future())
-        self._start(self._receive(receipt, ticket), receipt.size)
+        self._start(self._receive(receipt, ticket, time.monotonic()), receipt.size)
         return ticket
 
     def resume(self, claimed: Claimed) -> asyncio.Task[Outcome | None]:
@@ -148,10 +150,13 @@ class Pipeline:
         task.add_done_callback(ended)
         return task
 
-    async def _receive(self, receipt: Receipt, ticket: Ticket) -> None:
+    async def _receive(self, receipt: Receipt, ticket: Ticket, came_at: float) -> None:
+        began = now()
         try:
             stored = await self._store(receipt)
+            self._tracing.step("store", receipt.delivery_id, receipt.headers, began)
         except BaseException as error:
+            self._tracing.step("store", receipt.delivery_id, receipt.headers, began, error=type(error).__name__)
             reason = error if isinstance(error, RelayError) else StoreUnavailable("The relay is stopping")
             ticket.stored.set_exception(reason)
             ticket.stored.exception()  # a sender that hung up does not ask for it
@@ -174,7 +179,7 @@ class Pipeline:
         self._note_own_id(receipt, stored.delivery.delivery_id)
         outcome = None
         try:
-            outcome = await self._carry(stored)
+            outcome = await self._carry(stored, came_at)
         finally:
             ticket.finished.set_result(outcome)
 
@@ -225,14 +230,19 @@ class Pipeline:
         except TimeoutError:
             raise StoreUnavailable("The relay is not ready to store webhooks") from None
 
-    async def _carry(self, claimed: Claimed) -> Outcome | None:
-        """Forward a claimed delivery and record the outcome; None if it is another relay's by now."""
+    async def _carry(self, claimed: Claimed, came_at: float | None = None) -> Outcome | None:
+        """Forward a claimed delivery and record the outcome; None if it is another relay's by now.
+
+        `came_at` is when its webhook came in (`time.monotonic()`), None for one that another relay received.
+        """
         delivery = claimed.delivery
         self._held.add(delivery.id)
         try:
             outcome = await self._forwarder.run(delivery, self._lease.check)
+            began = now()
             facts = await facts_for(delivery, outcome, self._endpoint)
             recorded = await self._finisher.record(Finish(claimed.claim, delivery, outcome, facts))
+            self._tracing.step("finish", delivery.delivery_id, delivery.headers, began)
         except LeaseLost:
             recorded = False
         finally:
@@ -240,11 +250,11 @@ class Pipeline:
         if not recorded:
             self._forwarding_log.given_up(delivery)
             return None
+        self._counters.finished(outcome, since_receipt_s=None if came_at is None else time.monotonic() - came_at)
         self._tell(delivery, outcome)
         return outcome
 
     def _tell(self, delivery: Delivery, outcome: Outcome) -> None:
-        self._counters.finished(outcome)
         if outcome.success:
             self._forwarding_log.delivered(delivery, outcome)
         else:

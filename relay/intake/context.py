@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from relay.store.database import Database
     from relay.store.instances import Instance
     from relay.telemetry.metrics import Counters
+    from relay.telemetry.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +31,4 @@ class IntakeContext:
     counters: Counters
     facts_check: FactsCheck
     store_probe: StoreProbe
+    tracing: Tracing

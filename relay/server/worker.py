@@ -40,6 +40,7 @@ from relay.telemetry.forwarding_log import ForwardingLog
 from relay.telemetry.log_sink import RELAY_SCOPE
 from relay.telemetry.log_tail import LogTail
 from relay.telemetry.metrics import Counters
+from relay.telemetry.tracing import make_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,11 +59,15 @@ _GOODBYE_S = 3
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a relay process is. `name` is the address it holds, `boot` this start of it, `slot` the worker."""
+    """Who a relay process is. `name` is the address it holds, `boot` this start of it, `slot` the worker.
+
+    `counts` is the memory for counts that all workers of this start share; None: there is one worker.
+    """
 
     name: str
     boot: UUID
     slot: int = 0
+    counts: memoryview | None = None
 
 
 class Worker:
@@ -80,7 +85,7 @@ class Worker:
         self._checks = checks
         self._demo = demo
         self.database = Database(dsn)
-        self.counters = Counters()
+        self.counters = Counters(identity.counts, identity.slot)
         self.instance = Instance(
             id=uuid4(),
             name=identity.name,
@@ -98,7 +103,8 @@ class Worker:
         self.rejections = Rejections(self.counters, forwarding_log)
         lease = Lease(settings.relay_lease_seconds)
         owner = self.instance.id
-        self._forwarder = Forwarder(settings, forwarding_log)
+        self._tracing = make_tracing(settings, "hotdash-relay")
+        self._forwarder = Forwarder(settings, forwarding_log, self._tracing)
         self._receipts = ReceiptStore(self.database, owner)
         self._finisher = Finisher(self.database, owner, self._log)
         self._tail = LogTail(self.database, owner, sink)
@@ -123,11 +129,11 @@ class Worker:
             counters=self.counters,
             facts_check=self._facts_check,
             store_probe=StoreProbe(self.database, owner, self.pipeline.store_faults),
+            tracing=self._tracing,
         )
         self._heartbeat = Heartbeat(
             self.database,
             self.instance,
-            self.counters,
             self._log,
             lease_s=lease.seconds,
             in_flight=lambda: self.pipeline.in_flight,
@@ -203,6 +209,7 @@ class Worker:
             await part.close()
         await self._forwarder.close()
         await self.database.close()
+        await asyncio.to_thread(self._tracing.close)
 
     async def _deregister(self) -> None:
         async with self.database.connection(_GOODBYE_S) as connection:

@@ -124,9 +124,9 @@ async def test_a_heartbeat_renews_every_lease_and_says_if_the_relay_is_not_known
 ) -> None:
     relay = plant.relay(lease_s=-5)
     plant.delivery("forwarding", owner=relay)
-    assert await beat(connection, relay, lease_s=30, in_flight=1, counters={})
+    assert await beat(connection, relay, lease_s=30, in_flight=1)
     assert await take_over(connection, plant.relay()) == []
-    assert not await beat(connection, uuid4(), lease_s=30, in_flight=0, counters={})
+    assert not await beat(connection, uuid4(), lease_s=30, in_flight=0)
 
 
 async def test_a_relay_that_stops_in_good_order_has_no_lease(connection: Connection, plant: Plant) -> None:
