@@ -134,7 +134,10 @@ class GroupCommit(Generic[Item, Result]):
         except Exception as error:  # noqa: BLE001 - the loop's top: every waiter gets an answer
             reason = _reason(error)
             if len(batch) > 1 and _concerns_one_item(reason):
-                self._split(batch)
+                if commit is self._part:
+                    await self._split(batch)
+                else:
+                    self._start(self._split_beside(batch))
                 return
             for _, future, _ in batch:
                 _fail(future, reason)
@@ -143,25 +146,25 @@ class GroupCommit(Generic[Item, Result]):
                 if not future.done():
                     future.set_result(result)
 
-    def _split(self, batch: list[_Waiter[Item, Result]]) -> None:
+    async def _split(self, batch: list[_Waiter[Item, Result]]) -> None:
+        """Commit a batch that failed for one of its items: each part in its turn, so that their order stays."""
         if self._part is None:
             for item, future, by in batch:
                 self._start_alone(item, future, by)
             return
         size = -(-len(batch) // _PARTS)
         for start in range(0, len(batch), size):
-            self._start(self._commit_part(batch[start : start + size], self._part))
+            now = time.monotonic()
+            part = batch[start : start + size]
+            if left := [waiter for waiter in part if not _is_too_late(waiter, now)]:
+                await self._commit_batch(left, self._part)
 
-    async def _commit_part(
-        self, part: list[_Waiter[Item, Result]], commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
-    ) -> None:
+    async def _split_beside(self, batch: list[_Waiter[Item, Result]]) -> None:
         try:
             async with self._room_for_parts:
-                now = time.monotonic()
-                if left := [waiter for waiter in part if not _is_too_late(waiter, now)]:
-                    await self._commit_batch(left, commit)
+                await self._split(batch)
         except asyncio.CancelledError:
-            for _, future, _ in part:
+            for _, future, _ in batch:
                 _fail(future, StoreUnavailable("The relay is stopping"))
             raise
 

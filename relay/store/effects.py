@@ -16,7 +16,7 @@ import psycopg
 from relay.domain.facts import SCOPE
 from relay.errors import FactsRefused
 from relay.store.database import connect, exact, time_limit
-from relay.store.deliveries import fact_row
+from relay.store.finishing import fact_row
 from relay.store.refusal import ENDS_SESSION, TABLE, explain
 
 if TYPE_CHECKING:

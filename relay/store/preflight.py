@@ -16,8 +16,10 @@ from relay.domain.facts import Fact, facts_of_run
 from relay.errors import FactsRefused, SchemaError, StatementRefused
 from relay.store import effects, facts, instances
 from relay.store.database import connect, described, time_limit, unavailable
-from relay.store.deliveries import Claimed, FactsAside, Finish, Incoming, finish, store
+from relay.store.deliveries import Claimed, FactsAside, Finish, Incoming
+from relay.store.finishing import finish
 from relay.store.refusal import TABLE, explain
+from relay.store.storing import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,10 +173,10 @@ def _incoming() -> Incoming:
         event="message_created",
         conversation_id="1",
         customer=False,
-        test=False,
+        test=True,  # neither a hold nor the breaker stops it
         signature=Signature(uuid4(), int(time.time())),
     )
-    return Incoming(uuid4(), receipt)
+    return Incoming(uuid4(), receipt, f"start/{uuid4()}")
 
 
 def _finished(claimed: Claimed, *, success: bool) -> Finish:

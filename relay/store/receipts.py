@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from relay.errors import StatementRefused
-from relay.store import deliveries
 from relay.store.batch import GroupCommit
 from relay.store.database import DEDICATED_SILENCE_S, DedicatedConnection
+from relay.store.storing import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
     from relay.store.database import Database
-    from relay.store.deliveries import Claimed, Duplicate, Ignored, Incoming
+    from relay.store.deliveries import Incoming, Stored
 
 _BATCH_LOCK_MS = 50
 _PART_LOCK_MS = 10
@@ -35,7 +35,7 @@ class ReceiptStore:
         self._owner = owner
         self._connection = DedicatedConnection(database)
         self._held: set[str] = set()  # delivery ids whose row another session held of late
-        self._group: GroupCommit[Incoming, Claimed | Duplicate | Ignored] = GroupCommit(
+        self._group: GroupCommit[Incoming, Stored] = GroupCommit(
             self._commit,
             alone=self._commit_alone,
             part=self._commit_part,
@@ -47,7 +47,7 @@ class ReceiptStore:
         """Commit what `submit` is given, until cancelled."""
         await self._group.run()
 
-    async def submit(self, item: Incoming, *, by: float) -> Claimed | Duplicate | Ignored:
+    async def submit(self, item: Incoming, *, by: float) -> Stored:
         """Commit one receipt before the time `by` (`time.monotonic()`) and return what became of it.
 
         Raises:
@@ -70,15 +70,15 @@ class ReceiptStore:
         """Give the connection back to the pool."""
         await self._connection.close()
 
-    async def _commit(self, batch: Sequence[Incoming]) -> list[Claimed | Duplicate | Ignored]:
+    async def _commit(self, batch: Sequence[Incoming]) -> list[Stored]:
         async with self._connection.connection() as connection:
-            return await deliveries.store(connection, self._owner, batch, lock_ms=_BATCH_LOCK_MS)
+            return await store(connection, self._owner, batch, lock_ms=_BATCH_LOCK_MS)
 
-    async def _commit_part(self, part: Sequence[Incoming]) -> list[Claimed | Duplicate | Ignored]:
+    async def _commit_part(self, part: Sequence[Incoming]) -> list[Stored]:
         async with self._database.connection(DEDICATED_SILENCE_S) as connection:
-            return await deliveries.store(connection, self._owner, part, lock_ms=_PART_LOCK_MS)
+            return await store(connection, self._owner, part, lock_ms=_PART_LOCK_MS)
 
-    async def _commit_alone(self, item: Incoming) -> Claimed | Duplicate | Ignored:
+    async def _commit_alone(self, item: Incoming) -> Stored:
         return (await self._commit_part([item]))[0]
 
 
