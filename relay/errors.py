@@ -5,6 +5,7 @@ RelayError
 ├── StoreUnavailable     Postgres is away or does not answer in time; try again
 │   └── StatementRefused Postgres cancelled or refused this one statement
 ├── SchemaError          the database is not one this version can use
+│   └── FactsRefused     it stores webhooks, but `dashboard_facts` does not take facts
 ├── Refused              the database refuses a request: why
 ├── LeaseLost            another relay may own this delivery by now; stop
 ├── Overloaded           as much is in flight as may be
@@ -33,6 +34,18 @@ class StatementRefused(StoreUnavailable):
 
 class SchemaError(RelayError):
     """The database's tables are not ones that this version can work on."""
+
+
+class FactsRefused(SchemaError):
+    """The database stores and finishes deliveries, but `dashboard_facts` does not take what the relay records.
+
+    `reason` and `remedy` are for operators, without a full stop.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}. Remedy: {remedy}. Then start the relay again")
+        self.reason = reason
+        self.remedy = remedy
 
 
 class Refused(RelayError):
