@@ -8,7 +8,6 @@ RelayError
 │   └── FactsRefused     it stores webhooks, but `dashboard_facts` does not take facts
 ├── Refused              the database refuses a request: why
 ├── LeaseLost            another relay may own this delivery by now; stop
-├── Overloaded           as much is in flight as may be
 └── FilterError          a filter that does not parse
 """
 
@@ -54,10 +53,6 @@ class Refused(RelayError):
 
 class LeaseLost(RelayError):
     """This relay's lease expired: another relay may have claimed the delivery, so this one must stop."""
-
-
-class Overloaded(RelayError):
-    """`RELAY_MAX_IN_FLIGHT` or the room for bodies is reached; nothing was stored and the sender must try again."""
 
 
 class FilterError(RelayError):
