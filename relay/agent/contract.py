@@ -17,9 +17,10 @@ from uuid import uuid4
 
 from relay.chatwoot.samples import documented_payload
 from relay.chatwoot.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
-from relay.domain.delivery import Delivery
+from relay.domain.delivery import Delivery, Outcome
 from relay.domain.headers import CONTENT_ENCODING, CONTENT_TYPE
 from relay.forwarding.forwarder import Forwarder
+from relay.forwarding.gate import Gate
 from relay.monitoring.probes import agent_probe, run_probes
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class ContractCheck:
         self._settings = settings.model_copy(update={"chatwoot_webhook_max_attempts": 1})
         self._large_bytes = large_bytes
         self._secret = settings.secrets[0] if settings.secrets else None
-        self._forwarder = Forwarder(self._settings, _Silent())
+        self._forwarder = Forwarder(self._settings, _Silent(), Gate())
         self._took: list[int] = []
 
     async def run(self) -> AsyncIterator[Check]:
@@ -155,7 +156,8 @@ class ContractCheck:
     async def _given_up(self) -> Check:
         """An attempt that the relay gives up, as after its time limit, and the same delivery again."""
         delivery = self._delivery()
-        impatient = Forwarder(self._settings.model_copy(update={"agent_sdk_timeout_ms": _IMPATIENT_MS}), _Silent())
+        settings = self._settings.model_copy(update={"agent_sdk_timeout_ms": _IMPATIENT_MS})
+        impatient = Forwarder(settings, _Silent(), Gate())
         try:
             await impatient.run(delivery, lambda: None)
         finally:
@@ -208,6 +210,7 @@ class ContractCheck:
 
     async def _send(self, delivery: Delivery) -> Attempt:
         outcome = await self._forwarder.run(delivery, lambda: None)
+        assert isinstance(outcome, Outcome), "a run of one attempt waits for nothing"
         self._took.append(outcome.last.duration_ms)
         return outcome.last
 

@@ -143,15 +143,15 @@ async def test_watches_that_take_turns_at_the_same_moment_raise_an_alert_once(
 async def test_only_the_configured_severities_are_notified(
     watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
 ) -> None:
-    plant.runs(delivered=1, failed=9)
+    plant.runs(delivered=1, failed=9, age_s=560)
     plant.dead_letters(9)
     await watch().run_once()
     assert {rule for rule, _ in transitions(rows)} == {"success-rate-p0", "success-rate-critical", "dlq-warning"}
     one = watch()
     rows("DELETE FROM relay.duties")
     await one.run_once()
-    assert sorted(text.split(" raised")[0] for text in told(agent)) == ["P0", "P1"]
-    assert "success rate < 50 % over 10 min (now 10 %" in told(agent)[0]
+    assert sorted(text.split(" raised")[0] for text in told(agent)) == ["Critical", "P0"]
+    assert "success rate < 50 % for 10 min (now 10 %" in told(agent)[0]
 
 
 async def test_other_severities_can_be_asked_for(
