@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 
 @click.command("fsck")
-@click.option("--repair", is_flag=True, help="Repair what can be computed anew. Needs the login that owns the tables.")
+@click.option("--repair", is_flag=True, help="Repair what can be computed anew.")
 @as_json
 def command(*, repair: bool, as_json: bool) -> None:
     """Recount the roll-ups, and check sequences and whatever else the tables must agree on.
 
-    Safe beside running relays; run it after a restore. Exit 1 if something is wrong and was not repaired.
+    Safe beside running relays; run it after a restore, as the login that owns the tables. Exit 1 if something is wrong
+    and was not repaired.
     """
 
     async def work(place: Place) -> int:
@@ -41,7 +42,7 @@ def command(*, repair: bool, as_json: bool) -> None:
         if as_json:
             print_json(_document(place, findings))
         elif wrong := [one for one in findings if not one.ok]:
-            hint = "" if repair else " `relay fsck --repair`, as the owner of the tables, repairs what it can."
+            hint = "" if repair else " `relay fsck --repair` repairs what it can."
             say(f"{plural(len(wrong), 'check')} failed.{hint}")
         else:
             say("The tables agree.")
