@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from datetime import UTC, datetime
 from typing import Any
 
 SHOWN_CHARS = 500
@@ -104,11 +105,20 @@ def _unicode_escape(match: re.Match[str]) -> str:
 def json_text(value: object, *, indent: int | None = None) -> str:
     r"""`value` as JSON. What is readable stays readable; harmful characters in strings are `\uXXXX` escapes.
 
-    So the text is safe to print, and a JSON parser gets the exact values back. What is no JSON value becomes its
-    `str()`.
+    So the text is safe to print, and a JSON parser gets the exact values back. A time becomes RFC 3339 text in UTC,
+    anything else that is no JSON value its `str()`.
     """
-    document = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    document = json.dumps(value, indent=indent, ensure_ascii=False, default=_as_json)
     return "\n".join(escaped(line) for line in document.split("\n"))  # json.dumps writes line ends only between values
+
+
+def _as_json(value: object) -> str:
+    return rfc3339(value) if isinstance(value, datetime) else str(value)
+
+
+def rfc3339(moment: datetime) -> str:
+    """`2026-11-27T14:02:11.045Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _size(characters: int) -> str:

@@ -26,6 +26,7 @@ from relay.commands.common import (
 )
 from relay.commands.plan_progress import alive_relays, document, follow, summary
 from relay.domain.filters import Term, moment
+from relay.domain.format import plural
 from relay.errors import ConfigurationError, RelayError
 from relay.replay.backfill import customers_messages, missing
 from relay.replay.requests import Pace, plan_request
@@ -180,8 +181,8 @@ def _lines(wanted: _Wanted, plan: _Plan) -> list[str]:
     conversations = len({one.conversation_id for one in plan.found})
     lines = [
         (
-            f"{wanted.window}, account {wanted.account_id}: {len(plan.found)} messages of customers in "
-            f"{conversations} conversations, {len(plan.missing)} of them never came here"
+            f"{wanted.window}, account {wanted.account_id}: {plural(len(plan.found), 'message')} of customers in "
+            f"{plural(conversations, 'conversation')}, {len(plan.missing)} of them never came here"
         )
     ]
     if plan.missing:
@@ -198,8 +199,8 @@ def _lines(wanted: _Wanted, plan: _Plan) -> list[str]:
 def _counts(wanted: _Wanted, plan: _Plan) -> dict[str, Any]:
     return {
         "account": wanted.account_id,
-        "since": wanted.since.isoformat(),
-        "until": wanted.until.isoformat(),
+        "since": wanted.since,
+        "until": wanted.until,
         "messages": len(plan.found),
         "missing": len(plan.missing),
         "answered": plan.answered,
@@ -210,7 +211,7 @@ def _counts(wanted: _Wanted, plan: _Plan) -> dict[str, Any]:
 def _end(wanted: _Wanted, plan: _Plan, source: Source) -> None:
     """Say that nothing is sent."""
     if wanted.as_json:
-        print_json({"database": source.document} | _counts(wanted, plan) | {"dryRun": wanted.dry_run, "plan": None})
+        print_json({"database": source.document} | _counts(wanted, plan) | {"dry_run": wanted.dry_run, "plan": None})
     elif not plan.missing:
         say("Nothing is missing.")
     else:
@@ -221,5 +222,5 @@ def _confirm(wanted: _Wanted, plan: _Plan) -> None:
     if wanted.yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{len(plan.chosen)} messages would be sent. Add --yes to send them, or --dry-run.")
-    click.confirm(f"Send these {len(plan.chosen)}?", abort=True)
+        raise click.UsageError(f"{plural(len(plan.chosen), 'message')} would be sent. Add --yes to send, or --dry-run.")
+    click.confirm(f"Send {plural(len(plan.chosen), 'message')}?", abort=True)

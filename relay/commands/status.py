@@ -14,7 +14,7 @@ from relay.domain.targets import title
 from relay.incident import state as incident_state
 from relay.incident.cause import Kind
 from relay.incident.headline import headline
-from relay.settings import load_settings
+from relay.settings import is_default_agent, load_settings
 
 if TYPE_CHECKING:
     from relay.domain.alerts import Rate, Verdict
@@ -52,9 +52,10 @@ def command(*, as_json: bool) -> None:
 def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]:
     """The overview as one JSON document; rates in percent, durations in the unit that their name ends in."""
     return {
-        "at": state.at.isoformat(),
+        "at": state.at,
         "headline": {"sentence": cause.sentence, "kind": cause.kind, "level": cause.level},
         "database": source.document,
+        "replica": state.replica,
         "alerts": [
             {
                 "rule": verdict.rule.name,
@@ -63,7 +64,8 @@ def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]
                 "firing": verdict.firing,
                 "value": verdict.value,
                 "threshold": verdict.threshold,
-                "since": None if verdict.since is None else verdict.since.isoformat(),
+                "unit": verdict.rule.unit,
+                "since": verdict.since,
             }
             for verdict in state.verdicts
         ],
@@ -93,19 +95,18 @@ def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]
         "oldest_in_flight_s": state.oldest_in_flight_s,
         "last_webhook_age_s": state.last_webhook_age_s,
         "health": [asdict(health) for health in state.health],
-        "relays": [asdict(relay) for relay in state.relays],
+        "relays": [asdict(relay) | {"agent_is_default": is_default_agent(relay.agent)} for relay in state.relays],
     }
 
 
 def _hold(hold: Hold | None) -> dict[str, Any] | None:
     if hold is None:
         return None
-    until = None if hold.until is None else hold.until.isoformat()
-    return {"by": hold.who, "reason": hold.reason, "since": hold.since.isoformat(), "until": until}
+    return {"by": hold.who, "reason": hold.reason, "since": hold.since, "until": hold.until}
 
 
 def _breaker(breaker: OpenBreaker | None) -> dict[str, Any] | None:
-    return None if breaker is None else {"why": breaker.why, "since": breaker.since.isoformat()}
+    return None if breaker is None else {"why": breaker.why, "since": breaker.since}
 
 
 def _figures(figures: Figures) -> dict[str, Any]:
@@ -135,6 +136,8 @@ def lines(state: Overview, source: Source, cause: Headline) -> list[str]:
     stopped = None if cause.kind in {Kind.HELD, Kind.BREAKER_OPEN} else state.backlog.stopped
     rows = [] if stopped is None else [("forwarding", stopped)]
     rows += [("database", source.line)]
+    if state.replica:
+        rows.append(("", "a read-only replica (hot standby): its figures may lag behind the primary's"))
     rows += [("alerts", alert) for alert in _alerts(state)]
     rows += [
         ("success", ", ".join(f"{_percent(figures.rate)} in {window}" for figures, window in rates)),
@@ -210,8 +213,10 @@ def _relays(state: Overview) -> list[str]:
         return ["none has run in the last day; start one with: relay serve"]
     if not state.alive:
         return [f"NONE ALIVE; the last heartbeat was {span(state.relays[0].age_s)} ago"]
-    return [
+    alive = [
         f"{relay.name.rpartition('/')[2]} worker {relay.slot}, v{relay.version}, beat {span(relay.age_s)} ago, "
         + ("signed webhooks only" if relay.signed else "UNSIGNED webhooks accepted")
         for relay in state.alive
     ]
+    by_default = sorted({relay.agent for relay in state.alive if is_default_agent(relay.agent)})
+    return alive + [f"AGENT_SDK_URL is the default: deliveries go to {agent}" for agent in by_default]

@@ -110,7 +110,8 @@ _HEALTH = """
            value ->> 'target' AS target, coalesce(value ->> 'ok', '') = 'true' AS ok, value ->> 'status' AS status,
            CASE WHEN value ->> 'latencyMs' ~ '^[0-9]{1,12}(\\.[0-9]{1,20})?$' THEN (value ->> 'latencyMs')::float8 END
                AS latency_ms,
-           value ->> 'error' AS error, recorded_at AS at, extract(epoch FROM now() - recorded_at)::float8 AS age_s
+           value ->> 'error' AS error, recorded_at::timestamptz AS at,
+           extract(epoch FROM now() - recorded_at)::float8 AS age_s
       FROM dashboard_facts
      WHERE fact_type = %(health)s AND recorded_at > now() - interval '1 hour' AND value ->> 'target' = ANY(%(targets)s)
      ORDER BY value ->> 'target', recorded_at DESC

@@ -59,6 +59,9 @@ def explain(reason: str | None) -> tuple[str, str]:
     remedy = _REMEDIES.get(state, f"see the server's log for SQLSTATE {state}, and correct the table or its triggers")
     if state == _DROPPED and rest:
         remedy = "drop the rule, or let the trigger's function return NEW for fact types that begin with 'support.'"
+    elif state == "23514" and not rest:  # a check constraint has a name
+        cause = "no partition takes them"
+        remedy = f"add the partition, and one for the rest: CREATE TABLE … PARTITION OF {TABLE} DEFAULT"
     elif trigger is not None:
         cause = f"trigger {trigger} fails"
         remedy = f"mend the trigger's function, or ALTER TABLE {TABLE} DISABLE TRIGGER {trigger}"
