@@ -193,6 +193,46 @@ def chatwoot_text(text: str, *, limit: int) -> str:
     return kept if len(kept) <= limit and len(text) <= 2 * limit else kept[: limit - len(_CUT)] + _CUT
 
 
+MASK = "(not shown)"
+"""What is shown in place of a secret."""
+
+_SECRET = re.compile(
+    r"""
+    (?<=://) [^\s/@"']{1,500} @ (?=\S)                                        # user:password@ in a URL
+    | (?P<scheme> \b(?:bearer|basic|token) \s+ ) (?=\S*[0-9=]) [a-z0-9._~+/=-]{8,}
+    | (?P<name>
+          (?:api[_-]?key|access[_-]?key|private[_-]?key|token|secret|passw(?:or)?d|passphrase|signature|authorization|cookie)
+          [a-z0-9_-]{0,10} ["']? \s* [:=] \s* (?:(?:bearer|basic|token)\s+)? )
+      (?!\d+\b|(?:is|was|not|no|invalid|missing|expired|required|null|none|true|false|must|expected)\b)
+      (?: "[^"]{1,500}" | '[^']{1,500}' | [^\s"'&,;)}\]]{3,} )
+    | \b (?: [spr]k[-_] | (?: ghp|gho|ghs|github_pat|glpat|xox[abps]|akia|aiza ) [-_]? ) (?=\S*[0-9]) [a-z0-9_-]{16,}
+    | \b eyj[a-z0-9_-]{10,} \. [a-z0-9_-]{4,} (?: \.[a-z0-9_-]* )?              # a JSON Web Token
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+_SECRET_HINTS = (
+    "://", "bearer", "basic", "token", "key", "secret", "passw", "passphrase", "signature", "authorization", "cookie",
+    "sk-", "sk_", "pk-", "pk_", "rk-", "rk_", "ghp", "gho", "ghs", "github_pat", "glpat", "xox", "akia", "aiza", "eyj",
+)  # fmt: skip
+"""One of these is in every text that `_SECRET` matches."""
+
+
+def without_secrets(text: str) -> str:
+    """`text` with `MASK` for what looks like a credential: in URLs, after names such as `token=`, and known forms."""
+    lower = text.lower()
+    if not any(hint in lower for hint in _SECRET_HINTS):  # nearly all text: the search takes longer
+        return text
+    return _SECRET.sub(_masked, text)
+
+
+def _masked(match: re.Match[str]) -> str:
+    if match.group().endswith("@"):
+        return f"{MASK}@"
+    return f"{match['scheme'] or match['name'] or ''}{MASK}"
+
+
 def is_safe(text: str) -> bool:
     """True if `clean` would leave `text` as it is; line ends apart."""
     return not HARMFUL.search(text.replace("\n", "")) and all(

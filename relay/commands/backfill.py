@@ -32,6 +32,7 @@ from relay.replay.backfill import customers_messages, missing
 from relay.replay.requests import Pace, plan_request
 from relay.settings import load_settings
 from relay.store import actions, backfill, replays
+from relay.store.replays import LEAST_RATE, MOST_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,9 @@ class _Plan:
 @click.command("backfill")
 @click.option("--since", required=True, metavar="T", help="From then on: 14:02 or 2026-11-23T14:02 (UTC).")
 @click.option("--until", metavar="T", help="Before then. Default: now.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Sends a second. Default: no limit.")
+@click.option(
+    "--rate", type=click.FloatRange(LEAST_RATE, MOST_RATE), metavar="N", help="Sends a second. Default: no limit."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--include-answered", is_flag=True, help="Send those too whose customer was answered by now.")
@@ -151,7 +154,7 @@ async def _backfill(
         raise RelayError("No relay is running, so they would not be sent; start one with `relay serve`")
     _confirm(wanted, plan)
     given = [(one.delivery_id(wanted.account_id), one.conversation_id, one.body) for one in chosen]
-    letters = await backfill.store(connection, given)
+    letters = await backfill.store(connection, given, operator())
     if not letters:
         _end(wanted, plan, source)
         return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from relay.settings import load_settings
 from relay.store import replays
 from relay.store.actions import signed
 from relay.store.filters import Condition, compile_filter
+from relay.store.replays import LEAST_RATE, MOST_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,9 +68,9 @@ def _text(_context: click.Context, _parameter: click.Parameter, given: Any) -> A
     return given
 
 
-def _finite(_context: click.Context, _parameter: click.Parameter, given: float) -> float:
-    if not math.isfinite(given):
-        raise click.BadParameter(f"{given:g} is not a number of deliveries; 0 is for no limit")
+def _bounded(_context: click.Context, _parameter: click.Parameter, given: float) -> float:
+    if given and not LEAST_RATE <= given <= MOST_RATE:
+        raise click.BadParameter(f"{given:g} is not from {LEAST_RATE:g} to {MOST_RATE:,} a second; 0 is for no limit")
     return given
 
 
@@ -83,7 +83,7 @@ def _finite(_context: click.Context, _parameter: click.Parameter, given: float) 
     default=DEFAULT.rate,
     show_default=True,
     metavar="N",
-    callback=_finite,
+    callback=_bounded,
     help="Deliveries a second, at most; 0 for no limit.",
 )
 @click.option(

@@ -9,7 +9,7 @@ import click
 
 from relay.commands.common import Source, as_json, connected, database, print_json, run, say
 from relay.domain.delivery import WaitReason
-from relay.domain.format import NO_DATA, average, figure, in_flight, milliseconds, percent, span, utc_clock
+from relay.domain.format import NO_DATA, average, clipped, figure, in_flight, milliseconds, percent, span, utc_clock
 from relay.domain.targets import title
 from relay.incident import state as incident_state
 from relay.incident.cause import Kind
@@ -17,6 +17,8 @@ from relay.incident.headline import headline
 from relay.settings import is_default_agent, load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from relay.domain.alerts import Rate, Verdict
     from relay.domain.stats import Figures
     from relay.incident.cause import Headline
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from relay.store.databases import Place
     from relay.store.gate import Hold, OpenBreaker
     from relay.store.overview import Overview
+
+_NAME_CHARS = 40
+_MOST_NAMES = 8
 
 
 @click.command("status")
@@ -145,14 +150,14 @@ def lines(state: Overview, source: Source, cause: Headline) -> list[str]:
         ("backlog", _backlog(state.backlog)),
         ("attempts", _attempts(hour)),
         ("forwarding", f"average {_ms(hour.average_ms)}, p95 {_ms(hour.p95_ms)} in 1 h"),
-        ("failures", ", ".join(f"{count} × {status}" for status, count in hour.failures.items()) or "none in 1 h"),
+        ("failures", _counts(hour.failures) or "none in 1 h"),
         ("dead letters", f"{state.open_dead_letters} open; {hour.dead_letters} in 1 h, {day.dead_letters} in 24 h"),
     ]  # fmt: skip
     if state.tests_1h:
         counted = "only the runbook's SQL counts them"
         rows.append(("tests", f"{state.tests_15min} in 15 min, {state.tests_1h} in 1 h; {counted}"))
     if hour.rejected:
-        rows.append(("rejected", ", ".join(f"{count} × {reason}" for reason, count in hour.rejected.items())))
+        rows.append(("rejected", _counts(hour.rejected)))
     rows += [("health", health) for health in _health(state)]
     rows += [("relays", relay) for relay in _relays(state)]
     shown, last = [f"DEMO: {cause.sentence}" if source.demo else cause.sentence], ""
@@ -160,6 +165,13 @@ def lines(state: Overview, source: Source, cause: Headline) -> list[str]:
         shown.append(f"{'' if name == last else name:13} {text}")
         last = name
     return shown
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    """How often what was: the most frequent ones, each name cut. Others may have written the names."""
+    shown = [f"{count} × {clipped(name, _NAME_CHARS)}" for name, count in list(counts.items())[:_MOST_NAMES]]
+    more = len(counts) - len(shown)
+    return ", ".join(shown + ([f"{more} more kinds"] if more > 0 else []))
 
 
 def _alerts(state: Overview) -> list[str]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _RECORD = """
     SELECT w.refused, w.late, w.reason FROM relay.write_facts(ARRAY[%(facts)s::jsonb], %(scope)s, true) AS w
 """
-_RECORD_LIMIT_MS = 2_000
+RECORD_LIMIT_MS = 2_000
 
 
 async def record(connection: Connection, facts: Sequence[Fact]) -> FactsAside:
@@ -39,7 +39,7 @@ async def record(connection: Connection, facts: Sequence[Fact]) -> FactsAside:
     if not facts:
         return FactsAside()
     rows = json.dumps([fact_row(fact) for fact in facts])
-    async with time_limit(connection, _RECORD_LIMIT_MS):
+    async with time_limit(connection, RECORD_LIMIT_MS):
         cursor = await connection.execute(_RECORD, {"scope": SCOPE, "facts": rows})
     return FactsAside(*(await cursor.fetchone() or ()))
 

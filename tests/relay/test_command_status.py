@@ -114,6 +114,15 @@ def test_a_postgres_that_is_away_is_one_line(relay_command: CommandLine) -> None
     assert ended.stderr.count("\n") == 1
 
 
+def test_long_and_many_statuses_that_others_wrote_are_cut(relay_command: CommandLine, rows: Rows) -> None:
+    rows(
+        "INSERT INTO dashboard_facts (fact_type, scope, value, metadata) SELECT 'support.webhook.retry', 's', "
+        "jsonb_build_object('success', false, 'finalStatus', n || repeat('x', 90)), '{}' FROM generate_series(1, 20) n"
+    )
+    shown = line(relay_command("status").stdout, "failures")
+    assert ("…" in shown, "12 more kinds" in shown, len(shown) < 500) == (True, True, True)
+
+
 def test_the_first_line_is_the_headline_and_tests_are_counted_apart(relay_command: CommandLine, plant: Plant) -> None:
     plant.relay()
     plant.runs(delivered=2, test=True)
