@@ -23,6 +23,7 @@ _COMMANDS = {
     "backfill": "Fetch what no webhook brought: customers' messages that Chatwoot has and this database lacks.",
     "diagnose": "Walk the runbook's troubleshooting on the live system; the first line is the cause.",
     "escalate": "Gather the evidence, and append an entry to reports/manager/ESCALATION.md.",
+    "alerts": "Test where notifications of alerts go.",
     "agent": "The reference Agent SDK: drafts replies, posts them as private notes.",
     "deploy": "Print files for containers, Fly.io, systemd, proxies, Prometheus and Grafana.",
     "dsn": "Print the database's DSN, starting the embedded server if need be.",

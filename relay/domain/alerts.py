@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-from relay.domain.format import figure
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -120,6 +118,16 @@ class Measures:
     spool_share: float | None = None
     arrival_age_s: float | None = None
     usual_gap_s: float | None = None
+
+    @classmethod
+    def of_nothing(cls, **known: Any) -> Measures:
+        """Measures without data, but for those that are `known`."""
+        nothing: dict[str, Any] = {
+            "rate_10min": Rate(0, 0), "rate_15min": Rate(0, 0), "rate_30min": Rate(0, 0), "failing_s": None,
+            "dead_letters_1h": 0, "average_attempts_1h": None, "average_ms_15min": None, "agent_failing_s": None,
+            "oldest_customer_wait_s": None, "heartbeat_age_s": None, "last_webhook_age_s": None, "webhooks_24h": 0,
+        }  # fmt: skip
+        return cls(**(nothing | known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,13 +320,3 @@ class Transition:
     def state(self) -> str:
         """`raised` or `cleared`."""
         return "raised" if self.raised else "cleared"
-
-    @property
-    def text(self) -> str:
-        """The sentence of the notification."""
-        rule = self.verdict.rule
-        now = f"now {figure(self.verdict.value, rule.unit)}"
-        if self.raised:
-            return f"{rule.severity} raised: {rule.condition} ({now}; rule {rule.name})"
-        minutes = (self.at - self.since).total_seconds() / 60
-        return f"{rule.severity} cleared after {minutes:.0f} min: {rule.condition} ({now}; rule {rule.name})"

@@ -31,6 +31,7 @@ class Rejections:
         self._counters = counters
         self._forwarding_log = forwarding_log
         self._pending: Counter[tuple[str, int, bool]] = Counter()
+        self._unrecorded: dict[tuple[str, int, bool], Fact] = {}
 
     def add(self, reason: str, status: int, *, test: bool = False) -> None:
         """Count a webhook that was answered `status` for `reason`. A `test` webhook raises no alert."""
@@ -38,7 +39,7 @@ class Rejections:
         self._pending[reason, status, test] += 1
 
     def take(self) -> list[Fact]:
-        """Log the rejections since the last call and return their facts."""
+        """Log the rejections since the last call and return their facts, after those that were put back."""
         pending, self._pending = self._pending, Counter()
         facts: list[Fact] = []
         for (reason, status, test), count in pending.items():
@@ -46,13 +47,17 @@ class Rejections:
             for share in shares:
                 self._forwarding_log.rejected(reason, status, share)
                 facts.append(_fact(reason, status, share, test=test))
-        return facts
+        unrecorded, self._unrecorded = self._unrecorded, {}
+        return [*unrecorded.values(), *facts]
 
     def put_back(self, facts: list[Fact]) -> None:
-        """Take back facts that could not be recorded; `take` logs and returns them again."""
+        """Take back facts that could not be recorded, as one a reason with the time of the first."""
         for fact in facts:
             key = (fact.value["reason"], fact.value["status"], fact.metadata["test"])
-            self._pending[key] += fact.value["count"]
+            first = self._unrecorded.get(key)
+            count = fact.value["count"] + (0 if first is None else first.value["count"])
+            metadata = fact.metadata if first is None else first.metadata
+            self._unrecorded[key] = Fact(fact.fact_type, fact.value | {"count": count}, metadata)
 
 
 class RejectionRecorder:
