@@ -129,11 +129,16 @@ class Settings(BaseSettings):
     relay_respond: Literal["forwarded", "stored"] = "forwarded"
     relay_forward_events: str = ""
     relay_max_in_flight: int = Field(default=2_000, ge=1, le=1_000_000)
+    relay_agent_concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
+    relay_agent_rate: float | None = Field(default=None, gt=0, le=1_000_000, allow_inf_nan=False)
+    relay_order: Literal["conversation", "none"] = "conversation"
+    relay_breaker: Literal["on", "off"] = "off"
 
     # Serving
     relay_bind: str = "127.0.0.1:8788"
     relay_metrics_bind: str | None = None
     relay_trusted_proxies: str = ""
+    otel_exporter_otlp_endpoint: HttpUrl | None = None
     relay_workers: int = Field(default=1, ge=1, le=64)
     relay_url: HttpUrl | None = None
     relay_auto_replay: bool = False
@@ -445,7 +450,14 @@ _SECRET_FIELDS = {
     "relay_alert_key",
     "relay_heartbeat_url",
 }
-_URL_FIELDS = {"agent_sdk_url", "chatwoot_base_url", "llm_base_url", "relay_url", "transcribe_base_url"}
+_URL_FIELDS = {
+    "otel_exporter_otlp_endpoint",
+    "agent_sdk_url",
+    "chatwoot_base_url",
+    "llm_base_url",
+    "relay_url",
+    "transcribe_base_url",
+}
 
 
 def load_settings(**overrides: Any) -> Settings:

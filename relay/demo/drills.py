@@ -36,7 +36,10 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """`begins_at_s` is when the cause sets in. `settings` differ from the demo's. `cause` is in the headline."""
+    """`begins_at_s` is when the cause sets in. `settings` differ from the demo's. `cause` is in the headline.
+
+    `spares_all`: no delivery may become a dead letter.
+    """
 
     name: str
     summary: str
@@ -48,6 +51,7 @@ class Drill:
     webhooks_a_second: float = 6
     settings: Mapping[str, Any] = field(default_factory=dict)
     history: History | None = None
+    spares_all: bool = False
 
 
 def _incident(text: str, over: str = "the Agent SDK is well again", **phase: Any) -> tuple[Phase, ...]:
@@ -110,6 +114,30 @@ DRILLS = {
             frozenset({"dlq-warning"}),
             "Agent SDK refused the payload (422)",
             "Look at one payload; edit and replay it, or discard it with a reason.",
+        ),
+        Drill(
+            "agent-deploy",
+            "The Agent SDK is deployed while forwarding is held: webhooks wait, and none becomes a dead letter.",
+            (
+                Phase(0, "traffic starts, all is well"),
+                Phase(CALM_S, "forwarding is held", held=True),
+                Phase(CALM_S + 3, "the Agent SDK goes down for its deployment", agent_down=True),
+                Phase(CALM_S + INCIDENT_S, "the Agent SDK is back, and forwarding is released", held=False),
+            ),
+            frozenset(),
+            "Forwarding is held by demo",
+            "See in the first line who holds forwarding and how many wait; see the backlog drain after the release.",
+            spares_all=True,
+        ),
+        Drill(
+            "breaker",
+            "The Agent SDK answers 503 while the circuit breaker is on: deliveries wait instead of dying.",
+            _incident("the Agent SDK answers 503", behaviours=(Behaviour(status=503),)),
+            frozenset(),
+            "The circuit breaker is open",
+            "See why the breaker is open and when it probes; see the backlog drain once a probe succeeds.",
+            settings={"relay_breaker": "on", "chatwoot_webhook_max_attempts": 6},
+            spares_all=True,
         ),
         Drill(
             "chatwoot-silent",

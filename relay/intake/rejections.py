@@ -6,7 +6,8 @@ burst as one line and one fact with its count.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,10 @@ ONE_BY_ONE = 20
 """Rejections of one reason between two flushes that are recorded one by one; more are one fact."""
 
 
+SENDER: ContextVar[str | None] = ContextVar("SENDER", default=None)
+"""The address that the current request came from. It is logged, and not recorded in facts."""
+
+
 class Rejections:
     """Collects rejections until `take` turns them into facts."""
 
@@ -32,20 +37,26 @@ class Rejections:
         self._forwarding_log = forwarding_log
         self._pending: Counter[tuple[str, int, bool]] = Counter()
         self._unrecorded: dict[tuple[str, int, bool], Fact] = {}
+        self._senders: defaultdict[tuple[str, int, bool], list[str | None]] = defaultdict(list)
 
     def add(self, reason: str, status: int, *, test: bool = False) -> None:
         """Count a webhook that was answered `status` for `reason`. A `test` webhook raises no alert."""
         self._counters.rejected[reason] += 1
         self._pending[reason, status, test] += 1
+        if self._pending[reason, status, test] <= ONE_BY_ONE:
+            self._senders[reason, status, test].append(SENDER.get())
 
     def take(self) -> list[Fact]:
         """Log the rejections since the last call and return their facts, after those that were put back."""
         pending, self._pending = self._pending, Counter()
+        senders, self._senders = self._senders, defaultdict(list)
         facts: list[Fact] = []
         for (reason, status, test), count in pending.items():
             shares = [1] * count if count <= ONE_BY_ONE else [count]
-            for share in shares:
-                self._forwarding_log.rejected(reason, status, share)
+            known = senders[reason, status, test]
+            for number, share in enumerate(shares):
+                client = known[number] if number < len(known) else None
+                self._forwarding_log.rejected(reason, status, share, client=client)
                 facts.append(_fact(reason, status, share, test=test))
         unrecorded, self._unrecorded = self._unrecorded, {}
         return [*unrecorded.values(), *facts]

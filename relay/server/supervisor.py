@@ -28,6 +28,7 @@ from relay.server.notify import READY, STOPPING, notify
 from relay.server.worker import Identity, Worker
 from relay.telemetry.counts import PART_BYTES
 from relay.telemetry.log_sink import RELAY_SCOPE, LogSink, capture_libraries
+from relay.telemetry.tracing import NOT_INSTALLED, REMEDY, is_installed
 
 if TYPE_CHECKING:
     from ctypes import Array, c_ubyte
@@ -152,6 +153,8 @@ def announce(sink: LogSink, settings: Settings, bound: socket.socket, *, embedde
         workers=settings.relay_workers,
         database="embedded" if embedded else "DATABASE_URL",
     )
+    if settings.otel_exporter_otlp_endpoint is not None and not is_installed():
+        log.warning(NOT_INSTALLED, remedy=REMEDY)
     if not settings.secrets:
         log.warning("CHATWOOT_WEBHOOK_SECRET is not set: unsigned webhooks are accepted")
 

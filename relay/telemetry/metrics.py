@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from relay.domain.delivery import Outcome
+    from relay.domain.delivery import Deferred, Outcome
     from relay.telemetry.gauges import Gauge
 
 _SHORT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -114,6 +114,12 @@ class Counters:
             self._observe("attempt", attempt.duration_ms / 1000)
         if outcome.success and since_receipt_s is not None:
             self._observe("delivery", since_receipt_s)
+
+    def deferred(self, run: Deferred) -> None:
+        """Count the attempts of a run that waits."""
+        self.attempts.update(attempt.status for attempt in run.attempts)
+        for attempt in run.attempts:
+            self._observe("attempt", attempt.duration_ms / 1000)
 
     def of_all_workers(self) -> dict[int, dict[str, float]]:
         """What every worker of this relay has counted by now, by slot."""

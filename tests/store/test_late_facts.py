@@ -215,7 +215,7 @@ async def test_a_payload_is_whole_up_to_a_mebibyte_of_bytes_and_a_reference_abov
 
 _CANCEL = """
     SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'hotdash-relay'
-       AND datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INTO relay.deliveries%'
+       AND datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INTO relay.conversations%'
 """
 
 

@@ -64,7 +64,7 @@ def test_the_readme_is_short() -> None:
 
 
 def test_every_link_and_picture_is_there() -> None:
-    pages = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
+    pages = [ROOT / "README.md", ROOT / "relay" / "AGENT.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
     missing = [
         f"{page.relative_to(ROOT)}: {target}"
         for page in pages
