@@ -25,6 +25,7 @@ _COMMANDS = {
     "release": "End the hold; what waits is forwarded in order.",
     "diagnose": "Walk the runbook's troubleshooting on the live system; the first line is the cause.",
     "escalate": "Gather the evidence, and append an entry to reports/manager/ESCALATION.md.",
+    "ack": "Acknowledge an alert: it stays visible and is not sent again for a while.",
     "alerts": "Test where notifications of alerts go.",
     "agent": "The reference Agent SDK: drafts replies as private notes; `agent check` tries any other one.",
     "deploy": "Print files for containers, Fly.io, systemd, proxies, Prometheus and Grafana.",

@@ -177,12 +177,22 @@ class ActiveAlert:
 
 
 @dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """Who has taken note of an alert, why, since when and until when it is not sent again."""
+
+    who: str
+    reason: str
+    at: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The result of one rule.
 
     It fires while its condition `holds`, and for `CLEAR_AFTER_S` longer if it was active before. `since` is when it
     was raised; None if it does not fire, or if no relay has recorded it yet. `measured_against` is the threshold at
-    this moment, None for the rule's own.
+    this moment, None for the rule's own. `acknowledged` is set only while it fires.
     """
 
     rule: Rule
@@ -191,6 +201,7 @@ class Verdict:
     holds: bool = False
     since: datetime | None = None
     measured_against: float | None = None
+    acknowledged: Acknowledgement | None = None
 
     @property
     def threshold(self) -> float:
@@ -294,9 +305,22 @@ def evaluate(measures: Measures) -> list[Verdict]:
     return [rule.evaluate(measures) for rule in RULES]
 
 
-def sustain(verdicts: Sequence[Verdict], active: Mapping[str, ActiveAlert], now: datetime) -> list[Verdict]:
-    """`verdicts` with the time they were raised, and with alerts that have not cleared yet. `active` is by rule."""
-    return [_sustained(verdict, active.get(verdict.rule.name), now) for verdict in verdicts]
+def sustain(
+    verdicts: Sequence[Verdict],
+    active: Mapping[str, ActiveAlert],
+    now: datetime,
+    acknowledged: Mapping[str, Acknowledgement] | None = None,
+) -> list[Verdict]:
+    """`verdicts` with the time they were raised, with alerts that have not cleared yet, and with who has taken note.
+
+    `active` and `acknowledged` are by rule.
+    """
+    sustained = [_sustained(verdict, active.get(verdict.rule.name), now) for verdict in verdicts]
+    notes = acknowledged or {}
+    return [
+        replace(verdict, acknowledged=notes.get(verdict.rule.name)) if verdict.firing else verdict
+        for verdict in sustained
+    ]
 
 
 def _sustained(verdict: Verdict, alert: ActiveAlert | None, now: datetime) -> Verdict:

@@ -85,6 +85,7 @@ class AlertNotifier:
         self._has_duty = leads
         self._channels = channels(settings)
         self._severities = settings.alert_severities if self._channels else frozenset()
+        self._acknowledged: dict[str, datetime] = {}
         self._unsent: list[tuple[Channel, Message]] = []
 
     async def run_once(self) -> None:
@@ -126,6 +127,8 @@ class AlertNotifier:
                 await alerts.adopt(connection, self._outage.unrecorded, self._outage.active)
             await traffic.learn_usual_gaps(connection)
             state, situation = await self._watch.read(connection)
+            known = await alerts.acknowledged(connection)
+            self._acknowledged = {rule: one.until for rule, one in known.items()}
             changes = await alerts.record(
                 connection, state.verdicts, state.at, notices=lambda change: self._notices_of(change, situation)
             )
@@ -140,8 +143,14 @@ class AlertNotifier:
             log = self._log.warning if change.raised else self._log.info
             log(f"Alert {change.state}", rule=change.verdict.rule.name, value=change.verdict.value)
 
+    def _is_sent(self, change: Transition) -> bool:
+        """An acknowledged alert is not sent again; that it clears is."""
+        until = self._acknowledged.get(change.verdict.rule.name)
+        is_acknowledged = change.raised and until is not None and until > change.at
+        return change.verdict.rule.severity in self._severities and not is_acknowledged
+
     def _notices_of(self, change: Transition, situation: Situation) -> list[alerts.NewNotice]:
-        if change.verdict.rule.severity not in self._severities:
+        if not self._is_sent(change):
             return []
         message = message_of(change, self._origin, situation.headline, situation.command)
         return [
@@ -158,7 +167,7 @@ class AlertNotifier:
         assert self._outage.since is not None
         situation = self._watch.without_store(self._outage.since, self._outage.lost, now)
         for change in changes:
-            if change.verdict.rule.severity in self._severities:
+            if self._is_sent(change):
                 message = message_of(change, self._origin, situation.headline, situation.command)
                 self._unsent += [(channel, message) for channel in self._channels]
         await self._send_unsent()

@@ -6,11 +6,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from relay.domain.alerts import ActiveAlert, Transition, Verdict
+from relay.domain.alerts import Acknowledgement, ActiveAlert, Transition, Verdict
 from relay.domain.delivery import FactType
 from relay.domain.facts import alert_fact
 from relay.store import facts
-from relay.store.database import rows_of
+from relay.store.actions import signed
+from relay.store.database import refusals, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,34 @@ async def active(connection: Connection) -> dict[str, ActiveAlert]:
     """The active alerts, by rule."""
     cursor = await connection.execute(_ACTIVE)
     return {row[0]: ActiveAlert(row[1], row[2]) for row in await cursor.fetchall()}
+
+
+_ACKNOWLEDGE = "SELECT relay.acknowledge(operator => %s, rule => %s, reason => %s, for_s => %s)"
+
+
+async def acknowledge(connection: Connection, operator: str, rule: str, reason: str, for_s: float) -> datetime:
+    """Acknowledge a rule's alert for `for_s` seconds, in place of an earlier acknowledgement; returns its end.
+
+    Raises:
+        Refused: there is no reason, the time is not a positive one of 31 days at most, or this names no rule.
+    """
+    with refusals():
+        row = await (await connection.execute(_ACKNOWLEDGE, (operator, rule, reason, for_s))).fetchone()
+    assert row is not None
+    until: datetime = row[0]
+    return until
+
+
+_ACKNOWLEDGED = "SELECT rule, operator, login, reason, at, until FROM relay.acknowledgements WHERE until > now()"
+
+
+async def acknowledged(connection: Connection) -> dict[str, Acknowledgement]:
+    """The acknowledgements in force, by rule."""
+    cursor = await connection.execute(_ACKNOWLEDGED)
+    return {
+        rule: Acknowledgement(signed(operator, login), reason, at, until)
+        for rule, operator, login, reason, at, until in await cursor.fetchall()
+    }
 
 
 _HOLD = """

@@ -8,14 +8,16 @@ import json
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import pytest
 import pytest_asyncio
 
 from relay.domain.notifications import Origin
+from relay.errors import Refused
 from relay.incident.watch import IncidentWatch
 from relay.monitoring.alert_notifier import AlertNotifier
 from relay.monitoring.store_outage import StoreOutage
 from relay.settings import AGENT_PATH
-from relay.store import overview
+from relay.store import alerts, overview
 from relay.store.database import Database
 from relay.telemetry.log_sink import RELAY_SCOPE, LogSink
 from relay.telemetry.metrics import Counters
@@ -235,3 +237,37 @@ async def test_refused_facts_are_an_alert_that_arrives_though_the_alerts_own_fac
     rows(_LET_A_MINUTE_PASS)
     await one.run_once()
     assert any("cleared" in text and "facts-aside-p1" in text for text in told(agent))
+
+
+async def test_an_acknowledged_alert_stays_visible_and_is_not_sent_again(
+    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows, agent: AgentStandIn, database: Database
+) -> None:
+    plant.dead_letters(30)
+    one = watch()
+    await one.run_once()
+    async with database.connection() as connection:
+        with pytest.raises(Refused, match="needs a reason"):
+            await alerts.acknowledge(connection, "maria", "escalate-dlq", " ", 60)
+        with pytest.raises(Refused, match="31 days at most"):
+            await alerts.acknowledge(connection, "maria", "escalate-dlq", "why", 0)
+        until = await alerts.acknowledge(connection, "maria", "escalate-dlq", "the agent is being deployed", 1_800)
+    note = next(v.acknowledged for v in (await state_of(database)).firing if v.rule.name == "escalate-dlq")
+    assert note is not None
+    assert (note.who, note.reason, note.until) == (
+        "maria (login: postgres)", "the agent is being deployed", until,
+    )  # fmt: skip
+    assert rows(
+        "SELECT operator, reason, details ->> 'rule' FROM relay.operator_actions WHERE action = 'acknowledge'"
+    ) == [("maria", "the agent is being deployed", "escalate-dlq")]
+    for fires in (False, True):
+        rows("UPDATE dashboard_facts SET recorded_at = now() - %s * interval '2 hours'", (int(not fires),))
+        rows(_LET_A_MINUTE_PASS)
+        await one.run_once()
+    assert [text.split(" on ")[0].split(" after")[0] for text in told(agent)] == ["escalate raised", "escalate cleared"]
+    rows("UPDATE relay.acknowledgements SET until = now()")
+    rows("UPDATE dashboard_facts SET recorded_at = now() - interval '2 hours' WHERE fact_type <> 'support.alert'")
+    rows(_LET_A_MINUTE_PASS)
+    await one.run_once()
+    rows("UPDATE dashboard_facts SET recorded_at = now()")
+    await one.run_once()
+    assert told(agent)[-1].startswith("escalate raised on prod")
