@@ -201,6 +201,7 @@ class ConsoleApp(TypeAhead):
     def show(self, snapshot: Snapshot) -> None:
         """Pass a new snapshot to the view in front."""
         self.context.trouble = None
+        self.context.pace.take(snapshot.plans, snapshot.overview.at)
         if self.context.paused:
             return
         if self.context.snapshot is None:
@@ -250,7 +251,7 @@ class ConsoleApp(TypeAhead):
     @on(requests.GoTo)
     def _go_to(self, asked: requests.GoTo) -> None:
         self._go(asked.view)
-        if asked.filter is not None and isinstance(self.view, DeadLettersView):
+        if asked.filter is not None and isinstance(self.view, (DeadLettersView, DeliveriesView)):
             self.view.list.set_filter(asked.filter)
 
     @on(requests.GoBack)
@@ -304,7 +305,7 @@ class ConsoleApp(TypeAhead):
     def _open_editor(self, asked: requests.OpenEditor) -> None:
         from console.screens.editor import EditorScreen  # noqa: PLC0415 - loaded when it is first wanted
 
-        self.push_screen(EditorScreen(asked.body), asked.then)
+        self.push_screen(EditorScreen(asked.body, asked.draft), asked.then)
 
     @on(requests.CarryOut)
     def _carry_out(self, asked: requests.CarryOut) -> None:

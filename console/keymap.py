@@ -24,7 +24,14 @@ OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, DIAGNOSIS, ESCALATION
     "diagnosis",
     "escalation",
 )
-CONFIRMATION, PROGRESS, SEARCH_BOX, EDITOR, HELP = "confirmation", "progress", "search box", "editor", "help"
+CONFIRMATION, PLAN, PROGRESS, SEARCH_BOX, EDITOR, HELP = (
+    "confirmation",
+    "plan",
+    "progress",
+    "search box",
+    "editor",
+    "help",
+)
 VIEWS = {
     OVERVIEW: "Overview",
     DEAD: "Dead letters",
@@ -38,6 +45,7 @@ SCREENS = VIEWS | {DETAIL: "A delivery", DIAGNOSIS: "Diagnosis", ESCALATION: "Es
 """The views, and the screens that open on top of them. An action of no `where` belongs to all of these."""
 OVERLAYS = {
     CONFIRMATION: "Question strip",
+    PLAN: "Replay plan",
     PROGRESS: "Replay strip",
     SEARCH_BOX: "Search box",
     EDITOR: "Payload editor",
@@ -142,7 +150,18 @@ ACTIONS: tuple[Action, ...] = (
 
     Action(("y",), "agree", "do it", "Do what is asked, of a single delivery or a short list",
            where=frozenset({CONFIRMATION}), write=True),
-    Action(("n",), "dry_run", "dry run", "Show what would be sent, and send nothing", where=frozenset({CONFIRMATION})),
+    Action(("plus", "equals_sign"), "faster", "faster", "Send faster", where=frozenset({PLAN}), write=True),
+    Action(("minus",), "slower", "slower", "Send more slowly", where=frozenset({PLAN}), write=True),
+    Action(("c",), "canary", "canary", "Another number of deliveries that go first", where=frozenset({PLAN}),
+           write=True),
+    Action(("s",), "stop_rule", "stop rule", "Another number of failures in a row that stop the replay",
+           where=frozenset({PLAN}), write=True),
+    Action(("i",), "include_answered", "answered", "Include or leave out what is answered in Chatwoot by now",
+           where=frozenset({PLAN}), write=True),
+    Action(("n",), "dry_run", "show", "Show what would be sent, send nothing, and come back to the plan",
+           where=frozenset({PLAN}), write=True),
+    Action(("question_mark", "f1"), "explain", "explain", "Explain the strip's keys; in a text, ? is a character",
+           where=frozenset({CONFIRMATION})),
     Action(("enter",), "submit", "submit", "Submit the typed count or reason", where=frozenset({CONFIRMATION})),
     Action(("backspace",), "delete_left", "delete", "Delete the last character typed", where=frozenset({CONFIRMATION})),
     Action(("ctrl+u",), "delete_all", "clear", "Delete all that was typed", where=frozenset({CONFIRMATION})),
@@ -154,7 +173,7 @@ ACTIONS: tuple[Action, ...] = (
            where=frozenset({PROGRESS})),
     Action(("space",), "close_ended", "close", "Close the strip once the replay has ended",
            where=frozenset({PROGRESS})),
-    Action(("enter",), "acknowledge", "close", "Close the strip once the replay has ended, except in Activity",
+    Action(("enter",), "list_ended", "list", "List the deliveries of the replay once it has ended",
            where=frozenset({PROGRESS})),
     Action(("enter",), "submit", "submit", "Apply the filter or start the search", where=frozenset({SEARCH_BOX})),
     Action(("escape",), "close_box", "close", "Close the box", where=frozenset({SEARCH_BOX})),
@@ -162,8 +181,9 @@ ACTIONS: tuple[Action, ...] = (
     Action(("ctrl+e",), "external", "$EDITOR", "Edit in $EDITOR", where=frozenset({EDITOR})),
     Action(("y",), "accept", "replay it", "Continue from the changes to the replay", where=frozenset({EDITOR}),
            write=True),
-    Action(("escape",), "leave", "back", "Back from the changes to the editor; from there discard the edit",
+    Action(("escape",), "leave", "back", "Back from the changes to the editor; from there back, keeping the edit",
            where=frozenset({EDITOR})),
+    Action(("ctrl+g", "f8"), "discard_edit", "discard", "Discard the edit", where=frozenset({EDITOR})),
     Action(("escape", "q", "question_mark", "f1", "enter", "left"), "dismiss", "close", "Close the help",
            where=frozenset({HELP})),
 )  # fmt: skip
@@ -182,6 +202,10 @@ _SHOWN_KEYS = {
     "pagedown": "PgDn",
     "f1": "F1",
     "f2": "F2",
+    "f8": "F8",
+    "plus": "+",
+    "equals_sign": "=",
+    "minus": "-",
     "colon": ":",
 }
 

@@ -133,6 +133,7 @@ class Settings(BaseSettings):
     relay_url: HttpUrl | None = None
     relay_auto_replay: bool = False
     console_operator: str | None = None
+    console_environment: str | None = None
 
     # The reference Agent SDK
     agent_bind: str = "127.0.0.1:8787"

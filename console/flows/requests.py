@@ -5,6 +5,7 @@ They are posted to the app itself, so that one from a screen that closes arrives
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
@@ -31,7 +32,7 @@ class ReadNow(Message):
 
 
 class GoTo(Message):
-    """Bring a view to the front; with `filter`, the dead letters that it matches."""
+    """Bring a view to the front; with `filter`, the rows of its list that it matches."""
 
     def __init__(self, view: str, *, filter: str | None = None) -> None:  # noqa: A002 - the operator's word
         super().__init__()
@@ -67,12 +68,21 @@ class OpenHelp(Message):
         self.place = place
 
 
-class OpenEditor(Message):
-    """Edit a payload. `then` gets the edited body, or None if the edit was discarded."""
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """An edited payload. `is_accepted`: the operator continues to the replay; else the edit is kept for later."""
 
-    def __init__(self, body: bytes, then: Callable[[bytes | None], None]) -> None:
+    text: str
+    is_accepted: bool
+
+
+class OpenEditor(Message):
+    """Edit a payload, or continue the `draft` of it. `then` gets the edit, or None if none is left."""
+
+    def __init__(self, body: bytes, draft: str | None, then: Callable[[Edit | None], None]) -> None:
         super().__init__()
         self.body = body
+        self.draft = draft
         self.then = then
 
 

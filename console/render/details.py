@@ -102,6 +102,9 @@ def _json(detail: Detail, limit: int) -> Content:
     return highlight("\n".join(lines), language="json")
 
 
+KEPT_EDIT = Content.styled("An edit is kept, not sent; e opens it", "$text-warning bold")
+
+
 def facts(detail: Detail, link: str | None) -> list[Content]:
     """Return what it is, its state, and the link to its conversation."""
     row = detail.row

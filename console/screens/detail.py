@@ -56,6 +56,7 @@ class DetailView(View):
         self._row_id = row_id
         self._detail: Detail | None = None
         self._gone = False
+        self._kept: list[Content] = []
         self._texts: dict[str, Content] = {}
         self._find = ""
         self._found: list[tuple[str, Place]] = []
@@ -90,13 +91,14 @@ class DetailView(View):
             self.query_one("#detail-facts", Static).update("This delivery is gone: its retention is over.")
             return
         assert isinstance(detail, Detail)
-        if detail == self._detail:
+        kept = [details.KEPT_EDIT] if self._row_id in self.context.drafts else []
+        if detail == self._detail and kept == self._kept:
             return
         fresh = self._detail is None
         at = self._current
-        self._detail = detail
+        self._detail, self._kept = detail, kept
         width = self.app.size.width - 4
-        self._update("facts", details.facts(detail, self._link(detail)))
+        self._update("facts", [*kept, *details.facts(detail, self._link(detail))])
         self._update("timeline", details.timeline(detail, width))
         if fresh:
             self._update("payload", [details.payload(detail)])

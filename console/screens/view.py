@@ -13,12 +13,12 @@ from textual.widgets import Input, Static
 
 from console.flows import requests
 from console.flows.dialog import Dialog
-from console.keymap import OVERVIEW, VIEWS, actions_of, bindings_of, is_refused, shown_key
-from console.render import panels
+from console.keymap import DELIVERIES, OVERVIEW, VIEWS, actions_of, bindings_of, is_refused, shown_key
+from console.render import header
 from console.render.cause import cause_of
 from console.widgets.lines import LineList
-from console.widgets.question import Question
-from relay.domain.format import span
+from console.widgets.question import Kind, Prompt, Question
+from relay.domain.format import plural, span
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class View(Screen[None]):
             return
         self.refresh_header()
         self.question.show_heartbeat(min((relay.age_s for relay in snapshot.overview.alive), default=None))
-        self.question.show_plans(snapshot.plans)
+        self.question.show_plans(snapshot.plans, self.context.pace)
         if self.reading() is None or snapshot.reading == self.reading():
             self._shown_at = snapshot.read_at
         self.paint(snapshot)
@@ -178,14 +178,18 @@ class View(Screen[None]):
             return
         age_s = time.monotonic() - snapshot.read_at
         self.query_one("#status", Static).update(
-            panels.status_line(
+            header.status_line(
                 snapshot,
-                age_s=age_s,
-                operator=context.operator,
-                read_only=context.read_only,
-                paused=context.paused,
-                width=width,
-                place=context.place,
+                header.Standing(
+                    place=context.place,
+                    environment=context.environment,
+                    operator=context.operator,
+                    read_only=context.read_only,
+                    paused=context.paused,
+                    is_away=context.trouble is not None,
+                    age_s=age_s,
+                ),
+                width,
             )
         )
         if context.trouble is not None:
@@ -278,10 +282,15 @@ class View(Screen[None]):
         event.stop()
         self.dialog.answered(event.prompt, event.answer)
 
-    def on_question_dry_run(self, event: Question.DryRun) -> None:
-        """Start the dry run of the flow that asked."""
+    def on_question_adjusted(self, event: Question.Adjusted) -> None:
+        """Pass the action on to the flow that asked."""
         event.stop()
-        self.dialog.tried(event.prompt)
+        self.dialog.adjusted(event.prompt, event.action)
+
+    def on_question_listed(self, event: Question.Listed) -> None:
+        """List the deliveries of a replay."""
+        event.stop()
+        self.request(requests.GoTo(DELIVERIES, filter=f"replay:{event.plan_id}"))
 
     def on_question_steered(self, event: Question.Steered) -> None:
         """Pause, resume or stop the replay on the strip."""
@@ -315,17 +324,19 @@ class View(Screen[None]):
 
     def action_back(self) -> None:
         """Go back to the screen below, or to the overview. On the overview it quits nothing: a key too many is safe."""
-        if self.VIEW == OVERVIEW:
-            self.say("q quits")
-        else:
+        if self.VIEW != OVERVIEW:
             self.request(requests.GoBack())
 
     def action_leave(self) -> None:
         """Back; from the overview, quit."""
-        if self.VIEW == OVERVIEW:
-            self.request(requests.Quit())
-        else:
+        if self.VIEW != OVERVIEW:
             self.action_back()
+        elif self.context.drafts:
+            lost = f"{plural(len(self.context.drafts), 'edited payload')} not sent. Quitting discards the edits."
+            quits = Prompt(title="quit", lines=[Content(lost)], kind=Kind.YES)
+            self.dialog.ask(quits, lambda _: self.request(requests.Quit()))
+        else:
+            self.request(requests.Quit())
 
     def action_pause_display(self) -> None:
         """Pause the display, or resume it."""

@@ -1,7 +1,7 @@
 """The filter grammar of command line and console: text in, checked terms out. `relay.store.filters` makes SQL of it.
 
     error:503  status:429,timeout,reset  status:5xx  event:message_created  conv:77  id:0192f  state:dead
-    age:<1h  age:>30m  since:14:02  since:2026-11-23T14:02  until:15:00  test:yes
+    replay:12  age:<1h  age:>30m  since:14:02  since:2026-11-23T14:02  until:15:00  test:yes
     payload.conversation.id:77  payload.sender.name:jane*  word  "two words"  !word  !status:422
 
 Terms are separated by spaces and must all hold; `!` negates one. `age:`, `since:` and `until:` compare the time of
@@ -124,6 +124,18 @@ def states(term: Term) -> list[str]:
     if unknown is not None:
         raise FilterError(f"state:{term.value}: {unknown} is not a state; states are {', '.join(known)}")
     return wanted
+
+
+def plan_ids(term: Term) -> list[int]:
+    """The ids of the replays that a `replay:` term names.
+
+    Raises:
+        FilterError: one of them is no number.
+    """
+    wanted = term.value.removeprefix("#").split(",")
+    if not all(value.isascii() and value.isdigit() and len(value) < 19 for value in wanted):
+        raise FilterError(f"replay:{term.value}: say replay:12, the replay's number")
+    return [int(value) for value in wanted]
 
 
 def is_test(term: Term) -> bool:

@@ -382,10 +382,17 @@ async def row_of(connection: Connection, delivery_id: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-_PLANS = SQL("SELECT {} FROM relay.replay_plans p ORDER BY p.id DESC LIMIT %s").format(plan_columns)
+_PLANS = SQL("""
+    SELECT {} FROM relay.replay_plans p
+     WHERE p.id >= coalesce((SELECT min(n.id) FROM (
+               SELECT id FROM relay.replay_plans ORDER BY id DESC LIMIT %(newest)s) AS n), 0)
+        OR p.id IN (SELECT o.id FROM relay.replay_plans o
+                     WHERE o.state IN ('queued', 'running', 'paused') ORDER BY o.id LIMIT %(newest)s)
+     ORDER BY p.id DESC
+""").format(plan_columns)
 
 
-async def plans(connection: Connection, limit: int) -> list[Plan]:
-    """The newest replay plans, newest first."""
-    cursor = await rows_of(connection, plan_of_row).execute(_PLANS, (limit,))
+async def plans(connection: Connection, newest: int) -> list[Plan]:
+    """The `newest` replay plans and those that have not ended, newest first."""
+    cursor = await rows_of(connection, plan_of_row).execute(_PLANS, {"newest": newest})
     return await cursor.fetchall()

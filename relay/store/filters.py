@@ -133,6 +133,11 @@ def _state(term: Term, name: str, _: datetime) -> _Built:
     return _with("d.state = ANY({0})", name), {name: filters.states(term)}
 
 
+def _replay(term: Term, name: str, _: datetime) -> _Built:
+    sql = "d.id IN (SELECT i.delivery FROM relay.replay_items i WHERE i.plan_id = ANY({0}))"
+    return _with(sql, name), {name: filters.plan_ids(term)}
+
+
 def _test(term: Term, _name: str, _: datetime) -> _Built:
     return SQL("d.test" if filters.is_test(term) else "NOT d.test"), {}
 
@@ -169,6 +174,7 @@ _KEYS: dict[str, Callable[[Term, str, datetime], _Built]] = {
     "conv": _conversation,
     "id": _id,
     "state": _state,
+    "replay": _replay,
     "age": _age,
     "since": _since,
     "until": _until,
