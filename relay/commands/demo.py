@@ -18,8 +18,10 @@ from relay.demo.debrief import Observer, debrief
 from relay.demo.drills import AFTER_S, DRILLS, INCIDENT_S
 from relay.demo.play import play
 from relay.errors import ConfigurationError
+from relay.incident import state as incident_state
+from relay.incident.headline import headline
 from relay.settings import as_environment, load_settings
-from relay.store import demo_history, overview
+from relay.store import demo_history
 from relay.store.databases import demo_directory
 from relay.store.migrate import migrate
 from relay.store.sessions import connected
@@ -63,8 +65,8 @@ def command(*, seconds: float | None, no_console: bool, drill: str | None) -> No
         await _mark(place)
         await play(dsn, seconds=seconds, watch=_watch(dsn, on_terminal=on_terminal))
         async with connected(dsn) as connection:
-            state = await overview.read(connection)
-        say(lines(state, Source(place.name, state.demo)))
+            state, whole = await incident_state.read(connection)
+        say(lines(state, Source(place.name, state.demo), headline(whole)))
         say(f"The demo's data stay in {data_dir}, for the next demo. Next: `relay serve` with your own AGENT_SDK_URL.")
 
     with database(settings, create=True) as place:

@@ -10,13 +10,15 @@ import click
 from relay.commands.common import Source, as_json, database, print_json, run, say
 from relay.domain.format import NO_DATA, average, figure, in_flight, milliseconds, percent, span, utc_clock
 from relay.domain.targets import title
+from relay.incident import state as incident_state
+from relay.incident.headline import headline
 from relay.settings import load_settings
-from relay.store import overview
 from relay.store.sessions import connected
 
 if TYPE_CHECKING:
     from relay.domain.alerts import Rate, Verdict
     from relay.domain.stats import Figures
+    from relay.incident.cause import Headline
     from relay.store.databases import Place
     from relay.store.overview import Overview
 
@@ -29,12 +31,13 @@ def command(*, as_json: bool) -> None:
 
     async def show(place: Place) -> int:
         async with connected(place.dsn) as connection:
-            state = await overview.read(connection)
+            state, whole = await incident_state.read(connection)
+        cause = headline(whole)
         source = Source(place.name, state.demo)
         if as_json:
-            print_json(document(state, source))
+            print_json(document(state, source, cause))
         else:
-            say(lines(state, source))
+            say(lines(state, source, cause))
             if place.note:
                 say(place.note, err=True)
         return 1 if state.firing or not state.alive else 0
@@ -43,10 +46,11 @@ def command(*, as_json: bool) -> None:
         run(show(place))
 
 
-def document(state: Overview, source: Source) -> dict[str, Any]:
+def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]:
     """The overview as one JSON document; rates in percent, durations in the unit that their name ends in."""
     return {
         "at": state.at.isoformat(),
+        "headline": {"sentence": cause.sentence, "kind": cause.kind, "level": cause.level},
         "database": source.document,
         "alerts": [
             {
@@ -99,8 +103,8 @@ def _figures(figures: Figures) -> dict[str, Any]:
     }
 
 
-def lines(state: Overview, source: Source) -> list[str]:
-    """The overview as text, eighty columns wide; the first line names the database."""
+def lines(state: Overview, source: Source, cause: Headline) -> list[str]:
+    """The overview as text: the headline, the database, then a line for each figure."""
     hour, day = state.last_1h, state.last_24h
     rates = [(state.last_15min, "15 min"), (hour, "1 h"), (day, "24 h")]
     under_way = in_flight(state.in_flight, state.oldest_in_flight_s)
@@ -118,7 +122,7 @@ def lines(state: Overview, source: Source) -> list[str]:
         rows.append(("rejected", ", ".join(f"{count} × {reason}" for reason, count in hour.rejected.items())))
     rows += [("health", health) for health in _health(state)]
     rows += [("relays", relay) for relay in _relays(state)]
-    shown, last = [], ""
+    shown, last = [f"DEMO: {cause.sentence}" if source.demo else cause.sentence], ""
     for name, text in rows:
         shown.append(f"{'' if name == last else name:13} {text}")
         last = name

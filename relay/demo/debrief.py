@@ -75,7 +75,7 @@ class Debrief:
     @property
     def went_as_planned(self) -> bool:
         """True if the alerts are the drill's, and the diagnosis named the cause."""
-        return not self.missing and not self.unexpected and self.observer.cause.startswith(self.drill.cause)
+        return not self.missing and not self.unexpected and self.drill.cause in self.observer.cause
 
     def lines(self) -> list[str]:
         """The story."""

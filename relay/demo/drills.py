@@ -1,6 +1,6 @@
 """Fire drills: incidents staged against the stand-ins, so that whoever is on call can practise with the console.
 
-A drill is data: what happens when, which alerts must come of it and no others, and how the diagnosis must begin.
+A drill is data: what happens when, which alerts must come of it and no others, and what the headline must say.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """`begins_at_s` is when the cause sets in. `settings` differ from the demo's. `cause` begins the diagnosis."""
+    """`begins_at_s` is when the cause sets in. `settings` differ from the demo's. `cause` is in the headline."""
 
     name: str
     summary: str
@@ -68,7 +68,7 @@ DRILLS = {
             "The Agent SDK refuses connections for half a minute.",
             _incident("the Agent SDK goes down", agent_down=True),
             _OUTAGE_ALERTS,
-            "The Agent SDK is down: it refuses connections",
+            "Agent SDK refused the connection since",
             "Find the cause, wait until it is gone, replay what died of it.",
         ),
         Drill(
@@ -78,7 +78,7 @@ DRILLS = {
                 "the Agent SDK begins to rate limit", behaviours=(Behaviour(status=429, retry_after="1"),)
             ),
             _OUTAGE_ALERTS,
-            "The Agent SDK is rate limiting (429)",
+            "Agent SDK answered 429 since",
             "Find the cause; replay at a rate that the Agent SDK can take.",
         ),
         Drill(
@@ -98,7 +98,7 @@ DRILLS = {
                 "the secret is changed in Chatwoot", "the old secret is set again", secret=b"a secret the relay lacks"
             ),
             frozenset(),
-            "Signatures fail",
+            "refused (401, bad signature) since",
             "Find out why nothing comes in, though Chatwoot sends; say what must be set where.",
             settings={"chatwoot_webhook_secret": "the-drills-secret"},
         ),

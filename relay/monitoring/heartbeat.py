@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from relay.store.instances import Instance
     from relay.telemetry.metrics import Counters
 
+_INTERVAL_S = 5.0
+
 
 class Heartbeat:
-    """Beats three times in each lease of `lease_s` seconds.
+    """Beats every five seconds, and three times in each lease of `lease_s` seconds at least.
 
     `on_renewed` gets the time (`time.monotonic()`) at which a renewal that succeeded was asked for.
     """
@@ -46,7 +48,7 @@ class Heartbeat:
         self._lease_s = lease_s
         self._in_flight = in_flight
         self._on_renewed = on_renewed
-        self.interval_s = lease_s / 3
+        self.interval_s = min(_INTERVAL_S, lease_s / 3)
 
     async def run_once(self) -> None:
         """Renew the lease, or register if the relay is not known.

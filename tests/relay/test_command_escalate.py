@@ -44,7 +44,7 @@ async def test_the_entry_holds_all_the_evidence_that_the_runbook_lists(
     assert ended.returncode == 0, ended.stderr
     text = report(relay_command).read_text(encoding="utf-8")
     for wanted in (
-        "P0: The Agent SDK answers 503", "Tags: `support`, `webhook`, `p0`",
+        "P0: Agent SDK answered 503 since ", "Tags: `support`, `webhook`, `p0`",
         "Notify: Engineering Manager, AI-Customer lane (draft generation is affected), CEO", "Filed by: jonas",
         "Reason: please look", "success-rate-p0", "escalate-dlq", "25 open; 25 in 1 h", "| 25 | 503 |",
         "Success rate: 0.00 % in 15 min", "Agent SDK /health: FAILED (503)", "Webhook failed, dead-lettered",

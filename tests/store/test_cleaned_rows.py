@@ -11,7 +11,20 @@ from uuid import uuid4
 import pytest
 
 from relay.domain.delivery import State
-from relay.store import actions, alerts, browse, deliveries, facts, instances, log, notes, outages, overview, replays
+from relay.store import (
+    actions,
+    alerts,
+    browse,
+    deliveries,
+    facts,
+    instances,
+    log,
+    notes,
+    outages,
+    overview,
+    refused,
+    replays,
+)  # fmt: skip
 from relay.store.database import Database, connect
 from relay.store.filters import compile_filter
 from relay.store.instances import Instance
@@ -37,7 +50,7 @@ def every_reading(connection: Connection, row_id: int) -> dict[str, Awaitable[An
         "overview": overview.read(connection),
         "streaks": overview.streaks(connection),
         "health": facts.last_health(connection),
-        "refused": facts.refused(connection),
+        "refused": refused.refused(connection),
         "liveness": instances.liveness(connection),
         "counters": instances.siblings_counters(connection, sibling),
         "standing alerts": alerts.active(connection),
