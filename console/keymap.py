@@ -145,6 +145,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(("ctrl+u", "pageup"), "cursor('page_up')", "page up", "A page up"),
     Action(("ctrl+r",), "refresh_now", "refresh", "Refresh; never changes anything"),
     Action(("colon", "ctrl+p"), "app.command_palette", "palette", "Command palette: every action by name"),
+    Action(("ctrl+z",), "app.suspend_process", "suspend", "Suspend the console; fg brings it back"),
     Action(("T",), "next_theme", "theme", "Next theme"),
     Action(("question_mark", "f1"), "keys", "help", "The keys of this screen", shown=True),
 

@@ -8,13 +8,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
+from textual.events import Key
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
 from console.flows import requests
 from console.flows.dialog import Dialog
-from console.keymap import DELIVERIES, OVERVIEW, VIEWS, actions_of, bindings_of, is_refused, shown_key
+from console.keymap import (
+    DELIVERIES,
+    OVERVIEW,
+    SEARCH_BOX,
+    VIEWS,
+    action_of,
+    actions_of,
+    bindings_of,
+    is_refused,
+    shown_key,
+)
 from console.render import header
+from console.widgets.key_bar import KeyBar, KeyHint
 from console.widgets.lines import LineList
 from console.widgets.question import Kind, Prompt, Question
 from relay.domain.format import plural, span
@@ -36,6 +48,14 @@ if TYPE_CHECKING:
 
 WIDE = 110
 """From this width on there are two columns."""
+
+
+_CHARACTERS = {"plus": "+", "minus": "-", "question_mark": "?"}
+"""What the keys of a strip type."""
+
+
+def _hint(action: Action) -> KeyHint:
+    return KeyHint(action.keys[0], shown_key(action.keys[0]), action.label)
 
 
 Pane = TypeVar("Pane", bound="Widget")
@@ -77,7 +97,7 @@ class View(Screen[None]):
         with Vertical(id="body"):
             yield from self.compose_body()
         yield Question(id="question")
-        yield Static("", id="keys", markup=False)
+        yield KeyBar(id="keys")
 
     def compose_body(self) -> ComposeResult:
         """Return the screen's own widgets."""
@@ -168,7 +188,7 @@ class View(Screen[None]):
             return
         context, snapshot = self.context, self.context.snapshot
         width = self.app.size.width
-        self.query_one("#keys", Static).update(self._keys(width))
+        self.show_keys()
         cause = self.query_one("#cause", Static)
         cause.set_class(context.trouble is not None, "trouble")
         if snapshot is None:
@@ -216,27 +236,39 @@ class View(Screen[None]):
         del cause
         return ""
 
-    def _keys(self, width: int) -> Content:
-        views = [
-            Content.assemble(
-                (f"{number}", "bold $accent"), (f" {title}", "bold reverse" if view == self.VIEW else "$text-muted")
-            )
+    def show_keys(self) -> None:
+        """Show the keys of what has the focus: the strip or the search box while one is open, else this screen."""
+        if not self.is_up:
+            return
+        width = self.app.size.width
+        taken = list(self.question.actions)
+        if not taken and self.is_typed_into:
+            taken = list(actions_of(SEARCH_BOX, read_only=self.context.read_only))
+        if taken:
+            self.query_one(KeyBar).show([], [_hint(action) for action in taken], width)
+            return
+        ways = [
+            KeyHint(str(number), str(number), title, is_here=view == self.VIEW)
             for number, (view, title) in enumerate(VIEWS.items(), start=1)
         ]
-        shown = [
-            Content.assemble((shown_key(action.keys[0]), "bold $accent"), (f" {action.label}", "$text-muted"))
-            for action in self.possible_actions()
-            if action.shown
-        ]
-        ways = Content(" ").join(views) + Content.styled(" │", "$text-muted")
         if width < WIDE:
-            ways = Content.assemble(("1-6", "bold $accent"), (" views", "$text-muted"))
-        while shown:
-            line = Content(" ") + Content("  ").join([ways, *shown])
-            if line.cell_length <= width:
-                return line
-            shown.pop(-2 if len(shown) > 1 else 0)
-        return ways
+            ways = [KeyHint("", "1-6", "views")]
+        self.query_one(KeyBar).show(ways, [_hint(one) for one in self.possible_actions() if one.shown], width)
+
+    async def on_key_bar_clicked(self, event: KeyBar.Clicked) -> None:
+        """Do what the key does for what has the focus."""
+        event.stop()
+        if self.question.is_open:
+            character = _CHARACTERS.get(event.key, event.key if len(event.key) == 1 else None)
+            self.question.post_message(Key(event.key, character))
+        elif isinstance(self.focused, Input):
+            await self.focused.run_action(action_of(SEARCH_BOX, event.key) or "")
+        elif (action := next((one for one in self.possible_actions() if event.key in one.keys), None)) is not None:
+            await self.run_action(action.name)
+
+    def on_descendant_focus(self) -> None:
+        """Show the keys of what has the focus."""
+        self.call_after_refresh(self.show_keys)
 
     def possible_actions(self) -> Iterator[Action]:
         """Return the actions of this screen that are possible now, in the key map's order, one a key."""

@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
-from console.keymap import ACTIONS, CONFIRMATION, PLAN, PROGRESS, action_of, shown_key
+from console.keymap import ACTIONS, CONFIRMATION, PLAN, PROGRESS, action_of, actions_of, shown_key
 from console.render.formatting import QUIET_RELAY_S
 from console.render.plans import plan_lines
 from console.render.wrapping import hanging
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from textual.app import RenderResult
 
     from console.data.plan_pace import PlanPace
+    from console.keymap import Action
     from relay.store.replays import Plan
 
 _MAX_TYPED = 500
@@ -131,6 +132,13 @@ class Question(Widget, can_focus=True):
     def plan_id(self) -> int | None:
         """The replay it shows."""
         return self._plan_id
+
+    @property
+    def actions(self) -> list[Action]:
+        """What it takes now, as the key map has it; nothing while it is closed."""
+        if self._prompt is not None:
+            return _actions_of(self._prompt)
+        return list(actions_of(PROGRESS, read_only=False)) if self._plan_id is not None else []
 
     def shows(self, prompt: Prompt) -> bool:
         """Return True while `prompt` is open: not closed, and not replaced."""
@@ -252,7 +260,7 @@ class Question(Widget, can_focus=True):
 
     def on_key(self, event: events.Key) -> None:
         """Take the keys while it is open; those that it does not know while it shows a replay go to the view."""
-        if self._prompt is not None:
+        if self._prompt is not None and event.key != "ctrl+z":
             event.stop()
             event.prevent_default()
             self._answer(self._prompt, event)
@@ -355,12 +363,23 @@ class Question(Widget, can_focus=True):
         event.prevent_default()
 
 
+_ANSWERS = {
+    Kind.YES: {"agree"},
+    Kind.COUNT: {"submit", "delete_left", "delete_all"},
+    Kind.TEXT: {"submit", "delete_left", "delete_all"},
+}
+
+
+def _actions_of(prompt: Prompt) -> list[Action]:
+    """Return the actions that `prompt` takes: those that change it, those that answer it, and to cancel."""
+    answers = _ANSWERS.get(prompt.kind, set()) | {"cancel"}
+    changes = [action for action in ACTIONS if action.belongs_to(PLAN) and action.name in prompt.adjusts]
+    return changes + [action for action in ACTIONS if action.belongs_to(CONFIRMATION) and action.name in answers]
+
+
 def _explanation(prompt: Prompt) -> list[Content]:
     """Return the keys of `prompt`, a line each."""
-    answers = {Kind.YES: {"agree"}, Kind.COUNT: {"submit", "delete_left", "delete_all"}}.get(prompt.kind, set())
-    here = [action for action in ACTIONS if action.belongs_to(PLAN) and action.name in prompt.adjusts]
-    here += [action for action in ACTIONS if action.belongs_to(CONFIRMATION) and action.name in answers | {"cancel"}]
     return [
         Content.assemble((f"{' '.join(map(shown_key, action.keys)):>12}  ", "bold $accent"), action.text)
-        for action in here
+        for action in _actions_of(prompt)
     ]
