@@ -1,4 +1,4 @@
-"""Fire drills: incidents staged against the stand-ins, so that whoever is on call can practise with the console.
+"""Fire drills: incidents staged against the stand-ins, so that an on-call engineer can practise with the console.
 
 A drill is data: what happens when, which alerts must come of it and no others, and what the headline must say.
 """
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CALM_S, INCIDENT_S, AFTER_S = 6.0, 24.0, 30.0
-_OUTAGE_ALERTS = frozenset(
-    {"success-rate-p0", "success-rate-critical", "escalate-dlq", "dlq-p2", "dlq-warning", "attempts-info"}
-)
+_OUTAGE_ALERTS = frozenset({"success-rate-critical", "escalate-dlq", "dlq-p2", "dlq-warning", "attempts-info"})
 _POISONED = 8
 _SILENT_FOR = timedelta(minutes=40)
 _DOWN_FOR = timedelta(minutes=25)
@@ -38,7 +36,10 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """`begins_at_s` is when the cause sets in. `settings` differ from the demo's. `cause` is in the headline."""
+    """`begins_at_s` is when the cause sets in. `settings` differ from the demo's. `cause` is in the headline.
+
+    `spares_all`: no delivery may become a dead letter.
+    """
 
     name: str
     summary: str
@@ -50,6 +51,7 @@ class Drill:
     webhooks_a_second: float = 6
     settings: Mapping[str, Any] = field(default_factory=dict)
     history: History | None = None
+    spares_all: bool = False
 
 
 def _incident(text: str, over: str = "the Agent SDK is well again", **phase: Any) -> tuple[Phase, ...]:
@@ -87,7 +89,7 @@ DRILLS = {
             _incident("the Agent SDK becomes slow", behaviours=(Behaviour(delay_ms=4_000),)),
             frozenset({"agent-slow-info"}),
             "The Agent SDK is slow",
-            "See that nothing is lost, and tell those who run the Agent SDK.",
+            "See that nothing is lost, and inform the team that runs the Agent SDK.",
             webhooks_a_second=3,
             settings={"agent_sdk_timeout_ms": 10_000},
         ),
@@ -97,7 +99,7 @@ DRILLS = {
             _incident(
                 "the secret is changed in Chatwoot", "the old secret is set again", secret=b"a secret the relay lacks"
             ),
-            frozenset(),
+            frozenset({"refused-p0", "refused-warning"}),
             "refused (401, bad signature) since",
             "Find out why nothing comes in, though Chatwoot sends; say what must be set where.",
             settings={"chatwoot_webhook_secret": "the-drills-secret"},
@@ -112,6 +114,30 @@ DRILLS = {
             frozenset({"dlq-warning"}),
             "Agent SDK refused the payload (422)",
             "Look at one payload; edit and replay it, or discard it with a reason.",
+        ),
+        Drill(
+            "agent-deploy",
+            "The Agent SDK is deployed while forwarding is held: webhooks wait, and none becomes a dead letter.",
+            (
+                Phase(0, "traffic starts, all is well"),
+                Phase(CALM_S, "forwarding is held", held=True),
+                Phase(CALM_S + 3, "the Agent SDK goes down for its deployment", agent_down=True),
+                Phase(CALM_S + INCIDENT_S, "the Agent SDK is back, and forwarding is released", held=False),
+            ),
+            frozenset(),
+            "Forwarding is held by demo",
+            "See in the first line who holds forwarding and how many wait; see the backlog drain after the release.",
+            spares_all=True,
+        ),
+        Drill(
+            "breaker",
+            "The Agent SDK answers 503 while the circuit breaker is on: deliveries wait instead of dying.",
+            _incident("the Agent SDK answers 503", behaviours=(Behaviour(status=503),)),
+            frozenset(),
+            "The circuit breaker is open",
+            "See why the breaker is open and when it probes; see the backlog drain once a probe succeeds.",
+            settings={"relay_breaker": "on", "chatwoot_webhook_max_attempts": 6},
+            spares_all=True,
         ),
         Drill(
             "chatwoot-silent",

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
 
@@ -17,9 +18,11 @@ from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn
 from relay.demo.script import WEBHOOKS_A_SECOND, Traffic, phases
 from relay.server.listener import bound_url, listen, stop_on_signals
-from relay.server.supervisor import relay_name, serve_worker
+from relay.server.supervisor import Sockets, relay_name, serve_worker
 from relay.server.worker import Identity
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
+from relay.store import gate
+from relay.store.sessions import connected
 from relay.telemetry.log_sink import LogSink
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 ATTEMPT_TIMEOUT_MS = 2_000
 _QUIET_MS = 200
 _REPORT_EVERY_S = 5
+_RELEASE_RATE = 15.0
+"""Deliveries a second after a hold: what the reference agent can draft on any machine."""
 
 
 class _Nowhere(io.TextIOBase):
@@ -112,9 +117,9 @@ async def play(
         agent.upstream = bound_url(real_agent)
         drafting = asyncio.create_task(serve_agent(settings, dsn, real_agent, sink.logger(SCOPE), relay_ended))
         relay = asyncio.create_task(
-            serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), bound, sink, stop, demo=True)
+            serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), Sockets(bound), sink, stop, demo=True)
         )
-        traffic = Traffic(chatwoot, agent, say, script or phases(), a_second)
+        traffic = Traffic(chatwoot, agent, say, script or phases(), a_second, partial(_hold, dsn))
         await _until_healthy(bound_at, relay)
         reachable = settings.model_copy(update={"relay_url": bound_at})
         playing = [asyncio.create_task(traffic.play()), asyncio.create_task(_report(traffic, say))]
@@ -139,6 +144,16 @@ async def play(
     say(f"{len(chatwoot.notes)} private notes with drafts are in Chatwoot")
 
 
+async def _hold(dsn: str, held: bool) -> None:
+    """Hold or release forwarding, as an operator does who deploys the agent."""
+    async with connected(dsn) as connection:
+        if held:
+            await gate.hold(connection, "demo", "deploying the agent")
+            await asyncio.sleep(1)  # every relay heeds it within a second
+        else:
+            await gate.release(connection, "demo", _RELEASE_RATE)
+
+
 async def _until_healthy(url: str, relay: asyncio.Task[None]) -> None:
     """Until the relay takes webhooks, or has ended."""
     async with httpx.AsyncClient(timeout=2) as client:
@@ -160,5 +175,5 @@ async def _report(traffic: TrafficType, say: Callable[[str], None]) -> None:
 
 
 def _summary(traffic: TrafficType) -> str:
-    told = ", ".join(f"{count} × {answer}" for answer, count in sorted(traffic.answers.items()))
-    return f"Chatwoot was answered {told or 'nothing yet'}"
+    answers = ", ".join(f"{count} × {answer}" for answer, count in sorted(traffic.answers.items()))
+    return f"Chatwoot was answered {answers or 'nothing yet'}"

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from relay.domain.alerts import Verdict
     from relay.domain.stats import FailureStreak
+    from relay.store.backlog import BacklogState
     from relay.store.browse import Group
     from relay.store.database import Connection
     from relay.store.facts import Health
+    from relay.store.gate import Hold, OpenBreaker
     from relay.store.overview import Overview
     from relay.store.refused import Refused
     from relay.store.replays import Plan
@@ -154,6 +156,9 @@ def state_of(state: Overview, groups: Sequence[Group], plans: Sequence[Plan], *,
         in_flight=state.in_flight,
         oldest_s=state.oldest_in_flight_s,
         usual_ms=state.last_1h.p95_ms,
+        hold=_held(state.backlog.hold),
+        breaker=_breaker(state.backlog.breaker),
+        backlog=_size(state.backlog),
         streaks=state.streaks,
         groups=groups,
         success_at=state.last_success_at,
@@ -169,6 +174,19 @@ def state_of(state: Overview, groups: Sequence[Group], plans: Sequence[Plan], *,
         unattended=next((gap for gap in state.unattended if (state.at - gap[1]).total_seconds() < 3_600), None),
         finding=finding,
     )
+
+
+def _held(hold: Hold | None) -> HeldState | None:
+    return None if hold is None else HeldState(hold.who, hold.since, hold.until, hold.reason)
+
+
+def _breaker(breaker: OpenBreaker | None) -> BreakerState | None:
+    return None if breaker is None else BreakerState(breaker.since, breaker.why)
+
+
+def _size(backlog: BacklogState) -> BacklogSize:
+    """Everything while forwarding is stopped, else the backlog: waits for order and retries are none."""
+    return BacklogSize(backlog.size if backlog.stopped is None else backlog.waiting, backlog.oldest_s)
 
 
 async def read(connection: Connection) -> tuple[Overview, State]:

@@ -12,10 +12,11 @@ from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException
 
 from relay import __version__
+from relay.domain.delivery import WaitReason
 from relay.domain.targets import Target
 from relay.errors import StatementRefused, StoreUnavailable
 from relay.intake.webhook import WebhookRoute
-from relay.store import aside, facts, instances, overview
+from relay.store import aside, backlog, facts, instances, overview
 from relay.store.refusal import explain
 from relay.telemetry.gauges import Gauge, gauges_of
 from relay.telemetry.metrics import exposition
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from werkzeug.routing import MapAdapter
 
     from relay.intake.context import IntakeContext
-    from relay.store.aside import Waiting
+    from relay.store.aside import Waiting as FactsWaiting
+    from relay.store.backlog import BacklogState
 
 _HEALTH_TIMEOUT_S = 2
 
@@ -42,20 +44,45 @@ class _App(Quart):
 
 
 def create_app(context: IntakeContext) -> Quart:
-    """The relay's ASGI application, over a `context` whose parts its caller starts and stops."""
+    """The relay's ASGI application, over a `context` whose parts its caller starts and stops.
+
+    `/metrics` is left out where it has an address of its own, which need not be as public (`create_metrics_app`).
+    """
+    app = _new_app(context)
+    app.asgi_app = WebhookRoute(context, app.asgi_app)  # type: ignore[method-assign] # as Quart documents it
+    if context.settings.relay_metrics_bind is None:
+        _add_metrics(app, context)
+    return app
+
+
+def create_metrics_app(context: IntakeContext) -> Quart:
+    """What is served on `RELAY_METRICS_BIND`: metrics and health, no webhooks."""
+    app = _new_app(context)
+    _add_metrics(app, context)
+    return app
+
+
+def _add_metrics(app: Quart, context: IntakeContext) -> None:
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return await _metrics(context)
+
+
+def _new_app(context: IntakeContext) -> Quart:
+    """An application with the health checks (DESIGN, 2)."""
     app = _App("relay", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = 0  # no route of Quart's reads a body
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # a wrong method like any other (DESIGN, 2)
     app.url_map.merge_slashes = False  # another path like any other, and no redirect
-    app.asgi_app = WebhookRoute(context, app.asgi_app)  # type: ignore[method-assign] # as Quart documents it
 
     @app.get("/health")
+    @app.get("/health/ready")
     async def health() -> Response:
         return await _health(context)
 
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return await _metrics(context)
+    @app.get("/health/live")
+    async def live() -> Response:
+        return _answer(200, {"status": "ok", "version": __version__})
 
     @app.errorhandler(HTTPException)
     async def refused(error: HTTPException) -> Response:
@@ -93,6 +120,7 @@ async def _health(context: IntakeContext) -> Response:
     database: dict[str, Any] = {"ok": False}
     probed: dict[str, Any] = {}
     recorded: dict[str, Any] | None = None
+    waits: dict[str, Any] | None = None
     began = time.perf_counter()
     try:
         async with asyncio.timeout(_HEALTH_TIMEOUT_S), context.database.connection() as connection:
@@ -101,6 +129,7 @@ async def _health(context: IntakeContext) -> Response:
             if not writable:
                 database["error"] = "Postgres is read-only"
             recorded = _facts(await aside.waiting(connection))
+            waits = _waits(await backlog.read(connection))
             probed = {
                 health.target: {
                     "ok": health.ok,
@@ -121,7 +150,7 @@ async def _health(context: IntakeContext) -> Response:
             database = {"ok": False, "error": "Postgres has no tables that this relay may use, or not yet"}
     if database["ok"] and context.pipeline.store_fault is not None:
         database |= {"ok": False, "error": f"Postgres refuses to store webhooks: {context.pipeline.store_fault}"}
-    ok = database["ok"] and context.pipeline.capacity > 0
+    ok = database["ok"] and context.pipeline.is_accepting
     body = {
         "status": "ok" if ok else "unavailable",
         "version": __version__,
@@ -129,12 +158,27 @@ async def _health(context: IntakeContext) -> Response:
         "facts": recorded,
         **{target.value: probed.get(target) for target in Target},
         "in_flight": context.pipeline.in_flight,
+        "backlog": waits,
         "signed": context.instance.signed,
     }
     return _answer(200 if ok else 503, body, {} if ok else {"Retry-After": "5"})
 
 
-def _facts(waiting: Waiting | None) -> dict[str, Any]:
+def _waits(state: BacklogState) -> dict[str, Any]:
+    """What waits, by reason, and whether forwarding is held or the breaker open."""
+    return {
+        "size": state.size,
+        "waiting": state.waiting,
+        "by_reason": {reason.value: state.by_reason.get(reason, 0) for reason in WaitReason},
+        "oldest_s": state.oldest_s,
+        "drain_per_s": state.drain_per_s,
+        "empty_in_s": state.empty_in_s,
+        "held": state.hold is not None,
+        "breaker_open": state.breaker is not None,
+    }
+
+
+def _facts(waiting: FactsWaiting | None) -> dict[str, Any]:
     """Whether `dashboard_facts` takes what the relay records; if not, why, and what to do."""
     if waiting is None:
         return {"ok": True, "aside": 0}
@@ -144,7 +188,6 @@ def _facts(waiting: Waiting | None) -> dict[str, Any]:
 
 async def _metrics(context: IntakeContext) -> Response:
     """Prometheus text: this relay's workers' counts, and the gauges that all relays share."""
-    workers: dict[int, Mapping[str, Any]] = {context.instance.slot: context.counters.as_dict()}
     gauges = [
         Gauge("relay_in_flight", context.pipeline.in_flight, "Deliveries that this worker forwards now"),
         Gauge("relay_in_flight_limit", context.settings.relay_max_in_flight, "The most that a worker forwards at once"),
@@ -152,9 +195,9 @@ async def _metrics(context: IntakeContext) -> Response:
     is_up = True
     try:
         async with asyncio.timeout(_HEALTH_TIMEOUT_S), context.database.connection() as connection:
-            workers |= await instances.siblings_counters(connection, context.instance)
             gauges += gauges_of(await overview.read(connection))
     except (StoreUnavailable, TimeoutError, psycopg.ProgrammingError):
         is_up = False
     gauges.append(Gauge("relay_database_up", float(is_up), "1 while Postgres answers"))
+    workers = context.counters.of_all_workers()
     return Response(exposition(workers, gauges), content_type="text/plain; version=0.0.4; charset=utf-8")

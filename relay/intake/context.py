@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from relay.store.database import Database
     from relay.store.instances import Instance
     from relay.telemetry.metrics import Counters
+    from relay.telemetry.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,4 @@ class IntakeContext:
     rejections: Rejections
     body_budget: BodyBudget
     counters: Counters
+    tracing: Tracing

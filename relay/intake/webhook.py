@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from relay.chatwoot.payload import BadBody, BodyFault
 from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, SignatureFault, explained, verify
+from relay.domain.delivery import WaitReason
 from relay.domain.headers import CONTENT_ENCODING, FORWARDED_FROM_HEADER, TEST_SENDER, first_header
+from relay.domain.networks import client_address
 from relay.errors import Overloaded, StoreUnavailable
 from relay.intake.asgi import Answer, SenderGone, body_parts
 from relay.intake.encoding import TAKEN, CorruptBody, DecodedTooLarge, Decoder, UnsupportedEncoding, coding_of
 from relay.intake.receipt import read_receipt
+from relay.intake.rejections import SENDER
 from relay.settings import WEBHOOK_PATH
-from relay.store.deliveries import Duplicate, Ignored
+from relay.store.deliveries import Duplicate, Ignored, Waiting
+from relay.telemetry.tracing import now
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from relay.domain.delivery import Headers, Outcome, Receipt
     from relay.forwarding.pipeline import Ticket
     from relay.intake.context import IntakeContext
-    from relay.store.deliveries import Claimed
+    from relay.store.deliveries import Stored
 
 BODY_TIMEOUT_S = 20
 """How long a body may take to stream in. Chatwoot itself gives up after five seconds."""
@@ -55,14 +59,18 @@ class WebhookRoute:
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer one request."""
-        if scope["type"] != "http" or scope["path"] not in _PATHS:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+        SENDER.set(_sender(self._context, scope, headers))
+        if scope["path"] not in _PATHS:
             await self._app(scope, receive, send)
             return
         if scope["method"] != "POST":
             self._context.rejections.add("wrong_method", 405)
             await Answer(405, {"error": "Method Not Allowed"}, {"allow": "POST"}).send(send)
             return
-        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
         try:
             answer = await _answer(self._context, headers, receive)
         except Exception as error:  # noqa: BLE001 - a defect costs one answer, not the connection
@@ -72,7 +80,7 @@ class WebhookRoute:
 
 
 async def _answer(context: IntakeContext, headers: Headers, receive: ASGIReceiveCallable) -> Answer:
-    began = time.monotonic()
+    began, began_at = time.monotonic(), now()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             body = await _read_body(context, headers, receive)
@@ -95,7 +103,8 @@ async def _answer(context: IntakeContext, headers: Headers, receive: ASGIReceive
         signed = first_header(headers, TIMESTAMP_HEADER), first_header(headers, SIGNATURE_HEADER)
         verified = verify(secrets, *signed, body.forms, now=time.time())
         if isinstance(verified, SignatureFault):
-            return _refuse(context, 401, explained(verified, secrets, *signed, body.decoded), "Invalid signature")
+            fault = explained(verified, secrets, *signed, body.decoded)
+            return _refuse(context, 401, fault, "Invalid signature", test=_is_test(headers))
         signature = verified
     try:
         receipt = read_receipt(
@@ -104,10 +113,25 @@ async def _answer(context: IntakeContext, headers: Headers, receive: ASGIReceive
             context.settings.forwarded_events,
             encoded_body=body.encoded,
             signature=signature,
+            own_account=context.settings.chatwoot_account_id,
         )
     except BadBody as error:
         return _refuse_body(context, headers, error)
-    return await _carry(context, receipt, began)
+    answer = await _carry(context, receipt, began)
+    known = answer.content
+    context.tracing.received(
+        str(known.get("delivery_id", receipt.delivery_id)), receipt.headers, began_at, status=answer.status,
+        event=receipt.event, bytes=len(receipt.body), client=SENDER.get(), test=receipt.test or None,
+        duplicate=known.get("duplicate"), waiting=known.get("waiting"), spooled=known.get("spooled"),
+    )  # fmt: skip
+    return answer
+
+
+def _sender(context: IntakeContext, scope: Any, headers: Headers) -> str | None:
+    """The address that a request came from, behind the proxies that are trusted."""
+    peer = scope.get("client")
+    claims = [value for name, value in headers if name == "x-forwarded-for"]
+    return client_address(peer[0] if peer else None, claims, context.settings.trusted_proxies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +196,11 @@ async def _carry(context: IntakeContext, receipt: Receipt, began: float) -> Answ
     try:
         ticket = context.pipeline.accept(receipt)
         respond_when = ticket.finished if settings.relay_respond == "forwarded" else ticket.stored
-        await _wait(respond_when, deadline)
+        try:
+            await _wait(respond_when, deadline)
+        finally:
+            context.pipeline.forget(ticket)
         stored = _stored(ticket)
-    except Overloaded as error:
-        return _overloaded(context, error)
     except StoreUnavailable as error:
         context.counters.unavailable += 1
         context.rejections.add("not_stored", 503)
@@ -186,14 +211,17 @@ async def _carry(context: IntakeContext, receipt: Receipt, began: float) -> Answ
     if isinstance(stored, Ignored):
         return Answer(200, {"success": True, "ignored": True, "delivery_id": stored.delivery_id})
     context.counters.received += 1
-    if respond_when is ticket.finished and ticket.finished.done():
-        outcome = ticket.finished.result()
-        if outcome is not None:
-            return _outcome(stored, outcome)
-    return Answer(202, {"accepted": True, "delivery_id": stored.delivery.delivery_id})
+    delivery_id = stored.delivery_id if isinstance(stored, Waiting) else stored.delivery.delivery_id
+    accepted = {"accepted": True, "delivery_id": delivery_id}
+    result = ticket.finished.result() if ticket.finished.done() else None
+    if isinstance(result, WaitReason):
+        return Answer(202, accepted | {"waiting": result})
+    if result is not None and respond_when is ticket.finished:
+        return _outcome(delivery_id, result)
+    return Answer(202, accepted)
 
 
-def _stored(ticket: Ticket) -> Claimed | Duplicate | Ignored:
+def _stored(ticket: Ticket) -> Stored:
     """What the store said.
 
     Raises:
@@ -210,10 +238,10 @@ async def _wait(future: asyncio.Future[Any], deadline: float) -> None:
         await asyncio.wait((future,), timeout=max(0.0, deadline - time.monotonic()))
 
 
-def _outcome(stored: Claimed, outcome: Outcome) -> Answer:
+def _outcome(delivery_id: str, outcome: Outcome) -> Answer:
     common = {
-        "delivery_id": stored.delivery.delivery_id,
-        "attempts": len(outcome.attempts),
+        "delivery_id": delivery_id,
+        "attempts": outcome.count,
         "duration_ms": outcome.duration_ms,
     }
     last = outcome.last
@@ -231,13 +259,24 @@ def _outcome(stored: Claimed, outcome: Outcome) -> Answer:
 
 def _overloaded(context: IntakeContext, error: Overloaded) -> Answer:
     context.counters.overloaded += 1
+    context.rejections.add("overloaded", 503)
     return Answer(503, {"error": str(error)}, {"Retry-After": "1"})
 
 
+def _is_test(headers: Headers) -> bool:
+    return (first_header(headers, FORWARDED_FROM_HEADER) or "").strip().lower() == TEST_SENDER
+
+
 def _refuse(
-    context: IntakeContext, status: int, reason: str, message: str, headers: dict[str, str] | None = None
+    context: IntakeContext,
+    status: int,
+    reason: str,
+    message: str,
+    headers: dict[str, str] | None = None,
+    *,
+    test: bool = False,
 ) -> Answer:
-    context.rejections.add(reason, status)
+    context.rejections.add(reason, status, test=test)
     return Answer(status, {"error": message}, headers or {})
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from relay.store.database import Database
     from relay.store.instances import Instance
-    from relay.telemetry.metrics import Counters
 
 _INTERVAL_S = 5.0
 
@@ -34,7 +33,6 @@ class Heartbeat:
         self,
         database: Database,
         instance: Instance,
-        counters: Counters,
         log: FilteringBoundLogger,
         *,
         lease_s: float,
@@ -43,7 +41,6 @@ class Heartbeat:
     ) -> None:
         self._database = database
         self._instance = instance
-        self._counters = counters
         self._log = log
         self._lease_s = lease_s
         self._in_flight = in_flight
@@ -63,7 +60,6 @@ class Heartbeat:
                 self._instance.id,
                 lease_s=self._lease_s,
                 in_flight=self._in_flight(),
-                counters=self._counters.as_dict(),
             )
         if known:
             self._on_renewed(asked_at)

@@ -12,8 +12,11 @@ from uuid import UUID, uuid4
 from relay import __version__
 from relay.chatwoot.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
 from relay.errors import SchemaError, StoreUnavailable
+from relay.forwarding.backlog import Backlog
+from relay.forwarding.concurrency import Slots
 from relay.forwarding.finisher import Finisher
 from relay.forwarding.forwarder import Forwarder
+from relay.forwarding.gate import Gate
 from relay.forwarding.lease import Lease
 from relay.forwarding.pipeline import Pipeline
 from relay.forwarding.recovery import Recovery
@@ -28,7 +31,7 @@ from relay.replay.discards import DiscardRunner
 from relay.replay.runner import ReplayRunner
 from relay.server.maintenance import HeaderScrubber, Retention, SignatureCleaner
 from relay.server.services import ServiceLoop
-from relay.store import deliveries, demo_history, facts, instances, log, preflight, replays
+from relay.store import deliveries, demo_history, facts, gate, instances, log, preflight, replays
 from relay.store.database import Database, described
 from relay.store.instances import Instance
 from relay.store.migrate import migrate, migrations, schema_version
@@ -38,10 +41,12 @@ from relay.telemetry.forwarding_log import ForwardingLog
 from relay.telemetry.log_sink import RELAY_SCOPE
 from relay.telemetry.log_tail import LogTail
 from relay.telemetry.metrics import Counters
+from relay.telemetry.tracing import make_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from relay.domain.delivery import Attempt, Delivery
     from relay.server.services import Service
     from relay.settings import Settings
     from relay.store.database import Connection
@@ -56,11 +61,15 @@ _GOODBYE_S = 3
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a relay process is. `name` is the address it holds, `boot` this start of it, `slot` the worker."""
+    """Who a relay process is. `name` is the address it holds, `boot` this start of it, `slot` the worker.
+
+    `counts` is the memory for counts that all workers of this start share; None: there is one worker.
+    """
 
     name: str
     boot: UUID
     slot: int = 0
+    counts: memoryview | None = None
 
 
 class Worker:
@@ -78,7 +87,7 @@ class Worker:
         self._checks = checks
         self._demo = demo
         self.database = Database(dsn)
-        self.counters = Counters()
+        self.counters = Counters(identity.counts, identity.slot)
         self.instance = Instance(
             id=uuid4(),
             name=identity.name,
@@ -96,19 +105,31 @@ class Worker:
         self.rejections = Rejections(self.counters, forwarding_log)
         lease = Lease(settings.relay_lease_seconds)
         owner = self.instance.id
-        self._forwarder = Forwarder(settings, forwarding_log)
+        its_gate = Gate(settings.relay_agent_rate)
+        self._tracing = make_tracing(settings, "hotdash-relay")
+        self._forwarder = Forwarder(
+            settings, forwarding_log, its_gate, attempted=self._attempted, tracing=self._tracing
+        )
         self._receipts = ReceiptStore(self.database, owner)
         self._finisher = Finisher(self.database, owner, self._log)
         self._tail = LogTail(self.database, owner, sink)
+        slots = Slots(settings.relay_max_in_flight)
+        if settings.relay_agent_concurrency is not None:
+            slots.limit_agent(0)  # until this relay holds slots
         self.pipeline = Pipeline(
             forwarder=self._forwarder,
             receipts=self._receipts,
             finisher=self._finisher,
             lease=lease,
+            gate=its_gate,
+            slots=slots,
             forwarding_log=forwarding_log,
             counters=self.counters,
             endpoint=settings.agent_endpoint_shown,
-            max_in_flight=settings.relay_max_in_flight,
+            ordered=settings.relay_order == "conversation",
+        )
+        self._backlog = Backlog(
+            settings, self.database, owner, pipeline=self.pipeline, lease=lease, forwarding_log=forwarding_log
         )
         self.intake = IntakeContext(
             settings=settings,
@@ -118,11 +139,11 @@ class Worker:
             rejections=self.rejections,
             body_budget=BodyBudget(),
             counters=self.counters,
+            tracing=self._tracing,
         )
         self._heartbeat = Heartbeat(
             self.database,
             self.instance,
-            self.counters,
             self._log,
             lease_s=lease.seconds,
             in_flight=lambda: self.pipeline.in_flight,
@@ -141,11 +162,15 @@ class Worker:
         self.defect: BaseException | None = None
         self._stopping = asyncio.Event()
 
+    def _attempted(self, delivery: Delivery, attempt: Attempt) -> None:
+        self._backlog.attempted(delivery, attempt)
+
     def _services(self) -> list[Service]:
         owner, settings = self.instance.id, self.settings
         services: list[Service] = [
             self._heartbeat,
             self._recovery,
+            self._backlog,
             RejectionRecorder(self.database, self.rejections),
             self._tail,
             self._replays,
@@ -197,10 +222,12 @@ class Worker:
             await part.close()
         await self._forwarder.close()
         await self.database.close()
+        await asyncio.to_thread(self._tracing.close)
 
     async def _deregister(self) -> None:
         async with self.database.connection(_GOODBYE_S) as connection:
             handed_back = await deliveries.hand_back(connection, self.instance.id)
+            await gate.leave_slots(connection, self.instance.id)
             await replays.release_plans(connection, self.instance.id)
             await instances.leave_duties(connection, self.instance.id)
             await instances.end(connection, self.instance.id)

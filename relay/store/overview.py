@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from psycopg.sql import SQL
 
-from relay.domain.alerts import Measures, Verdict, evaluate, sustain
+from relay.domain.alerts import LEAST_DELIVERIES, Buckets, Measures, Rate, Verdict, evaluate, sustain
 from relay.domain.delivery import FactType
+from relay.domain.rejections import rejection
 from relay.domain.stats import FailureStreak, Figures, failing_since_s, figures
-from relay.store import alerts, aside, facts, instances, refused
+from relay.store import alerts, aside, backlog, facts, instances, refused, traffic
 from relay.store.database import one_moment, rows_of
 from relay.store.demo_history import IS_DEMO
 
@@ -20,32 +21,40 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from relay.store.aside import Waiting
+    from relay.store.backlog import BacklogState
     from relay.store.database import Connection
     from relay.store.facts import Health
     from relay.store.instances import Liveness
     from relay.store.refused import Refused
 
-_WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (10, 15, 30, 60, 6 * 60, 24 * 60))
+_WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (5, 10, 15, 30, 60, 6 * 60, 24 * 60))
 _SUSTAINED = timedelta(hours=2)
+_FIVE_MINUTES, _TEN_MINUTES, _QUARTER = (timedelta(minutes=minutes) for minutes in (5, 10, 15))
+_WELL_PERCENT = 80
+_FEWEST_REFUSED = 3
+"""Fewer refused webhooks in five minutes are not more than half of five."""
 
 _PAUSE = timedelta(minutes=15)
 
 _NOW = SQL("""
     SELECT now(),
            (SELECT coalesce(sum(letters), 0)::bigint FROM relay.dead_causes),
-           (SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'forwarding')),
-           (SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'forwarding') AND run = 1 AND NOT test
+           (SELECT count(*) FROM relay.deliveries WHERE state = 'forwarding'),
+           (SELECT count(*) FROM relay.deliveries WHERE state = 'forwarding' AND run = 1 AND NOT test
                AND received_at >= date_trunc('minute', now()) - interval '1 minute'),
            (SELECT extract(epoch FROM now() - min(CASE WHEN run = 1 THEN received_at ELSE claimed_at END))::float8
-              FROM relay.deliveries WHERE state IN ('received', 'forwarding')),
+              FROM relay.deliveries WHERE state = 'forwarding'),
            (SELECT extract(epoch FROM now() - received_at)::float8 FROM relay.deliveries
              WHERE NOT test ORDER BY id DESC LIMIT 1),
            (SELECT extract(epoch FROM now() - min(received_at))::float8 FROM (
                SELECT min(received_at) AS received_at FROM relay.deliveries
                 WHERE state = 'dead' AND customer AND NOT test
                UNION ALL
-               SELECT min(received_at) FROM relay.deliveries
-                WHERE state IN ('received', 'forwarding') AND customer AND NOT test) AS waiting),
+               SELECT min(received_at) FROM relay.deliveries WHERE state = 'forwarding' AND customer AND NOT test
+               UNION ALL
+               (SELECT received_at FROM relay.deliveries
+                 WHERE state IN ('received', 'waiting') AND customer AND NOT test ORDER BY received_at LIMIT 1))
+               AS waiting),
            (SELECT extract(epoch FROM now() - max({heard_at}))::float8 FROM relay.instances),
            (SELECT recorded_at FROM dashboard_facts
              WHERE fact_type = 'support.webhook.dead_letter'
@@ -130,6 +139,7 @@ class Overview:
     flight for the first time that came in this minute or the last one. `facts_aside` is None while `dashboard_facts`
     takes every fact. `refused` are the webhooks that were refused in the last hour, by reason. `relay_seen_s` is how
     long ago any relay was last known to run; `unattended` are the windows of the last day in which none ran.
+    `tests_*` count runs of test webhooks, which are in no other figure.
     """
 
     at: datetime
@@ -153,11 +163,14 @@ class Overview:
     last_failure_at: datetime | None
     last_success_at: datetime | None
     agent_failed_at: datetime | None
+    backlog: BacklogState
     facts_aside: Waiting | None = None
     answers_since: datetime | None = None
     refused: Sequence[Refused] = ()
     relay_seen_s: float | None = None
     unattended: Sequence[tuple[datetime, datetime]] = ()
+    tests_15min: int = 0
+    tests_1h: int = 0
 
     @property
     def firing(self) -> list[Verdict]:
@@ -183,15 +196,19 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     assert row is not None
     now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at, demo = row
     facts_aside = await aside.waiting(connection)
+    waits = await backlog.read(connection)
     windows = [figures(tallies) for tallies in await facts.tallies(connection, _WINDOWS)]
     minutes = await facts.per_minute(connection, max(minutes_of, _SUSTAINED))
     cursor = await connection.execute(_AGENT_FAILING)
     agent_failing_s, agent_failed_at = await cursor.fetchone() or (None, None)
     health = await facts.last_health(connection)
     relays = await instances.liveness(connection)
-    last_10min, last_15min, last_30min, last_1h, last_6h, last_24h = windows
+    last_5min, last_10min, last_15min, last_30min, last_1h, last_6h, last_24h = windows
     failed = await streaks(connection) if last_24h.failures or last_24h.replayed.failed else []
     last_success_at = await _last_success(connection, minutes)
+    tests = await traffic.tests(connection)
+    turned_away = await refused.refused(connection) if last_1h.rejected else []
+    refused_5min = last_5min.refused_with(401, 413, 503)
     measures = Measures(
         rate_10min=last_10min.rate,
         rate_15min=last_15min.rate,
@@ -206,6 +223,15 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         last_webhook_age_s=webhook_s,
         webhooks_24h=last_24h.rate.delivered + last_24h.rate.failed,
         facts_aside=facts_aside.facts if facts_aside is not None else 0,
+        backlog_overdue_s=waits.overdue_s,
+        minutes_10=await _buckets(connection, minutes, now, last_10min.rate, _TEN_MINUTES),
+        minutes_15=await _buckets(connection, minutes, now, last_15min.rate, _QUARTER),
+        accepted_5min=await _accepted(connection, refused_5min),
+        refused_5min=refused_5min,
+        lost_1h=last_1h.refused_with(413, 503),
+        turned_away_1h=last_1h.refused_with(401, 404),
+        arrival_age_s=await _arrival_age_s(connection, webhook_s, turned_away, now),
+        usual_gap_s=await traffic.usual_gap_s(connection),
     )
     return Overview(
         at=now,
@@ -229,12 +255,40 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         last_failure_at=failure_at,
         last_success_at=last_success_at,
         agent_failed_at=agent_failed_at,
+        backlog=waits,
         facts_aside=facts_aside,
         answers_since=await _first_success(connection, failed, last_success_at),
-        refused=await refused.refused(connection) if last_1h.rejected else [],
+        refused=turned_away,
         relay_seen_s=heartbeat_s,
         unattended=await instances.unattended(connection),
+        tests_15min=tests[0],
+        tests_1h=tests[1],
     )
+
+
+async def _buckets(
+    connection: Connection, minutes: Sequence[tuple[datetime, int, int]], now: datetime, rate: Rate, window: timedelta
+) -> Buckets:
+    """The minutes of `window`, read only if the rate of all of it may raise an alert."""
+    if rate.percent is None or rate.percent >= _WELL_PERCENT or rate.total < LEAST_DELIVERIES:
+        return Buckets()
+    return await traffic.buckets(connection, minutes, now, window)
+
+
+async def _accepted(connection: Connection, refused_5min: int) -> int:
+    """The webhooks stored in five minutes, counted only as far as it matters beside those refused."""
+    if refused_5min < _FEWEST_REFUSED:
+        return 0
+    return await traffic.accepted(connection, _FIVE_MINUTES, max(100, 2 * refused_5min))
+
+
+async def _arrival_age_s(
+    connection: Connection, webhook_s: float | None, turned_away: Sequence[Refused], now: datetime
+) -> float | None:
+    """How long ago a webhook came, be it that it was refused."""
+    ages = [(now - one.last).total_seconds() for one in turned_away if rejection(one.reason).is_webhook]
+    stored_s = webhook_s if webhook_s is not None else await traffic.last_run_age_s(connection)
+    return min([*ages, *([] if stored_s is None else [stored_s])], default=None)
 
 
 _LAST_SUCCESS = """

@@ -32,7 +32,7 @@ class Scene:
         self.plant.relay()
 
     def fails(self, status: str, times: int, *, age_s: float, test: bool = False, waits: bool = True) -> None:
-        """Webhooks that were dead-lettered so long ago, and still wait unless somebody dealt with them."""
+        """Webhooks that were dead-lettered so long ago, and still wait unless an operator dealt with them."""
         value = {"attempts": 3, "success": False, "durationMs": 5, "finalStatus": status}
         metadata = {"test": True} if test else {}
         for _ in range(times if waits else 0):

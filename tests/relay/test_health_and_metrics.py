@@ -73,12 +73,12 @@ async def test_health_reports_agent_and_chatwoot_as_last_probed(
     assert health["status"] == "ok", "the relay itself can serve and store"
 
 
-async def test_a_relay_without_room_is_not_healthy(start_relay: StartRelay) -> None:
+async def test_a_relay_without_a_free_slot_is_healthy_since_it_stores(start_relay: StartRelay) -> None:
     async with BluntAgent(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", held=True) as agent:
         relay = await start_relay(agent=agent.url, relay_max_in_flight=1, relay_respond="stored")
         await relay.post(PAYLOAD)
         status, health = await health_of(relay)
-        assert (status, health["status"], health["in_flight"]) == (503, "unavailable", 1)
+        assert (status, health["status"], health["in_flight"]) == (200, "ok", 1)
         agent.may_answer.set()
         await relay.ready()
 
@@ -112,10 +112,10 @@ async def test_metrics_say_which_alerts_fire(relay: RunningRelay, agent: AgentSt
     for _ in range(6):
         await relay.post(PAYLOAD)
     after = await samples_of(relay)
-    firing = [("relay_alerts_firing", (("severity", severity),)) for severity in ("P0", "P1", "Warning", "P2")]
+    firing = [("relay_alerts_firing", (("severity", severity),)) for severity in ("P0", "Critical", "Warning", "P2")]
     assert [before[key] for key in firing] == [0, 0, 0, 0]
-    assert [after[key] for key in firing] == [1, 1, 1, 0]
-    assert after["relay_alert_firing", (("rule", "success-rate-p0"), ("severity", "P0"))] == 1
+    assert [after[key] for key in firing] == [0, 1, 1, 0]
+    assert after["relay_alert_firing", (("rule", "success-rate-critical"), ("severity", "Critical"))] == 1
 
 
 @pytest.mark.parametrize("status", [200, 422])

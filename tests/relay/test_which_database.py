@@ -135,6 +135,7 @@ def test_a_given_one_is_named_without_its_password(relay_command: CommandLine, d
 # A demo's
 
 
+@pytest.mark.slow
 def test_commands_and_console_find_a_running_demo_and_say_so(
     relay_command: CommandLine, data: Path, console: Callable[..., Any]
 ) -> None:
@@ -156,6 +157,7 @@ def test_commands_and_console_find_a_running_demo_and_say_so(
     assert relay_command("status").returncode == 2  # it has ended
 
 
+@pytest.mark.slow
 def test_ones_own_comes_before_a_demos(relay_command: CommandLine, data: Path) -> None:
     relay_command("dsn")
     with running_demo(relay_command):
@@ -218,6 +220,7 @@ async def test_a_demo_leaves_a_database_alone_that_a_relay_has_worked_in(
         assert not await is_demo(connection)
 
 
+@pytest.mark.slow
 async def test_nothing_that_a_demo_invented_reaches_a_real_agent(
     relay_command: CommandLine, data: Path, agent: AgentStandIn
 ) -> None:

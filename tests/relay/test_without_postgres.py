@@ -35,7 +35,7 @@ class Outage:
         self._name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
 
     def begin(self) -> None:
-        """Cut every connection and let nobody in."""
+        """Cut every connection and accept no new one."""
         self._allow_connections("false")
         self._admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (self._name,))
 

@@ -1,4 +1,4 @@
-"""Leases: what nobody forwards any more is taken over, once, and operators' discards are carried out, once."""
+"""Leases: deliveries without a live owner are claimed, once, and operators' discards are carried out, once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from relay.store.claims import claim_abandoned, claim_backlog
 from relay.store.database import connection_parameters
-from relay.store.deliveries import apply_discards, claim_abandoned, finish, hand_back, store
+from relay.store.deliveries import apply_discards, hand_back
 from relay.store.instances import Instance, beat, end, register, take_duty
-from tests.store.values import finish_of, incoming, outcome
+from relay.store.storing import store
+from tests.store.values import finish, finish_of, incoming, outcome
 
 if TYPE_CHECKING:
     from relay.store.database import Connection
@@ -25,14 +27,16 @@ _DISCARD = (
 
 
 async def take_over(connection: Connection, owner: UUID, **given: Any) -> list[int]:
-    """The rows that `owner` takes over."""
-    claims = await claim_abandoned(
-        connection, owner, **({"held": [], "settled": True, "most": 100, "orphan_s": 60} | given)
-    )
-    return [claimed.delivery.id for claimed in claims]
+    """The rows that `owner` takes over, and after them those that it claims of the backlog."""
+    given = {"held": [], "settled": True, "most": 100, "orphan_s": 60} | given
+    taken = await claim_abandoned(connection, owner, **given)
+    if given["most"] > len(taken):
+        most = given["most"] - len(taken)
+        taken += await claim_backlog(connection, owner, most=most, most_bytes=1_000_000)
+    return [claimed.delivery.id for claimed in taken]
 
 
-async def test_a_delivery_whose_owner_is_alive_is_nobody_elses(connection: Connection, plant: Plant) -> None:
+async def test_a_delivery_whose_owner_is_alive_is_not_claimed(connection: Connection, plant: Plant) -> None:
     plant.delivery("forwarding", owner=plant.relay(lease_s=30), age_s=3600)
     assert await take_over(connection, plant.relay()) == []
 
@@ -124,9 +128,9 @@ async def test_a_heartbeat_renews_every_lease_and_says_if_the_relay_is_not_known
 ) -> None:
     relay = plant.relay(lease_s=-5)
     plant.delivery("forwarding", owner=relay)
-    assert await beat(connection, relay, lease_s=30, in_flight=1, counters={})
+    assert await beat(connection, relay, lease_s=30, in_flight=1)
     assert await take_over(connection, plant.relay()) == []
-    assert not await beat(connection, uuid4(), lease_s=30, in_flight=0, counters={})
+    assert not await beat(connection, uuid4(), lease_s=30, in_flight=0)
 
 
 async def test_a_relay_that_stops_in_good_order_has_no_lease(connection: Connection, plant: Plant) -> None:

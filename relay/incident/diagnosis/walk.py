@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.incident.diagnosis.backlog import backlog
 from relay.incident.diagnosis.chapter import Diagnosis, Order
 from relay.incident.diagnosis.chatwoot_fails import chatwoot_fails
 from relay.incident.diagnosis.dead_letters import dead_letters
@@ -26,7 +27,7 @@ _FINDINGS = {Order.SILENCE, Order.SETUP}
 def diagnose(evidence: Evidence) -> Diagnosis:
     """The runbook's four chapters on `evidence`, and those that the runbook lacks where they have found something."""
     chapters = [not_received(evidence), retries(evidence), dead_letters(evidence), signatures(evidence)]
-    others = (chatwoot_fails(evidence), webhooks_refused(evidence), facts_refused(evidence))
+    others = (chatwoot_fails(evidence), webhooks_refused(evidence), facts_refused(evidence), backlog(evidence))
     chapters += [chapter for chapter in others if chapter is not None]
     chapters.sort(key=lambda chapter: (chapter.order, -chapter.explains))
     found = next((chapter.verdict for chapter in chapters if chapter.order in _FINDINGS), None)

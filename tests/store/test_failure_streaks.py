@@ -72,7 +72,7 @@ async def test_minutes_of_nothing_but_success_end_a_run(connection: Connection, 
     assert near((await ages(connection))["422"], 400, 20)
 
 
-async def test_tests_do_not_count_and_replays_stand_apart(connection: Connection, plant: Plant) -> None:
+async def test_tests_do_not_count_and_replays_are_separate(connection: Connection, plant: Plant) -> None:
     failures(plant, "503", 30, test=True)
     failures(plant, "503", 200)
     failures(plant, "503", 100, fact_type=REPLAY)
