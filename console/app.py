@@ -217,6 +217,15 @@ class ConsoleApp(TypeAhead):
         return (view.reading() if view else None), self.context.window
 
     @property
+    def round_trip_s(self) -> float:
+        """How long Postgres takes to answer nothing."""
+        return self.context.round_trip_s
+
+    @round_trip_s.setter
+    def round_trip_s(self, seconds: float) -> None:
+        self.context.round_trip_s = seconds
+
+    @property
     def watched_plan(self) -> int | None:
         """Id of the replay that the strip of the view in front shows; None if it shows none."""
         view = self.view
@@ -318,7 +327,13 @@ class ConsoleApp(TypeAhead):
     def _open_delivery(self, asked: requests.OpenDelivery) -> None:
         from console.screens.detail import DetailView  # noqa: PLC0415 - loaded when it is first wanted
 
-        self.push_screen(DetailView(self.context, asked.row_id))
+        self.push_screen(DetailView(self.context, asked.row_id, asked.neighbours))
+
+    @on(requests.OpenConversation)
+    def _open_conversation(self, asked: requests.OpenConversation) -> None:
+        from console.screens.conversation import ConversationView  # noqa: PLC0415 - loaded when it is first wanted
+
+        self.push_screen(ConversationView(self.context, asked.conversation_id))
 
     @on(requests.OpenDiagnosis)
     def _open_diagnosis(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from console.keymap import key_table
 from relay.cli import show_click_error
 from relay.errors import ConfigurationError, RelayError
 from relay.settings import load_settings
@@ -26,13 +27,26 @@ if TYPE_CHECKING:
 @click.option("--read-only", is_flag=True, help="Hide and refuse every write, and connect as a role that cannot.")
 @click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII alone.")
 @click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal, for selecting text.")
+@click.option("--keys", "print_keys", is_flag=True, help="Print the table of keys, and end.")
 @click.option("--timing", is_flag=True, help="Open it, print how long first paint and first figures took, and end.")
 @click.option("--json", "as_json", is_flag=True, help="The result of --timing, as JSON.")
-def command(*, dsn: str | None, read_only: bool, ascii_only: bool, no_mouse: bool, timing: bool, as_json: bool) -> None:
+def command(
+    *,
+    dsn: str | None,
+    read_only: bool,
+    ascii_only: bool,
+    no_mouse: bool,
+    print_keys: bool,
+    timing: bool,
+    as_json: bool,
+) -> None:
     """The operator console: what is wrong, since when, and the keys to repair it.
 
     Who you are comes from CONSOLE_OPERATOR, or else the login name, and is recorded with everything you do.
     """
+    if print_keys:
+        click.echo("\n".join(key_table()))
+        return
     settings = load_settings(database_url=dsn)
     if as_json and not timing:
         raise click.UsageError("--json goes with --timing; `relay status --json` prints the figures.")

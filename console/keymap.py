@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, DIAGNOSIS, ESCALATION = (
+OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, CONVERSATION, DIAGNOSIS, ESCALATION = (
     "overview",
     "dead",
     "deliveries",
@@ -21,6 +21,7 @@ OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, DIAGNOSIS, ESCALATION
     "health",
     "activity",
     "detail",
+    "conversation",
     "diagnosis",
     "escalation",
 )
@@ -41,7 +42,12 @@ VIEWS = {
     ACTIVITY: "Activity",
 }
 """The views that have a number."""
-SCREENS = VIEWS | {DETAIL: "A delivery", DIAGNOSIS: "Diagnosis", ESCALATION: "Escalation"}
+SCREENS = VIEWS | {
+    DETAIL: "A delivery",
+    CONVERSATION: "A conversation",
+    DIAGNOSIS: "Diagnosis",
+    ESCALATION: "Escalation",
+}
 """The views, and the screens that open on top of them. An action of no `where` belongs to all of these."""
 OVERLAYS = {
     CONFIRMATION: "Question strip",
@@ -54,7 +60,7 @@ OVERLAYS = {
 """What takes the keys while it is open."""
 PLACES = SCREENS | OVERLAYS
 
-_TABLES = frozenset({DEAD, DELIVERIES, OVERVIEW, ACTIVITY})
+_TABLES = frozenset({DEAD, DELIVERIES, OVERVIEW, ACTIVITY, CONVERSATION})
 _ROWS = frozenset({DEAD, DELIVERIES})
 _TEXTS = frozenset({LOG, DETAIL})
 _LETTERS = frozenset({DEAD, DETAIL})
@@ -110,12 +116,20 @@ ACTIONS: tuple[Action, ...] = (
     Action(("v",), "mark_range", "range", "Mark from the last mark to here", where=frozenset({DEAD})),
     Action(("asterisk",), "mark_all", "all", "Mark all that match the filter", where=frozenset({DEAD})),
     Action(("u",), "unmark", "none", "Unmark all", where=frozenset({DEAD})),
+    Action(("c",), "conversation", "conversation", "All deliveries of this conversation, as a timeline",
+           where=_ROWS | {DETAIL}, shown=True),
+    Action(("J",), "next_delivery", "next", "The next delivery of the list", where=frozenset({DETAIL}), shown=True),
+    Action(("K",), "previous_delivery", "previous", "The previous delivery of the list", where=frozenset({DETAIL}),
+           shown=True),
+    Action(("A",), "answers", "answers", "The agent's answers in full, or their beginning",
+           where=frozenset({DETAIL}), shown=True),
     Action(("y",), "copy", "copy", "Copy payload or id to the clipboard", where=_ROWS | {DETAIL, LOG}),
     Action(("Y",), "copy_curl", "curl", "Copy as an equivalent curl command", where=_ROWS | {DETAIL}),
     Action(("D",), "diagnose", "diagnose", "Diagnose: walk the runbook's troubleshooting", shown=True),
     Action(("x",), "stop_replay", "stop", "Stop the running replay under the cursor",
            where=frozenset({ACTIVITY}), write=True, shown=True, conditional=True),
     Action(("x",), "escalate", "escalate", "Escalate: gather the evidence and file it", write=True, shown=True),
+    Action(("H",), "hold", "hold", "Hold forwarding with a reason, or release it", write=True),
     Action(("t",), "test_webhook", "test", "Post a test webhook and watch it go through", write=True, shown=True),
     Action(("h",), "check_health", "health", "Run the health check", shown=True),
     Action(("w",), "window", "window", "Switch the window: 15 min, 1 h, 6 h, 24 h",
@@ -248,3 +262,12 @@ def bindings_of(place: str, *, priority: bool = False) -> list[BindingType]:
         for action in ACTIONS
         if action.belongs_to(place)
     ]
+
+
+def key_table() -> list[str]:
+    """Return every key as a line of text: the keys, what they do, where."""
+    rows = []
+    for action in ACTIONS:
+        where = "" if action.where is None else f"  ({', '.join(PLACES[one] for one in PLACES if one in action.where)})"
+        rows.append(f"{' '.join(map(shown_key, action.keys)):<16}  {action.text}{where}")
+    return rows

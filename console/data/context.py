@@ -55,6 +55,7 @@ class Context:
     paused: bool = False
     is_leaving: bool = False
     health_check: HealthCheck = HealthCheck()
+    round_trip_s: float = 0.0
     drafts: Drafts = field(default_factory=Drafts)
     pace: PlanPace = field(default_factory=PlanPace)
 

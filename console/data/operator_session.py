@@ -17,7 +17,7 @@ import psycopg
 from relay.domain.targets import Target
 from relay.errors import RelayError
 from relay.replay.requests import DEFAULT, plan_request
-from relay.store import actions, backfill, browse, deliveries, facts, instances, proposals, replays
+from relay.store import actions, backfill, browse, deliveries, facts, gate, instances, proposals, replays
 from relay.store.database import SILENCE_S, no_longer_than
 from relay.store.sessions import open_session, trouble
 
@@ -168,6 +168,16 @@ class OperatorSession:
         """Ask the relay to discard dead letters."""
         async with self._session(write=True) as connection:
             await actions.discard(connection, row_ids, self.operator, reason)
+
+    async def hold(self, reason: str, for_s: float | None) -> None:
+        """Hold forwarding on all relays, for `for_s` seconds or until it is released."""
+        async with self._session(write=True) as connection:
+            await gate.hold(connection, self.operator, reason, for_s)
+
+    async def release(self, rate: float | None) -> bool:
+        """Release the hold; what waits drains, at `rate` a second if given. False if there is none."""
+        async with self._session(write=True) as connection:
+            return await gate.release(connection, self.operator, rate)
 
     async def record(self, action: str, details: dict[str, object]) -> None:
         """Record something done in the audit, unless the console is read-only."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from textual.message import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
 
 class Say(Message):
@@ -45,11 +45,20 @@ class GoBack(Message):
 
 
 class OpenDelivery(Message):
-    """Open one delivery on top of the screen in front."""
+    """Open one delivery on top of the screen in front. `neighbours` are the rows of the list it was opened from."""
 
-    def __init__(self, row_id: int) -> None:
+    def __init__(self, row_id: int, neighbours: Sequence[int] = ()) -> None:
         super().__init__()
         self.row_id = row_id
+        self.neighbours = neighbours
+
+
+class OpenConversation(Message):
+    """Open a conversation on top of the screen in front."""
+
+    def __init__(self, conversation_id: str) -> None:
+        super().__init__()
+        self.conversation_id = conversation_id
 
 
 class OpenDiagnosis(Message):

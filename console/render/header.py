@@ -47,6 +47,16 @@ class Standing:
     paused: bool
     is_away: bool
     age_s: float
+    round_trip_s: float = 0.0
+
+
+SLOW_S = 0.3
+"""A round trip to Postgres that takes longer is said."""
+
+
+def slow_link(round_trip_s: float) -> Content:
+    """Return the sentence about a slow link."""
+    return Content(f" Postgres answers slowly from here (round trip {round_trip_s * 1000:.0f} ms)")
 
 
 def environment_badge(name: str) -> Content:
@@ -66,6 +76,8 @@ def status_line(snapshot: Snapshot, standing: Standing, width: int) -> Content:
     read_only = [Content.styled("RO", "$text-warning bold")] if standing.read_only else []
     now = Content.styled(utc_clock(state.at), _MUTED)
     took = Content.styled(f" · db {snapshot.took_ms:.0f} ms", _MUTED)
+    if standing.round_trip_s > SLOW_S:
+        took = Content.styled(f" · slow link {standing.round_trip_s * 1000:.0f} ms", "$text-warning")
     every, worst = _alerts(state, len(Severity)), _alerts(state, 1)
     place = standing.place if state.last_webhook_age_s is not None else f"{standing.place}, empty"
     layouts = (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.render import formatting
+from console.render.backlog import backlog_line
 from console.render.chart import bar
 from console.render.wrapping import shortened
 from relay.domain.alerts import rule_named
@@ -189,7 +190,8 @@ def health(state: Overview, width: int) -> list[Content]:
     lines = [_probe(health, width) for health in state.health] or [
         Content.styled("? nothing probed yet", _MUTED),
     ]
-    return [*lines, _relays(state), Content("  ") + in_flight(state)]
+    waits = [Content("  ") + backlog_line(state.backlog)] if state.backlog.waiting else []
+    return [*lines, _relays(state), Content("  ") + in_flight(state), *waits]
 
 
 def health_in_short(state: Overview) -> list[Content]:
@@ -204,7 +206,8 @@ def health_in_short(state: Overview) -> list[Content]:
         )
         for probe in state.health
     ]
-    return [Content("  ").join(probes or [Content.styled("? nothing probed yet", _MUTED)]), _relays(state)]
+    last = Content("  ") + backlog_line(state.backlog) if state.backlog.waiting else _relays(state)
+    return [Content("  ").join(probes or [Content.styled("? nothing probed yet", _MUTED)]), last]
 
 
 def _relays(state: Overview) -> Content:

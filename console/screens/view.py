@@ -14,6 +14,7 @@ from textual.widgets import Input, Static
 
 from console.flows import requests
 from console.flows.dialog import Dialog
+from console.flows.hold import ask_hold_or_release
 from console.keymap import (
     DELIVERIES,
     OVERVIEW,
@@ -193,6 +194,9 @@ class View(Screen[None]):
         cause.set_class(context.trouble is not None, "trouble")
         if snapshot is None:
             self.query_one("#status", Static).update(self._connecting())
+            if context.round_trip_s > header.SLOW_S and not context.trouble:
+                cause.update(header.slow_link(context.round_trip_s))
+                return
             cause.update(Content(f"{context.trouble}. Trying again." if context.trouble else ""))
             return
         age_s = time.monotonic() - snapshot.read_at
@@ -207,6 +211,7 @@ class View(Screen[None]):
                     paused=context.paused,
                     is_away=context.trouble is not None,
                     age_s=age_s,
+                    round_trip_s=context.round_trip_s,
                 ),
                 width,
             )
@@ -396,6 +401,10 @@ class View(Screen[None]):
     def action_escalate(self) -> None:
         """Open the escalation."""
         self.request(requests.OpenEscalation())
+
+    def action_hold(self) -> None:
+        """Hold forwarding, or release it."""
+        ask_hold_or_release(self)
 
     def action_test_webhook(self) -> None:
         """Choose an event and post it as a test webhook."""

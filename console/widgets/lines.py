@@ -179,6 +179,10 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         self._at_newest = self._newest_first
         self.move_to(0)
 
+    def pin(self) -> None:
+        """Keep the cursor on its row, also where it follows the newest: a key was pressed about that row."""
+        self._at_newest = False
+
     def _put_by_hand(self, *, newest: bool = False) -> None:
         self.touched = True
         self._at_newest = newest and self._newest_first

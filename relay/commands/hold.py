@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import click
 
 from relay.commands.common import as_json, database, operator, print_json, run, say, say_source, source_of
+from relay.domain.duration import seconds_of
 from relay.settings import load_settings
 from relay.store import gate
 from relay.store.sessions import connected
@@ -15,19 +15,13 @@ from relay.store.sessions import connected
 if TYPE_CHECKING:
     from relay.store.databases import Place
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-
 
 def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     """`90s`, `30m`, `1h30m` in seconds."""
-    if value is None:
-        return None
-    text = value.strip().lower()
-    parts = _SPAN.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise click.BadParameter("must be a time such as 90s, 30m, 2h or 1h30m")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    try:
+        return None if value is None else seconds_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command("hold")

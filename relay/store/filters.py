@@ -114,11 +114,21 @@ def _status(term: Term, name: str, _: datetime) -> _Built:
 
 
 def _event(term: Term, name: str, _: datetime) -> _Built:
-    return _contains("d.event", name), {name: term.value}
+    exact, patterns = filters.alternatives(term)
+    if not patterns and len(exact) == 1:
+        return _contains("d.event", name), {name: exact[0]}
+    either = "lower(d.event) = ANY({0}) OR d.event ILIKE ANY({1})"
+    return _with(either, name), {name: [value.lower() for value in exact], f"{name}b": patterns}
 
 
 def _conversation(term: Term, name: str, _: datetime) -> _Built:
-    return _with("d.conversation_id = {0}", name), {name: term.value}
+    exact, patterns = filters.alternatives(term)
+    if not patterns:
+        return _with("d.conversation_id = ANY({0})", name), {name: exact}
+    return _with("d.conversation_id = ANY({0}) OR d.conversation_id LIKE ANY({1})", name), {
+        name: exact,
+        f"{name}b": patterns,
+    }
 
 
 def _id(term: Term, name: str, _: datetime) -> _Built:
