@@ -145,7 +145,8 @@ async def _health(context: IntakeContext) -> Response:
         if isinstance(error, StatementRefused):
             database["error"] = str(error)
         elif not database["ok"]:
-            database["error"] = "Postgres is away"
+            why = context.database.failure
+            database["error"] = "Postgres is away" if why is None else f"Postgres is away: {why}"
     except psycopg.ProgrammingError:
         if not database["ok"] or recorded is None:  # else only dashboard_facts cannot be read: webhooks are stored
             database = {"ok": False, "error": "Postgres has no tables that this relay may use, or not yet"}
