@@ -45,7 +45,7 @@ def command(
         async with connected(place.dsn) as connection:
             found = await erase(connection, person, operator=operator(), reason=reason, dry_run=dry_run)
         if as_json:
-            print_json({"database": place.name, "erased": person.name, "dry_run": dry_run, **asdict(found)})
+            print_json({"database": {"name": place.name}, "erased": person.name, "dry_run": dry_run, **asdict(found)})
         else:
             say([f"database: {place.name}", *_lines(person, found, dry_run=dry_run)])
         return 1 if found.unfinished else 0

@@ -68,4 +68,4 @@ def _document(place: Place, findings: list[Finding]) -> dict[str, object]:
         }
         for one in findings
     ]
-    return {"database": place.name, "ok": all(one.ok for one in findings), "checks": checks}
+    return {"database": {"name": place.name}, "ok": all(one.ok for one in findings), "checks": checks}

@@ -102,6 +102,8 @@ async def test_every_document_has_the_fields_and_types_that_the_page_lists(
         "relay hold": ("--reason", "deploy", "--for", "30m"),
         "relay status": (),
         "relay release": (),
+        "relay fsck": (),
+        "relay erase": ("--conversation", "7", "--dry-run"),
         "relay diagnose": (),
         "relay check-health": (),
         "relay migrate --status": (),
