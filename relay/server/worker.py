@@ -6,11 +6,13 @@ import asyncio
 import os
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from relay import __version__
 from relay.chatwoot.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
+from relay.domain.notifications import Origin
 from relay.errors import SchemaError, StoreUnavailable
 from relay.forwarding.backlog import Backlog
 from relay.forwarding.concurrency import Slots
@@ -20,6 +22,7 @@ from relay.forwarding.gate import Gate
 from relay.forwarding.lease import Lease
 from relay.forwarding.pipeline import Pipeline
 from relay.forwarding.recovery import Recovery
+from relay.incident.watch import IncidentWatch
 from relay.intake.body_budget import BodyBudget
 from relay.intake.context import IntakeContext
 from relay.intake.rejections import RejectionRecorder, Rejections
@@ -27,7 +30,9 @@ from relay.intake.store_probe import StoreProbe
 from relay.monitoring.alert_notifier import AlertNotifier
 from relay.monitoring.facts_check import FactsCheck
 from relay.monitoring.heartbeat import Heartbeat
+from relay.monitoring.outside_heartbeat import OutsideHeartbeat
 from relay.monitoring.prober import Prober
+from relay.monitoring.store_outage import StoreOutage
 from relay.replay.automatic import INTERVAL_S, AutoReplay
 from relay.replay.discards import DiscardRunner
 from relay.replay.runner import ReplayRunner
@@ -35,6 +40,7 @@ from relay.server.maintenance import HeaderScrubber, Retention, SignatureCleaner
 from relay.server.services import ServiceLoop
 from relay.store import deliveries, demo_history, facts, gate, instances, log, replays
 from relay.store.database import Database, described
+from relay.store.databases import database_name
 from relay.store.instances import Instance
 from relay.store.migrate import migrate, migrations, schema_version
 from relay.store.receipts import ReceiptStore
@@ -163,6 +169,16 @@ class Worker:
             forwarding_log=forwarding_log,
             counters=self.counters,
         )
+        self._alerts = AlertNotifier(
+            settings,
+            self.database,
+            owner,
+            self._log,
+            watch=IncidentWatch(),
+            outage=StoreOutage(self.counters),
+            origin=Origin(settings.installation, database_name(settings)),
+            leads=identity.slot == 0,
+        )
         self._main: asyncio.Task[None] | None = None
         self.defect: BaseException | None = None
         self._stopping = asyncio.Event()
@@ -181,13 +197,17 @@ class Worker:
             self._replays,
             DiscardRunner(self.database),
             Prober(settings, self.database, owner),
-            AlertNotifier(settings, self.database, owner, self._log),
+            self._alerts,
             self._finisher,
             self._facts_check,
             Retention(self.database, owner, timedelta(days=settings.relay_retention_days), self._stopping.is_set),
             SignatureCleaner(self.database, self._stopping.is_set),
             HeaderScrubber(self.database, self._stopping.is_set),
         ]
+        if settings.relay_heartbeat_url is not None and self.instance.slot == 0:
+            url = settings.relay_heartbeat_url.get_secret_value()
+            fault = partial(getattr, self.pipeline, "store_fault")
+            services.append(OutsideHeartbeat(url, self.database, self._log, store_fault=fault))
         if settings.relay_auto_replay:
             interval_s = min(INTERVAL_S, settings.relay_probe_seconds)
             services.append(AutoReplay(self.database, owner, self._log, interval_s=interval_s))
@@ -244,13 +264,24 @@ class Worker:
 
     async def _run(self) -> None:
         loop = ServiceLoop(self._log, strict=self._checks)
-        await loop.until_success("start", self._migrate_and_register)
+        watching = asyncio.create_task(self._watch_start(), name="alerts before the start")
+        try:
+            await loop.until_success("start", self._migrate_and_register)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
         async with asyncio.TaskGroup() as group:
             for committer in (self._receipts, self._finisher):
                 group.create_task(committer.run())
             self.pipeline.open()
             for service in self._services():
                 group.create_task(loop.run(service), name=service.name)
+
+    async def _watch_start(self) -> None:
+        """Raise the alert that Postgres is away also while it has not been there yet."""
+        while True:
+            await self._alerts.run_before_start()
+            await asyncio.sleep(self._alerts.interval_s)
 
     async def _migrate_and_register(self) -> None:
         await migrate(self._dsn)
