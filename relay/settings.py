@@ -158,6 +158,7 @@ class Settings(BaseSettings):
     # Keeping
     database_url: SecretStr | None = None
     relay_data_dir: Path = Field(default_factory=lambda: Path(Unix("hotdash-relay").user_data_dir))
+    relay_spool_max_bytes: int = Field(default=256 * 1024 * 1024, ge=0, le=1 << 40)
     relay_lease_seconds: float = Field(default=30, ge=1, le=3_600)
     relay_retention_days: float = Field(default=30, gt=0, le=36_500)
     relay_probe_seconds: float = Field(default=30, ge=1, le=86_400)
