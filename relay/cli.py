@@ -21,6 +21,8 @@ _COMMANDS = {
     "send-test": "Post a signed test webhook and follow it to its end.",
     "replay": "Send dead letters again.",
     "backfill": "Fetch what no webhook brought: customers' messages that Chatwoot has and this database lacks.",
+    "hold": "Stop forwarding on all relays; webhooks are stored and wait.",
+    "release": "End the hold; what waits is forwarded in order.",
     "diagnose": "Walk the runbook's troubleshooting on the live system; the first line is the cause.",
     "escalate": "Gather the evidence, and append an entry to reports/manager/ESCALATION.md.",
     "agent": "The reference Agent SDK: drafts replies, posts them as private notes.",

@@ -126,6 +126,10 @@ class Settings(BaseSettings):
     relay_respond: Literal["forwarded", "stored"] = "forwarded"
     relay_forward_events: str = ""
     relay_max_in_flight: int = Field(default=2_000, ge=1, le=1_000_000)
+    relay_agent_concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
+    relay_agent_rate: float | None = Field(default=None, gt=0, le=1_000_000, allow_inf_nan=False)
+    relay_order: Literal["conversation", "none"] = "conversation"
+    relay_breaker: Literal["on", "off"] = "off"
 
     # Serving
     relay_bind: str = "127.0.0.1:8788"

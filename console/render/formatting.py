@@ -37,6 +37,7 @@ STYLES = {
 STATE_STYLES = {
     State.RECEIVED: "$text-accent",
     State.FORWARDING: "$text-accent",
+    State.WAITING: "$text-warning",
     State.DELIVERED: "$text-success",
     State.DEAD: "$text-error",
     State.DISCARDED: "$text-muted",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relay.commands.common import Source, as_json, database, print_json, run, say
+from relay.domain.delivery import WaitReason
 from relay.domain.format import NO_DATA, average, figure, in_flight, milliseconds, percent, span, utc_clock
 from relay.domain.targets import title
 from relay.settings import load_settings
@@ -17,7 +18,9 @@ from relay.store.sessions import connected
 if TYPE_CHECKING:
     from relay.domain.alerts import Rate, Verdict
     from relay.domain.stats import Figures
+    from relay.store.backlog import BacklogState
     from relay.store.databases import Place
+    from relay.store.gate import Hold, OpenBreaker
     from relay.store.overview import Overview
 
 
@@ -72,12 +75,32 @@ def document(state: Overview, source: Source) -> dict[str, Any]:
             "1h": state.last_1h.dead_letters,
             "24h": state.last_24h.dead_letters,
         },
+        "forwarding": {"held": _hold(state.backlog.hold), "breaker": _breaker(state.backlog.breaker)},
+        "backlog": {
+            "size": state.backlog.size,
+            "waiting": state.backlog.waiting,
+            "by_reason": {reason.value: state.backlog.by_reason.get(reason, 0) for reason in WaitReason},
+            "oldest_s": state.backlog.oldest_s,
+            "drain_per_s": state.backlog.drain_per_s,
+            "empty_in_s": state.backlog.empty_in_s,
+        },
         "in_flight": state.in_flight,
         "oldest_in_flight_s": state.oldest_in_flight_s,
         "last_webhook_age_s": state.last_webhook_age_s,
         "health": [asdict(health) for health in state.health],
         "relays": [asdict(relay) for relay in state.relays],
     }
+
+
+def _hold(hold: Hold | None) -> dict[str, Any] | None:
+    if hold is None:
+        return None
+    until = None if hold.until is None else hold.until.isoformat()
+    return {"by": hold.who, "reason": hold.reason, "since": hold.since.isoformat(), "until": until}
+
+
+def _breaker(breaker: OpenBreaker | None) -> dict[str, Any] | None:
+    return None if breaker is None else {"why": breaker.why, "since": breaker.since.isoformat()}
 
 
 def _figures(figures: Figures) -> dict[str, Any]:
@@ -100,15 +123,20 @@ def _figures(figures: Figures) -> dict[str, Any]:
 
 
 def lines(state: Overview, source: Source) -> list[str]:
-    """The overview as text, eighty columns wide; the first line names the database."""
+    """The overview as text, eighty columns wide; the first line names the database.
+
+    While forwarding is held or the breaker is open, a line before it says so.
+    """
     hour, day = state.last_1h, state.last_24h
     rates = [(state.last_15min, "15 min"), (hour, "1 h"), (day, "24 h")]
     under_way = in_flight(state.in_flight, state.oldest_in_flight_s)
-    rows = [("database", source.line)]
+    rows = [("forwarding", stopped)] if (stopped := state.backlog.stopped) else []
+    rows += [("database", source.line)]
     rows += [("alerts", alert) for alert in _alerts(state)]
     rows += [
         ("success", ", ".join(f"{_percent(figures.rate)} in {window}" for figures, window in rates)),
         ("deliveries", f"{hour.rate.delivered} delivered, {hour.rate.failed} failed in 1 h; {under_way}"),
+        ("backlog", _backlog(state.backlog)),
         ("attempts", _attempts(hour)),
         ("forwarding", f"average {_ms(hour.average_ms)}, p95 {_ms(hour.p95_ms)} in 1 h"),
         ("failures", ", ".join(f"{count} × {status}" for status, count in hour.failures.items()) or "none in 1 h"),
@@ -142,6 +170,15 @@ def _percent(rate: Rate) -> str:
 
 def _ms(value: float | None) -> str:
     return milliseconds(value, missing=NO_DATA)
+
+
+def _backlog(backlog: BacklogState) -> str:
+    if not backlog.waiting:
+        return "empty"
+    reasons = ", ".join(f"{number} × {reason}" for reason, number in backlog.by_reason.items())
+    oldest = "" if backlog.oldest_s is None else f", the oldest for {backlog.oldest_s:.0f} s"
+    empty = "" if backlog.empty_in_s is None else f", empty in about {backlog.empty_in_s:.0f} s"
+    return f"{backlog.waiting} wait ({reasons}){oldest}; {backlog.drain_per_s:.1f}/s finish{empty}"
 
 
 def _attempts(figures: Figures) -> str:

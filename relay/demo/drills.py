@@ -114,6 +114,28 @@ DRILLS = {
             "Look at one payload; edit and replay it, or discard it with a reason.",
         ),
         Drill(
+            "agent-deploy",
+            "The Agent SDK is deployed while forwarding is held: webhooks wait, and none becomes a dead letter.",
+            (
+                Phase(0, "traffic starts, all is well"),
+                Phase(CALM_S, "forwarding is held", held=True),
+                Phase(CALM_S + 3, "the Agent SDK goes down for its deployment", agent_down=True),
+                Phase(CALM_S + INCIDENT_S, "the Agent SDK is back, and forwarding is released", held=False),
+            ),
+            frozenset(),
+            "Forwarding is held by demo",
+            "See in the first line who holds forwarding and how many wait; see the backlog drain after the release.",
+        ),
+        Drill(
+            "breaker",
+            "The Agent SDK answers 503 while the circuit breaker is on: deliveries wait instead of dying.",
+            _incident("the Agent SDK answers 503", behaviours=(Behaviour(status=503),)),
+            frozenset(),
+            "The circuit breaker is open",
+            "See why the breaker is open and when it probes; see the backlog drain once a probe succeeds.",
+            settings={"relay_breaker": "on", "chatwoot_webhook_max_attempts": 6},
+        ),
+        Drill(
             "chatwoot-silent",
             "Chatwoot's webhook points elsewhere, and nothing has come for 40 minutes (a planted history).",
             (Phase(0, "Chatwoot's webhook points to another host", webhook_url="https://elsewhere.example/hook"),),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
 
@@ -20,6 +21,8 @@ from relay.server.listener import bound_url, listen, stop_on_signals
 from relay.server.supervisor import relay_name, serve_worker
 from relay.server.worker import Identity
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
+from relay.store import gate
+from relay.store.sessions import connected
 from relay.telemetry.log_sink import LogSink
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 ATTEMPT_TIMEOUT_MS = 2_000
 _QUIET_MS = 200
 _REPORT_EVERY_S = 5
+_RELEASE_RATE = 15.0
+"""Deliveries a second after a hold: what the reference agent can draft on any machine."""
 
 
 class _Nowhere(io.TextIOBase):
@@ -114,7 +119,7 @@ async def play(
         relay = asyncio.create_task(
             serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), bound, sink, stop, demo=True)
         )
-        traffic = Traffic(chatwoot, agent, say, script or phases(), a_second)
+        traffic = Traffic(chatwoot, agent, say, script or phases(), a_second, partial(_hold, dsn))
         await _until_healthy(bound_at, relay)
         reachable = settings.model_copy(update={"relay_url": bound_at})
         playing = [asyncio.create_task(traffic.play()), asyncio.create_task(_report(traffic, say))]
@@ -137,6 +142,16 @@ async def play(
         sink.close()
     say("stopped. " + _summary(traffic))
     say(f"{len(chatwoot.notes)} private notes with drafts are in Chatwoot")
+
+
+async def _hold(dsn: str, held: bool) -> None:
+    """Hold or release forwarding, as an operator does who deploys the agent."""
+    async with connected(dsn) as connection:
+        if held:
+            await gate.hold(connection, "demo", "deploying the agent")
+            await asyncio.sleep(1)  # every relay heeds it within a second
+        else:
+            await gate.release(connection, "demo", _RELEASE_RATE)
 
 
 async def _until_healthy(url: str, relay: asyncio.Task[None]) -> None:

@@ -20,7 +20,7 @@ from relay.demo.agent import Behaviour
 from relay.demo.chatwoot.records import OUTGOING, contact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from relay.demo.agent import AgentStandIn
     from relay.demo.chatwoot import ChatwootStandIn
@@ -36,7 +36,7 @@ class Phase:
 
     `missed` messages of customers were stored in Chatwoot over the last `missed_over`, while no relay ran; every fourth
     was answered. `secret` is what Chatwoot signs with then, `webhook_url` where its webhook is said to point; None: as
-    before the script began.
+    before the script began. `held` holds forwarding, or releases it; None leaves that as it is.
     """
 
     at_s: float
@@ -48,6 +48,7 @@ class Phase:
     webhook_url: str | None = None
     missed: int = 0
     missed_over: timedelta = timedelta()
+    held: bool | None = None
 
 
 def phases(calm_s: float = CALM_S, outage_s: float = OUTAGE_S) -> list[Phase]:
@@ -77,6 +78,7 @@ class Traffic:
     tell: Callable[[str], None]
     script: Sequence[Phase] = field(default_factory=phases)
     a_second: float = WEBHOOKS_A_SECOND
+    hold: Callable[[bool], Awaitable[None]] | None = None
     answers: Counter[str] = field(default_factory=Counter)
     _rng: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311 - chooses customers
 
@@ -90,12 +92,16 @@ class Traffic:
                 elapsed = asyncio.get_running_loop().time() - began
                 while pending and pending[0].at_s <= elapsed:
                     phase = pending.pop(0)
+                    if phase.held and self.hold is not None:
+                        await self.hold(True)
                     self.agent.behave(*phase.behaviours)
                     self.agent.healthy = phase.healthy
                     await (self.agent.refuse() if phase.agent_down else self.agent.accept())
                     self.chatwoot.secret = phase.secret or secret
                     self.chatwoot.webhook_url = phase.webhook_url or webhook_url
                     self._store_missed(phase)
+                    if phase.held is False and self.hold is not None:
+                        await self.hold(False)
                     self.tell(phase.text)
                 if not self.a_second:
                     await asyncio.sleep(0.2)

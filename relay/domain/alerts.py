@@ -55,7 +55,8 @@ class Measures:
 
     `failing_s` is how long no minute has reached `SUSTAINED_PERCENT`, `agent_failing_s` how long the agent's
     health has failed without a break, `oldest_customer_wait_s` the age of the oldest customer's message that
-    is not delivered. `facts_aside` counts facts that `dashboard_facts` refuses or has not taken for a minute.
+    is not delivered, `backlog_overdue_s` the age of the oldest delivery that waits for anything but an operator's hold.
+    `facts_aside` counts facts that `dashboard_facts` refuses or has not taken for a minute.
     """
 
     rate_10min: Rate
@@ -71,6 +72,7 @@ class Measures:
     last_webhook_age_s: float | None
     webhooks_24h: int
     facts_aside: int = 0
+    backlog_overdue_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,8 @@ RULES: tuple[Rule, ...] = (
          lambda m: m.rate_15min.percent, fires_below=True),
     Rule("facts-aside-p1", Severity.P1, "facts refused by dashboard_facts wait aside", "", 0,
          lambda m: float(m.facts_aside)),
+    Rule("backlog-p1", Severity.P1, "a delivery waits for more than 5 min", "min", 5,
+         lambda m: _minutes(m.backlog_overdue_s)),
     Rule("escalate-dlq", Severity.ESCALATE, "more than 20 dead letters in 1 h", "", 20,
          lambda m: float(m.dead_letters_1h)),
     Rule("escalate-success", Severity.ESCALATE, "success rate < 70 % for more than 30 min", "%", SUSTAINED_PERCENT,

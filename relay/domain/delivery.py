@@ -18,10 +18,21 @@ class State(StrEnum):
 
     RECEIVED = "received"
     FORWARDING = "forwarding"
+    WAITING = "waiting"
     DELIVERED = "delivered"
     DEAD = "dead"
     DISCARDED = "discarded"
     IGNORED = "ignored"
+
+
+class WaitReason(StrEnum):
+    """Why a delivery waits (DESIGN, 1.1)."""
+
+    ORDER = "order"
+    CAPACITY = "capacity"
+    HOLD = "hold"
+    BREAKER = "breaker"
+    RETRY = "retry"
 
 
 class FactType(StrEnum):
@@ -54,7 +65,7 @@ class Receipt:
     where no secret is configured.
     `event` and `conversation_id` are read from the body and None where it does not say; `customer` is True
     for a message that a customer wrote and that waits for an answer. `ignored` is True for a webhook that is stored
-    but not forwarded.
+    but not forwarded. `account_id` is the account that the payload names, None if it names none.
     """
 
     delivery_id: str
@@ -67,6 +78,14 @@ class Receipt:
     ignored: bool = False
     encoded_body: bytes | None = None
     signature: Signature | None = None
+    account_id: str | None = None
+
+    @property
+    def order_key(self) -> str | None:
+        """Names the conversation whose deliveries are forwarded in order; None for a delivery that is not ordered."""
+        if self.conversation_id is None or self.test or self.ignored:
+            return None
+        return f"{self.account_id or ''}/{self.conversation_id}"
 
     @property
     def size(self) -> int:
@@ -81,7 +100,9 @@ class Delivery:
     `id` is the row, `delivery_id` Chatwoot's UUID, `run` counts the runs of the retry loop
     (1 for the first). `plan_id` is set when the run is a replay; `edited` when that replay sends a
     body that an operator changed, which is then `body`. `encoded_body` is the body as it came in, if that had
-    a content coding.
+    a content coding. `tries` attempts of this run are recorded already, from before a wait; they took `spent_ms`.
+    `waited_ms` is the time spent in the backlog and in waits between attempts, `paused_ms` the last of these waits.
+    `order_key` names its conversation while it takes part in the order of it.
     """
 
     id: int
@@ -96,6 +117,11 @@ class Delivery:
     edited: bool = False
     requested_by: str | None = None
     encoded_body: bytes | None = None
+    tries: int = 0
+    spent_ms: int = 0
+    waited_ms: int = 0
+    paused_ms: int = 0
+    order_key: str | None = None
 
     @property
     def sent_body(self) -> bytes:
@@ -132,10 +158,19 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one run of the retry loop ended. `duration_ms` spans the whole loop, waits included."""
+    """How one run of the retry loop ended. `duration_ms` spans the whole loop, short waits included.
+
+    `attempts` are those since the run was last claimed; `earlier` attempts before them are recorded already.
+    """
 
     attempts: tuple[Attempt, ...]
     duration_ms: int
+    earlier: int = 0
+
+    @property
+    def count(self) -> int:
+        """The attempts of the whole run."""
+        return self.earlier + len(self.attempts)
 
     @property
     def last(self) -> Attempt:
@@ -151,3 +186,23 @@ class Outcome:
     def state(self) -> State:
         """The state that the delivery moves to."""
         return State.DELIVERED if self.success else State.DEAD
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A run that is interrupted: the delivery becomes `waiting`, and its next attempt is due after `pause_ms`.
+
+    `attempts` are those since the run was last claimed, without a probe of the circuit breaker. `duration_ms` is the
+    length of the run so far.
+    """
+
+    attempts: tuple[Attempt, ...]
+    duration_ms: int
+    reason: WaitReason
+    pause_ms: float
+    earlier: int = 0
+
+    @property
+    def count(self) -> int:
+        """The attempts of the whole run."""
+        return self.earlier + len(self.attempts)

@@ -70,7 +70,7 @@ def facts_of_run(delivery: Delivery, outcome: Outcome, endpoint: str) -> list[Fa
     """
     metadata = _metadata(delivery)
     value: dict[str, Any] = {
-        "attempts": len(outcome.attempts),
+        "attempts": outcome.count,
         "success": outcome.success,
         "durationMs": outcome.duration_ms,
         "finalStatus": outcome.last.status,
@@ -94,7 +94,7 @@ def _dead_letter(delivery: Delivery, outcome: Outcome, endpoint: str, metadata: 
         except (ValueError, RecursionError):  # nested too deep to be made storable
             payload, mark = _reference(delivery), {"payload_truncated": True}
     value = {
-        "attempts": len(outcome.attempts),
+        "attempts": outcome.count,
         "lastError": outcome.last.error,
         "agentEndpoint": endpoint,
         "finalStatus": outcome.last.status,
@@ -132,7 +132,8 @@ def _metadata(delivery: Delivery) -> dict[str, Any]:
         "event": delivery.event,
         "conversationId": int(conversation) if conversation is not None and numeric else conversation,
     }
-    return metadata | ({"test": True} if delivery.test else {})
+    waited = {"waitedMs": delivery.waited_ms} if delivery.waited_ms else {}
+    return metadata | waited | ({"test": True} if delivery.test else {})
 
 
 def storable_json(body: bytes) -> tuple[str, bool]:

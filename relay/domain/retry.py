@@ -219,6 +219,14 @@ def wait_ms(policy: RetryPolicy, failed_attempts: int, asked_ms: float | None) -
     return min(max(backoff, asked_ms or 0), policy.max_delay_ms)
 
 
+def most_attempts(policy: RetryPolicy, made: int) -> int:
+    """The number of the last attempt of a run of which `made` attempts were made before it had to wait.
+
+    A run that had used up its attempts and waited for the circuit breaker gets as many again.
+    """
+    return policy.max_attempts * (1 + made // policy.max_attempts)
+
+
 def answer_excerpt(raw: bytes) -> str:
     """The beginning of an answer as text that Postgres can hold: UTF-8, NUL and bad bytes replaced."""
     text = raw[: ANSWER_CHARS * 4].decode("utf-8", "replace")[:ANSWER_CHARS]

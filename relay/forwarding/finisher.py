@@ -20,9 +20,10 @@ import psycopg
 
 from relay.domain.facts import as_json_text, facts_of_run, without_payload
 from relay.errors import StatementRefused, StoreUnavailable
-from relay.store import aside, deliveries, instances
+from relay.store import aside, instances
 from relay.store.batch import GroupCommit
 from relay.store.database import DEDICATED_SILENCE_S, DedicatedConnection, described, may_cancel, time_limit
+from relay.store.finishing import finish as commit
 from relay.store.refusal import explain
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from relay.domain.delivery import Delivery, Outcome
     from relay.domain.facts import Fact
     from relay.store.database import Connection, Database
-    from relay.store.deliveries import FactsAside, Finish
+    from relay.store.deliveries import FactsAside, Finish, Finished
 
 _BATCH_BYTES = 1024 * 1024
 _HEAVY_BYTES = 128 * 1024
@@ -64,7 +65,7 @@ class Finisher:
         self._log = log
         self._connection = DedicatedConnection(database)
         self._pace = Pace()
-        self._group: GroupCommit[Finish, bool] = GroupCommit(
+        self._group: GroupCommit[Finish, Finished] = GroupCommit(
             self._commit, alone=self._commit_alone, size=weight, max_bytes=_BATCH_BYTES, heavy=_HEAVY_BYTES
         )
         self._behind = False  # dashboard_facts is slow or locked: facts go aside at once
@@ -82,8 +83,8 @@ class Finisher:
         """Give the connection back to the pool."""
         await self._connection.close()
 
-    async def record(self, finish: Finish) -> bool:
-        """Commit an outcome, however long that takes. False if another claim has replaced this one.
+    async def record(self, finish: Finish) -> Finished:
+        """Commit an outcome, however long that takes, and return what became of it.
 
         What Postgres refuses or cancels is tried again by itself: at once without text from outside if a value was
         refused, and after `_MOST_TRIES` without payload and with its facts aside. So is what ends its connection
@@ -151,10 +152,10 @@ class Finisher:
             self._log.info("Facts that waited aside are recorded", facts=result.moved)
             self._logged_reason = None if not result.refused else self._logged_reason
 
-    async def _commit(self, batch: Sequence[Finish]) -> list[bool]:
+    async def _commit(self, batch: Sequence[Finish]) -> list[Finished]:
         began, behind = time.monotonic(), self._behind
         async with self._connection.connection() as connection, self._cancelled_when_late(connection):
-            recorded = await deliveries.finish(
+            recorded = await commit(
                 connection,
                 batch,
                 guarded=began < self._guarded_until,
@@ -165,13 +166,13 @@ class Finisher:
             self._pace.observe(time.monotonic() - began)
         return recorded
 
-    async def _commit_alone(self, finish: Finish) -> bool:
+    async def _commit_alone(self, finish: Finish) -> Finished:
         began, behind = time.monotonic(), self._behind
         async with (
             self._database.connection(DEDICATED_SILENCE_S) as connection,
             time_limit(connection, _ALONE_LIMIT_MS),
         ):
-            (recorded,) = await deliveries.finish(
+            (recorded,) = await commit(
                 connection,
                 [finish],
                 guarded=True,

@@ -1,6 +1,6 @@
-"""Attempts: one delivery to the Agent SDK, by httpx, as often as tenacity and the policy say.
+"""Attempts: posts one delivery to the Agent SDK, by httpx, as often as tenacity and the policy say.
 
-Knows nothing of the store. What an answer means is `outcome`'s; what follows from it the pipeline's.
+It does not use the store. `domain.retry` says what an answer means, the pipeline what follows from it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
@@ -16,10 +17,10 @@ import aiohttp
 import httpx
 from aiohttp.http import HttpProcessingError
 from httpx_aiohttp import AiohttpTransport
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from relay.chatwoot.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
-from relay.domain.delivery import Attempt, Delivery, Outcome
+from relay.domain.delivery import Attempt, Deferred, Delivery, Outcome, WaitReason
 from relay.domain.headers import (
     CONTENT_ENCODING,
     CONTENT_TYPE,
@@ -33,6 +34,7 @@ from relay.domain.retry import (
     agent_status,
     answer_excerpt,
     failure_of,
+    most_attempts,
     retry_after_ms,
     verdict_of_failure,
     verdict_of_status,
@@ -43,9 +45,13 @@ from relay.domain.retry import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from relay.forwarding.gate import Gate
     from relay.settings import Settings
 
 ANSWER_BYTES = 64 * 1024
+LONGEST_SLEEP_MS = 2_000
+"""A longer wait between attempts is a `waiting` row in Postgres, not a sleeping task (DESIGN, 1.1)."""
+
 _KEEP_ALIVE_S = 4  # shorter than any server keeps an idle connection, so that none is cut under a request
 SENDER = "hotdash-relay"
 # what an attempt may fail with: httpx's errors, and those of aiohttp that its transport lets through
@@ -53,7 +59,7 @@ _FAILURES = (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, HttpProces
 
 
 class ForwardEvents(Protocol):
-    """What is told while a delivery is forwarded: the forwarding log and the metrics listen."""
+    """Receives what happens while a delivery is forwarded, for the forwarding log."""
 
     def attempting(self, delivery: Delivery, number: int) -> None:
         """An attempt is about to start."""
@@ -104,7 +110,13 @@ class Forwarder:
     httpx's own under concurrency (encode/httpx#3215).
     """
 
-    def __init__(self, settings: Settings, events: ForwardEvents) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        events: ForwardEvents,
+        gate: Gate,
+        attempted: Callable[[Delivery, Attempt], None] = lambda _delivery, _attempt: None,
+    ) -> None:
         endpoint = httpx.URL(settings.agent_endpoint)
         self._endpoint = endpoint.copy_with(userinfo=b"")  # aiohttp refuses credentials in a URL beside httpx's header
         self._host = self._endpoint.netloc.decode()
@@ -112,6 +124,8 @@ class Forwarder:
         self._timeout_ms = settings.agent_sdk_timeout_ms
         self._resign_with = settings.secrets[0] if settings.secrets else None
         self._events = events
+        self._gate = gate
+        self._attempted = attempted
         self._client = _Client(
             auth=(endpoint.username, endpoint.password) if endpoint.userinfo else None,
             transport=AiohttpTransport(client=_session),
@@ -123,45 +137,71 @@ class Forwarder:
         """Close the connections to the agent."""
         await self._client.aclose()
 
-    async def run(self, delivery: Delivery, check_lease: Callable[[], None]) -> Outcome:
-        """One run of the retry loop: attempts until one succeeds, is not worth a retry, or was the last.
+    async def run(
+        self, delivery: Delivery, check_lease: Callable[[], None], *, is_probe: bool = False
+    ) -> Outcome | Deferred:
+        """One run of the retry loop, or what follows of one: attempts until one succeeds, is final, or must wait.
 
+        A run is deferred if its next attempt is due only after `LONGEST_SLEEP_MS`, or if forwarding is held or the
+        breaker open. A probe is one attempt; if it fails in a way that is retried, it does not count.
         `check_lease` is called before each attempt and raises to end the run without an outcome.
 
         Raises:
             LeaseLost: from `check_lease`.
         """
         attempts: list[Attempt] = []
-        pause_ms = 0.0
+        pause_ms = float(delivery.paused_ms)
+        most = most_attempts(self._policy, delivery.tries)
+        closed: WaitReason | None = None
         started = time.perf_counter()
 
-        def next_wait_s(state: RetryCallState) -> float:
+        def next_wait_s(_: RetryCallState) -> float:
             nonlocal pause_ms
-            pause_ms = wait_ms(self._policy, state.attempt_number, attempts[-1].retry_after_ms)
+            failed = delivery.tries + len(attempts)
+            pause_ms = wait_ms(self._policy, failed, attempts[-1].retry_after_ms)
             return pause_ms / 1000
 
         async def attempt() -> Attempt:
             check_lease()
-            number = len(attempts) + 1
+            number = delivery.tries + len(attempts) + 1
             self._events.attempting(delivery, number)
             attempts.append(await self._attempt(delivery, number, round(pause_ms)))
+            self._attempted(delivery, attempts[-1])
             return attempts[-1]
+
+        def must_stop(_: RetryCallState) -> bool:
+            nonlocal closed
+            closed = self._gate.why_closed(delivery)
+            is_last = delivery.tries + len(attempts) >= most
+            return is_last or closed is not None or pause_ms > LONGEST_SLEEP_MS
 
         first = [await attempt()]
 
         async def first_or_next() -> Attempt:
-            return first.pop() if first else await attempt()
+            nonlocal closed
+            if first:
+                return first.pop()
+            closed = self._gate.why_closed(delivery)
+            return await attempt() if closed is None else replace(attempts[-1], retryable=False)
 
-        if first[0].retryable:  # most are not, and need nobody who counts and waits
+        def spent_ms() -> int:
+            return delivery.spent_ms + round((time.perf_counter() - started) * 1000)
+
+        if is_probe and first[0].retryable:
+            return Deferred((), delivery.spent_ms, WaitReason.BREAKER, 0, earlier=delivery.tries)
+        if first[0].retryable:  # most are not, and need no loop
             await AsyncRetrying(
                 sleep=asyncio.sleep,
-                stop=stop_after_attempt(self._policy.max_attempts),
+                stop=must_stop,
                 wait=next_wait_s,
                 retry=retry_if_result(lambda last: last.retryable),
                 before_sleep=lambda _: self._events.retrying(delivery, attempts[-1], pause_ms),
                 retry_error_callback=lambda _: None,
             )(first_or_next)
-        return Outcome(tuple(attempts), round((time.perf_counter() - started) * 1000))
+            if attempts[-1].retryable and delivery.tries + len(attempts) < most:
+                reason = closed or WaitReason.RETRY
+                return Deferred(tuple(attempts), spent_ms(), reason, pause_ms, earlier=delivery.tries)
+        return Outcome(tuple(attempts), spent_ms(), earlier=delivery.tries)
 
     async def _attempt(self, delivery: Delivery, number: int, waited_ms: int) -> Attempt:
         """One POST. The time-out spans all of it: connecting, sending, and reading the answer."""

@@ -1,8 +1,7 @@
-"""The way of one delivery: store, forward, finish. Also its limits, its lease, and the end of them all.
+"""Carries deliveries: store, forward, finish. What cannot be forwarded now waits in Postgres, not here.
 
-Whatever is accepted here is either refused before it is stored, or ends `delivered` or `dead`: a delivery is
-carried by a task of its own, which no client's hang-up cancels, and whose only other ends are a lost lease and
-a drain, both of which leave the delivery to another relay.
+A stored delivery is carried by a task of its own, which no client's hang-up cancels. It ends with an outcome, with a
+wait that is recorded in Postgres, or with a lost lease or a drain, which leave the delivery to another relay.
 """
 
 from __future__ import annotations
@@ -15,72 +14,90 @@ from uuid import uuid4
 
 import psycopg
 
-from relay.errors import LeaseLost, Overloaded, RelayError, StatementRefused, StoreUnavailable
+from relay.domain.delivery import Deferred, State, WaitReason
+from relay.errors import LeaseLost, RelayError, StatementRefused, StoreUnavailable
 from relay.forwarding.finisher import facts_for
 from relay.store.database import described
-from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Incoming
+from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Incoming, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
 
     from relay.domain.delivery import Delivery, Outcome, Receipt
+    from relay.forwarding.concurrency import Slots
     from relay.forwarding.finisher import Finisher
     from relay.forwarding.forwarder import Forwarder
+    from relay.forwarding.gate import Gate
     from relay.forwarding.lease import Lease
+    from relay.store.deliveries import Stored
     from relay.store.receipts import ReceiptStore
     from relay.telemetry.forwarding_log import ForwardingLog
     from relay.telemetry.metrics import Counters
 
 STORE_PATIENCE_S = 3.5
-"""How long a webhook waits for Postgres before its sender is told 503. Chatwoot itself waits 5 s."""
+"""How long a webhook waits for Postgres. Chatwoot itself waits 5 s."""
+
+BODIES_IN_FLIGHT = 256 * 1024 * 1024
+"""Bytes of bodies that are stored or forwarded at the same time. What is above it waits: in Postgres, or to be read."""
 
 _RETRY_STORE_S = 0.1
-_BODIES_IN_FLIGHT = 256 * 1024 * 1024
 
 
 @dataclass(slots=True)
 class Ticket:
-    """What a sender can wait for. `stored` comes first: a claim, a duplicate, one ignored, or `StoreUnavailable`.
+    """What a sender can wait for. `stored` comes first, or raises `StoreUnavailable`.
 
-    `finished` comes last: the outcome, or None if there is none to wait for, because the webhook was not
-    stored, was a duplicate, or was left to another relay.
+    `finished` comes last: the outcome; why the delivery waits, if that is no matter of seconds; or None if there is
+    nothing to wait for, because the webhook was not stored, was a duplicate, or was left to another relay.
     """
 
-    stored: asyncio.Future[Claimed | Duplicate | Ignored]
-    finished: asyncio.Future[Outcome | None]
+    stored: asyncio.Future[Stored]
+    finished: asyncio.Future[Outcome | WaitReason | None]
+    row_id: int | None = None
 
 
 class Pipeline:
-    """Carries deliveries. `endpoint` is the agent's URL without credentials, for the facts."""
+    """Carries deliveries. `endpoint` is the agent's URL without credentials, for the facts.
 
-    def __init__(
+    With `ordered`, deliveries of one conversation are forwarded one at a time.
+    """
+
+    def __init__(  # noqa: PLR0913 - its parts
         self,
         *,
         forwarder: Forwarder,
         receipts: ReceiptStore,
         finisher: Finisher,
         lease: Lease,
+        gate: Gate,
+        slots: Slots,
         forwarding_log: ForwardingLog,
         counters: Counters,
         endpoint: str,
-        max_in_flight: int,
+        ordered: bool = True,
     ) -> None:
         self._forwarder = forwarder
         self._receipts = receipts
         self._finisher = finisher
         self._lease = lease
+        self._gate = gate
+        self.slots = slots
         self._forwarding_log = forwarding_log
         self._counters = counters
         self._endpoint = endpoint
-        self._max_in_flight = max_in_flight
+        self._ordered = ordered
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bytes = 0
         self._held: set[int] = set()
+        self._senders: dict[int, Ticket] = {}
         self._opened = asyncio.Event()
         self._draining = False
         self.store_fault: str | None = None
         """Why Postgres refuses to store webhooks, until it stores one again. It quotes no value."""
+        self._work = asyncio.Event()
+        self._behind = False
+        self.replays_wait = False  # a replay has deliveries left to send: live traffic leaves it a few slots
 
     def open(self) -> None:
         """Begin to store: the store is ready and the lease held. What came before has waited for it."""
@@ -88,43 +105,82 @@ class Pipeline:
 
     @property
     def in_flight(self) -> int:
-        """Deliveries being carried now."""
-        return len(self._tasks)
+        """Deliveries being stored or forwarded now by this relay, those that wait left out."""
+        return self.slots.used
+
+    @property
+    def is_accepting(self) -> bool:
+        """True once webhooks can be stored, until the relay stops."""
+        return self._opened.is_set() and not self._draining
 
     @property
     def capacity(self) -> int:
-        """How many more may be carried."""
-        if self._draining or not self._opened.is_set():
-            return 0
-        return max(0, self._max_in_flight - len(self._tasks))
+        """How many more deliveries may be forwarded now."""
+        return self.slots.free if self.is_accepting and self.room_bytes else 0
+
+    @property
+    def room_bytes(self) -> int:
+        """How many bytes of bodies may still be claimed."""
+        return max(0, BODIES_IN_FLIGHT - self._bytes)
+
+    @property
+    def gate(self) -> Gate:
+        """Whether attempts may start."""
+        return self._gate
 
     @property
     def held(self) -> set[int]:
         """The rows of the deliveries being carried, once stored."""
         return set(self._held)
 
+    async def work(self, patience_s: float) -> None:
+        """Wait until something may have become claimable, `patience_s` seconds at most."""
+        if not self._work.is_set():
+            try:
+                async with asyncio.timeout(patience_s):
+                    await self._work.wait()
+            except TimeoutError:
+                return
+        self._work.clear()
+
+    def wake(self) -> None:
+        """Let `work` return."""
+        self._work.set()
+
+    @property
+    def is_behind(self) -> bool:
+        """True while more waits than this relay can claim: fresh webhooks then wait too, and overtake nothing."""
+        return self._behind
+
+    def behind(self, value: bool) -> None:
+        """Set whether more waits than this relay can claim."""
+        self._behind = value
+
     def accept(self, receipt: Receipt) -> Ticket:
         """Start a webhook on its way.
 
         Raises:
-            Overloaded: as much is in flight as may be.
             StoreUnavailable: the relay is stopping.
         """
         if self._draining:
             raise StoreUnavailable("The relay is stopping")
-        if len(self._tasks) >= self._max_in_flight or self._bytes + receipt.size > _BODIES_IN_FLIGHT:
-            raise Overloaded("Too many webhooks are in flight")
         loop = asyncio.get_running_loop()
         ticket = Ticket(loop.create_future(), loop.create_future())
-        self._start(self._receive(receipt, ticket), receipt.size)
+        self._start(self._receive(receipt, ticket, wanted=self._takes_slot(receipt)), receipt.size)
         return ticket
 
-    def resume(self, claimed: Claimed) -> asyncio.Task[Outcome | None]:
-        """Carry a delivery that this relay has claimed in the store: one abandoned, or one to replay."""
-        return self._start(self._carry(claimed), claimed.delivery.size)
+    def forget(self, ticket: Ticket) -> None:
+        """The sender of `ticket` has been answered."""
+        if ticket.row_id is not None and self._senders.get(ticket.row_id) is ticket:
+            del self._senders[ticket.row_id]
+
+    def resume(self, claimed: Claimed, *, is_probe: bool = False) -> asyncio.Task[Outcome | WaitReason | None]:
+        """Carry a delivery that this relay has claimed in the store."""
+        self.slots.take()
+        return self._start(self._carry_in_slot(claimed, is_probe=is_probe), claimed.delivery.size)
 
     async def drain(self, patience_s: float) -> None:
-        """Accept no more, wait up to `patience_s` for what is in flight, and let go of the rest."""
+        """Accept no more, wait up to `patience_s` for what is in flight, and cancel the rest."""
         self._draining = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=patience_s)
@@ -132,6 +188,26 @@ class Pipeline:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+    def _takes_slot(self, receipt: Receipt) -> bool:
+        """Take a slot for a webhook that is to be forwarded at once. False if it must wait for its turn."""
+        if receipt.ignored:
+            return False
+        if not receipt.test:
+            has_room = self.slots.free > self._reserved and self._bytes + receipt.size <= BODIES_IN_FLIGHT
+            if self._behind or not has_room or not self._gate.take(1):
+                return False
+        self.slots.take()
+        return True
+
+    @property
+    def _reserved(self) -> int:
+        return self.slots.reserve if self.replays_wait else 0
+
+    @property
+    def live_capacity(self) -> int:
+        """How many more deliveries of the backlog may be forwarded now."""
+        return max(0, self.capacity - self._reserved)
 
     def _start(self, work: Coroutine[Any, Any, Any], weight: int) -> asyncio.Task[Any]:
         self._bytes += weight
@@ -147,42 +223,66 @@ class Pipeline:
         task.add_done_callback(ended)
         return task
 
-    async def _receive(self, receipt: Receipt, ticket: Ticket) -> None:
+    async def _receive(self, receipt: Receipt, ticket: Ticket, *, wanted: bool) -> None:
         try:
-            stored = await self._store(receipt)
-        except BaseException as error:
-            reason = error if isinstance(error, RelayError) else StoreUnavailable("The relay is stopping")
-            ticket.stored.set_exception(reason)
-            ticket.stored.exception()  # a sender that hung up does not ask for it
-            ticket.finished.set_result(None)
-            if isinstance(error, RelayError):
+            try:
+                stored = await self._store(receipt, wanted=wanted)
+            except BaseException as error:
+                reason = error if isinstance(error, RelayError) else StoreUnavailable("The relay is stopping")
+                ticket.stored.set_exception(reason)
+                ticket.stored.exception()  # a sender that hung up does not ask for it
+                ticket.finished.set_result(None)
+                if isinstance(error, RelayError):
+                    return
+                raise
+            if isinstance(stored, Claimed):
+                await self._forward(receipt, stored, ticket)
                 return
-            raise
-        ticket.stored.set_result(stored)
+        finally:
+            if wanted:
+                self._free_slot()
+        self._settle(receipt, stored, ticket)
+
+    async def _forward(self, receipt: Receipt, claimed: Claimed, ticket: Ticket) -> None:
+        self._expect(ticket, claimed.delivery.id)
+        ticket.stored.set_result(claimed)
+        self._note_own_id(receipt, claimed.delivery.delivery_id)
+        await self._carry(claimed)
+
+    def _settle(self, receipt: Receipt, stored: Stored, ticket: Ticket) -> None:
+        """Record what became of a webhook that is not forwarded now."""
+        if isinstance(stored, Waiting):
+            self._note_own_id(receipt, stored.delivery_id)
+            self._forwarding_log.waits(stored.delivery_id, stored.reason)
+            if stored.reason is WaitReason.ORDER:
+                self._expect(ticket, stored.id)
+            else:
+                self._behind = self._behind or stored.reason is WaitReason.CAPACITY
+                ticket.finished.set_result(stored.reason)
+                self._work.set()
+            ticket.stored.set_result(stored)
+            return
         if isinstance(stored, Duplicate):
             self._counters.duplicates += 1
             self._forwarding_log.duplicate(receipt.delivery_id, stored)
-            ticket.finished.set_result(None)
-            return
-        if isinstance(stored, Ignored):
+        elif isinstance(stored, Ignored):
             self._counters.ignored += 1
             self._note_own_id(receipt, stored.delivery_id)
             self._forwarding_log.ignored(stored.delivery_id, receipt.event)
-            ticket.finished.set_result(None)
-            return
-        self._note_own_id(receipt, stored.delivery.delivery_id)
-        outcome = None
-        try:
-            outcome = await self._carry(stored)
-        finally:
-            ticket.finished.set_result(outcome)
+        ticket.stored.set_result(stored)
+        ticket.finished.set_result(None)
+
+    def _expect(self, ticket: Ticket, row_id: int) -> None:
+        """Tell the sender of `ticket` what becomes of the delivery, until it is forgotten."""
+        ticket.row_id = row_id
+        self._senders[row_id] = ticket
 
     def _note_own_id(self, receipt: Receipt, delivery_id: str) -> None:
         """Log that the store gave a webhook another delivery id than its sender."""
         if delivery_id != receipt.delivery_id:
             self._forwarding_log.kept_apart(receipt.delivery_id, delivery_id)
 
-    async def _store(self, receipt: Receipt) -> Claimed | Duplicate | Ignored:
+    async def _store(self, receipt: Receipt, *, wanted: bool) -> Stored:
         """Commit the receipt, trying again for as long as its sender can wait; a relay that starts may yet be ready.
 
         The claim stays the same: if a commit went through whose end was not seen, the next one finds its own.
@@ -190,7 +290,8 @@ class Pipeline:
         Raises:
             StoreUnavailable: Postgres did not take it in time.
         """
-        incoming = Incoming(uuid4(), receipt)
+        order_key = receipt.order_key if self._ordered else None
+        incoming = Incoming(uuid4(), receipt, order_key, wanted or receipt.test)
         deadline = time.monotonic() + STORE_PATIENCE_S
         if not self._opened.is_set():
             await self._until_open()
@@ -201,7 +302,7 @@ class Pipeline:
                 if isinstance(error, StatementRefused):
                     self._forwarding_log.not_stored(receipt.delivery_id, str(error))
                 if time.monotonic() + _RETRY_STORE_S > deadline:
-                    raise
+                    return await self._without_postgres(incoming, error)
                 await asyncio.sleep(_RETRY_STORE_S)
             except psycopg.Error as error:
                 self._forwarding_log.not_stored(receipt.delivery_id, described(error))
@@ -212,6 +313,14 @@ class Pipeline:
                 self.store_fault = None
                 return stored
 
+    async def _without_postgres(self, _incoming: Incoming, error: StoreUnavailable) -> Stored:
+        """What becomes of a webhook that Postgres did not take in time: this is where a spool would take it.
+
+        Raises:
+            StoreUnavailable: nothing takes it.
+        """
+        raise error
+
     async def _until_open(self) -> None:
         try:
             async with asyncio.timeout(STORE_PATIENCE_S):
@@ -219,27 +328,64 @@ class Pipeline:
         except TimeoutError:
             raise StoreUnavailable("The relay is not ready to store webhooks") from None
 
-    async def _carry(self, claimed: Claimed) -> Outcome | None:
-        """Forward a claimed delivery and record the outcome; None if it is another relay's by now."""
+    async def _carry_in_slot(self, claimed: Claimed, *, is_probe: bool) -> Outcome | WaitReason | None:
+        try:
+            return await self._carry(claimed, is_probe=is_probe)
+        finally:
+            self._free_slot()
+
+    def _free_slot(self) -> None:
+        self.slots.release()
+        if self._behind:
+            self._work.set()
+
+    async def _carry(self, claimed: Claimed, *, is_probe: bool = False) -> Outcome | WaitReason | None:
+        """Forward a claimed delivery and record what came of it.
+
+        Returns the outcome, why the delivery waits, or None if another relay has it by now.
+        """
         delivery = claimed.delivery
         self._held.add(delivery.id)
+        result: Outcome | WaitReason | None = None
         try:
-            outcome = await self._forwarder.run(delivery, self._lease.check)
-            facts = await facts_for(delivery, outcome, self._endpoint)
-            recorded = await self._finisher.record(Finish(claimed.claim, delivery, outcome, facts))
-        except LeaseLost:
-            recorded = False
+            result = await self._run(claimed, is_probe=is_probe)
         finally:
             self._held.discard(delivery.id)
-        if not recorded:
+            self._answer_sender(delivery, result)
+        return result
+
+    def _answer_sender(self, delivery: Delivery, result: Outcome | WaitReason | None) -> None:
+        """A retry is waited for until the sender's deadline; anything else is told at once."""
+        ticket = self._senders.get(delivery.id)
+        if ticket is not None and result is not WaitReason.RETRY:
+            del self._senders[delivery.id]
+            if not ticket.finished.done():
+                ticket.finished.set_result(result)
+
+    async def _run(self, claimed: Claimed, *, is_probe: bool) -> Outcome | WaitReason | None:
+        delivery = claimed.delivery
+        try:
+            run = await self._forwarder.run(delivery, self._lease.check, is_probe=is_probe)
+        except LeaseLost:
             self._forwarding_log.given_up(delivery)
             return None
-        self._tell(delivery, outcome)
-        return outcome
-
-    def _tell(self, delivery: Delivery, outcome: Outcome) -> None:
-        self._counters.finished(outcome)
-        if outcome.success:
-            self._forwarding_log.delivered(delivery, outcome)
+        facts = [] if isinstance(run, Deferred) else await facts_for(delivery, run, self._endpoint)
+        finished = await self._finisher.record(Finish(claimed.claim, delivery, run, facts))
+        if finished.promoted:
+            self._work.set()
+        if not finished.recorded:
+            self._forwarding_log.given_up(delivery)
+            return None
+        if isinstance(run, Deferred):
+            self._counters.deferred(run)
+            self._forwarding_log.deferred(delivery, run.reason, run.pause_ms)
+            return run.reason
+        if finished.state is State.WAITING:
+            self._forwarding_log.deferred(delivery, WaitReason.BREAKER, 0)
+            return WaitReason.BREAKER
+        self._counters.finished(run)
+        if run.success:
+            self._forwarding_log.delivered(delivery, run)
         else:
-            self._forwarding_log.dead_lettered(delivery, outcome)
+            self._forwarding_log.dead_lettered(delivery, run)
+        return run

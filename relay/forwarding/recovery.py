@@ -1,11 +1,11 @@
-"""Claims deliveries that no live relay forwards: those of a relay that died, stopped, or lost its lease."""
+"""Claims deliveries whose relay is gone: one that died, or lost its lease."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from relay.forwarding.pipeline import STORE_PATIENCE_S
-from relay.store import deliveries
+from relay.store import claims
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -54,7 +54,7 @@ class Recovery:
             if not most or not self._lease.is_held:
                 return
             async with self._database.connection() as connection:
-                claims = await deliveries.claim_abandoned(
+                taken = await claims.claim_abandoned(
                     connection,
                     self._owner,
                     held=list(self._pipeline.held),
@@ -62,9 +62,9 @@ class Recovery:
                     most=most,
                     orphan_s=_ORPHAN_S,
                 )
-            for claimed in claims:
+            for claimed in taken:
                 self._counters.taken_over += 1
                 self._forwarding_log.taken_over(claimed.delivery)
                 self._pipeline.resume(claimed)
-            if len(claims) < most:
+            if len(taken) < most:
                 return

@@ -12,10 +12,11 @@ from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException
 
 from relay import __version__
+from relay.domain.delivery import WaitReason
 from relay.domain.targets import Target
 from relay.errors import StatementRefused, StoreUnavailable
 from relay.intake.webhook import WebhookRoute
-from relay.store import aside, facts, instances, overview
+from relay.store import aside, backlog, facts, instances, overview
 from relay.store.refusal import explain
 from relay.telemetry.gauges import Gauge, gauges_of
 from relay.telemetry.metrics import exposition
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from werkzeug.routing import MapAdapter
 
     from relay.intake.context import IntakeContext
-    from relay.store.aside import Waiting
+    from relay.store.aside import Waiting as FactsWaiting
+    from relay.store.backlog import BacklogState
 
 _HEALTH_TIMEOUT_S = 2
 
@@ -93,6 +95,7 @@ async def _health(context: IntakeContext) -> Response:
     database: dict[str, Any] = {"ok": False}
     probed: dict[str, Any] = {}
     recorded: dict[str, Any] | None = None
+    waits: dict[str, Any] | None = None
     began = time.perf_counter()
     try:
         async with asyncio.timeout(_HEALTH_TIMEOUT_S), context.database.connection() as connection:
@@ -101,6 +104,7 @@ async def _health(context: IntakeContext) -> Response:
             if not writable:
                 database["error"] = "Postgres is read-only"
             recorded = _facts(await aside.waiting(connection))
+            waits = _waits(await backlog.read(connection))
             probed = {
                 health.target: {
                     "ok": health.ok,
@@ -121,7 +125,7 @@ async def _health(context: IntakeContext) -> Response:
             database = {"ok": False, "error": "Postgres has no tables that this relay may use, or not yet"}
     if database["ok"] and context.pipeline.store_fault is not None:
         database |= {"ok": False, "error": f"Postgres refuses to store webhooks: {context.pipeline.store_fault}"}
-    ok = database["ok"] and context.pipeline.capacity > 0
+    ok = database["ok"] and context.pipeline.is_accepting
     body = {
         "status": "ok" if ok else "unavailable",
         "version": __version__,
@@ -129,12 +133,27 @@ async def _health(context: IntakeContext) -> Response:
         "facts": recorded,
         **{target.value: probed.get(target) for target in Target},
         "in_flight": context.pipeline.in_flight,
+        "backlog": waits,
         "signed": context.instance.signed,
     }
     return _answer(200 if ok else 503, body, {} if ok else {"Retry-After": "5"})
 
 
-def _facts(waiting: Waiting | None) -> dict[str, Any]:
+def _waits(state: BacklogState) -> dict[str, Any]:
+    """What waits, by reason, and whether forwarding is held or the breaker open."""
+    return {
+        "size": state.size,
+        "waiting": state.waiting,
+        "by_reason": {reason.value: state.by_reason.get(reason, 0) for reason in WaitReason},
+        "oldest_s": state.oldest_s,
+        "drain_per_s": state.drain_per_s,
+        "empty_in_s": state.empty_in_s,
+        "held": state.hold is not None,
+        "breaker_open": state.breaker is not None,
+    }
+
+
+def _facts(waiting: FactsWaiting | None) -> dict[str, Any]:
     """Whether `dashboard_facts` takes what the relay records; if not, why, and what to do."""
     if waiting is None:
         return {"ok": True, "aside": 0}

@@ -31,9 +31,11 @@ def read_receipt(
     *,
     encoded_body: bytes | None = None,
     signature: Signature | None = None,
+    own_account: int | None = None,
 ) -> Receipt:
     """The receipt of a webhook with these `headers` (names in lower case) and this `body`, which came as
-    `encoded_body` if it had a content coding. `signature` is the one that was verified.
+    `encoded_body` if it had a content coding. `signature` is the one that was verified. A payload that
+    names no account belongs to `own_account`.
 
     It is ignored if it is a private note that comes back (CONTRACT, "loops"), or if events are named that are
     `forwarded`, and it is none of them. An event that is no string counts as unknown.
@@ -58,7 +60,13 @@ def read_receipt(
         ignored=is_private_note(event, payload) or bool(forwarded and event not in forwarded),
         encoded_body=encoded_body,
         signature=signature,
+        account_id=_account_id(payload) or _field_text(own_account),
     )
+
+
+def _account_id(payload: dict[str, Any]) -> str | None:
+    account = payload.get("account")
+    return _field_text(account.get("id")) if isinstance(account, dict) else None
 
 
 def _conversation_id(event: object, payload: dict[str, Any]) -> str | None:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from relay.chatwoot.payload import BadBody, BodyFault
 from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, SignatureFault, explained, verify
+from relay.domain.delivery import WaitReason
 from relay.domain.headers import CONTENT_ENCODING, FORWARDED_FROM_HEADER, TEST_SENDER, first_header
 from relay.errors import Overloaded, StoreUnavailable
 from relay.intake.asgi import Answer, SenderGone, body_parts
 from relay.intake.encoding import TAKEN, CorruptBody, DecodedTooLarge, Decoder, UnsupportedEncoding, coding_of
 from relay.intake.receipt import read_receipt
 from relay.settings import WEBHOOK_PATH
-from relay.store.deliveries import Duplicate, Ignored
+from relay.store.deliveries import Duplicate, Ignored, Waiting
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from relay.domain.delivery import Headers, Outcome, Receipt
     from relay.forwarding.pipeline import Ticket
     from relay.intake.context import IntakeContext
-    from relay.store.deliveries import Claimed
+    from relay.store.deliveries import Stored
 
 BODY_TIMEOUT_S = 20
 """How long a body may take to stream in. Chatwoot itself gives up after five seconds."""
@@ -104,6 +105,7 @@ async def _answer(context: IntakeContext, headers: Headers, receive: ASGIReceive
             context.settings.forwarded_events,
             encoded_body=body.encoded,
             signature=signature,
+            own_account=context.settings.chatwoot_account_id,
         )
     except BadBody as error:
         return _refuse_body(context, headers, error)
@@ -172,10 +174,11 @@ async def _carry(context: IntakeContext, receipt: Receipt, began: float) -> Answ
     try:
         ticket = context.pipeline.accept(receipt)
         respond_when = ticket.finished if settings.relay_respond == "forwarded" else ticket.stored
-        await _wait(respond_when, deadline)
+        try:
+            await _wait(respond_when, deadline)
+        finally:
+            context.pipeline.forget(ticket)
         stored = _stored(ticket)
-    except Overloaded as error:
-        return _overloaded(context, error)
     except StoreUnavailable as error:
         context.counters.unavailable += 1
         context.rejections.add("not_stored", 503)
@@ -186,14 +189,17 @@ async def _carry(context: IntakeContext, receipt: Receipt, began: float) -> Answ
     if isinstance(stored, Ignored):
         return Answer(200, {"success": True, "ignored": True, "delivery_id": stored.delivery_id})
     context.counters.received += 1
-    if respond_when is ticket.finished and ticket.finished.done():
-        outcome = ticket.finished.result()
-        if outcome is not None:
-            return _outcome(stored, outcome)
-    return Answer(202, {"accepted": True, "delivery_id": stored.delivery.delivery_id})
+    delivery_id = stored.delivery_id if isinstance(stored, Waiting) else stored.delivery.delivery_id
+    accepted = {"accepted": True, "delivery_id": delivery_id}
+    result = ticket.finished.result() if ticket.finished.done() else None
+    if isinstance(result, WaitReason):
+        return Answer(202, accepted | {"waiting": result})
+    if result is not None and respond_when is ticket.finished:
+        return _outcome(delivery_id, result)
+    return Answer(202, accepted)
 
 
-def _stored(ticket: Ticket) -> Claimed | Duplicate | Ignored:
+def _stored(ticket: Ticket) -> Stored:
     """What the store said.
 
     Raises:
@@ -210,10 +216,10 @@ async def _wait(future: asyncio.Future[Any], deadline: float) -> None:
         await asyncio.wait((future,), timeout=max(0.0, deadline - time.monotonic()))
 
 
-def _outcome(stored: Claimed, outcome: Outcome) -> Answer:
+def _outcome(delivery_id: str, outcome: Outcome) -> Answer:
     common = {
-        "delivery_id": stored.delivery.delivery_id,
-        "attempts": len(outcome.attempts),
+        "delivery_id": delivery_id,
+        "attempts": outcome.count,
         "duration_ms": outcome.duration_ms,
     }
     last = outcome.last

@@ -11,6 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from relay.domain.delivery import Outcome
 from relay.errors import StoreUnavailable
 from relay.store import replays
 from relay.store.actions import signed
@@ -21,7 +22,7 @@ from relay.text import clean
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from relay.domain.delivery import Outcome
+    from relay.domain.delivery import WaitReason
     from relay.forwarding.pipeline import Pipeline
     from relay.store.database import Database
     from relay.store.replays import Plan
@@ -56,7 +57,7 @@ class ReplayRunner:
         Raises:
             StoreUnavailable: Postgres is away.
         """
-        if len(self._working) >= PLANS_AT_ONCE or not self._pipeline.capacity:
+        if len(self._working) >= PLANS_AT_ONCE or not self._pipeline.is_accepting:
             return
         async with self._database.connection() as connection:
             plan = await replays.claim(connection, self._owner, working=[*self._working, *self._given_up])
@@ -68,6 +69,7 @@ class ReplayRunner:
             self._forwarding_log.replay(plan.state, plan.id, left=plan.left, why=plan.stopped_why)
         else:
             self._working[plan.id] = asyncio.create_task(self._work(plan), name=f"replay {plan.id}")
+            self._pipeline.replays_wait = True
 
     async def close(self) -> None:
         """Stop working. Deliveries in flight stay in the pipeline; the rest waits for another relay."""
@@ -92,6 +94,7 @@ class ReplayRunner:
             await self._give_up(plan, described(error))
         finally:
             self._working.pop(plan.id, None)
+            self._pipeline.replays_wait = bool(self._working)
 
     async def _give_up(self, plan: Plan, why: str) -> None:
         why = f"this relay cannot carry it out: {why}"
@@ -115,7 +118,7 @@ class _PlanRun:
         self._pipeline = pipeline
         self._owner = owner
         self._forwarding_log = forwarding_log
-        self._sending: set[asyncio.Task[Outcome | None]] = set()
+        self._sending: set[asyncio.Task[Outcome | WaitReason | None]] = set()
         self._streak = 0
         self._canary_left = max(0, plan.canary - plan.delivered)
         self._next_send_at = time.monotonic()
@@ -176,7 +179,10 @@ class _PlanRun:
     def _room(self) -> int:
         """How many may be sent at this moment."""
         under_way = len(self._sending)
-        room = min(AT_ONCE - under_way, self._pipeline.capacity // 2)
+        if not self._pipeline.gate.is_open:
+            return 0
+        free = self._pipeline.capacity
+        room = min(AT_ONCE - under_way, free, max(free // 2, self._pipeline.slots.reserve - under_way))
         if self._canary_left:
             room = min(room, 1 - under_way)
         if self._plan.stop_after:
@@ -197,12 +203,12 @@ class _PlanRun:
             self._next_send_at = max(self._next_send_at + 1 / self._plan.rate, time.monotonic() - 1)
         return bool(claims or skipped)
 
-    def _settled(self, task: asyncio.Task[Outcome | None]) -> None:
+    def _settled(self, task: asyncio.Task[Outcome | WaitReason | None]) -> None:
         self._sending.discard(task)
         if task.cancelled() or task.exception() is not None:
             return
         outcome = task.result()
-        if outcome is None:
+        if not isinstance(outcome, Outcome):  # it waits, or another relay has it
             return
         if outcome.success:
             self._streak = 0

@@ -12,8 +12,11 @@ from uuid import UUID, uuid4
 from relay import __version__
 from relay.chatwoot.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
 from relay.errors import SchemaError, StoreUnavailable
+from relay.forwarding.backlog import Backlog
+from relay.forwarding.concurrency import Slots
 from relay.forwarding.finisher import Finisher
 from relay.forwarding.forwarder import Forwarder
+from relay.forwarding.gate import Gate
 from relay.forwarding.lease import Lease
 from relay.forwarding.pipeline import Pipeline
 from relay.forwarding.recovery import Recovery
@@ -28,7 +31,7 @@ from relay.replay.discards import DiscardRunner
 from relay.replay.runner import ReplayRunner
 from relay.server.maintenance import HeaderScrubber, Retention, SignatureCleaner
 from relay.server.services import ServiceLoop
-from relay.store import deliveries, demo_history, facts, instances, log, preflight, replays
+from relay.store import deliveries, demo_history, facts, gate, instances, log, preflight, replays
 from relay.store.database import Database, described
 from relay.store.instances import Instance
 from relay.store.migrate import migrate, migrations, schema_version
@@ -42,6 +45,7 @@ from relay.telemetry.metrics import Counters
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from relay.domain.delivery import Attempt, Delivery
     from relay.server.services import Service
     from relay.settings import Settings
     from relay.store.database import Connection
@@ -96,19 +100,28 @@ class Worker:
         self.rejections = Rejections(self.counters, forwarding_log)
         lease = Lease(settings.relay_lease_seconds)
         owner = self.instance.id
-        self._forwarder = Forwarder(settings, forwarding_log)
+        its_gate = Gate(settings.relay_agent_rate)
+        self._forwarder = Forwarder(settings, forwarding_log, its_gate, self._attempted)
         self._receipts = ReceiptStore(self.database, owner)
         self._finisher = Finisher(self.database, owner, self._log)
         self._tail = LogTail(self.database, owner, sink)
+        slots = Slots(settings.relay_max_in_flight)
+        if settings.relay_agent_concurrency is not None:
+            slots.limit_agent(0)  # until this relay holds slots
         self.pipeline = Pipeline(
             forwarder=self._forwarder,
             receipts=self._receipts,
             finisher=self._finisher,
             lease=lease,
+            gate=its_gate,
+            slots=slots,
             forwarding_log=forwarding_log,
             counters=self.counters,
             endpoint=settings.agent_endpoint_shown,
-            max_in_flight=settings.relay_max_in_flight,
+            ordered=settings.relay_order == "conversation",
+        )
+        self._backlog = Backlog(
+            settings, self.database, owner, pipeline=self.pipeline, lease=lease, forwarding_log=forwarding_log
         )
         self.intake = IntakeContext(
             settings=settings,
@@ -141,11 +154,15 @@ class Worker:
         self.defect: BaseException | None = None
         self._stopping = asyncio.Event()
 
+    def _attempted(self, delivery: Delivery, attempt: Attempt) -> None:
+        self._backlog.attempted(delivery, attempt)
+
     def _services(self) -> list[Service]:
         owner, settings = self.instance.id, self.settings
         services: list[Service] = [
             self._heartbeat,
             self._recovery,
+            self._backlog,
             RejectionRecorder(self.database, self.rejections),
             self._tail,
             self._replays,
@@ -201,6 +218,7 @@ class Worker:
     async def _deregister(self) -> None:
         async with self.database.connection(_GOODBYE_S) as connection:
             handed_back = await deliveries.hand_back(connection, self.instance.id)
+            await gate.leave_slots(connection, self.instance.id)
             await replays.release_plans(connection, self.instance.id)
             await instances.leave_duties(connection, self.instance.id)
             await instances.end(connection, self.instance.id)

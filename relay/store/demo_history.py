@@ -59,7 +59,8 @@ _LEFT = SQL("""
     FROM relay.deliveries d JOIN jsonb_array_elements(%(documented)s::jsonb) AS t(payload)
          ON d.event = t.payload ->> 'event'
    CROSS JOIN LATERAL (SELECT relay.payload(d.body) AS payload) AS p
-   WHERE d.conversation_id = ANY(%(conversations)s) AND d.state IN ('dead', 'received', 'forwarding') AND NOT d.test
+   WHERE d.conversation_id = ANY(%(conversations)s) AND NOT d.test
+     AND d.state IN ('dead', 'received', 'waiting', 'forwarding')
      AND (p.payload #- '{conversation,id}' #- '{sender,name}') - '{id,content}'::text[]
          = (t.payload #- '{conversation,id}' #- '{sender,name}') - '{id,content}'::text[]
      AND (t.payload ->> 'content' IS NULL

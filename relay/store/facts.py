@@ -15,7 +15,8 @@ from relay.domain.facts import SCOPE
 from relay.domain.stats import Tally
 from relay.domain.targets import Target
 from relay.store.database import rows_of, time_limit
-from relay.store.deliveries import FactsAside, fact_row
+from relay.store.deliveries import FactsAside
+from relay.store.finishing import fact_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

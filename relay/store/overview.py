@@ -12,7 +12,7 @@ from relay.domain.alerts import Measures, Verdict, evaluate, sustain
 from relay.domain.delivery import FactType
 from relay.domain.stats import FailureStreak, Figures, failing_since_s, figures
 from relay.domain.targets import Target
-from relay.store import alerts, aside, facts, instances
+from relay.store import alerts, aside, backlog, facts, instances
 from relay.store.database import one_moment, rows_of
 from relay.store.demo_history import IS_DEMO
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from relay.store.aside import Waiting
+    from relay.store.backlog import BacklogState
     from relay.store.database import Connection
     from relay.store.facts import Health
     from relay.store.instances import Liveness
@@ -33,19 +34,22 @@ _PAUSE = timedelta(minutes=15)
 _NOW = SQL("""
     SELECT now(),
            (SELECT coalesce(sum(letters), 0)::bigint FROM relay.dead_causes),
-           (SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'forwarding')),
-           (SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'forwarding') AND run = 1 AND NOT test
+           (SELECT count(*) FROM relay.deliveries WHERE state = 'forwarding'),
+           (SELECT count(*) FROM relay.deliveries WHERE state = 'forwarding' AND run = 1 AND NOT test
                AND received_at >= date_trunc('minute', now()) - interval '1 minute'),
            (SELECT extract(epoch FROM now() - min(CASE WHEN run = 1 THEN received_at ELSE claimed_at END))::float8
-              FROM relay.deliveries WHERE state IN ('received', 'forwarding')),
+              FROM relay.deliveries WHERE state = 'forwarding'),
            (SELECT extract(epoch FROM now() - received_at)::float8 FROM relay.deliveries
              WHERE NOT test ORDER BY id DESC LIMIT 1),
            (SELECT extract(epoch FROM now() - min(received_at))::float8 FROM (
                SELECT min(received_at) AS received_at FROM relay.deliveries
                 WHERE state = 'dead' AND customer AND NOT test
                UNION ALL
-               SELECT min(received_at) FROM relay.deliveries
-                WHERE state IN ('received', 'forwarding') AND customer AND NOT test) AS waiting),
+               SELECT min(received_at) FROM relay.deliveries WHERE state = 'forwarding' AND customer AND NOT test
+               UNION ALL
+               (SELECT received_at FROM relay.deliveries
+                 WHERE state IN ('received', 'waiting') AND customer AND NOT test ORDER BY received_at LIMIT 1))
+               AS waiting),
            (SELECT extract(epoch FROM now() - max({heard_at}))::float8 FROM relay.instances),
            (SELECT recorded_at FROM dashboard_facts
              WHERE fact_type = 'support.webhook.dead_letter'
@@ -141,6 +145,7 @@ class Overview:
     last_failure_at: datetime | None
     last_success_at: datetime | None
     agent_failed_at: datetime | None
+    backlog: BacklogState
     facts_aside: Waiting | None = None
 
     @property
@@ -181,6 +186,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     assert row is not None
     now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at, demo = row
     facts_aside = await aside.waiting(connection)
+    waits = await backlog.read(connection)
     windows = [figures(tallies) for tallies in await facts.tallies(connection, _WINDOWS)]
     minutes = await facts.per_minute(connection, max(minutes_of, _SUSTAINED))
     cursor = await connection.execute(_AGENT_FAILING)
@@ -203,6 +209,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         last_webhook_age_s=webhook_s,
         webhooks_24h=last_24h.rate.delivered + last_24h.rate.failed,
         facts_aside=facts_aside.facts if facts_aside is not None else 0,
+        backlog_overdue_s=waits.overdue_s,
     )
     return Overview(
         at=now,
@@ -226,6 +233,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         last_failure_at=failure_at,
         last_success_at=await _last_success(connection, minutes) if failed or dead else None,
         agent_failed_at=agent_failed_at,
+        backlog=waits,
         facts_aside=facts_aside,
     )
 

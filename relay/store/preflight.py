@@ -14,8 +14,10 @@ from relay.domain.facts import Fact, facts_of_run
 from relay.errors import SchemaError
 from relay.store import facts
 from relay.store.database import connect, described, time_limit, unavailable
-from relay.store.deliveries import Claimed, FactsAside, Finish, Incoming, finish, store
+from relay.store.deliveries import Claimed, FactsAside, Finish, Incoming
+from relay.store.finishing import finish
 from relay.store.refusal import TABLE, explain
+from relay.store.storing import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,9 +128,9 @@ def _incoming() -> Incoming:
         event="message_created",
         conversation_id="1",
         customer=False,
-        test=False,
+        test=True,  # neither a hold nor the breaker stops it
     )
-    return Incoming(uuid4(), receipt)
+    return Incoming(uuid4(), receipt, f"start/{uuid4()}")
 
 
 def _finished(claimed: Claimed, *, success: bool) -> Finish:

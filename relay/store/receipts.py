@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.store import deliveries
 from relay.store.batch import GroupCommit
 from relay.store.database import DEDICATED_SILENCE_S, DedicatedConnection
+from relay.store.storing import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
     from relay.store.database import Database
-    from relay.store.deliveries import Claimed, Duplicate, Ignored, Incoming
+    from relay.store.deliveries import Incoming, Stored
 
 
 class ReceiptStore:
@@ -23,7 +23,7 @@ class ReceiptStore:
         self._database = database
         self._owner = owner
         self._connection = DedicatedConnection(database)
-        self._group: GroupCommit[Incoming, Claimed | Duplicate | Ignored] = GroupCommit(
+        self._group: GroupCommit[Incoming, Stored] = GroupCommit(
             self._commit, alone=self._commit_alone, size=lambda item: item.receipt.size
         )
 
@@ -31,7 +31,7 @@ class ReceiptStore:
         """Commit what `submit` is given, until cancelled."""
         await self._group.run()
 
-    async def submit(self, item: Incoming, *, by: float) -> Claimed | Duplicate | Ignored:
+    async def submit(self, item: Incoming, *, by: float) -> Stored:
         """Commit one receipt before the time `by` (`time.monotonic()`) and return what became of it.
 
         Raises:
@@ -44,10 +44,10 @@ class ReceiptStore:
         """Give the connection back to the pool."""
         await self._connection.close()
 
-    async def _commit(self, batch: Sequence[Incoming]) -> list[Claimed | Duplicate | Ignored]:
+    async def _commit(self, batch: Sequence[Incoming]) -> list[Stored]:
         async with self._connection.connection() as connection:
-            return await deliveries.store(connection, self._owner, batch)
+            return await store(connection, self._owner, batch)
 
-    async def _commit_alone(self, item: Incoming) -> Claimed | Duplicate | Ignored:
+    async def _commit_alone(self, item: Incoming) -> Stored:
         async with self._database.connection(DEDICATED_SILENCE_S) as connection:
-            return (await deliveries.store(connection, self._owner, [item]))[0]
+            return (await store(connection, self._owner, [item]))[0]

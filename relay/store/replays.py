@@ -15,8 +15,8 @@ from uuid import UUID
 
 from psycopg.sql import SQL
 
+from relay.store.claims import claimed_columns, read_claimed
 from relay.store.database import exact, one_moment, refusals, rows_of
-from relay.store.deliveries import Claimed, read_claimed
 from relay.store.filters import of_deliveries
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from relay.store.database import Connection
+    from relay.store.deliveries import Claimed
     from relay.store.filters import Condition
 
 CHANNEL = "relay_replay"
@@ -298,7 +299,7 @@ def _checked(
     return plan_of_row(**columns), None if asked is None else Asked(Control(asked), asked_by, asked_login)
 
 
-_NEXT = """
+_NEXT = SQL("""
     WITH next AS (
         SELECT i.position, i.delivery, i.run FROM relay.replay_items i
          WHERE i.plan_id = %(plan)s AND i.state = 'pending'
@@ -306,11 +307,11 @@ _NEXT = """
     ), claimed AS (
         UPDATE relay.deliveries d
            SET state = 'forwarding', owner = %(owner)s, claim = gen_random_uuid(), claimed_at = now(),
-               run = d.run + 1, plan_id = %(plan)s, finished_at = NULL
+               run = d.run + 1, plan_id = %(plan)s, finished_at = NULL, conversation_key = NULL, tries = 0,
+               spent_ms = 0, waited_ms = 0
           FROM next n
          WHERE d.id = n.delivery AND d.run = n.run AND d.state = 'dead'
-        RETURNING d.id, d.claim, d.delivery_id, d.run, d.headers, d.body, d.event, d.conversation_id, d.test,
-                  d.plan_id, d.encoded_body
+        RETURNING {}
     ), marked AS (
         UPDATE relay.replay_items i
            SET state = CASE WHEN c.id IS NULL THEN 'skipped' ELSE 'sending' END,
@@ -325,7 +326,7 @@ _NEXT = """
     )
     SELECT (SELECT count(*) FROM marked WHERE state = 'skipped'), c.* FROM (SELECT 1) AS one
       LEFT JOIN claimed c ON true
-"""
+""").format(claimed_columns)
 
 
 async def claim_next(connection: Connection, plan_id: int, owner: UUID, most: int) -> tuple[list[Claimed], int]:

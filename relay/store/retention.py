@@ -102,12 +102,31 @@ _NO_DEAD_CAUSES = """
     WITH old AS (DELETE FROM relay.dead_causes WHERE writer = 0 AND letters = 0 RETURNING 1)
     SELECT 0 * count(*) FROM old
 """
+_BACKLOG_COUNTS = """
+    WITH old AS (
+        DELETE FROM relay.backlog_counts
+         WHERE writer <> 0 AND writer NOT IN (SELECT pid FROM pg_stat_activity WHERE pid IS NOT NULL)
+        RETURNING kind, number
+    ), folded AS (
+        INSERT INTO relay.backlog_counts AS c SELECT kind, 0, sum(number) FROM old GROUP BY 1
+        ON CONFLICT ON CONSTRAINT backlog_counts_key DO UPDATE SET number = c.number + excluded.number
+    )
+    SELECT 0 * count(*) FROM old
+"""
+_CONVERSATIONS = """
+    WITH old AS (
+        DELETE FROM relay.conversations WHERE key IN (
+            SELECT key FROM relay.conversations WHERE head IS NULL AND touched_at < now() - %(keep)s LIMIT %(batch)s)
+        RETURNING 1
+    )
+    SELECT count(*) FROM old
+"""
 _INSTANCES = """
     WITH old AS (
         DELETE FROM relay.instances i
          WHERE heartbeat_at < now() - interval '2 days'
            AND NOT EXISTS (SELECT FROM relay.deliveries d
-                            WHERE d.owner = i.id AND d.state IN ('received', 'forwarding'))
+                            WHERE d.owner = i.id AND d.state = 'forwarding')
         RETURNING 1
     )
     SELECT 0 * count(*) FROM old
@@ -123,6 +142,7 @@ async def retire(connection: Connection, keep: timedelta, stop: Callable[[], boo
     steps: list[tuple[str, dict[str, Any]]] = [(_DELIVERIES, {}), (_ASIDE, {}), (_LOG, {}), (_PLANS, {})]
     steps += [(_FACTS, {"fact_type": fact_type}) for fact_type in FactType]
     steps += [(_MINUTES, {}), (_NOTES, {}), (_DEAD_CAUSES, {}), (_NO_DEAD_CAUSES, {}), (_INSTANCES, {})]
+    steps += [(_BACKLOG_COUNTS, {}), (_CONVERSATIONS, {})]
     for sql, parameters in steps:
         while not stop():
             cursor = await connection.execute(SQL(sql), {"keep": keep, "batch": BATCH} | parameters)

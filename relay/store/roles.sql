@@ -29,7 +29,8 @@ GRANT EXECUTE ON FUNCTION relay.whole(text), relay.tally(text, jsonb, jsonb), re
 -- The relay: works on its own tables, adds facts and retires old ones; creates and alters nothing. Of a replay plan it
 -- writes how far it got, never who asked for what.
 GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA relay TO relay_service;
-REVOKE INSERT, UPDATE, DELETE ON relay.schema_migrations, relay.fact_tables, relay.operator_actions FROM relay_service;
+REVOKE INSERT, UPDATE, DELETE ON relay.schema_migrations, relay.fact_tables, relay.operator_actions, relay.holds,
+    relay.gate FROM relay_service;
 REVOKE INSERT, UPDATE ON relay.replay_plans FROM relay_service;
 REVOKE INSERT, UPDATE, DELETE ON relay.replay_items FROM relay_service;
 GRANT UPDATE (state, owner, stopped_why, started_at, finished_at, total, delivered, dead, skipped)
@@ -39,9 +40,11 @@ REVOKE INSERT, DELETE ON relay.discards FROM relay_service;
 GRANT SELECT, INSERT, DELETE ON dashboard_facts TO relay_service;
 GRANT EXECUTE ON FUNCTION relay.refusal(text, text, text, text, text, text, text),
     relay.write_facts(jsonb[], text, boolean), relay.restore_facts(integer), relay.expect_facts(bigint, bigint),
-    relay.facts_are_followed(), relay.facts_of_redelivery(jsonb, bigint, integer, timestamptz) TO relay_service;
+    relay.facts_are_followed(), relay.facts_of_redelivery(jsonb, bigint, integer, timestamptz),
+    relay.promote(text[], bigint[]), relay.release_order(interval), relay.undo_store(), relay.end_holds()
+    TO relay_service;
 
--- Replays, discards and the audit are written through functions that check: by the console (without --read-only), and
+-- Replays, discards, holds and the audit are written through functions that check: by the console (without --read-only), and
 -- by the relay for its automatic replays. Neither can touch a row of theirs afterwards.
 REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA relay FROM console_operator, console_reader;
 GRANT EXECUTE ON FUNCTION
@@ -49,7 +52,9 @@ GRANT EXECUTE ON FUNCTION
     relay.control_replay(bigint, text, text, text),
     relay.ask_discard(bigint[], text, text),
     relay.record_action(text, text, text, jsonb),
-    relay.store_backfill(text[], text[], bytea[])
+    relay.store_backfill(text[], text[], bytea[]),
+    relay.hold(text, text, double precision),
+    relay.release(text, double precision)
     TO relay_service, console_operator;
 
 -- The tables' own ids need no right to a sequence.

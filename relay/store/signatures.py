@@ -1,6 +1,6 @@
 """Signatures of stored webhooks, kept while they are valid: which delivery each belongs to, and their removal.
 
-The statement that stores a delivery also stores its signature (`deliveries.store`).
+The statement that stores a delivery also stores its signature (`storing.store`).
 """
 
 from __future__ import annotations

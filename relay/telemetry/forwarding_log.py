@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from relay.telemetry.log_sink import FORWARDING_SCOPE
 
 if TYPE_CHECKING:
-    from relay.domain.delivery import Attempt, Delivery, Outcome
+    from relay.domain.delivery import Attempt, Delivery, Outcome, WaitReason
     from relay.store.deliveries import Duplicate
     from relay.telemetry.log_sink import LogSink
 
@@ -48,7 +48,7 @@ class ForwardingLog:
             "Webhook forwarded successfully",
             delivery_id=delivery.delivery_id,
             duration=outcome.duration_ms,
-            attempts=len(outcome.attempts),
+            attempts=outcome.count,
         )
 
     def dead_lettered(self, delivery: Delivery, outcome: Outcome) -> None:
@@ -56,7 +56,7 @@ class ForwardingLog:
         self._log.error(
             "Webhook failed, dead-lettered",
             delivery_id=delivery.delivery_id,
-            attempts=len(outcome.attempts),
+            attempts=outcome.count,
             finalStatus=outcome.last.status,
             error=outcome.last.error,
             duration=outcome.duration_ms,
@@ -90,6 +90,23 @@ class ForwardingLog:
     def not_stored(self, delivery_id: str, reason: str) -> None:
         """Logs that Postgres refused or cancelled a webhook's statement. `reason` holds no customer's text."""
         self._log.warning("Webhook not stored", delivery_id=delivery_id, reason=reason)
+
+    def waits(self, delivery_id: str, reason: WaitReason) -> None:
+        """A webhook was stored and waits for its turn."""
+        self._log.info("Webhook stored, waits", delivery_id=delivery_id, waits=reason)
+
+    def deferred(self, delivery: Delivery, reason: WaitReason, pause_ms: float) -> None:
+        """A run is interrupted; its next attempt is made later, by whichever relay is free then."""
+        self._log.info(
+            "Webhook waits for its next attempt",
+            delivery_id=delivery.delivery_id,
+            waits=reason,
+            retryIn=round(pause_ms),
+        )
+
+    def breaker(self, what: str, **fields: object) -> None:
+        """The circuit breaker opened or closed."""
+        self._log.warning(f"Circuit breaker {what}", **fields)
 
     def taken_over(self, delivery: Delivery) -> None:
         """Logs a delivery claimed from a relay that no longer forwards it."""

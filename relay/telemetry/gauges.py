@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from relay.domain.alerts import Severity
+from relay.domain.delivery import WaitReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from relay.domain.alerts import Rate
+    from relay.store.backlog import BacklogState
     from relay.store.overview import Overview
 
 
@@ -38,6 +40,7 @@ def gauges_of(state: Overview) -> Iterator[Gauge]:
     yield Gauge("relay_instances_alive", len(state.alive), "Relay workers with a current heartbeat")
     aside = state.facts_aside.facts if state.facts_aside is not None else 0
     yield Gauge("relay_facts_aside", aside, "Facts that dashboard_facts has not accepted")
+    yield from _backlog(state.backlog)
     for health in state.health:
         yield Gauge("relay_target_healthy", float(health.ok), "Result of the last probe", {"target": health.target})
     for severity in Severity:
@@ -46,6 +49,18 @@ def gauges_of(state: Overview) -> Iterator[Gauge]:
     for verdict in state.verdicts:
         labels = {"rule": verdict.rule.name, "severity": verdict.rule.severity.value}
         yield Gauge("relay_alert_firing", float(verdict.firing), "1 while the alert fires", labels)
+
+
+def _backlog(backlog: BacklogState) -> Iterator[Gauge]:
+    for reason in WaitReason:
+        yield Gauge("relay_backlog", backlog.by_reason.get(reason, 0), "Deliveries that wait", {"reason": reason.value})
+    yield Gauge("relay_backlog_size", backlog.size, "Deliveries that are not finished")
+    yield Gauge("relay_backlog_oldest_seconds", backlog.oldest_s or 0, "Age of the oldest delivery that waits")
+    yield Gauge("relay_backlog_drain_per_second", backlog.drain_per_s, "Deliveries that finish a second")
+    if backlog.empty_in_s is not None:
+        yield Gauge("relay_backlog_empty_in_seconds", backlog.empty_in_s, "Time until the backlog is empty")
+    yield Gauge("relay_forwarding_held", float(backlog.hold is not None), "1 while forwarding is held")
+    yield Gauge("relay_breaker_open", float(backlog.breaker is not None), "1 while the circuit breaker is open")
 
 
 def _success(rate: Rate, window: str) -> Iterator[Gauge]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from relay.domain.delivery import Outcome
+    from relay.domain.delivery import Deferred, Outcome
     from relay.telemetry.gauges import Gauge
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -43,6 +43,10 @@ class Counters:
         seconds = outcome.duration_ms / 1000
         self.seconds += seconds
         self.buckets[next((i for i, top in enumerate(BUCKETS_S) if seconds <= top), len(BUCKETS_S))] += 1
+
+    def deferred(self, run: Deferred) -> None:
+        """Count the attempts of a run that waits."""
+        self.attempts.update(attempt.status for attempt in run.attempts)
 
     def as_dict(self) -> dict[str, Any]:
         """The counts as JSON can carry them."""

@@ -19,10 +19,13 @@ import psycopg
 import uvloop
 
 from relay.domain.delivery import State
-from relay.store import browse, deliveries, log, overview
+from relay.store import browse, log, overview
 from relay.store.database import connection_parameters
+from relay.store.deliveries import Claimed
 from relay.store.filters import compile_filter
+from relay.store.finishing import finish as finish_all
 from relay.store.migrate import migrate
+from relay.store.storing import store
 from tests.benchmarks import rig
 from tests.store.values import finish_of, incoming, outcome
 
@@ -108,9 +111,9 @@ def _works(connection: Connection) -> dict[str, Callable[[], Awaitable[Any]]]:
     owner, dead = uuid4(), (State.DEAD,)
 
     async def finish() -> None:
-        (claimed,) = await deliveries.store(connection, owner, [incoming()])
-        assert isinstance(claimed, deliveries.Claimed)
-        assert await deliveries.finish(connection, [finish_of(claimed, outcome("200"))]) == [True]
+        (claimed,) = await store(connection, owner, [incoming()])
+        assert isinstance(claimed, Claimed)
+        assert await finish_all(connection, [finish_of(claimed, outcome("200"))])
 
     return {
         "overview": lambda: overview.read(connection),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.servers import Rows
 
 CLIENTS = 24
-_UNFINISHED = "SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'forwarding')"
+_UNFINISHED = "SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'waiting', 'forwarding')"
 
 
 class Load:

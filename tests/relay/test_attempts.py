@@ -260,7 +260,8 @@ async def test_many_webhooks_at_once_are_each_forwarded_once(
 ) -> None:
     shared_agent.behave()
     before = deliveries(shared_rows)
-    answers = await asyncio.gather(*(shared_relay.post(PAYLOAD | {"id": n}) for n in range(100)))
+    posts = (shared_relay.post(PAYLOAD | {"id": n, "conversation": {"id": n}}) for n in range(100))
+    answers = await asyncio.gather(*posts)
     assert {answer.status_code for answer in answers} == {200}
     ids: list[Any] = [answer.json()["delivery_id"] for answer in answers]
     assert deliveries(shared_rows) == before + 100

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     StartRelay = Callable[..., Awaitable[RunningRelay]]
 
 MESSAGE: dict[str, Any] = {"event": "message_created", "id": 1, "content": "Hi", "conversation": {"id": 7}}
-EARLIER = "UPDATE relay.attempts SET started_at = started_at - interval '70 seconds'"
+EARLIER = "UPDATE relay.deliveries SET finished_at = finished_at - interval '70 seconds'"
 
 
 async def test_what_an_agent_bot_sends_three_times_is_one_dead_letter(

@@ -117,6 +117,10 @@ class Plant:
         )
         return row_id
 
+    def hold(self) -> None:
+        """A hold in force."""
+        self.rows("INSERT INTO relay.holds (operator, reason) VALUES ('maria', 'a deployment')")
+
     def relay(self, *, heartbeat_age_s: float = 0, lease_s: float = 30, name: str | None = None) -> UUID:
         """A relay process whose leases last for another `lease_s` seconds. Returns its id."""
         instance = uuid4()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from relay.domain.alerts import Verdict
 
-_ALL_TABLES = "TRUNCATE dashboard_facts, relay.facts_aside, relay.deliveries, relay.instances"
+_ALL_TABLES = "TRUNCATE dashboard_facts, relay.facts_aside, relay.deliveries, relay.instances, relay.holds"
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,11 @@ CASES: list[tuple[str, bool, str, Callable[[Plant], object]]] = [
     ("escalate-replies-stalled", False, "a test", lambda p: p.delivery("dead", customer=True, test=True, age_s=9_000)),
     ("escalate-replies-stalled", False, "delivered", lambda p: p.delivery("delivered", customer=True, age_s=9_000)),
     ("escalate-replies-stalled", False, "discarded", lambda p: p.delivery("discarded", customer=True, age_s=9_000)),
+    ("backlog-p1", True, "received 301 s ago", lambda p: p.delivery("received", age_s=301)),
+    ("backlog-p1", True, "between attempts", lambda p: p.delivery("waiting", age_s=301)),
+    ("backlog-p1", False, "received 299 s ago", lambda p: p.delivery("received", age_s=299)),
+    ("backlog-p1", False, "being forwarded", lambda p: p.delivery("forwarding", owner=uuid4(), age_s=301)),
+    ("backlog-p1", False, "an operator's hold", lambda p: (p.delivery("received", age_s=301), p.hold())),
     ("facts-aside-p1", True, "one refused", lambda p: p.fact_aside(refused=True)),
     ("facts-aside-p1", True, "one late for 61 s", lambda p: p.fact_aside(refused=False, age_s=61)),
     ("facts-aside-p1", False, "one late for 30 s", lambda p: p.fact_aside(refused=False, age_s=30)),

@@ -11,8 +11,9 @@ from uuid import uuid4
 import pytest
 
 from relay.domain.delivery import State
-from relay.store import actions, alerts, browse, deliveries, facts, instances, log, notes, outages, overview, replays
+from relay.store import actions, alerts, browse, claims, facts, instances, log, notes, outages, overview, replays
 from relay.store.database import Database, connect
+from relay.store.deliveries import progress
 from relay.store.filters import compile_filter
 from relay.store.instances import Instance
 from relay.store.sessions import open_session
@@ -51,7 +52,7 @@ def every_reading(connection: Connection, row_id: int) -> dict[str, Awaitable[An
         "plans": browse.plans(connection, 10),
         "newest log": log.before(connection, None, 10),
         "log": log.after(connection, 0, 10),
-        "progress": deliveries.progress(connection, HOSTILE),
+        "progress": progress(connection, HOSTILE),
         "frozen": replays.matching(connection, everything),
         "plan": replays.plan(connection, 1),
         "outage": outages.last(connection),
@@ -165,7 +166,7 @@ async def test_what_is_forwarded_and_posted_stays_exact(dsn: str, rows: Rows) ->
     plant_hostile(rows)
     rows("UPDATE relay.deliveries SET state = 'received'")
     async with await connect(dsn, "tests") as connection:
-        (claimed,) = await deliveries.claim_abandoned(connection, uuid4(), held=[], settled=True, most=9, orphan_s=60)
+        (claimed,) = await claims.claim_backlog(connection, uuid4(), most=9, most_bytes=9_000)
         key, claim = notes.NoteKey(HOSTILE, 1, 2, 3), uuid4()
         await notes.claim(connection, key, claim, 60)
         await notes.keep_draft(connection, key, claim, HOSTILE)
@@ -186,8 +187,9 @@ async def test_a_dead_letter_is_found_by_its_exact_id(dsn: str, rows: Rows) -> N
 # The one place
 
 _EXACT = {
-    ("browse", "groups"), ("deliveries", "_execute_store"), ("deliveries", "_store_round"),
-    ("deliveries", "claim_abandoned"), ("deliveries", "read_claimed"), ("notes", "claim"),
+    ("browse", "groups"), ("storing", "_execute_store"), ("storing", "_store_round"),
+    ("claims", "claim_abandoned"), ("claims", "claim_backlog"), ("claims", "claim_probe"),
+    ("claims", "read_claimed"), ("notes", "claim"),
     ("backfill", "known_messages"),
     ("backfill", "messages_of"), ("backfill", "store"), ("replays", "claim_next"),
     ("replays", "states_of"), ("signatures", "deliveries_of"),

@@ -12,8 +12,9 @@ import pytest
 
 from relay.domain.delivery import State
 from relay.store.database import connection_parameters
-from relay.store.deliveries import Claimed, Duplicate, Ignored, finish, progress, store
-from tests.store.values import finish_of, incoming, outcome
+from relay.store.deliveries import Claimed, Duplicate, Ignored, progress
+from relay.store.storing import store
+from tests.store.values import finish, finish_of, incoming, outcome
 
 if TYPE_CHECKING:
     from relay.domain.delivery import Delivery

@@ -189,9 +189,11 @@ async def test_open_dead_letters_are_the_deliveries_that_are_dead_not_the_facts(
     plant.dead_letters(4)
     plant.delivery("dead")
     plant.delivery("discarded")
-    plant.delivery("received", age_s=120)
+    plant.delivery("forwarding", age_s=120, owner=plant.relay())
+    plant.delivery("received", age_s=180)
     state = await overview.read(connection)
     assert (state.open_dead_letters, state.in_flight) == (1, 1)
+    assert (state.backlog.waiting, state.backlog.size) == (1, 1)
     assert state.oldest_in_flight_s is not None
     assert 120 <= state.oldest_in_flight_s < 180
 

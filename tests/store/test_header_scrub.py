@@ -9,7 +9,7 @@ import psycopg
 
 from relay.domain.headers import MASK
 from relay.store import browse
-from relay.store.deliveries import claim_abandoned
+from relay.store.claims import claim_backlog
 from relay.store.scrub import BATCH, scrub_headers
 
 if TYPE_CHECKING:
@@ -85,5 +85,5 @@ async def test_old_headers_neither_leave_the_store_for_a_screen_nor_for_an_attem
     assert detail is not None
     shown = (("content-type", "application/json"), ("x-chatwoot-event", "é"), ("x-chatwoot-signature", MASK))
     assert detail.headers == shown
-    (claimed,) = await claim_abandoned(connection, plant.relay(), held=[], settled=True, most=9, orphan_s=60)
+    (claimed,) = await claim_backlog(connection, plant.relay(), most=9, most_bytes=9_000)
     assert [list(header) for header in claimed.delivery.headers] == KEPT

@@ -9,10 +9,12 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from relay.store.claims import claim_abandoned, claim_backlog
 from relay.store.database import connection_parameters
-from relay.store.deliveries import apply_discards, claim_abandoned, finish, hand_back, store
+from relay.store.deliveries import apply_discards, hand_back
 from relay.store.instances import Instance, beat, end, register, take_duty
-from tests.store.values import finish_of, incoming, outcome
+from relay.store.storing import store
+from tests.store.values import finish, finish_of, incoming, outcome
 
 if TYPE_CHECKING:
     from relay.store.database import Connection
@@ -25,11 +27,13 @@ _DISCARD = (
 
 
 async def take_over(connection: Connection, owner: UUID, **given: Any) -> list[int]:
-    """The rows that `owner` takes over."""
-    claims = await claim_abandoned(
-        connection, owner, **({"held": [], "settled": True, "most": 100, "orphan_s": 60} | given)
-    )
-    return [claimed.delivery.id for claimed in claims]
+    """The rows that `owner` takes over, and after them those that it claims of the backlog."""
+    given = {"held": [], "settled": True, "most": 100, "orphan_s": 60} | given
+    taken = await claim_abandoned(connection, owner, **given)
+    if given["most"] > len(taken):
+        most = given["most"] - len(taken)
+        taken += await claim_backlog(connection, owner, most=most, most_bytes=1_000_000)
+    return [claimed.delivery.id for claimed in taken]
 
 
 async def test_a_delivery_whose_owner_is_alive_is_nobody_elses(connection: Connection, plant: Plant) -> None:

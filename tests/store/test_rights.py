@@ -108,8 +108,9 @@ _ODD = {
     "timestamp with time zone": ["NULL", "now()", "'-infinity'", "'infinity'", "'4714-11-24 BC'"],
     "bigint[]": ["NULL", "'{}'", "'{1}'", "'{NULL}'", "'{-1}'", "'{{1,2},{3,4}}'", "'{1,1}'",
                  "array(SELECT n FROM generate_series(1, 1000001) AS n)"],
-    "text[]": ["NULL", "'{}'", "'{x}'", "'{NULL}'", "'{{a,b},{c,d}}'", "ARRAY[repeat('9', 100000)]"],
+    "text[]": ["NULL", "'{}'", "'{x}'", "'{NULL}'", "'{x,x}'", "'{{a,b},{c,d}}'", "ARRAY[repeat('9', 100000)]"],
     "bytea[]": ["NULL", "'{}'", "ARRAY['\\xff'::bytea]", "ARRAY[NULL]::bytea[]"],
+    "interval": ["NULL", "'1 minute'", "'-1 year'", "'100 years'"],
     "integer[]": ["NULL", "'{}'", "'{1}'", "'{NULL}'", "'{-1}'", "'{{1,2},{3,4}}'"],
 }  # fmt: skip
 _FUNCTIONS = """
@@ -138,7 +139,7 @@ def test_no_function_lets_a_reader_or_a_stranger_change_anything(target: Target,
     assert target.stored() == before
 
 
-_ADDED_TO = {"relay.operator_actions", "relay.replay_plans", "relay.replay_items", "relay.discards"}
+_ADDED_TO = {"relay.operator_actions", "relay.replay_plans", "relay.replay_items", "relay.discards", "relay.holds"}
 
 
 @pytest.mark.parametrize("role", ["console_operator", "relay_service"])

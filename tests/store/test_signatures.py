@@ -14,11 +14,12 @@ import pytest
 from relay.domain.delivery import State
 from relay.store import signatures
 from relay.store.database import connection_parameters
-from relay.store.deliveries import Claimed, Duplicate, Ignored, finish, store
+from relay.store.deliveries import Claimed, Duplicate, Ignored
 from relay.store.migrate import migrate
+from relay.store.storing import store
 from tests.servers import Rows
 from tests.store.plant import Plant
-from tests.store.values import finish_of, incoming, outcome
+from tests.store.values import finish, finish_of, incoming, outcome
 
 if TYPE_CHECKING:
     from relay.store.database import Connection

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from relay.domain.delivery import Attempt, Outcome, Receipt, Signature
 from relay.domain.facts import facts_of_run
+from relay.store import finishing
 from relay.store.deliveries import Claimed, Finish, Incoming
+
+if TYPE_CHECKING:
+    from relay.store.database import Connection
 
 ENDPOINT = "http://agent/webhooks/chatwoot"
 EXPIRES_AT = int(time.time()) + 300
@@ -56,6 +61,11 @@ def outcome(*statuses: str, answer: str = "") -> Outcome:
         for number, status in enumerate(statuses, 1)
     )
     return Outcome(attempts, duration_ms=205 * len(attempts))
+
+
+async def finish(connection: Connection, batch: list[Finish]) -> list[bool]:
+    """Finish these, and return of each whether it was recorded."""
+    return [done.recorded for done in await finishing.finish(connection, batch)]
 
 
 def finish_of(claimed: Claimed, ended: Outcome) -> Finish:

@@ -39,7 +39,7 @@ def test_only_the_store_contains_sql() -> None:
 
 
 def test_sql_is_known_when_it_is_seen() -> None:
-    assert len(_sql_in(_tree("relay.store.deliveries"))) > 5
+    assert len(_sql_in(_tree("relay.store.replays"))) > 5
     assert len(_sql_in(ast.parse("a = f'''\\n  SELECT {column} FROM x'''; b = 'Select a row'"))) == 1
 
 

@@ -24,16 +24,19 @@ class Order(IntEnum):
     SILENCE = 2
     """Webhooks should come, and none does."""
 
-    LOSSES = 3
-    """Webhooks came in the last hour and were refused, or failed."""
+    STOPPED = 3
+    """Nothing is forwarded: an operator holds forwarding, or the circuit breaker is open."""
 
-    SETUP = 4
+    LOSSES = 4
+    """Webhooks came in the last hour and were refused, failed, or wait for too long."""
+
+    SETUP = 5
     """Something is set up wrongly or fails its check, and has cost no webhook that is known of."""
 
-    WAITING = 5
+    WAITING = 6
     """Nothing goes wrong now; what went wrong earlier waits for an operator."""
 
-    WELL = 6
+    WELL = 7
     """No problem."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.incident.diagnosis.backlog import backlog
 from relay.incident.diagnosis.chapter import Diagnosis
 from relay.incident.diagnosis.chatwoot_fails import chatwoot_fails
 from relay.incident.diagnosis.dead_letters import dead_letters
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def diagnose(evidence: Evidence) -> Diagnosis:
     """The runbook's four chapters on `evidence`, and those that the runbook lacks where they have found something."""
     chapters = [not_received(evidence), retries(evidence), dead_letters(evidence), signatures(evidence)]
-    others = (chatwoot_fails(evidence), webhooks_refused(evidence), facts_refused(evidence))
+    others = (chatwoot_fails(evidence), webhooks_refused(evidence), facts_refused(evidence), backlog(evidence))
     chapters += [chapter for chapter in others if chapter is not None]
     chapters.sort(key=lambda chapter: (chapter.order, -chapter.explains))
     return Diagnosis(evidence.overview.at, tuple(chapters))

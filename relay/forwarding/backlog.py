@@ -1,0 +1,183 @@
+"""Claims what waits in Postgres when slots are free, and refreshes the gate, the shares and the circuit breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from relay.domain.delivery import Outcome
+from relay.forwarding.circuit_breaker import FIRST_PAUSE_S, MOST_PAUSE_S, AttemptWindow, verdict
+from relay.store import claims, gate
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from relay.domain.delivery import Attempt, Delivery, WaitReason
+    from relay.forwarding.lease import Lease
+    from relay.forwarding.pipeline import Pipeline
+    from relay.settings import Settings
+    from relay.store.database import Connection, Database
+    from relay.store.deliveries import Claimed
+    from relay.telemetry.forwarding_log import ForwardingLog
+
+RELEASE_ORDER_S = 60.0
+"""A conversation waits for a delivery in a retry wait for so long at most (DESIGN, 1.2)."""
+
+_BATCH = 64
+_REFRESH_S = 0.25
+_PAUSE_S = 0.01
+_HOUSEKEEPING_S = 1.0
+
+
+class Backlog:
+    """Each round reads the gate if that is due, claims as much as there is room for, and waits for more work."""
+
+    name = "backlog"
+    interval_s = 0.0
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        owner: UUID,
+        *,
+        pipeline: Pipeline,
+        lease: Lease,
+        forwarding_log: ForwardingLog,
+    ) -> None:
+        self._concurrency = settings.relay_agent_concurrency
+        self._attempt_s = settings.agent_sdk_timeout_ms / 1000
+        self._has_breaker = settings.relay_breaker == "on"
+        self._database = database
+        self._owner = owner
+        self._pipeline = pipeline
+        self._lease = lease
+        self._forwarding_log = forwarding_log
+        self._window = AttemptWindow(settings.chatwoot_webhook_max_delay_ms)
+        self._refresh_at = self._housekeeping_at = 0.0
+        self._more = False
+        self._probes: set[asyncio.Task[Outcome | WaitReason | None]] = set()
+        self._recordings: set[asyncio.Task[None]] = set()
+
+    def attempted(self, delivery: Delivery, attempt: Attempt) -> None:
+        """Count an attempt for the breaker; opens it soon if this relay's attempts are reason enough."""
+        if attempt.retryable:
+            self._pipeline.gate.attempt_failed()
+        if self._has_breaker and not delivery.test and not self._pipeline.gate.breaker_is_open:
+            self._window.add(attempt)
+            if attempt.retryable and self._window.is_suspicious:
+                self._refresh_at = 0.0
+                self._pipeline.wake()
+
+    async def run_once(self) -> None:
+        """Refresh and claim, once there is work or a refresh is due.
+
+        Raises:
+            StoreUnavailable: Postgres is away.
+        """
+        if self._pipeline.is_behind and not self._more:
+            await asyncio.sleep(_PAUSE_S)  # several slots may become free in the meantime
+        if not self._more:
+            await self._pipeline.work(max(0.0, self._refresh_at - time.monotonic()))
+        self._more = False
+        async with self._database.connection() as connection:
+            if time.monotonic() >= self._refresh_at:
+                self._refresh_at = time.monotonic() + _REFRESH_S
+                await self._refresh(connection)
+            claimed = await self._claim(connection)
+        for one in claimed:
+            self._pipeline.resume(one)
+
+    async def _refresh(self, connection: Connection) -> None:
+        if time.monotonic() >= self._housekeeping_at:
+            self._housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
+            await gate.end_holds(connection)
+            await gate.release_order(connection, RELEASE_ORDER_S)
+        if self._has_breaker:
+            await self._consider_opening(connection)
+        state = await gate.read(connection, self._owner)
+        self._pipeline.gate.refresh(state)
+        if self._concurrency is not None:
+            await self._share(connection, self._concurrency, state.relays, state.rank)
+        if self._has_breaker and state.open and not state.held and not self._probes:
+            await self._probe(connection)
+
+    async def _share(self, connection: Connection, slots: int, relays: int, rank: int) -> None:
+        """Hold a fair share of the agent's slots. The limit falls before slots go back, and rises after they came."""
+        fair, rest = divmod(slots, relays)
+        wanted = fair + (rank < rest)
+        own = self._pipeline.slots
+        own.limit_agent(min(own.agent_limit or 0, max(wanted, own.used)))
+        own.limit_agent(await gate.share_slots(connection, self._owner, slots=slots, wanted=wanted, busy=own.used))
+
+    async def _claim(self, connection: Connection) -> list[Claimed]:
+        pipeline = self._pipeline
+        most = min(_BATCH, pipeline.live_capacity)
+        if not most or not self._lease.is_held or not pipeline.gate.is_open:
+            return []
+        allowed = pipeline.gate.take(most)
+        if not allowed:
+            return []
+        claimed = await claims.claim_backlog(connection, self._owner, most=allowed, most_bytes=pipeline.room_bytes)
+        pipeline.gate.give_back(allowed - len(claimed))
+        is_full = len(claimed) == allowed
+        pipeline.behind(is_full or (pipeline.is_behind and allowed < most))
+        self._more = is_full and allowed == _BATCH
+        if is_full:
+            pipeline.wake()
+        return claimed
+
+    async def _consider_opening(self, connection: Connection) -> None:
+        if self._pipeline.gate.breaker_is_open:
+            return
+        opening = self._window.asked
+        if opening is None:
+            opening = verdict(*await gate.count_attempts(connection, self._owner, *self._window.counts))
+        if opening is None:
+            return
+        why = opening.why if self._window.asked else f"{opening.why}: {self._window.last_error or 'no answer'}"
+        self._window.clear()
+        await gate.count_attempts(connection, self._owner, 0, 0)
+        if await gate.open_the_breaker(connection, why, pause_s=opening.pause_s, first_s=FIRST_PAUSE_S * 2):
+            self._forwarding_log.breaker("opened", why=why)
+        self._pipeline.gate.opened()
+
+    async def _probe(self, connection: Connection) -> None:
+        """Try one delivery while the breaker is open, if it is time and no other relay does."""
+        if not self._lease.is_held or not self._pipeline.is_accepting:
+            return
+        is_due, last = await gate.take_probe(connection, attempt_s=self._attempt_s, most_s=MOST_PAUSE_S)
+        if not is_due:
+            return
+        claimed = await claims.claim_probe(connection, self._owner, last)
+        if claimed is None:
+            await gate.no_probe(connection, FIRST_PAUSE_S)
+            return
+        await gate.probing(connection, claimed.delivery.order_key)
+        task = self._pipeline.resume(claimed, is_probe=True)
+        self._probes.add(task)
+        task.add_done_callback(self._probed)
+
+    def _probed(self, task: asyncio.Task[Outcome | WaitReason | None]) -> None:
+        result = None if task.cancelled() or task.exception() is not None else task.result()
+        recording = asyncio.create_task(self._record_probe(succeeded=isinstance(result, Outcome) and result.success))
+        self._recordings.add(recording)
+
+        def recorded(done: asyncio.Task[None]) -> None:
+            self._recordings.discard(done)
+            self._probes.discard(task)
+            if not done.cancelled():
+                done.exception()  # Postgres is away: the next probe comes when this one's time is over
+
+        recording.add_done_callback(recorded)
+
+    async def _record_probe(self, *, succeeded: bool) -> None:
+        async with self._database.connection() as connection:
+            if not succeeded:
+                await gate.probe_failed(connection)
+            elif await gate.close_the_breaker(connection):
+                self._window.clear()
+                self._forwarding_log.breaker("closed")
+        self._refresh_at = 0.0
+        self._pipeline.wake()

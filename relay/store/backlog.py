@@ -1,0 +1,112 @@
+"""What waits: how many deliveries, for which reason, how long, and what stops or slows their forwarding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from relay.domain.delivery import WaitReason
+from relay.store import gate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from relay.store.database import Connection
+    from relay.store.gate import Hold, OpenBreaker
+
+_COUNTS = "SELECT kind, sum(number)::bigint FROM relay.backlog_counts GROUP BY kind HAVING sum(number) > 0"
+# Ages come from indexes: the oldest delivery that waits at all, and the oldest that nothing but a slot is missing for.
+_OLDEST = """
+    SELECT extract(epoch FROM now() - min(received_at))::float8 FROM relay.deliveries
+     WHERE state IN ('received', 'waiting')
+"""
+_FINISHED = """
+    SELECT coalesce(sum(facts), 0)::float8 / 60 FROM relay.minutes
+     WHERE minute >= date_trunc('minute', now()) - interval '1 minute' AND minute < date_trunc('minute', now())
+       AND fact_type IN ('support.webhook.retry', 'support.webhook.replay') AND NOT test
+"""
+_FINISHED_NOW = """
+    SELECT coalesce(sum(facts), 0)::float8
+           / greatest(extract(epoch FROM now() - date_trunc('minute', now())), 1)::float8
+      FROM relay.minutes
+     WHERE minute >= date_trunc('minute', now()) AND fact_type IN ('support.webhook.retry', 'support.webhook.replay')
+       AND NOT test
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogState:
+    """What waits at one moment.
+
+    `by_reason` has a number for each reason for which something waits. `oldest_s` is the age of the oldest of all.
+    `drain_per_s` is how many deliveries finish a second, of the last minute or of this one, whichever is more.
+    """
+
+    by_reason: Mapping[WaitReason, int]
+    oldest_s: float | None
+    drain_per_s: float
+    hold: Hold | None
+    breaker: OpenBreaker | None
+
+    @property
+    def waiting(self) -> int:
+        """Every delivery that waits."""
+        return sum(self.by_reason.values())
+
+    @property
+    def size(self) -> int:
+        """The backlog: what waits for capacity, a hold or the breaker (waits for order and retries are none)."""
+        return self.waiting - self.by_reason.get(WaitReason.ORDER, 0) - self.by_reason.get(WaitReason.RETRY, 0)
+
+    @property
+    def empty_in_s(self) -> float | None:
+        """Seconds until the backlog is empty at the present rate; None if nothing drains or nothing waits."""
+        if not self.size or not self.drain_per_s or self.hold is not None or self.breaker is not None:
+            return None
+        return self.waiting / self.drain_per_s
+
+    @property
+    def stopped(self) -> str | None:
+        """One sentence: who holds forwarding since when and why, or why the breaker is open; None if neither is so."""
+        waits = f"{self.waiting:,} {'waits' if self.waiting == 1 else 'wait'}."
+        if self.hold is not None:
+            until = "" if self.hold.until is None else f" until {self.hold.until:%H:%M}Z"
+            who, reason = self.hold.who, self.hold.reason
+            return f"Forwarding is held by {who} since {self.hold.since:%H:%M}Z{until} ({reason}). {waits}"
+        if self.breaker is not None:
+            return f"The circuit breaker is open since {self.breaker.since:%H:%M:%S}Z ({self.breaker.why}). {waits}"
+        return None
+
+    @property
+    def overdue_s(self) -> float | None:
+        """The age of the oldest delivery that waits for another reason than an operator's hold."""
+        return None if self.hold is not None else self.oldest_s
+
+
+async def read(connection: Connection) -> BacklogState:
+    """The backlog now."""
+    kinds = {row[0]: int(row[1]) for row in await (await connection.execute(_COUNTS)).fetchall()}
+    oldest = await (await connection.execute(_OLDEST)).fetchone()
+    rates = [await (await connection.execute(query)).fetchone() for query in (_FINISHED, _FINISHED_NOW)]
+    hold, breaker = await gate.current_hold(connection), await gate.open_breaker(connection)
+    return BacklogState(
+        by_reason=_reasons(kinds, hold, breaker),
+        oldest_s=None if oldest is None else oldest[0],
+        drain_per_s=max(float(row[0]) for row in rates if row is not None),
+        hold=hold,
+        breaker=breaker,
+    )
+
+
+def _reasons(kinds: Mapping[str, int], hold: Hold | None, breaker: OpenBreaker | None) -> dict[WaitReason, int]:
+    """What waits, by what stops it now: a delivery that was stored during a hold waits for a slot once that is over."""
+    stopped = WaitReason.CAPACITY
+    if hold is not None:
+        stopped = WaitReason.HOLD
+    elif breaker is not None:
+        stopped = WaitReason.BREAKER
+    found: dict[WaitReason, int] = {}
+    for kind, number in kinds.items():
+        reason = WaitReason(kind) if kind in {WaitReason.ORDER, WaitReason.RETRY} else stopped
+        found[reason] = found.get(reason, 0) + number
+    return found

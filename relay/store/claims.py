@@ -1,0 +1,161 @@
+"""Claims deliveries: those whose relay is gone, and those of the backlog whose turn has come.
+
+A `claim` (a UUID made anew whenever a relay takes a delivery) fences it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from psycopg.sql import SQL
+
+from relay.domain.delivery import Delivery
+from relay.domain.headers import kept
+from relay.store.database import exact
+from relay.store.deliveries import Claimed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from psycopg.sql import Composed
+
+    from relay.store.database import Connection
+
+_COLUMNS = SQL("""d.id, d.claim, d.delivery_id, d.run, d.headers, d.body, d.event, d.conversation_id, d.test, d.plan_id,
+              d.encoded_body, d.tries, d.spent_ms, d.waited_ms, d.conversation_key""")
+"""What a claiming statement returns of `relay.deliveries d`; `paused_ms` follows."""
+
+claimed_columns = _COLUMNS + SQL(", 0")
+# A run none of whose attempts is recorded begins anew, as another run. The others go on.
+# The lease is looked up, not joined: Postgres checks a row again that another relay took meanwhile, and it
+# would check it against the old owner's lease, joined before.
+_CLAIM_ABANDONED = SQL("""
+    UPDATE relay.deliveries d
+       SET owner = %(owner)s, claim = gen_random_uuid(), claimed_at = now(), run = d.run + (d.tries = 0)::integer
+      FROM (SELECT o.id FROM relay.deliveries o
+             WHERE o.state = 'forwarding'
+               AND NOT (o.owner = %(owner)s AND o.id = ANY(%(held)s))
+               AND (coalesce((SELECT i.lease_until FROM relay.instances i WHERE i.id = o.owner), '-infinity')
+                    <= CASE WHEN %(settled)s THEN now() ELSE '-infinity' END
+                    OR (o.owner = %(owner)s AND o.claimed_at < now() - make_interval(secs => %(orphan_s)s)))
+             ORDER BY o.id LIMIT %(most)s
+               FOR UPDATE OF o SKIP LOCKED) AS abandoned
+     WHERE d.id = abandoned.id
+    RETURNING {}
+""").format(claimed_columns)
+# Waits that are over come before what was never tried: they are older. A large body may leave less to claim than asked.
+_SIZE = SQL("octet_length(o.body) + coalesce(octet_length(o.encoded_body), 0) AS bytes")
+
+
+def _backlog(condition: SQL) -> Composed:
+    """The statement that claims what waits and meets `condition` (on `relay.deliveries o`)."""
+    return SQL("""
+    WITH due AS MATERIALIZED (
+        SELECT o.id, o.plan_id IS NOT NULL AS replay, {size}, 0 AS later, o.next_attempt_at AS at
+          FROM relay.deliveries o
+         WHERE o.state = 'waiting' AND o.next_attempt_at <= now()
+           AND {condition}
+         ORDER BY o.plan_id IS NOT NULL, o.next_attempt_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
+    ), ready AS MATERIALIZED (
+        SELECT o.id, o.plan_id IS NOT NULL AS replay, {size}, 1 AS later, NULL::timestamptz AS at
+          FROM relay.deliveries o
+         WHERE o.state = 'received' AND NOT o.blocked
+           AND {condition}
+         ORDER BY o.plan_id IS NOT NULL, o.id LIMIT %(most)s FOR UPDATE SKIP LOCKED
+    ), chosen AS (
+        SELECT id FROM (
+            SELECT id, row_number() OVER turn AS n, sum(bytes) OVER turn AS bytes
+              FROM (SELECT * FROM due UNION ALL SELECT * FROM ready) AS candidates
+            WINDOW turn AS (ORDER BY replay, later, at, id ROWS UNBOUNDED PRECEDING)) AS sized
+         WHERE n <= %(most)s AND (n = 1 OR bytes <= %(most_bytes)s)
+    )
+    UPDATE relay.deliveries d
+       SET state = 'forwarding', owner = %(owner)s, claim = gen_random_uuid(), claimed_at = now(), waits = NULL,
+           waited_ms = d.waited_ms + (extract(epoch FROM now() - d.since) * 1000)::bigint, next_attempt_at = NULL
+      FROM chosen c
+     WHERE d.id = c.id
+    RETURNING {columns}, CASE WHEN d.tries > 0 THEN (extract(epoch FROM now() - d.since) * 1000)::bigint ELSE 0 END
+""").format(columns=_COLUMNS, size=_SIZE, condition=condition)
+
+
+_CLAIM_BACKLOG = _backlog(SQL("EXISTS (SELECT FROM relay.gate g WHERE NOT g.held AND NOT g.open)"))
+_CLAIM_PROBE = _backlog(
+    SQL("EXISTS (SELECT FROM relay.gate g WHERE NOT g.held) AND o.conversation_key IS DISTINCT FROM %(other)s")
+)
+_PLANS = "SELECT id, requested_by, edited_body FROM relay.replay_plans WHERE id = ANY(%s)"
+
+
+async def claim_abandoned(
+    connection: Connection, owner: UUID, *, held: Sequence[int], settled: bool, most: int, orphan_s: float
+) -> list[Claimed]:
+    """Take over up to `most` deliveries whose relay is gone, oldest first.
+
+    Those whose owner was replaced, if `settled` those whose owner's lease has expired, and those that `owner` itself
+    holds in the database for `orphan_s` seconds without knowing of them (`held` are the rows it knows of): the relay
+    did not see the end of the commit that gave them to it.
+    """
+    cursor = await exact(connection).execute(
+        _CLAIM_ABANDONED, {"owner": owner, "held": list(held), "settled": settled, "most": most, "orphan_s": orphan_s}
+    )
+    return await read_claimed(connection, await cursor.fetchall())
+
+
+async def claim_backlog(connection: Connection, owner: UUID, *, most: int, most_bytes: int) -> list[Claimed]:
+    """Claim up to `most` deliveries that wait, with `most_bytes` of bodies (one delivery at least).
+
+    Live traffic comes before replays and is claimed oldest first. Nothing is claimed while forwarding is held or the
+    breaker is open.
+    """
+    given = {"owner": owner, "most": most, "most_bytes": most_bytes}
+    cursor = await exact(connection).execute(_CLAIM_BACKLOG, given)
+    return await read_claimed(connection, await cursor.fetchall())
+
+
+async def claim_probe(connection: Connection, owner: UUID, other: str | None) -> Claimed | None:
+    """Claim one delivery that waits, although the breaker is open: not of the conversation `other` if there is another.
+
+    None if nothing waits, or forwarding is held.
+    """
+    for key in (other, None) if other is not None else (None,):
+        cursor = await exact(connection).execute(
+            _CLAIM_PROBE, {"owner": owner, "most": 1, "most_bytes": 0, "other": key or ""}
+        )
+        if claims := await read_claimed(connection, await cursor.fetchall()):
+            return claims[0]
+    return None
+
+
+async def read_claimed(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[Claimed]:
+    """Rows that a claiming statement returned (exact ones), as claims; a replay's come with what its plan says."""
+    plans: dict[int, tuple[str, bytes | None]] = {}
+    plan_ids = {row[9] for row in rows if row[9] is not None}
+    if plan_ids:
+        cursor = await exact(connection).execute(_PLANS, (list(plan_ids),))
+        plans = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
+    claims = []
+    for row in rows:
+        row_id, claim, delivery_id, run, headers, body, event, conversation_id, test, plan_id, encoded_body = row[:11]
+        tries, spent_ms, waited_ms, order_key, paused_ms = row[11:]
+        requested_by, edited_body = plans.get(plan_id, (None, None))
+        delivery = Delivery(
+            id=row_id,
+            delivery_id=delivery_id,
+            run=run,
+            headers=kept(tuple((name, value) for name, value in headers)),
+            body=body if edited_body is None else edited_body,
+            event=event,
+            conversation_id=conversation_id,
+            test=test,
+            plan_id=plan_id,
+            edited=edited_body is not None,
+            requested_by=requested_by,
+            encoded_body=encoded_body if edited_body is None else None,
+            tries=tries,
+            spent_ms=spent_ms,
+            waited_ms=waited_ms,
+            paused_ms=paused_ms,
+            order_key=order_key,
+        )
+        claims.append(Claimed(claim, delivery))
+    return claims

@@ -1,0 +1,276 @@
+"""Holds, the circuit breaker, and the slots of the Agent SDK: what stops or slows forwarding on all relays together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from relay.store.actions import signed
+from relay.store.database import refusals
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from relay.store.database import Connection
+
+ALIVE_S = 15
+"""A relay without a heartbeat for so long gets no share of the limits that all relays have together."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """Whether and how fast relays may forward.
+
+    The last hold was released at `rate` deliveries a second, and not all that waited then is claimed; `closed_s`
+    seconds ago the breaker closed, None if it is open or that is more than an hour ago. `relays` are alive; this one
+    has the place `rank` among them, from 0.
+    """
+
+    held: bool
+    open: bool
+    rate: float | None
+    closed_s: float | None
+    relays: int
+    rank: int
+
+
+# A rate holds until what waited at the release is claimed.
+_READ = """
+    SELECT g.held, g.open,
+           (SELECT h.rate FROM relay.holds h
+             WHERE h.rate IS NOT NULL AND h.id = (SELECT max(id) FROM relay.holds)
+               AND EXISTS (SELECT FROM relay.deliveries d
+                            WHERE d.state IN ('received', 'waiting') AND d.received_at <= h.released_at)) AS rate,
+           (SELECT extract(epoch FROM now() - b.closed_at)::float8 FROM relay.breaker b
+             WHERE b.closed_at > now() - interval '1 hour') AS closed_s,
+           greatest(1, i.relays)::integer AS relays, i.rank::integer AS rank
+      FROM relay.gate g, (
+           SELECT count(*) AS relays, count(*) FILTER (WHERE id < %(owner)s) AS rank FROM relay.instances
+            WHERE stopped_at IS NULL AND heartbeat_at > now() - make_interval(secs => %(alive_s)s)) AS i
+"""
+
+
+async def read(connection: Connection, owner: UUID) -> GateState:
+    """The state now, for the relay `owner`."""
+    row = await (await connection.execute(_READ, {"owner": owner, "alive_s": ALIVE_S})).fetchone()
+    assert row is not None
+    return GateState(*row)
+
+
+_END_HOLDS = (
+    "SELECT relay.end_holds() WHERE EXISTS (SELECT FROM relay.holds WHERE released_at IS NULL AND until <= now())"
+)
+
+
+async def end_holds(connection: Connection) -> None:
+    """Record the end of a hold whose time is over."""
+    await connection.execute(_END_HOLDS)
+
+
+_RELEASE_ORDER = """
+    SELECT relay.release_order(make_interval(secs => %(after_s)s))
+     WHERE EXISTS (SELECT FROM relay.deliveries d
+                    WHERE d.state = 'waiting' AND d.waits = 'retry' AND d.conversation_key IS NOT NULL
+                      AND d.since < now() - make_interval(secs => %(after_s)s))
+"""
+
+
+async def release_order(connection: Connection, after_s: float) -> None:
+    """Let the next delivery of a conversation go whose first one has been in a retry wait for `after_s` seconds."""
+    await connection.execute(_RELEASE_ORDER, {"after_s": after_s})
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A hold in force: who holds forwarding, why, since when and until when (None: until it is released)."""
+
+    id: int
+    since: datetime
+    until: datetime | None
+    operator: str
+    login: str
+    reason: str
+
+    @property
+    def who(self) -> str:
+        """The operator, with the login where it differs."""
+        return signed(self.operator, self.login)
+
+
+_HOLD = "SELECT relay.hold(operator => %s, reason => %s, for_s => %s)"
+_RELEASE = "SELECT relay.release(operator => %s, rate => %s)"
+_CURRENT = """
+    SELECT id, since, until, operator, login, reason FROM relay.holds
+     WHERE released_at IS NULL AND (until IS NULL OR until > now()) ORDER BY id DESC LIMIT 1
+"""
+
+
+async def hold(connection: Connection, operator: str, reason: str, for_s: float | None = None) -> int:
+    """Hold forwarding on all relays, for `for_s` seconds or until it is released. Returns the hold's id.
+
+    Raises:
+        Refused: there is no reason, or the time is not a positive one of a year at most.
+    """
+    with refusals():
+        row = await (await connection.execute(_HOLD, (operator, reason, for_s))).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def release(connection: Connection, operator: str, rate: float | None = None) -> bool:
+    """End the hold; what waits drains, at `rate` deliveries a second if given. False if there is no hold.
+
+    Raises:
+        Refused: the rate is not a positive, finite number.
+    """
+    with refusals():
+        row = await (await connection.execute(_RELEASE, (operator, rate))).fetchone()
+    return row is not None and row[0] is not None
+
+
+async def current_hold(connection: Connection) -> Hold | None:
+    """The hold in force, or None."""
+    cursor = await connection.execute(_CURRENT)
+    row = await cursor.fetchone()
+    return None if row is None else Hold(*row)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBreaker:
+    """The open circuit breaker: since when, why, and when the next delivery is tried as a probe."""
+
+    since: datetime
+    why: str
+    probe_at: datetime | None
+
+
+_BREAKER = "SELECT opened_at, why, probe_at FROM relay.breaker WHERE opened_at IS NOT NULL"
+
+
+async def open_breaker(connection: Connection) -> OpenBreaker | None:
+    """The breaker if it is open, else None."""
+    cursor = await connection.execute(_BREAKER)
+    row = await cursor.fetchone()
+    return None if row is None else OpenBreaker(row[0], row[1] or "", row[2])
+
+
+_COUNT = """
+    INSERT INTO relay.attempt_counts (instance, attempts, failed) VALUES (%s, %s, %s)
+    ON CONFLICT (instance) DO UPDATE SET attempts = excluded.attempts, failed = excluded.failed, at = now()
+"""
+_TOTAL = """
+    SELECT coalesce(sum(attempts), 0)::integer, coalesce(sum(failed), 0)::integer FROM relay.attempt_counts
+     WHERE at > now() - interval '5 seconds'
+"""
+
+
+async def count_attempts(connection: Connection, owner: UUID, attempts: int, failed: int) -> tuple[int, int]:
+    """Record this relay's attempts of the last minute; returns all relays' attempts, and those that failed."""
+    await connection.execute(_COUNT, (owner, attempts, failed))
+    row = await (await connection.execute(_TOTAL)).fetchone()
+    return row or (0, 0)
+
+
+_OPEN = """
+    UPDATE relay.breaker
+       SET opened_at = now(), why = %(why)s, probe_at = now() + make_interval(secs => %(pause_s)s),
+           pause_s = %(first_s)s, closed_at = NULL
+     WHERE opened_at IS NULL
+"""
+_PROBE = """
+    UPDATE relay.breaker
+       SET probe_at = now() + make_interval(secs => pause_s + %(attempt_s)s), pause_s = least(pause_s * 2, %(most_s)s)
+     WHERE opened_at IS NOT NULL AND probe_at <= now()
+    RETURNING probed_key
+"""
+_PROBED = """
+    UPDATE relay.breaker SET probed_key = %(key)s WHERE opened_at IS NOT NULL
+"""
+_FAILED = """
+    UPDATE relay.breaker
+       SET probe_at = now() + make_interval(secs => pause_s) WHERE opened_at IS NOT NULL
+"""
+_CLOSE = """
+    UPDATE relay.breaker SET opened_at = NULL, why = NULL, probe_at = NULL, closed_at = now()
+     WHERE opened_at IS NOT NULL
+"""
+_SKIPPED = "UPDATE relay.breaker SET probe_at = now(), pause_s = %(pause_s)s WHERE opened_at IS NOT NULL"
+
+
+async def open_the_breaker(connection: Connection, why: str, *, pause_s: float, first_s: float) -> bool:
+    """Open the breaker; the first probe is due after `pause_s`. False if it is open already."""
+    return (await connection.execute(_OPEN, {"why": why, "pause_s": pause_s, "first_s": first_s})).rowcount == 1
+
+
+async def take_probe(connection: Connection, *, attempt_s: float, most_s: float) -> tuple[bool, str | None]:
+    """Whether a probe is due and this relay's to make, and the conversation that the last one was of.
+
+    The next one is due after the attempt, which lasts `attempt_s` at most, and a pause that doubles up to `most_s`.
+    """
+    row = await (await connection.execute(_PROBE, {"attempt_s": attempt_s, "most_s": most_s})).fetchone()
+    return (False, None) if row is None else (True, row[0])
+
+
+async def probing(connection: Connection, key: str | None) -> None:
+    """Record the conversation that is probed with."""
+    await connection.execute(_PROBED, {"key": key})
+
+
+async def no_probe(connection: Connection, pause_s: float) -> None:
+    """Nothing waits that could be a probe: the next delivery is one at once."""
+    await connection.execute(_SKIPPED, {"pause_s": pause_s})
+
+
+async def probe_failed(connection: Connection) -> None:
+    """Record that the probe failed: the next one is due after the pause."""
+    await connection.execute(_FAILED)
+
+
+async def close_the_breaker(connection: Connection) -> bool:
+    """Close the breaker. False if it is closed already."""
+    return (await connection.execute(_CLOSE)).rowcount == 1
+
+
+_RESIZE = """
+    WITH missing AS (
+        INSERT INTO relay.agent_slots (number)
+        SELECT n FROM generate_series(1, %(slots)s) AS n
+         WHERE NOT EXISTS (SELECT FROM relay.agent_slots s WHERE s.number = n)
+            ON CONFLICT DO NOTHING
+    )
+    DELETE FROM relay.agent_slots WHERE number > %(slots)s AND (owner IS NULL OR owner = %(owner)s)
+"""
+_TAKE = """
+    UPDATE relay.agent_slots SET owner = %(owner)s WHERE number IN (
+        SELECT s.number FROM relay.agent_slots s
+         WHERE s.number <= %(slots)s AND s.owner IS DISTINCT FROM %(owner)s
+           AND coalesce((SELECT i.lease_until FROM relay.instances i WHERE i.id = s.owner), '-infinity') < now()
+         ORDER BY s.number LIMIT %(more)s FOR UPDATE SKIP LOCKED)
+"""
+_GIVE_BACK = """
+    UPDATE relay.agent_slots SET owner = NULL WHERE number IN (
+        SELECT number FROM relay.agent_slots WHERE owner = %(owner)s ORDER BY number DESC LIMIT %(fewer)s)
+"""
+_MINE = "SELECT count(*) FROM relay.agent_slots WHERE owner = %(owner)s AND number <= %(slots)s"
+
+
+async def share_slots(connection: Connection, owner: UUID, *, slots: int, wanted: int, busy: int) -> int:
+    """Take free slots of the `slots` that the agent has, or give back what is above `wanted` and not `busy`.
+
+    Returns how many slots this relay holds. Slots of a relay whose lease has expired are free.
+    """
+    given = {"owner": owner, "slots": slots}
+    await connection.execute(_RESIZE, given)
+    row = await (await connection.execute(_MINE, given)).fetchone()
+    mine = int(row[0]) if row else 0
+    if mine < wanted:
+        mine += (await connection.execute(_TAKE, given | {"more": wanted - mine})).rowcount
+    elif mine > max(wanted, busy):
+        mine -= (await connection.execute(_GIVE_BACK, {"owner": owner, "fewer": mine - max(wanted, busy)})).rowcount
+    return mine
+
+
+async def leave_slots(connection: Connection, owner: UUID) -> None:
+    """Give back every slot of `owner`."""
+    await connection.execute(_GIVE_BACK, {"owner": owner, "fewer": 1_000_000})

@@ -1,0 +1,345 @@
+"""Stores receipts as deliveries, in one statement a batch, and gives each its place in its conversation.
+
+A delivery is stored `forwarding` if this relay wants to forward it now, nothing earlier of its conversation is
+unfinished, and forwarding is neither held nor stopped by the breaker. Otherwise it is stored `received`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
+
+import psycopg
+from psycopg.sql import SQL, Literal
+
+from relay.domain.delivery import Delivery, State, WaitReason
+from relay.domain.headers import SIGNATURE_HEADER, TIMESTAMP_HEADER, kept
+from relay.store.database import exact
+from relay.store.deliveries import Claimed, Duplicate, Ignored, Waiting
+from relay.store.signatures import deliveries_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from psycopg import AsyncCursor
+
+    from relay.domain.delivery import Receipt
+    from relay.store.database import Connection
+    from relay.store.deliveries import Incoming, Stored
+
+
+_DIFFERING = UUID("6e1f2f0c-5a1d-4a3e-9d5c-0c6b7f3a9b41")
+"""Namespace of the ids of webhooks that differ from the dead letter whose id they came with."""
+
+_STORED_MEANWHILE = "RL003"
+"""The SQLSTATE of `relay.undo_store`: a position went to a delivery that another relay stored at the same time."""
+
+# Positions are issued first, conversation by conversation in the order of their keys, so that no two batches deadlock.
+# A delivery that is known already gets none. One that another relay stores at the same time would leave a position
+# that nothing holds: `complete` then undoes the statement, and it is tried again.
+# A signature covers the timestamp and the body, no other header. A dead letter that is sent again therefore keeps its
+# headers, its coding and whether it is a test; only its signature is replaced, by one that the agent does not find
+# stale. Within 60 s of its death that is one incident with it (DESIGN, 1).
+_STORED = SQL("""
+    WITH light AS MATERIALIZED (
+        SELECT r.*, k.id IS NULL AS fresh
+          FROM unnest(%(ids)b::text[], %(claims)b::uuid[], %(keys)b::text[], %(arrivals)b::integer[],
+                      %(wanted)b::boolean[])
+               WITH ORDINALITY AS r(delivery_id, claim, key, arrival, wanted, n)
+          LEFT JOIN relay.deliveries k ON k.delivery_id = r.delivery_id
+         WHERE k.id IS NULL OR k.state = 'dead' OR k.claim = r.claim
+    ), turns AS MATERIALIZED (
+        INSERT INTO relay.conversations AS c (key, issued, head)
+        SELECT key, count(*), 1 FROM light WHERE fresh AND key <> '' GROUP BY key ORDER BY key
+            ON CONFLICT (key) DO UPDATE SET issued = c.issued + excluded.issued, touched_at = now(),
+                                            head = coalesce(c.head, c.issued + 1)
+        RETURNING key, issued, head
+    ), placed AS MATERIALIZED (
+        SELECT l.n, l.wanted, t.key, t.head,
+               t.issued - count(*) OVER (PARTITION BY l.fresh, l.key)
+                        + row_number() OVER (PARTITION BY l.fresh, l.key ORDER BY l.arrival) AS position
+          FROM light l LEFT JOIN turns t ON t.key = l.key AND l.fresh
+    ), stored AS (
+        INSERT INTO relay.deliveries AS d
+               (delivery_id, claim, headers, body, encoded_body, event, conversation_id, customer, test,
+                conversation_key, position, blocked, waits, state, owner, finished_at)
+        SELECT r.delivery_id, r.claim, r.headers, r.body, nullif(r.encoded_body, ''), r.event, r.conversation_id,
+               r.customer, r.test, p.key, p.position, coalesce(p.position <> p.head, false), why.reason,
+               CASE WHEN r.ignored THEN 'ignored' WHEN why.reason IS NULL THEN 'forwarding' ELSE 'received' END,
+               CASE WHEN NOT r.ignored AND why.reason IS NULL THEN %(owner)s::uuid END,
+               CASE WHEN r.ignored THEN now() END
+          FROM placed p
+          JOIN unnest(%(ids)b::text[], %(claims)b::uuid[], %(headers)b::text[]::jsonb[], %(bodies)b::bytea[],
+                      %(encoded_bodies)b::bytea[], %(events)b::text[], %(conversations)b::text[],
+                      %(customers)b::boolean[], %(tests)b::boolean[], %(ignored)b::boolean[])
+               WITH ORDINALITY AS r(delivery_id, claim, headers, body, encoded_body, event, conversation_id, customer,
+                                    test, ignored, n) USING (n)
+         CROSS JOIN LATERAL (
+               SELECT CASE WHEN r.test OR r.ignored THEN NULL
+                           WHEN g.held THEN 'hold'
+                           WHEN g.open THEN 'breaker'
+                           WHEN p.position <> p.head THEN 'order'
+                           WHEN NOT p.wanted THEN 'capacity' END AS reason FROM relay.gate g) AS why
+         ORDER BY r.n
+        ON CONFLICT ON CONSTRAINT deliveries_delivery_id DO UPDATE
+           SET state = CASE WHEN d.claim = excluded.claim THEN d.state ELSE excluded.state END,
+               owner = CASE WHEN d.claim = excluded.claim THEN d.owner ELSE excluded.owner END,
+               waits = CASE WHEN d.claim = excluded.claim THEN d.waits ELSE excluded.waits END,
+               conversation_key = CASE WHEN d.claim = excluded.claim THEN d.conversation_key END,
+               run = d.run + (d.claim <> excluded.claim)::integer,
+               tries = CASE WHEN d.claim = excluded.claim THEN d.tries ELSE 0 END,
+               spent_ms = CASE WHEN d.claim = excluded.claim THEN d.spent_ms ELSE 0 END,
+               waited_ms = CASE WHEN d.claim = excluded.claim THEN d.waited_ms ELSE 0 END,
+               since = CASE WHEN d.claim = excluded.claim THEN d.since ELSE now() END,
+               repeats = CASE WHEN d.claim = excluded.claim THEN d.repeats
+                              ELSE coalesce(d.finished_at > now() - interval '60 seconds', false) END,
+               claim = excluded.claim, claimed_at = now(), plan_id = NULL, finished_at = excluded.finished_at,
+               headers = (SELECT coalesce(jsonb_agg(h), '[]') FROM jsonb_array_elements(d.headers) AS h
+                           WHERE h ->> 0 NOT IN ({signature}, {timestamp}))
+                      || (SELECT coalesce(jsonb_agg(h), '[]') FROM jsonb_array_elements(excluded.headers) AS h
+                           WHERE h ->> 0 IN ({signature}, {timestamp}))
+         WHERE d.state = 'dead' AND d.body = excluded.body OR d.claim = excluded.claim
+        RETURNING d.delivery_id, d.id, d.run, d.state, d.waits, d.test,
+                  CASE WHEN d.run > 1 THEN d.headers END AS headers,
+                  CASE WHEN d.run > 1 THEN d.encoded_body END AS encoded_body
+    ), complete AS (
+        SELECT CASE WHEN EXISTS (SELECT FROM light l WHERE l.fresh AND l.key <> ''
+                                    AND NOT EXISTS (SELECT FROM stored s WHERE s.delivery_id = l.delivery_id))
+                    THEN relay.undo_store() END AS undone
+    )
+""").format(signature=Literal(SIGNATURE_HEADER), timestamp=Literal(TIMESTAMP_HEADER))
+# A signature counts only if its receipt was stored, so it comes after the delivery; one that is there already undoes
+# the whole statement. So a unique key alone decides between copies that are stored at the same time. Every statement
+# locks its deliveries in the order of their ids and then its signatures in theirs (`fresh` is complete before the
+# first is inserted), so that no two of them deadlock.
+_SIGNED = SQL(""", fresh AS MATERIALIZED (
+        SELECT r.signature, r.delivery_id, to_timestamp(r.expires_at) AS expires_at
+          FROM unnest(%(signatures)b::uuid[], %(signed_ids)b::text[], %(expiries)b::bigint[])
+               AS r(signature, delivery_id, expires_at) JOIN stored USING (delivery_id)
+    ), signed AS (
+        INSERT INTO relay.signatures (signature, delivery_id, expires_at)
+        SELECT signature, delivery_id, expires_at FROM fresh ORDER BY expires_at, signature
+    )
+""")
+_RESULT = SQL("""
+    SELECT s.delivery_id, s.id, s.run, s.state, s.waits, s.headers, s.test, s.encoded_body
+      FROM complete c LEFT JOIN stored s ON c.undone IS NULL
+""")
+_STORE = (_STORED + _RESULT).as_bytes(None)
+_STORE_SIGNED = (_STORED + _SIGNED + _RESULT).as_bytes(None)
+_SIGNATURES_KEY = "signatures_pkey"
+_KNOWN = """
+    SELECT delivery_id, state, CASE WHEN state = 'dead' THEN body END
+      FROM relay.deliveries WHERE delivery_id = ANY(%s)
+"""
+
+
+_STATES: dict[type[Stored], State] = {
+    Claimed: State.FORWARDING,
+    Ignored: State.IGNORED,
+    Waiting: State.RECEIVED,
+}
+
+
+async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming]) -> list[Stored]:
+    """Commit a batch of receipts as deliveries that `owner` is forwarding, that wait, or as ignored; in one statement.
+
+    The order of arrival in a conversation is the order in `batch`.
+
+    A delivery id that is known already gives a `Duplicate`, unless that delivery is dead: then it is forwarded
+    again as it is stored, with its new signature, if the body is the same. One with another body is stored as a
+    delivery of its own, under a UUID made of both, so that the same webhook gets the same one again. A signature that
+    another delivery was stored with gives a `Duplicate` that names that delivery. Storing the same `Incoming` again,
+    after a commit whose end was not seen, changes nothing.
+
+    Raises:
+        psycopg.DataError: Postgres refuses a value; nothing was stored.
+    """
+    results: dict[int, Stored] = {}
+    pending = dict(enumerate(batch))
+    recorded: set[tuple[UUID, str]] = set()
+    while pending:  # most batches need one round
+        firsts = _firsts(pending)
+        settled = await _store_round(connection, owner, pending, firsts, recorded)
+        settled |= _copies(pending, firsts, settled)
+        results |= settled
+        pending = {place: item for place, item in pending.items() if place not in settled}
+    return [results[place] for place in range(len(batch))]
+
+
+def _copies(pending: Mapping[int, Incoming], firsts: Sequence[int], settled: Mapping[int, Stored]) -> dict[int, Stored]:
+    """A `Duplicate` for each of `pending` that has the id or the signature of one of the `firsts` that was stored."""
+    ids: dict[str, Duplicate] = {}
+    signatures: dict[UUID, Duplicate] = {}
+    for place in firsts:
+        if isinstance(found := settled.get(place), Claimed | Ignored | Waiting):
+            receipt = pending[place].receipt
+            state = _STATES[type(found)]
+            ids[receipt.delivery_id] = Duplicate(receipt.delivery_id, state)
+            if receipt.signature is not None:
+                signatures[receipt.signature.key] = ids[receipt.delivery_id]
+    copies: dict[int, Stored] = {}
+    for place in pending.keys() - settled.keys():
+        receipt = pending[place].receipt
+        by_signature = None if receipt.signature is None else signatures.get(receipt.signature.key)
+        if duplicate := ids.get(receipt.delivery_id) or by_signature:
+            copies[place] = duplicate
+    return copies
+
+
+def _firsts(pending: Mapping[int, Incoming]) -> list[int]:
+    """The first of each delivery id and of each signature, as places in `pending`, in the order of their ids."""
+    ids: set[str] = set()
+    signatures: set[UUID] = set()
+    firsts: list[int] = []
+    for place, item in pending.items():
+        signature = item.receipt.signature
+        if item.receipt.delivery_id in ids or (signature is not None and signature.key in signatures):
+            continue
+        ids.add(item.receipt.delivery_id)
+        if signature is not None:
+            signatures.add(signature.key)
+        firsts.append(place)
+    return sorted(firsts, key=lambda place: pending[place].receipt.delivery_id)
+
+
+async def _store_round(
+    connection: Connection,
+    owner: UUID,
+    pending: dict[int, Incoming],
+    firsts: Sequence[int],
+    recorded: set[tuple[UUID, str]],
+) -> dict[int, Stored]:
+    """Store those of `pending` that are `firsts`. What is not in the result is to be stored again, as `pending` then
+    has it: it was not decided, or gets an id of its own. `recorded` are the signatures and ids of `pending` that are
+    known to be in the table already.
+    """
+    items = [pending[place] for place in firsts]
+    try:
+        cursor = await _execute_store(connection, owner, items, firsts, recorded)
+    except psycopg.errors.UniqueViolation as error:
+        if error.diag.constraint_name != _SIGNATURES_KEY:
+            raise
+        return await _seen_signatures(connection, pending, firsts, recorded)
+    except psycopg.Error as error:
+        if error.sqlstate == _STORED_MEANWHILE:
+            return {}
+        raise
+    stored = {row[0]: row[1:] for row in await cursor.fetchall() if row[0] is not None}
+    settled = _settled(items, firsts, stored)
+    if left := [place for place in firsts if place not in settled]:
+        cursor = await exact(connection).execute(_KNOWN, ([pending[place].receipt.delivery_id for place in left],))
+        known = {row[0]: (State(row[1]), row[2]) for row in await cursor.fetchall()}
+        for place in left:
+            receipt = pending[place].receipt
+            state, body = known.get(receipt.delivery_id, (None, None))
+            if state is State.DEAD and body != receipt.body:
+                pending[place] = replace(pending[place], receipt=_under_its_own_id(receipt))
+            elif state is not None and state is not State.DEAD:
+                settled[place] = Duplicate(receipt.delivery_id, state)
+    return settled
+
+
+def _settled(
+    items: Sequence[Incoming], firsts: Sequence[int], stored: Mapping[str, Sequence[Any]]
+) -> dict[int, Stored]:
+    """What the statement made of those of `items` that it stored, by their places."""
+    settled: dict[int, Stored] = {}
+    for place, item in zip(firsts, items, strict=True):
+        delivery_id = item.receipt.delivery_id
+        if delivery_id not in stored:
+            continue
+        row_id, run, state, waits, *kept_parts = stored[delivery_id]
+        if item.receipt.ignored:
+            settled[place] = Ignored(delivery_id)
+        elif state == State.FORWARDING:
+            settled[place] = Claimed(item.claim, _delivery(item.receipt, row_id, run, *kept_parts))
+        else:
+            settled[place] = Waiting(delivery_id, row_id, WaitReason(waits))
+    return settled
+
+
+async def _execute_store(
+    connection: Connection,
+    owner: UUID,
+    items: Sequence[Incoming],
+    arrivals: Sequence[int],
+    recorded: Collection[tuple[UUID, str]],
+) -> AsyncCursor[Any]:
+    receipts = [item.receipt for item in items]
+    parameters: dict[str, Any] = {
+        "owner": owner,
+        "ids": [r.delivery_id for r in receipts],
+        "claims": [item.claim for item in items],
+        "keys": [item.order_key or "" for item in items],
+        "arrivals": list(arrivals),
+        "wanted": [item.wanted for item in items],
+        "headers": [json.dumps(r.headers) for r in receipts],
+        "bodies": [r.body for r in receipts],
+        "encoded_bodies": [r.encoded_body or b"" for r in receipts],
+        "events": [r.event for r in receipts],
+        "conversations": [r.conversation_id for r in receipts],
+        "customers": [r.customer for r in receipts],
+        "tests": [r.test for r in receipts],
+        "ignored": [r.ignored for r in receipts],
+    }
+    signed = [
+        (r.signature, r.delivery_id)
+        for r in receipts
+        if r.signature is not None and (r.signature.key, r.delivery_id) not in recorded
+    ]
+    if not signed:
+        return await exact(connection).execute(_STORE, parameters)
+    parameters |= {
+        "signatures": [signature.key for signature, _ in signed],
+        "signed_ids": [delivery_id for _, delivery_id in signed],
+        "expiries": [signature.expires_at for signature, _ in signed],
+    }
+    return await exact(connection).execute(_STORE_SIGNED, parameters)
+
+
+async def _seen_signatures(
+    connection: Connection, pending: Mapping[int, Incoming], firsts: Sequence[int], recorded: set[tuple[UUID, str]]
+) -> dict[int, Stored]:
+    """A `Duplicate` for each of the `firsts` whose signature another delivery has; adds to `recorded`."""
+    signed = {place: found for place in firsts if (found := pending[place].receipt.signature) is not None}
+    known = await deliveries_of(connection, list(signed.values()))
+    seen: dict[int, Stored] = {}
+    for place, signature in signed.items():
+        delivery_id, state = known.get(signature.key, (None, State.DELIVERED))
+        if delivery_id == pending[place].receipt.delivery_id:
+            recorded.add((signature.key, delivery_id))
+        elif delivery_id is not None:
+            seen[place] = Duplicate(delivery_id, state)
+    return seen
+
+
+def _under_its_own_id(receipt: Receipt) -> Receipt:
+    """`receipt`, which has the id of a dead letter with another body, under a UUID made of that id and its body."""
+    content = hashlib.sha256(receipt.body).hexdigest()
+    return replace(receipt, delivery_id=str(uuid5(_DIFFERING, f"{receipt.delivery_id} {content}")))
+
+
+def _delivery(
+    receipt: Receipt,
+    row_id: int,
+    run: int,
+    headers: list[tuple[str, str]] | None,
+    test: bool,
+    encoded_body: bytes | None,
+) -> Delivery:
+    """A delivery as it is stored; `headers` and `encoded_body` are None in its first run, which has the receipt's."""
+    return Delivery(
+        id=row_id,
+        delivery_id=receipt.delivery_id,
+        run=run,
+        headers=receipt.headers if headers is None else kept(tuple((name, value) for name, value in headers)),
+        body=receipt.body,
+        event=receipt.event,
+        conversation_id=receipt.conversation_id,
+        test=test,
+        encoded_body=receipt.encoded_body if headers is None else encoded_body,
+    )

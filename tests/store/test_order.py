@@ -1,0 +1,139 @@
+"""Order within a conversation, as a property of the store: any interleaving of relays, waits and deaths."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from relay.domain.delivery import Deferred, WaitReason
+from relay.store.claims import claim_backlog
+from relay.store.database import connection_parameters
+from relay.store.deliveries import Claimed, Finish, hand_back
+from relay.store.storing import store
+from tests.store.values import finish, finish_of, incoming, outcome
+
+if TYPE_CHECKING:
+    from relay.store.database import Connection
+    from relay.store.deliveries import Incoming
+    from tests.servers import Rows
+
+_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("store"), st.lists(st.integers(0, 2), min_size=1, max_size=4)),
+        st.tuples(st.just("end"), st.sampled_from(["200", "400", "wait"])),
+        st.tuples(st.just("claim"), st.integers(1, 3)),
+        st.tuples(st.just("crash"), st.just(0)),
+    ),
+    max_size=25,
+)
+
+
+def message(conversation: object, number: int, *, wanted: bool = True) -> Incoming:
+    """A message of a conversation of its own, numbered in the order of arrival."""
+    return replace(incoming(f"{conversation}:{number}"), order_key=f"1/{conversation}", wanted=wanted)
+
+
+class _Model:
+    """What relays do to the store, and in which order each conversation's messages were begun."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.owner = uuid4()
+        self.run = uuid4().hex
+        self.stored = 0
+        self.held: list[Claimed] = []
+        self.begun: dict[str, list[int]] = {}
+
+    def begin(self, claims: list[Claimed]) -> None:
+        for claimed in claims:
+            conversation, _, number = claimed.delivery.delivery_id.rpartition(":")
+            begun = self.begun.setdefault(conversation, [])
+            if not begun or begun[-1] != int(number):
+                begun.append(int(number))
+            assert all(not one.delivery.delivery_id.startswith(f"{conversation}:") for one in self.held)
+            self.held.append(claimed)
+
+    async def step(self, what: str, given: object) -> None:
+        if what == "store":
+            batch = []
+            for conversation in given:  # type: ignore[attr-defined] # a list for this step
+                batch.append(message(f"{self.run}-{conversation}", self.stored, wanted=self.stored % 3 > 0))
+                self.stored += 1
+            self.begin([one for one in await store(self.connection, self.owner, batch) if isinstance(one, Claimed)])
+        elif what == "claim":
+            self.begin(await claim_backlog(self.connection, self.owner, most=int(str(given)), most_bytes=10_000))
+        elif what == "crash":
+            await hand_back(self.connection, self.owner)
+            self.held.clear()
+        elif self.held:
+            claimed = self.held.pop(0)
+            ended: Finish = finish_of(claimed, outcome("200" if given == "wait" else str(given)))
+            if given == "wait":
+                ended = replace(ended, outcome=Deferred((), 1, WaitReason.RETRY, 0), facts=[])
+            assert await finish(self.connection, [ended]) == [True]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=_STEPS)
+def test_a_conversation_is_begun_in_the_order_of_arrival_and_nothing_is_left_behind(
+    dsn: str, rows: Rows, steps: list[tuple[str, object]]
+) -> None:
+    async def play() -> None:
+        parameters = connection_parameters(dsn, "tests")
+        async with await psycopg.AsyncConnection.connect(autocommit=True, **parameters) as connection:
+            model = _Model(connection)
+            for what, given in steps:
+                await model.step(what, given)
+            for _ in range(200):  # everything ends in the end
+                if not model.held:
+                    await model.step("claim", 3)
+                if not model.held:
+                    break
+                await model.step("end", "200")
+            assert all(begun == sorted(begun) for begun in model.begun.values()), model.begun
+            assert sum(map(len, model.begun.values())) == model.stored
+
+    asyncio.run(play())
+    assert rows("SELECT DISTINCT state FROM relay.deliveries WHERE state NOT IN ('delivered', 'dead')") == []
+    assert rows("SELECT count(*) FROM relay.conversations WHERE head IS NOT NULL") == [0]
+    assert rows("SELECT sum(number)::integer FROM relay.backlog_counts GROUP BY kind HAVING sum(number) <> 0") == []
+
+
+async def test_relays_that_store_and_finish_one_conversation_at_once_leave_nothing_behind(dsn: str, rows: Rows) -> None:
+    async def one_relay(place: int) -> None:
+        owner, parameters = uuid4(), connection_parameters(dsn, "tests")
+        async with await psycopg.AsyncConnection.connect(autocommit=True, **parameters) as connection:
+            for number in range(15):
+                stored = await store(connection, owner, [message("a", place * 100 + number), message("b", place)])
+                claims = [one for one in stored if isinstance(one, Claimed)]
+                for claimed in claims + await claim_backlog(connection, owner, most=2, most_bytes=10_000):
+                    assert await finish(connection, [finish_of(claimed, outcome("200"))]) == [True]
+
+    await asyncio.gather(*(one_relay(place) for place in range(4)))
+    owner = uuid4()
+    async with await psycopg.AsyncConnection.connect(autocommit=True, **connection_parameters(dsn, "tests")) as last:
+        while claims := await claim_backlog(last, owner, most=5, most_bytes=10_000):
+            assert await finish(last, [finish_of(one, outcome("200")) for one in claims]) == [True] * len(claims)
+    assert rows("SELECT state, count(*) FROM relay.deliveries GROUP BY 1") == [("delivered", 64)]
+    assert rows("SELECT DISTINCT head FROM relay.conversations") == [None]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_storing_a_batch_again_issues_no_second_position(
+    connection: Connection, rows: Rows, *, wanted: bool
+) -> None:
+    owner = UUID(int=1)
+    batch = [message("a", number, wanted=wanted) for number in range(3)]
+    first = await store(connection, owner, batch)
+    assert await store(connection, owner, batch) == first
+    assert rows("SELECT position, blocked FROM relay.deliveries ORDER BY position") == [
+        (1, False), (2, True), (3, True),
+    ]  # fmt: skip
+    assert rows("SELECT issued, head FROM relay.conversations") == [(3, 1)]
