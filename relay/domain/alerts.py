@@ -72,6 +72,7 @@ class Measures:
     last_webhook_age_s: float | None
     webhooks_24h: int
     facts_aside: int = 0
+    spool_overdue: int = 0
     backlog_overdue_s: float | None = None
 
 
@@ -148,6 +149,8 @@ RULES: tuple[Rule, ...] = (
          lambda m: float(m.facts_aside)),
     Rule("backlog-p1", Severity.P1, "a delivery waits for more than 5 min", "min", 5,
          lambda m: _minutes(m.backlog_overdue_s)),
+    Rule("spool-p1", Severity.P1, "receipts in a spool for 60 s though Postgres is up, or it is over half full", "", 0,
+         lambda m: float(m.spool_overdue)),
     Rule("escalate-dlq", Severity.ESCALATE, "more than 20 dead letters in 1 h", "", 20,
          lambda m: float(m.dead_letters_1h)),
     Rule("escalate-success", Severity.ESCALATE, "success rate < 70 % for more than 30 min", "%", SUSTAINED_PERCENT,

@@ -7,18 +7,13 @@ wait that is recorded in Postgres, or with a lost lease or a drain, which leave 
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import uuid4
-
-import psycopg
 
 from relay.domain.delivery import Deferred, State, WaitReason
-from relay.errors import LeaseLost, RelayError, StatementRefused, StoreUnavailable
+from relay.errors import LeaseLost, RelayError, StoreUnavailable
 from relay.forwarding.finisher import facts_for
-from relay.store.database import described
-from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Incoming, Waiting
+from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -30,18 +25,13 @@ if TYPE_CHECKING:
     from relay.forwarding.forwarder import Forwarder
     from relay.forwarding.gate import Gate
     from relay.forwarding.lease import Lease
+    from relay.forwarding.receipt_storage import ReceiptStorage
     from relay.store.deliveries import Stored
-    from relay.store.receipts import ReceiptStore
     from relay.telemetry.forwarding_log import ForwardingLog
     from relay.telemetry.metrics import Counters
 
-STORE_PATIENCE_S = 3.5
-"""How long a webhook waits for Postgres. Chatwoot itself waits 5 s."""
-
 BODIES_IN_FLIGHT = 256 * 1024 * 1024
 """Bytes of bodies that are stored or forwarded at the same time. What is above it waits: in Postgres, or to be read."""
-
-_RETRY_STORE_S = 0.1
 
 
 @dataclass(slots=True)
@@ -67,7 +57,7 @@ class Pipeline:
         self,
         *,
         forwarder: Forwarder,
-        receipts: ReceiptStore,
+        storage: ReceiptStorage,
         finisher: Finisher,
         lease: Lease,
         gate: Gate,
@@ -75,10 +65,9 @@ class Pipeline:
         forwarding_log: ForwardingLog,
         counters: Counters,
         endpoint: str,
-        ordered: bool = True,
     ) -> None:
         self._forwarder = forwarder
-        self._receipts = receipts
+        self._storage = storage
         self._finisher = finisher
         self._lease = lease
         self._gate = gate
@@ -86,22 +75,18 @@ class Pipeline:
         self._forwarding_log = forwarding_log
         self._counters = counters
         self._endpoint = endpoint
-        self._ordered = ordered
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bytes = 0
         self._held: set[int] = set()
         self._senders: dict[int, Ticket] = {}
-        self._opened = asyncio.Event()
         self._draining = False
-        self.store_fault: str | None = None
-        """Why Postgres refuses to store webhooks, until it stores one again. It quotes no value."""
         self._work = asyncio.Event()
         self._behind = False
         self.replays_wait = False  # a replay has deliveries left to send: live traffic leaves it a few slots
 
     def open(self) -> None:
         """Begin to store: the store is ready and the lease held. What came before has waited for it."""
-        self._opened.set()
+        self._storage.open()
 
     @property
     def in_flight(self) -> int:
@@ -110,8 +95,18 @@ class Pipeline:
 
     @property
     def is_accepting(self) -> bool:
-        """True once webhooks can be stored, until the relay stops."""
-        return self._opened.is_set() and not self._draining
+        """True once webhooks can be stored in Postgres, until the relay stops."""
+        return self._storage.is_open and not self._draining
+
+    @property
+    def store_fault(self) -> str | None:
+        """Why Postgres refuses to store webhooks, until it stores one again. It quotes no value."""
+        return self._storage.fault
+
+    @property
+    def is_stopping(self) -> bool:
+        """True once no more webhooks are taken."""
+        return self._draining
 
     @property
     def capacity(self) -> int:
@@ -226,7 +221,7 @@ class Pipeline:
     async def _receive(self, receipt: Receipt, ticket: Ticket, *, wanted: bool) -> None:
         try:
             try:
-                stored = await self._store(receipt, wanted=wanted)
+                stored = await self._storage.store(receipt, wanted=wanted)
             except BaseException as error:
                 reason = error if isinstance(error, RelayError) else StoreUnavailable("The relay is stopping")
                 ticket.stored.set_exception(reason)
@@ -281,52 +276,6 @@ class Pipeline:
         """Log that the store gave a webhook another delivery id than its sender."""
         if delivery_id != receipt.delivery_id:
             self._forwarding_log.kept_apart(receipt.delivery_id, delivery_id)
-
-    async def _store(self, receipt: Receipt, *, wanted: bool) -> Stored:
-        """Commit the receipt, trying again for as long as its sender can wait; a relay that starts may yet be ready.
-
-        The claim stays the same: if a commit went through whose end was not seen, the next one finds its own.
-
-        Raises:
-            StoreUnavailable: Postgres did not take it in time.
-        """
-        order_key = receipt.order_key if self._ordered else None
-        incoming = Incoming(uuid4(), receipt, order_key, wanted or receipt.test)
-        deadline = time.monotonic() + STORE_PATIENCE_S
-        if not self._opened.is_set():
-            await self._until_open()
-        while True:
-            try:
-                stored = await self._receipts.submit(incoming, by=deadline)
-            except StoreUnavailable as error:
-                if isinstance(error, StatementRefused):
-                    self._forwarding_log.not_stored(receipt.delivery_id, str(error))
-                if time.monotonic() + _RETRY_STORE_S > deadline:
-                    return await self._without_postgres(incoming, error)
-                await asyncio.sleep(_RETRY_STORE_S)
-            except psycopg.Error as error:
-                self._forwarding_log.not_stored(receipt.delivery_id, described(error))
-                if isinstance(error, psycopg.ProgrammingError):  # a right or a table is missing: so it is for all
-                    self.store_fault = described(error)
-                raise StoreUnavailable(f"Postgres refuses this webhook: {type(error).__name__}") from error
-            else:
-                self.store_fault = None
-                return stored
-
-    async def _without_postgres(self, _incoming: Incoming, error: StoreUnavailable) -> Stored:
-        """What becomes of a webhook that Postgres did not take in time: this is where a spool would take it.
-
-        Raises:
-            StoreUnavailable: nothing takes it.
-        """
-        raise error
-
-    async def _until_open(self) -> None:
-        try:
-            async with asyncio.timeout(STORE_PATIENCE_S):
-                await self._opened.wait()
-        except TimeoutError:
-            raise StoreUnavailable("The relay is not ready to store webhooks") from None
 
     async def _carry_in_slot(self, claimed: Claimed, *, is_probe: bool) -> Outcome | WaitReason | None:
         try:

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from relay import __version__
 from relay.chatwoot.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
-from relay.errors import SchemaError, StoreUnavailable
+from relay.errors import SchemaError, SpoolError, StoreUnavailable
 from relay.forwarding.backlog import Backlog
 from relay.forwarding.concurrency import Slots
 from relay.forwarding.finisher import Finisher
@@ -19,7 +19,10 @@ from relay.forwarding.forwarder import Forwarder
 from relay.forwarding.gate import Gate
 from relay.forwarding.lease import Lease
 from relay.forwarding.pipeline import Pipeline
+from relay.forwarding.receipt_storage import ReceiptStorage
 from relay.forwarding.recovery import Recovery
+from relay.forwarding.spool_drain import SpoolDrain, SpoolReporter
+from relay.forwarding.spooling import Spooling
 from relay.intake.body_budget import BodyBudget
 from relay.intake.context import IntakeContext
 from relay.intake.rejections import RejectionRecorder, Rejections
@@ -31,11 +34,12 @@ from relay.replay.discards import DiscardRunner
 from relay.replay.runner import ReplayRunner
 from relay.server.maintenance import HeaderScrubber, Retention, SignatureCleaner
 from relay.server.services import ServiceLoop
-from relay.store import deliveries, demo_history, facts, gate, instances, log, preflight, replays
+from relay.store import deliveries, demo_history, facts, gate, instances, log, preflight, replays, spools
 from relay.store.database import Database, described
 from relay.store.instances import Instance
 from relay.store.migrate import migrate, migrations, schema_version
 from relay.store.receipts import ReceiptStore
+from relay.store.spool import Spool
 from relay.telemetry import log_tail
 from relay.telemetry.forwarding_log import ForwardingLog
 from relay.telemetry.log_sink import RELAY_SCOPE
@@ -108,9 +112,17 @@ class Worker:
         slots = Slots(settings.relay_max_in_flight)
         if settings.relay_agent_concurrency is not None:
             slots.limit_agent(0)  # until this relay holds slots
+        self.spool = Spool(
+            settings.relay_data_dir,
+            dsn,
+            max_bytes=settings.relay_spool_max_bytes,
+            say=lambda sentence: self._log.error("The spool was damaged", reason=sentence),
+        )
+        spooling = Spooling(self.spool, forwarding_log, self.counters)
+        ordered = settings.relay_order == "conversation"
         self.pipeline = Pipeline(
             forwarder=self._forwarder,
-            receipts=self._receipts,
+            storage=ReceiptStorage(self._receipts, spooling, forwarding_log, ordered=ordered),
             finisher=self._finisher,
             lease=lease,
             gate=its_gate,
@@ -118,16 +130,19 @@ class Worker:
             forwarding_log=forwarding_log,
             counters=self.counters,
             endpoint=settings.agent_endpoint_shown,
-            ordered=settings.relay_order == "conversation",
         )
         self._backlog = Backlog(
             settings, self.database, owner, pipeline=self.pipeline, lease=lease, forwarding_log=forwarding_log
+        )
+        self._drain = SpoolDrain(
+            self.spool, spooling, self.database, owner, pipeline=self.pipeline, forwarding_log=forwarding_log
         )
         self.intake = IntakeContext(
             settings=settings,
             instance=self.instance,
             database=self.database,
             pipeline=self.pipeline,
+            spool=self.spool,
             rejections=self.rejections,
             body_budget=BodyBudget(),
             counters=self.counters,
@@ -174,6 +189,8 @@ class Worker:
             SignatureCleaner(self.database, self._stopping.is_set),
             HeaderScrubber(self.database, self._stopping.is_set),
         ]
+        if self.spool.is_on:
+            services += [self._drain, SpoolReporter(self.spool, self.database)]
         if settings.relay_auto_replay:
             interval_s = min(INTERVAL_S, settings.relay_probe_seconds)
             services.append(AutoReplay(self.database, owner, self._log, interval_s=interval_s))
@@ -185,8 +202,19 @@ class Worker:
         `on_defect` is called if they end by themselves, which is a defect: `defect` is then its exception.
         """
         await self.database.open()
+        await self._open_spool()
         self._main = asyncio.create_task(self._run(), name="relay worker")
         self._main.add_done_callback(lambda main: None if main.cancelled() else self._fail(main, on_defect))
+
+    async def _open_spool(self) -> None:
+        state = await self.spool.refresh(probe=True)
+        if state.error is not None:
+            self._log.warning("The spool cannot be used: webhooks are answered 503 while Postgres is away",
+                              reason=state.error)  # fmt: skip
+        if state.receipts:
+            self._log.info("The spool holds webhooks, they go into Postgres now", webhooks=state.receipts)
+        if state.foreign:
+            self._log.warning("The spool holds webhooks for another database, which stay there", webhooks=state.foreign)
 
     def _fail(self, main: asyncio.Task[None], on_defect: Callable[[], object]) -> None:
         self.defect = main.exception()
@@ -213,6 +241,7 @@ class Worker:
         for part in (self._receipts, self._finisher, self._tail):
             await part.close()
         await self._forwarder.close()
+        await self.spool.close()
         await self.database.close()
 
     async def _deregister(self) -> None:
@@ -244,10 +273,20 @@ class Worker:
         async with self.database.connection() as connection:
             if not self._demo:
                 await self._exclude_invented(connection)
+            await self._name_database(connection)
             found, known = await schema_version(connection), migrations()[-1].version
         if found > known:
             self._log.warning("The schema was made by a newer relay; this one works with it", schema=found, known=known)
         await self._heartbeat.register()
+
+    async def _name_database(self, connection: Connection) -> None:
+        """Let the spool know which database this is, so that it drains into no other."""
+        if not self.spool.is_on:
+            return
+        try:
+            await self.spool.name_target(await spools.database_name(connection))
+        except SpoolError as error:
+            self._log.warning("The spool cannot be used", reason=str(error))
 
     async def _exclude_invented(self, connection: Connection) -> None:
         """See that nothing that a demo invented is there to be forwarded, before the first delivery is claimed.

@@ -64,8 +64,8 @@ class GroupCommit(Generic[Item, Result]):
     async def submit(self, item: Item, *, by: float = math.inf, alone: bool = False) -> Result:
         """Commit `item` with whatever else is waiting, or by itself if `alone`, and return its result.
 
-        Cancelling the caller does not take the item out: it may still be committed. But no commit of it begins
-        after `by` (`time.monotonic()`).
+        No commit of it begins after `by` (`time.monotonic()`), or after its caller was cancelled if it has such a
+        limit; without one it may still be committed then.
 
         Raises:
             StatementRefused: Postgres cancelled or refused the item's own statement.
@@ -102,7 +102,7 @@ class GroupCommit(Generic[Item, Result]):
         weight, now = 0, time.monotonic()
         while self._waiting and len(batch) < self._max_items:
             item, future, by = self._waiting[0]
-            if by < now:
+            if by < now or (by < math.inf and future.cancelled()):  # its caller has stored it elsewhere
                 _fail(future, StoreUnavailable("Postgres did not answer in time"))
                 self._waiting.popleft()
                 continue

@@ -12,7 +12,7 @@ from relay.domain.alerts import Measures, Verdict, evaluate, sustain
 from relay.domain.delivery import FactType
 from relay.domain.stats import FailureStreak, Figures, failing_since_s, figures
 from relay.domain.targets import Target
-from relay.store import alerts, aside, backlog, facts, instances
+from relay.store import alerts, aside, backlog, facts, instances, spools
 from relay.store.database import one_moment, rows_of
 from relay.store.demo_history import IS_DEMO
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from relay.store.database import Connection
     from relay.store.facts import Health
     from relay.store.instances import Liveness
+    from relay.store.spools import SpoolReport
 
 _WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (10, 15, 30, 60, 6 * 60, 24 * 60))
 _SUSTAINED = timedelta(hours=2)
@@ -121,7 +122,8 @@ class Overview:
     the latest failures by status, `last_failure_at` is when the last webhook was dead-lettered, `last_success_at` when
     the last was delivered (read while something failed or waits), `agent_failed_at` when the agent's health last
     failed within two hours. Test webhooks are in none of them. `in_flight_of_late` are those in flight for the first
-    time that came in this minute or the last one. `facts_aside` is None while `dashboard_facts` takes every fact.
+    time that came in this minute or the last one. `spools` are those of the relays' hosts.
+    `facts_aside` is None while `dashboard_facts` takes every fact.
     """
 
     at: datetime
@@ -146,6 +148,7 @@ class Overview:
     last_success_at: datetime | None
     agent_failed_at: datetime | None
     backlog: BacklogState
+    spools: list[SpoolReport]
     facts_aside: Waiting | None = None
 
     @property
@@ -187,6 +190,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at, demo = row
     facts_aside = await aside.waiting(connection)
     waits = await backlog.read(connection)
+    spooled = await spools.reports(connection)
     windows = [figures(tallies) for tallies in await facts.tallies(connection, _WINDOWS)]
     minutes = await facts.per_minute(connection, max(minutes_of, _SUSTAINED))
     cursor = await connection.execute(_AGENT_FAILING)
@@ -210,6 +214,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         webhooks_24h=last_24h.rate.delivered + last_24h.rate.failed,
         facts_aside=facts_aside.facts if facts_aside is not None else 0,
         backlog_overdue_s=waits.overdue_s,
+        spool_overdue=spools.overdue_receipts(spooled),
     )
     return Overview(
         at=now,
@@ -234,6 +239,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         last_success_at=await _last_success(connection, minutes) if failed or dead else None,
         agent_failed_at=agent_failed_at,
         backlog=waits,
+        spools=spooled,
         facts_aside=facts_aside,
     )
 

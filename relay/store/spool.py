@@ -52,8 +52,8 @@ class Spool:
 
     def __init__(self, folder: Path, dsn: str, *, max_bytes: int, say: Callable[[str], None] = lambda _: None) -> None:
         self.is_on = max_bytes > 0
-        self._max_bytes = max_bytes
-        self._file = SpoolFile(folder / FILE_NAME, max_bytes=max_bytes, address=address_of(dsn), say=say)
+        self.path = folder / FILE_NAME
+        self._file = SpoolFile(self.path, max_bytes=max_bytes, address=address_of(dsn), say=say)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._error: str | None = None
@@ -269,3 +269,18 @@ def _settle_all(
     for (future, loop), result in zip(waiters, results, strict=True):
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, future, result)
+
+
+def local_state(folder: Path, dsn: str) -> SpoolState | None:
+    """What the spool in `folder` holds for the database `dsn`; None if there is none.
+
+    Raises:
+        SpoolError: it cannot be read.
+    """
+    if not (folder / FILE_NAME).exists():
+        return None
+    file = SpoolFile(folder / FILE_NAME, max_bytes=0, address=address_of(dsn), say=lambda _: None)
+    try:
+        return file.state()
+    finally:
+        file.close()

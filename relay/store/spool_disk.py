@@ -46,16 +46,12 @@ T = TypeVar("T")
 class SpoolDisk:
     """One process's access to the file at `path`. Belongs to one thread, except `may_hold`.
 
-    `say` is called with one sentence when a file is damaged, or was removed or replaced; `on_open` with each new
-    connection.
+    `say` is called with one sentence when a file is damaged, or was removed or replaced.
     """
 
-    def __init__(
-        self, path: Path, *, say: Callable[[str], None], on_open: Callable[[sqlite3.Connection], None]
-    ) -> None:
+    def __init__(self, path: Path, *, say: Callable[[str], None]) -> None:
         self.path = path
         self._say = say
-        self._on_open = on_open
         self._connection: sqlite3.Connection | None = None
         self._lost: list[sqlite3.Connection] = []
         self._inodes: tuple[tuple[int, int], ...] = ()
@@ -200,11 +196,9 @@ class SpoolDisk:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._open_state()
         with self._exclusively():
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.fchmod(file, 0o600)  # SQLite gives its other files the same mode
-            finally:
-                os.close(file)
+            with contextlib.suppress(FileExistsError):  # closing it would release this process's locks on it
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            self.path.chmod(0o600)  # SQLite gives its other files the same mode
             self._inodes = self._found_inodes()
             db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             try:
@@ -237,7 +231,6 @@ class SpoolDisk:
             raise SpoolUnwritable(f"{self.path} was made by a newer relay")
         elif db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise _Damaged
-        self._on_open(db)
         db.execute("BEGIN IMMEDIATE")
         self.set_flag(holds=not db.execute(sql.IS_EMPTY).fetchone()[0])
         db.execute("COMMIT")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from relay.errors import SpoolFull
 from relay.store import spool_schema as sql
@@ -49,12 +49,13 @@ AppendResult = Appended | Known | SpoolFull
 class SpoolState:
     """What the spool holds.
 
-    `receipts` are those for this relay's database, `foreign` those for another one; `refused` of the former are those
-    that Postgres refuses. `bytes` are all of them, of `max_bytes`. `oldest_at` is when the oldest of `receipts` was
-    received. `error` is why the spool takes none now. `aside` are the names of damaged files that were moved aside
-    with what they held.
+    `id` names the file. `receipts` are those for this relay's database, `refused` of them those that it refuses, and
+    `foreign` those for another one. `bytes` are all of them, of `max_bytes`. `oldest_at` is when the oldest of
+    `receipts` was received. `error` is why the spool takes none now. `aside` are the names of damaged files that were
+    moved aside with what they held.
     """
 
+    id: str = ""
     receipts: int = 0
     bytes: int = 0
     max_bytes: int = 0
@@ -80,10 +81,9 @@ class SpoolFile:
     def __init__(
         self, path: Path, *, max_bytes: int, address: str, say: Callable[[str], None] = lambda _: None
     ) -> None:
-        self._disk = SpoolDisk(path, say=say, on_open=self._read_target)
+        self._disk = SpoolDisk(path, say=say)
         self._max_bytes = max_bytes
         self._address = address
-        self._target = address
 
     def may_hold(self) -> bool:
         """False if no receipt is in the spool. Reads one byte, from memory. Any thread may call it."""
@@ -110,8 +110,8 @@ class SpoolFile:
         Raises:
             SpoolUnwritable: the file cannot be written.
         """
-        keys = encoded(item) | {"target": self._target}
-        if not self._disk.run(lambda db: db.execute(sql.HELD, keys).fetchone()[0]):
+        keys = encoded(item)
+        if not self._disk.run(lambda db: db.execute(sql.HELD, keys | self._target(db)).fetchone()[0]):
             return None
         return self.append([item])[0]
 
@@ -124,7 +124,7 @@ class SpoolFile:
         def read(db: sqlite3.Connection) -> list[SpooledReceipt]:
             found: list[SpooledReceipt] = []
             weight = 0
-            for row in db.execute(sql.PAGE, {"target": self._target, "refused": refused}):
+            for row in db.execute(sql.PAGE, {"refused": refused} | self._target(db)):
                 item = decoded(row)
                 weight += item.receipt.size
                 if found and (weight > most_bytes or len(found) == most):
@@ -147,10 +147,12 @@ class SpoolFile:
     def erase(self, wanted: Callable[[Receipt], bool], *, dry_run: bool = False) -> int:
         """Remove every receipt that is `wanted`, and its bytes from the disk. Returns how many there are."""
         found: list[SpooledReceipt] = []
-        keys = {"target": self._target, "seq": 0}
-        while page := self._disk.run(lambda db: [decoded(row) for row in db.execute(sql.AFTER, keys)]):
+        after = {"seq": 0}
+        while page := self._disk.run(
+            lambda db: [decoded(row) for row in db.execute(sql.AFTER, after | self._target(db))]
+        ):
             found += [item for item in page if wanted(item.receipt)]
-            keys["seq"] = page[-1].seq
+            after["seq"] = page[-1].seq
         if found and not dry_run:
             self.remove(found)
             self._disk.run(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
@@ -164,16 +166,15 @@ class SpoolFile:
             for statement in (sql.NAME_TARGET, sql.RENAME, sql.REMOVE_KNOWN):
                 db.execute(statement, names)
 
-        if self._target != name:
+        if self._disk.run(self._target)["target"] != name:
             self._disk.write(rename)
-            self._target = name
 
     def state(self) -> SpoolState:
         """What the spool holds now."""
-        row = self._disk.run(lambda db: db.execute(sql.STATE, {"target": self._target}).fetchone())
+        row = self._disk.run(lambda db: db.execute(sql.STATE, self._target(db)).fetchone())
         oldest = None if row[3] is None else moment(row[3])
         aside = self._disk.aside()
-        return SpoolState(row[0], row[1], self._max_bytes, row[2], row[4], oldest, aside=aside)
+        return SpoolState(row[5], row[0], row[1], self._max_bytes, row[2], row[4], oldest, aside=aside)
 
     def probe(self) -> None:
         """Write and remove a few pages.
@@ -208,13 +209,14 @@ class SpoolFile:
         """Close the file."""
         self._disk.close()
 
-    def _read_target(self, db: sqlite3.Connection) -> None:
+    def _target(self, db: sqlite3.Connection) -> dict[str, Any]:
+        """The database that receipts are for, as a parameter. Another relay may have named it meanwhile."""
         found = db.execute(sql.TARGET, (self._address,)).fetchone()
-        self._target = self._address if found is None else found[0]
+        return {"target": self._address if found is None else found[0]}
 
     def _append_one(self, db: sqlite3.Connection, item: SpooledReceipt) -> AppendResult:
         row = encoded(item)
-        row |= {"target": self._target, "size": item.receipt.size + len(row["fields"]) + _ROW_BYTES}
+        row |= self._target(db) | {"size": item.receipt.size + len(row["fields"]) + _ROW_BYTES}
         known = db.execute(sql.KNOWN, row).fetchone()
         if known is not None:
             return Appended(known[1]) if known[0] == row["claim"] else Known(known[1])

@@ -44,6 +44,8 @@ SCHEMA = """
     -- The name that the database at an address gave itself. Until it is known, receipts are for the address.
     CREATE TABLE databases (address TEXT PRIMARY KEY, target TEXT NOT NULL);
     CREATE TABLE probe (bytes BLOB NOT NULL);
+    CREATE TABLE spool (id TEXT NOT NULL);
+    INSERT INTO spool VALUES (lower(hex(randomblob(16))));
     PRAGMA user_version = 1;
     COMMIT;
 """
@@ -90,6 +92,7 @@ STATE = """
     SELECT coalesce(sum(receipts) FILTER (WHERE target = :target), 0), coalesce(sum(bytes), 0),
            coalesce(sum(receipts) FILTER (WHERE target <> :target), 0),
            (SELECT min(arrival) FROM receipts WHERE target = :target),
-           (SELECT count(*) FROM receipts WHERE target = :target AND refused IS NOT NULL)
+           (SELECT count(*) FROM receipts WHERE target = :target AND refused IS NOT NULL),
+           (SELECT id FROM spool)
       FROM totals
 """

@@ -28,6 +28,7 @@ class Counters:
         self.duplicates = 0
         self.ignored = 0
         self.taken_over = 0
+        self.spooled = 0
         self.unavailable = 0
         self.overloaded = 0
         self.outcomes: Counter[str] = Counter()
@@ -66,6 +67,7 @@ class _Collector:
             "duplicates": "Webhooks whose delivery was known already",
             "ignored": "Webhooks stored and not forwarded",
             "taken_over": "Deliveries taken over from a relay that is no longer alive",
+            "spooled": "Webhooks that went to the spool, since Postgres did not store them",
             "unavailable": "Webhooks refused because Postgres did not store them",
             "overloaded": "Webhooks refused because too many were in flight",
         }

@@ -1,0 +1,122 @@
+"""Makes receipts durable: in Postgres, or in the spool while that does not commit (DESIGN, 1.3)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+
+from relay.errors import StatementRefused, StoreUnavailable
+from relay.store.database import described
+from relay.store.deliveries import Incoming
+
+if TYPE_CHECKING:
+    from relay.domain.delivery import Receipt
+    from relay.forwarding.spooling import Spooling
+    from relay.store.deliveries import Stored
+    from relay.store.receipts import ReceiptStore
+    from relay.telemetry.forwarding_log import ForwardingLog
+
+STORE_PATIENCE_S = 3.5
+"""How long a webhook waits for Postgres. Chatwoot itself waits 5 s."""
+
+_RETRY_S = 0.1
+
+
+class ReceiptStorage:
+    """Stores receipts. With `ordered`, deliveries of one conversation keep their order."""
+
+    def __init__(
+        self, receipts: ReceiptStore, spooling: Spooling, forwarding_log: ForwardingLog, *, ordered: bool = True
+    ) -> None:
+        self._receipts = receipts
+        self._spooling = spooling
+        self._forwarding_log = forwarding_log
+        self._ordered = ordered
+        self._opened = asyncio.Event()
+        self._patient: set[asyncio.Timeout] = set()
+        spooling.on_begin = self._wait_no_longer
+        self.fault: str | None = None
+        """Why Postgres refuses to store webhooks, until it stores one again. It quotes no value."""
+
+    def open(self) -> None:
+        """Begin to store in Postgres: it is ready and the lease held. What came before has waited for it."""
+        self._opened.set()
+
+    @property
+    def is_open(self) -> bool:
+        """True once Postgres is ready."""
+        return self._opened.is_set()
+
+    async def store(self, receipt: Receipt, *, wanted: bool) -> Stored:
+        """Make a receipt durable, to be forwarded at once if it is `wanted` and Postgres stores it.
+
+        The claim stays the same: if a commit went through whose end was not seen, the next one finds its own.
+
+        Raises:
+            StoreUnavailable: neither Postgres nor the spool took it.
+        """
+        order_key = receipt.order_key if self._ordered else None
+        incoming = Incoming(uuid4(), receipt, order_key, wanted or receipt.test)
+        began = time.monotonic()
+        try:
+            stored = await self._commit(incoming, began)
+        except psycopg.Error as error:
+            self._forwarding_log.not_stored(receipt.delivery_id, described(error))
+            concerns_all = isinstance(error, psycopg.ProgrammingError)  # a right or a table is missing
+            if concerns_all:
+                self.fault = described(error)
+            reason = StoreUnavailable(f"Postgres refuses this webhook: {type(error).__name__}")
+            return await self._spooling.take(incoming, began, reason, alone=not concerns_all)
+        except StoreUnavailable as error:
+            return await self._spooling.take(incoming, began, error)
+        return stored
+
+    async def _commit(self, incoming: Incoming, began: float) -> Stored:
+        """Commit to Postgres, trying again for as long as the sender can wait; a relay that starts may yet be ready.
+
+        Raises:
+            StoreUnavailable: Postgres did not take it in time.
+        """
+        missed = "Postgres did not answer in time" if self.is_open else "The relay is not ready to store webhooks"
+        last = StoreUnavailable(missed)
+        try:
+            async with asyncio.timeout(STORE_PATIENCE_S) as patience:
+                self._patient.add(patience)
+                try:
+                    while True:
+                        if self._spooling.concerns:
+                            spooled = await self._spooling.take_if_due(incoming, began)
+                            if spooled is not None:
+                                return spooled
+                        try:
+                            return await self._submit(incoming, by=began + STORE_PATIENCE_S)
+                        except StoreUnavailable as error:
+                            last = error
+                        await asyncio.sleep(_RETRY_S)
+                finally:
+                    self._patient.discard(patience)
+        except TimeoutError:
+            raise last from None
+
+    async def _submit(self, incoming: Incoming, *, by: float) -> Stored:
+        if not self._opened.is_set():
+            await self._opened.wait()
+        try:
+            stored = await self._receipts.submit(incoming, by=by)
+        except StatementRefused as error:
+            self._forwarding_log.not_stored(incoming.receipt.delivery_id, str(error))
+            raise
+        self.fault = None
+        self._spooling.committed()
+        return stored
+
+    def _wait_no_longer(self) -> None:
+        """Have the receipts that wait for Postgres spooled now, close behind the first one."""
+        now = asyncio.get_running_loop().time()
+        for patience in self._patient:
+            if not patience.expired():
+                patience.reschedule(now)
