@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 )
 @as_json
 def command(rate: float | None, *, as_json: bool) -> None:
-    """End the hold: what waits is forwarded in order. Exit 1 if forwarding is not held."""
+    """End the hold: what waits is forwarded in order. Exit 1 if forwarding is not held.
+
+    While the backlog drains at a rate, this changes the rate; without --rate it lifts the limit.
+    """
     settings = load_settings()
 
     async def release(place: Place) -> int:

@@ -11,7 +11,7 @@ from relay.demo.drills import INCIDENT_S
 from relay.domain.format import utc_clock
 from relay.incident.diagnosis import diagnose
 from relay.incident.evidence import gather
-from relay.store import actions, alerts, overview
+from relay.store import actions, alerts, browse, overview
 from relay.store.sessions import connected
 from relay.text import clean
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from relay.settings import Settings
     from relay.store.actions import OperatorAction
     from relay.store.alerts import Raised
+    from relay.store.browse import Group
 
 _BEFORE_THE_END_S = 3.0
 _SILENT_DRILL_S = 8.0
@@ -53,13 +54,13 @@ class Observer:
 
 @dataclass(frozen=True, slots=True)
 class Debrief:
-    """What a drill came to. `raised` and `actions` are oldest first."""
+    """What a drill came to. `raised` and `done` are oldest first; `dead_letters` are those that still wait."""
 
     drill: Drill
     observer: Observer
     raised: list[Raised]
     done: list[OperatorAction]
-    open_dead_letters: int
+    dead_letters: list[Group]
     ended_at: datetime
 
     @property
@@ -74,8 +75,9 @@ class Debrief:
 
     @property
     def went_as_planned(self) -> bool:
-        """True if the alerts are the drill's, and the diagnosis named the cause."""
-        return not self.missing and not self.unexpected and self.observer.cause.startswith(self.drill.cause)
+        """True if the alerts are the drill's, the diagnosis named the cause, and nothing died that must not."""
+        as_told = not self.missing and not self.unexpected and self.observer.cause.startswith(self.drill.cause)
+        return as_told and not (self.drill.spares_all and self.dead_letters)
 
     def lines(self) -> list[str]:
         """The story."""
@@ -100,9 +102,10 @@ class Debrief:
         if self.done:
             first = (self.done[0].at - self.observer.cause_at).total_seconds()
             acted = f"The first action came {first:.0f} s after the cause, {len(self.done)} in all."
-        left = self.open_dead_letters
+        left = sum(group.count for group in self.dead_letters)
         queue = f"{left} dead letters still wait." if left else "No dead letter waits."
-        return [alerts_line, f"{acted} {queue}"]
+        causes = [f"  {group.count} × {group.last_error}" for group in self.dead_letters]
+        return [alerts_line, f"{acted} {queue}", *causes]
 
 
 def _after(at: datetime, cause_at: datetime) -> str:
@@ -126,6 +129,6 @@ async def debrief(drill: Drill, observer: Observer) -> Debrief:
             observer=observer,
             raised=await alerts.raised_since(connection, observer.began_at),
             done=(await actions.newest(connection, limit=_ACTIONS))[::-1],
-            open_dead_letters=state.open_dead_letters,
+            dead_letters=await browse.groups(connection),
             ended_at=state.at,
         )

@@ -38,7 +38,10 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """`begins_at_s` is when the cause sets in. `settings` differ from the demo's. `cause` begins the diagnosis."""
+    """`begins_at_s` is when the cause sets in. `settings` differ from the demo's. `cause` begins the diagnosis.
+
+    `spares_all`: no delivery may become a dead letter.
+    """
 
     name: str
     summary: str
@@ -50,6 +53,7 @@ class Drill:
     webhooks_a_second: float = 6
     settings: Mapping[str, Any] = field(default_factory=dict)
     history: History | None = None
+    spares_all: bool = False
 
 
 def _incident(text: str, over: str = "the Agent SDK is well again", **phase: Any) -> tuple[Phase, ...]:
@@ -125,6 +129,7 @@ DRILLS = {
             frozenset(),
             "Forwarding is held by demo",
             "See in the first line who holds forwarding and how many wait; see the backlog drain after the release.",
+            spares_all=True,
         ),
         Drill(
             "breaker",
@@ -134,6 +139,7 @@ DRILLS = {
             "The circuit breaker is open",
             "See why the breaker is open and when it probes; see the backlog drain once a probe succeeds.",
             settings={"relay_breaker": "on", "chatwoot_webhook_max_attempts": 6},
+            spares_all=True,
         ),
         Drill(
             "chatwoot-silent",

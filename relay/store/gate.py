@@ -22,7 +22,7 @@ ALIVE_S = 15
 class GateState:
     """Whether and how fast relays may forward.
 
-    The last hold was released at `rate` deliveries a second, and not all that waited then is claimed; `closed_s`
+    The last hold was released at `rate` deliveries a second, and the backlog has not drained since; `closed_s`
     seconds ago the breaker closed, None if it is open or that is more than an hour ago. `relays` are alive; this one
     has the place `rank` among them, from 0.
     """
@@ -35,13 +35,11 @@ class GateState:
     rank: int
 
 
-# A rate holds until what waited at the release is claimed.
 _READ = """
     SELECT g.held, g.open,
            (SELECT h.rate FROM relay.holds h
-             WHERE h.rate IS NOT NULL AND h.id = (SELECT max(id) FROM relay.holds)
-               AND EXISTS (SELECT FROM relay.deliveries d
-                            WHERE d.state IN ('received', 'waiting') AND d.received_at <= h.released_at)) AS rate,
+             WHERE h.drained_at IS NULL AND h.released_at IS NOT NULL
+               AND h.id = (SELECT max(id) FROM relay.holds)) AS rate,
            (SELECT extract(epoch FROM now() - b.closed_at)::float8 FROM relay.breaker b
              WHERE b.closed_at > now() - interval '1 hour') AS closed_s,
            greatest(1, i.relays)::integer AS relays, i.rank::integer AS rank
@@ -63,9 +61,16 @@ _END_HOLDS = (
 )
 
 
+_END_DRAIN = """
+    SELECT relay.end_drain() WHERE EXISTS (SELECT FROM relay.holds h
+     WHERE h.id = (SELECT max(n.id) FROM relay.holds n) AND h.rate IS NOT NULL AND h.drained_at IS NULL)
+"""
+
+
 async def end_holds(connection: Connection) -> None:
-    """Record the end of a hold whose time is over."""
+    """Record the end of a hold whose time is over, and of a drain that is complete: its rate's limit ends."""
     await connection.execute(_END_HOLDS)
+    await connection.execute(_END_DRAIN)
 
 
 _RELEASE_ORDER = """
@@ -120,6 +125,8 @@ async def hold(connection: Connection, operator: str, reason: str, for_s: float 
 
 async def release(connection: Connection, operator: str, rate: float | None = None) -> bool:
     """End the hold; what waits drains, at `rate` deliveries a second if given. False if there is no hold.
+
+    While it drains at a rate, this changes the rate.
 
     Raises:
         Refused: the rate is not a positive, finite number.

@@ -72,6 +72,24 @@ async def test_a_webhook_without_a_free_slot_is_stored_answered_202_at_once_and_
     assert trace(rows, "waits-2").retries[0][1]["waitedMs"] > 0
 
 
+async def test_while_the_agent_accepts_and_never_answers_everything_is_stored_and_afterwards_delivered_in_order(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows
+) -> None:
+    relay = await start_relay(
+        relay_max_in_flight=3, agent_sdk_timeout_ms=300, chatwoot_webhook_max_attempts=100,
+        chatwoot_webhook_response_deadline_ms=100,
+    )  # fmt: skip
+    agent.hold()
+    answers = await asyncio.gather(*(relay.post(message(n, n)) for n in range(8)))  # heads of conversations first
+    answers += [await relay.post(message(n, n % 8)) for n in range(8, 24)]
+    assert {answer.status_code for answer in answers} == {202}
+    await until(lambda: len(agent.seen) > 6)  # the first ones have timed out and are tried again
+    assert rows.one("SELECT count(*) FROM relay.deliveries WHERE state = 'forwarding'") == 3
+    agent.release()
+    await until(all_delivered(rows, 24))
+    assert order_at(agent) == {n: [n, n + 8, n + 16] for n in range(8)}
+
+
 async def test_a_conversation_keeps_its_order_while_its_first_message_is_retried_and_no_other_is_delayed(
     start_relay: StartRelay, agent: HeldAgent, rows: Rows
 ) -> None:
@@ -79,15 +97,16 @@ async def test_a_conversation_keeps_its_order_while_its_first_message_is_retried
     agent.behave(Behaviour(status=503, times=1))
     first = asyncio.create_task(relay.post(message(1), X_Chatwoot_Delivery="1"))
     await until(lambda: len(agent.seen) == 1)
-    others = [asyncio.create_task(relay.post(message(n), X_Chatwoot_Delivery=str(n))) for n in (2, 3)]
-    await until(lambda: dict(rows(_STATES)).get("received") == 2)
+    others = []
+    for waiting, n in enumerate((2, 3), 1):
+        others.append(asyncio.create_task(relay.post(message(n), X_Chatwoot_Delivery=str(n))))
+        await until(lambda waiting=waiting: dict(rows(_STATES)).get("received") == waiting)  # type: ignore[misc]
     assert (await relay.post(message(9, conversation=2))).json()["attempts"] == 1
     assert len(seen_of(agent, "1")) == 1  # the other conversation did not wait for the retry
     assert (await first).json()["attempts"] == 2
     assert [(await other).json()["attempts"] for other in others] == [1, 1]
     own = [one.delivery_id for one in agent.seen if json.loads(one.body)["conversation"]["id"] == 1]
-    assert own[:2] == ["1", "1"]
-    assert sorted(own[2:]) == ["2", "3"]
+    assert own == ["1", "1", "2", "3"]
 
 
 async def test_without_order_messages_of_a_conversation_overtake_each_other(

@@ -53,4 +53,5 @@ def test_a_drill_raises_its_alerts_and_no_others_and_is_diagnosed(told: dict[str
         assert rule in text
     acts = any(phase.held is not None for phase in DRILLS[name].phases)
     assert ("No operator acted." in text) is not acts
+    assert ("No dead letter waits." in text) or not DRILLS[name].spares_all, text
     assert status == 0

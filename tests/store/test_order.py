@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.domain.delivery import Deferred, WaitReason
-from relay.store.claims import claim_backlog
+from relay.store import gate
+from relay.store.claims import claim_abandoned, claim_backlog
 from relay.store.database import connection_parameters
 from relay.store.deliveries import Claimed, Finish, hand_back
 from relay.store.storing import store
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 _STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("store"), st.lists(st.integers(0, 2), min_size=1, max_size=4)),
-        st.tuples(st.just("end"), st.sampled_from(["200", "400", "wait"])),
+        st.tuples(st.just("end"), st.sampled_from(["200", "400", "503", "wait"])),
         st.tuples(st.just("claim"), st.integers(1, 3)),
-        st.tuples(st.just("crash"), st.just(0)),
+        st.tuples(st.sampled_from(["hand back", "crash", "hold", "release", "open", "close"]), st.just(0)),
     ),
-    max_size=25,
+    max_size=30,
 )
 
 
@@ -41,14 +42,14 @@ def message(conversation: object, number: int, *, wanted: bool = True) -> Incomi
 
 
 class _Model:
-    """What relays do to the store, and in which order each conversation's messages were begun."""
+    """What two relays do to the store in turns, and in which order each conversation's messages were begun."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.owner = uuid4()
+        self.owner, self.other = uuid4(), uuid4()
         self.run = uuid4().hex
         self.stored = 0
-        self.held: list[Claimed] = []
+        self.held: list[tuple[UUID, Claimed]] = []
         self.begun: dict[str, list[int]] = {}
 
     def begin(self, claims: list[Claimed]) -> None:
@@ -57,10 +58,24 @@ class _Model:
             begun = self.begun.setdefault(conversation, [])
             if not begun or begun[-1] != int(number):
                 begun.append(int(number))
-            assert all(not one.delivery.delivery_id.startswith(f"{conversation}:") for one in self.held)
-            self.held.append(claimed)
+            assert all(not one.delivery.delivery_id.startswith(f"{conversation}:") for _, one in self.held)
+            self.held.append((self.owner, claimed))
+
+    async def lose(self, *, handed_back: bool) -> None:
+        """This relay stops: it hands back what it holds, or is killed and the other one takes that over."""
+        mine = [claimed for owner, claimed in self.held if owner == self.owner]
+        self.held = [(owner, claimed) for owner, claimed in self.held if owner != self.owner]
+        if handed_back:
+            await hand_back(self.connection, self.owner)
+            return
+        self.owner, self.other = self.other, uuid4()
+        held = [claimed.delivery.id for _, claimed in self.held]
+        taken = await claim_abandoned(self.connection, self.owner, held=held, settled=True, most=99, orphan_s=60)
+        assert {one.delivery.id for one in taken} == {one.delivery.id for one in mine}
+        self.begin(taken)
 
     async def step(self, what: str, given: object) -> None:
+        self.owner, self.other = self.other, self.owner
         if what == "store":
             batch = []
             for conversation in given:  # type: ignore[attr-defined] # a list for this step
@@ -69,11 +84,18 @@ class _Model:
             self.begin([one for one in await store(self.connection, self.owner, batch) if isinstance(one, Claimed)])
         elif what == "claim":
             self.begin(await claim_backlog(self.connection, self.owner, most=int(str(given)), most_bytes=10_000))
-        elif what == "crash":
-            await hand_back(self.connection, self.owner)
-            self.held.clear()
+        elif what in {"hand back", "crash"}:
+            await self.lose(handed_back=what == "hand back")
+        elif what == "hold":
+            await gate.hold(self.connection, "maria", "a deployment")
+        elif what == "release":
+            await gate.release(self.connection, "maria")
+        elif what == "open":
+            await gate.open_the_breaker(self.connection, "it fails", pause_s=5, first_s=5)
+        elif what == "close":
+            await gate.close_the_breaker(self.connection)
         elif self.held:
-            claimed = self.held.pop(0)
+            _, claimed = self.held.pop(0)
             ended: Finish = finish_of(claimed, outcome("200" if given == "wait" else str(given)))
             if given == "wait":
                 ended = replace(ended, outcome=Deferred((), 1, WaitReason.RETRY, 0), facts=[])
@@ -91,7 +113,9 @@ def test_a_conversation_is_begun_in_the_order_of_arrival_and_nothing_is_left_beh
             model = _Model(connection)
             for what, given in steps:
                 await model.step(what, given)
-            for _ in range(200):  # everything ends in the end
+            await model.step("release", 0)
+            await model.step("close", 0)
+            for _ in range(300):  # everything ends in the end
                 if not model.held:
                     await model.step("claim", 3)
                 if not model.held:

@@ -39,7 +39,8 @@ CREATE TABLE relay.holds (
     reason      text NOT NULL,
     released_at timestamptz,
     released_by text,
-    rate        double precision                  -- deliveries a second that the release allows; NULL: no limit
+    rate        double precision,                 -- deliveries a second that the release allows; NULL: no limit
+    drained_at  timestamptz                       -- when the backlog was empty, and the rate's limit ended
 );
 CREATE INDEX holds_current ON relay.holds (id) WHERE released_at IS NULL;
 
@@ -194,7 +195,7 @@ BEGIN
 END
 $$;
 
--- Releases the hold. Returns its id, NULL if there is none.
+-- Releases the hold; while the backlog drains at a rate, changes that rate. Returns the hold's id, NULL if there is none.
 CREATE FUNCTION relay.release(operator text, rate double precision) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -207,6 +208,11 @@ BEGIN
     LOCK TABLE relay.holds IN SHARE ROW EXCLUSIVE MODE;
     UPDATE relay.holds h SET released_at = now(), released_by = relay.plain_name(release.operator), rate = release.rate
      WHERE h.released_at IS NULL AND (h.until IS NULL OR h.until > now()) RETURNING h.id INTO hold;
+    IF hold IS NULL THEN
+        UPDATE relay.holds h SET rate = release.rate
+         WHERE h.id = (SELECT max(n.id) FROM relay.holds n) AND h.rate IS NOT NULL AND h.drained_at IS NULL
+         RETURNING h.id INTO hold;
+    END IF;
     IF hold IS NOT NULL THEN
         INSERT INTO relay.operator_actions (operator, action, details)
         VALUES (coalesce(operator, ''), 'release', jsonb_strip_nulls(jsonb_build_object('hold', hold, 'rate', rate)));
@@ -234,6 +240,23 @@ BEGIN
 END
 $$;
 
+-- Ends the limit of a release's rate once nothing that waited then is left and nothing else could be claimed. Relays
+-- call it.
+CREATE FUNCTION relay.end_drain() RETURNS boolean LANGUAGE sql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+    WITH ended AS (
+        UPDATE relay.holds h SET drained_at = now()
+         WHERE h.id = (SELECT max(n.id) FROM relay.holds n) AND h.rate IS NOT NULL AND h.drained_at IS NULL
+           AND NOT EXISTS (SELECT FROM relay.deliveries d
+                            WHERE d.state IN ('received', 'waiting') AND d.received_at <= h.released_at
+                              AND d.waits IS DISTINCT FROM 'retry')
+           AND NOT EXISTS (SELECT FROM relay.deliveries d
+                            WHERE d.state = 'received' AND NOT d.blocked AND d.plan_id IS NULL)
+        RETURNING 1
+    )
+    SELECT EXISTS (SELECT FROM ended)
+$$;
+
 -- Operators hold and release through the functions alone; relays work on the rest.
 DO $$
 DECLARE
@@ -253,7 +276,7 @@ BEGIN
         EXECUTE format('GRANT %s ON %s TO %I', may.privilege, given, may.rolname);
         IF may.privilege = 'INSERT' THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION relay.promote(text[], bigint[]), relay.release_order(interval), '
-                           'relay.undo_store(), relay.end_holds() TO %I', may.rolname);
+                           'relay.undo_store(), relay.end_holds(), relay.end_drain() TO %I', may.rolname);
         END IF;
     END LOOP;
     FOR may IN

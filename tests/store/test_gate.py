@@ -1,0 +1,44 @@
+"""Holds and releases, as the store has them (DESIGN, 1.4)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from relay.store import gate
+from relay.store.claims import claim_backlog
+from relay.store.storing import store
+from tests.store.values import finish, finish_of, incoming, outcome
+
+if TYPE_CHECKING:
+    from relay.store.database import Connection
+
+
+async def test_the_rate_of_a_release_holds_until_the_backlog_is_empty_and_can_be_changed(
+    connection: Connection,
+) -> None:
+    owner = uuid4()
+
+    async def rate() -> float | None:
+        await gate.end_holds(connection)
+        return (await gate.read(connection, owner)).rate
+
+    async def drain(most: int) -> None:
+        claims = await claim_backlog(connection, owner, most=most, most_bytes=10_000)
+        assert await finish(connection, [finish_of(one, outcome("200")) for one in claims]) == [True] * most
+
+    await gate.hold(connection, "maria", "deploying the agent")
+    await store(connection, owner, [incoming() for _ in range(2)])
+    assert await rate() is None
+    assert await gate.release(connection, "maria", 5)
+    assert await rate() == 5
+    await store(connection, owner, [replace(incoming(), wanted=False)])  # it came while the backlog drains
+    await drain(2)
+    assert await gate.release(connection, "maria", 7)
+    assert await rate() == 7
+    await drain(1)
+    assert await rate() is None
+    await store(connection, owner, [replace(incoming(), wanted=False)])
+    assert await rate() is None  # what waits later has nothing to do with that release
+    assert not await gate.release(connection, "maria", 9)
