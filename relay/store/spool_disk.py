@@ -199,10 +199,11 @@ class SpoolDisk:
             with contextlib.suppress(FileExistsError):  # closing it would release this process's locks on it
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             self.path.chmod(0o600)  # SQLite gives its other files the same mode
-            self._inodes = self._found_inodes()
+            self._inodes = (_inode(self.path),)
             db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare(db)
+                self._inodes = self._found_inodes()
             except BaseException:
                 db.close()
                 raise
@@ -275,10 +276,14 @@ class SpoolDisk:
 
     def _found_inodes(self) -> tuple[tuple[int, int], ...]:
         try:
-            found = [os.stat(path) for path in (self.path, self._state_path)]  # noqa: PTH116 - of two files
+            return tuple(map(_inode, self._files))
         except FileNotFoundError:
             return ()
-        return tuple((one.st_dev, one.st_ino) for one in found)
+
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        """All that must stay in place while a connection is open: SQLite removes its log with the last one."""
+        return self.path, *(self.path.with_name(self.path.name + suffix) for suffix in ("-wal", "-shm")), self._state_path
 
     def _is_in_place(self) -> bool:
         return self._found_inodes() == self._inodes
@@ -287,7 +292,7 @@ class SpoolDisk:
         """Move the damaged file aside with all that it holds, unless another process has done so."""
         self._disconnect()
         with self._exclusively():
-            if not self._is_in_place():
+            if not self._inodes or self._inodes[0] != _inode(self.path):
                 return
             aside = f"{self.path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}"
             for suffix in ("-wal", "-shm", ""):
@@ -300,6 +305,11 @@ class SpoolDisk:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _code(error: sqlite3.Error) -> int:

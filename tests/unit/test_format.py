@@ -8,6 +8,7 @@ from relay.domain.format import (
     NO_DATA,
     average,
     clock,
+    data_size,
     day_clock,
     exact_clock,
     figure,
