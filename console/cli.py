@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -34,6 +35,8 @@ def command(*, dsn: str | None, read_only: bool, ascii_only: bool, timing: bool,
     settings = load_settings(database_url=dsn)
     if as_json and not timing:
         raise click.UsageError("--json goes with --timing; `relay status --json` prints the figures.")
+    if find_spec("textual") is None:
+        raise ConfigurationError("The console is not installed; run: pip install 'hotdash-relay[console]'")
     if not timing and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("The console needs a terminal; `relay status` prints the same figures anywhere.")
     use = partial(time_console, as_json=as_json) if timing else partial(open_console, ascii_only=ascii_only)

@@ -25,7 +25,8 @@ _COMMANDS = {
     "release": "End the hold; what waits is forwarded in order.",
     "diagnose": "Walk the runbook's troubleshooting on the live system; the first line is the cause.",
     "escalate": "Gather the evidence, and append an entry to reports/manager/ESCALATION.md.",
-    "agent": "The reference Agent SDK: drafts replies, posts them as private notes.",
+    "agent": "The reference Agent SDK: drafts replies as private notes; `agent check` tries any other one.",
+    "deploy": "Print files for containers, Fly.io, systemd, proxies, Prometheus and Grafana.",
     "dsn": "Print the database's DSN, starting the embedded server if need be.",
     "migrate": "Bring the database's schema up to this version.",
 }

@@ -15,12 +15,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 from platformdirs.unix import Unix
-from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from relay import dsn as dsns
 from relay.domain.alerts import Severity
+from relay.domain.networks import Network, parse_networks
 from relay.domain.retry import RetryPolicy
+from relay.dsn import Choices
 from relay.errors import ConfigurationError
 from relay.text import escaped
 
@@ -133,6 +135,9 @@ class Settings(BaseSettings):
 
     # Serving
     relay_bind: str = "127.0.0.1:8788"
+    relay_metrics_bind: str | None = None
+    relay_trusted_proxies: str = ""
+    otel_exporter_otlp_endpoint: HttpUrl | None = None
     relay_workers: int = Field(default=1, ge=1, le=64)
     relay_url: HttpUrl | None = None
     relay_auto_replay: bool = False
@@ -157,21 +162,31 @@ class Settings(BaseSettings):
 
     # Telling
     relay_alert_webhook_url: SecretStr | None = None
-    relay_alert_severities: str = "P0,P1,escalate"
+    relay_alert_severities: str = "P0,P1,Critical,escalate"
 
     # Keeping
     database_url: SecretStr | None = None
+    relay_database_prepare: Literal["auto", "off"] = "auto"
+    relay_facts_table: str | None = None
     relay_data_dir: Path = Field(default_factory=lambda: Path(Unix("hotdash-relay").user_data_dir))
     relay_spool_max_bytes: int = Field(default=256 * 1024 * 1024, ge=0, le=1 << 40)
     relay_lease_seconds: float = Field(default=30, ge=1, le=3_600)
     relay_retention_days: float = Field(default=30, gt=0, le=36_500)
     relay_probe_seconds: float = Field(default=30, ge=1, le=86_400)
 
-    @field_validator("relay_bind", "agent_bind")
+    @field_validator("relay_bind", "relay_metrics_bind", "agent_bind")
     @classmethod
-    def _bind_is_host_and_port(cls, value: str) -> str:
+    def _bind_is_host_and_port(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         split_bind(value)
         return value.strip()
+
+    @field_validator("relay_trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: str) -> str:
+        parse_networks(value)
+        return value
 
     @field_validator("chatwoot_webhook_secret")
     @classmethod
@@ -190,11 +205,15 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _dsn_can_be_read(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _is_dsn(value.get_secret_value()):
-            raise ValueError(
-                "must be a connection string such as postgresql://user@host:5432/database "
-                "(with / and @ in a password as %2F and %40)"
-            )
+        if value is not None and (fault := _fault_of_dsn(value.get_secret_value())):
+            raise ValueError(fault)
+        return value
+
+    @field_validator("relay_facts_table")
+    @classmethod
+    def _facts_table_has_a_schema(cls, value: str | None) -> str | None:
+        if value is not None and (not value.endswith(_FACTS_TABLE) or len(value) == len(_FACTS_TABLE)):
+            raise ValueError("must be SCHEMA.dashboard_facts: the runbook's SQL names no other table")
         return value
 
     @field_validator("relay_data_dir")
@@ -253,6 +272,20 @@ class Settings(BaseSettings):
     def secrets(self) -> tuple[bytes, ...]:
         """Chatwoot's webhook secrets, any of which may sign; empty when unsigned ones are accepted."""
         return _split_secrets(self.chatwoot_webhook_secret)
+
+    @property
+    def dsn_choices(self) -> Choices:
+        """What is added to every connection string."""
+        schema = self.relay_facts_table
+        return Choices(
+            no_prepare=self.relay_database_prepare == "off",
+            facts_schema=None if schema is None else schema.removesuffix(_FACTS_TABLE).strip('"'),
+        )
+
+    @property
+    def trusted_proxies(self) -> tuple[Network, ...]:
+        """The networks whose `X-Forwarded-For` is believed; empty for none."""
+        return parse_networks(self.relay_trusted_proxies)
 
     @property
     def retry_policy(self) -> RetryPolicy:
@@ -349,8 +382,15 @@ def _split_severities(value: str) -> frozenset[Severity]:
     return frozenset(known[name] for name in names)
 
 
-def _is_dsn(text: str) -> bool:
-    """True if it is a connection string that Postgres's client library reads, with ports that are numbers.
+_FACTS_TABLE = ".dashboard_facts"
+_NOT_A_DSN = (
+    "must be a connection string such as postgresql://user@host:5432/database "
+    "(with / and @ in a password as %2F and %40)"
+)
+
+
+def _fault_of_dsn(text: str) -> str:
+    """Why it is no connection string that Postgres's client library reads, with ports that are numbers; else empty.
 
     A password in a URL must have `@` and `/` percent-encoded: a part of it would else count as the host or the
     database, which are shown.
@@ -359,12 +399,26 @@ def _is_dsn(text: str) -> bool:
     if slashes and scheme in {"postgresql", "postgres"}:
         authority, _, path = rest.partition("?")[0].partition("/")
         if authority.count("@") > 1 or "@" in path:
-            return False
+            return _NOT_A_DSN
+    if unknown := dsns.unknown_parameters(text):
+        names = ", ".join(escaped(name) for name in unknown)
+        return f"Postgres knows no such parameter, remove it: {names}{_instead(unknown)}"
     try:
-        ports = conninfo_to_dict(text).get("port")
+        ports = dsns.parse(text)[0].get("port")
     except psycopg.ProgrammingError:
-        return False
-    return all(port.isascii() and port.isdigit() for port in str(ports or 5432).split(",") if port)
+        return _NOT_A_DSN
+    are_numbers = all(port.isascii() and port.isdigit() for port in str(ports or 5432).split(",") if port)
+    return "" if are_numbers else _NOT_A_DSN
+
+
+_INSTEAD = {
+    "schema": "RELAY_FACTS_TABLE=SCHEMA.dashboard_facts names a schema",
+    "connection_limit": "a relay worker uses up to 8 connections",
+}
+
+
+def _instead(unknown: list[str]) -> str:
+    return "".join(f"; {_INSTEAD[name]}" for name in unknown if name in _INSTEAD)
 
 
 _SECRET_FIELDS = {
@@ -375,7 +429,14 @@ _SECRET_FIELDS = {
     "database_url",
     "relay_alert_webhook_url",
 }
-_URL_FIELDS = {"agent_sdk_url", "chatwoot_base_url", "llm_base_url", "relay_url", "transcribe_base_url"}
+_URL_FIELDS = {
+    "otel_exporter_otlp_endpoint",
+    "agent_sdk_url",
+    "chatwoot_base_url",
+    "llm_base_url",
+    "relay_url",
+    "transcribe_base_url",
+}
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -42,7 +42,7 @@ settings.load_profile("fixed")  # no test fails by chance; `--hypothesis-profile
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> None:
-    """What happens to be in the environment of whoever runs the tests decides nothing."""
+    """Clears the variables that a developer's environment may set, so that they decide nothing."""
     for name in [name for name in os.environ if name.startswith(_OURS)]:
         del os.environ[name]
 

@@ -165,7 +165,7 @@ class Proxy:
         return len(links)
 
     def strand(self) -> int:
-        """Leave every connection half-open for ever: nothing passes, nobody is told; new ones pass."""
+        """Leave every connection half-open for ever: nothing passes and no error is sent; new ones pass."""
         links = list(self._links)
         for link in links:
             link.strand()

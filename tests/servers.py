@@ -25,7 +25,7 @@ from psycopg import sql
 
 from relay.demo.agent import AgentStandIn, Behaviour
 from relay.server.listener import bound_url, listen
-from relay.server.supervisor import relay_name, serve_worker
+from relay.server.supervisor import Sockets, relay_name, serve_worker
 from relay.server.worker import Identity
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
 from relay.telemetry.log_sink import LogSink
@@ -46,7 +46,7 @@ _ROOM_FOR_SERVERS = 4 << 30
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port without a listener."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -206,7 +206,8 @@ class RunningRelay:
         self.url = bound_url(bound)
         self.port = bound.getsockname()[1]
         self.identity = Identity(relay_name(bound), uuid4())
-        self._task = asyncio.create_task(serve_worker(settings, dsn, self.identity, bound, self._sink, self._stop))
+        serving = serve_worker(settings, dsn, self.identity, Sockets(bound), self._sink, self._stop)
+        self._task = asyncio.create_task(serving)
         self.client = httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S, verify=False)
 
     @property

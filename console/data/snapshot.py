@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import psycopg
 
 from console.data.log_entry import entry_of
+from relay.incident.headline import headline
+from relay.incident.state import state_of
 from relay.store import browse, log, overview, replays
 from relay.store.database import one_moment
 from relay.text import clean
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from console.data.log_entry import Entry
+    from relay.incident.cause import Headline
     from relay.store.browse import Group
     from relay.store.database import Connection
     from relay.store.overview import Overview
@@ -40,13 +43,15 @@ class Reading(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The database at one moment. `read_at` is `time.monotonic()`; `took_ms` is how long the read took.
+    """The database at one moment. `headline` names the cause. `read_at` is `time.monotonic()`; `took_ms` is how long
+    the read took.
 
     `view` is the result of `reading`. `plans` holds the newest plans, newest first. `tail` holds the newest lines of
     the forwarding log, oldest first.
     """
 
     overview: Overview
+    headline: Headline
     groups: list[Group]
     plans: list[Plan]
     tail: list[Entry]
@@ -103,6 +108,7 @@ async def read(
         seen = last.seen if last is not None and resting else await _see(connection, reading)
     return Snapshot(
         overview=state,
+        headline=headline(state_of(state, groups, plans)),
         groups=groups,
         plans=[short_plan(plan) for plan in plans],
         tail=[entry_of(line_id, line) for line_id, line in tail],

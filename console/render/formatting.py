@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 GLYPHS = {
     Severity.P0: "▲",
     Severity.P1: "◆",
+    Severity.CRITICAL: "◈",
     Severity.ESCALATE: "‼",
     Severity.P2: "●",
     Severity.WARNING: "▪",
@@ -28,6 +29,7 @@ GLYPHS = {
 STYLES = {
     Severity.P0: "$text-error bold",
     Severity.P1: "$text-error",
+    Severity.CRITICAL: "$text-error",
     Severity.ESCALATE: "$text-error bold",
     Severity.P2: "$text-warning",
     Severity.WARNING: "$text-warning",
@@ -45,8 +47,8 @@ STATE_STYLES = {
 }
 
 
-QUIET_RELAY_S = 20
-"""A relay sends a heartbeat every 10 seconds. After so many seconds without one it may be dead."""
+QUIET_RELAY_S = 12
+"""A relay sends a heartbeat every 5 seconds. After so many seconds without one it may be dead."""
 
 
 def badge(severity: Severity) -> str:

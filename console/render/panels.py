@@ -117,6 +117,7 @@ def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Conte
             ("in", f"{per_second:.1f}/s"),
             ("  delivered", count(window.rate.delivered)),
             ("  failed", count(window.rate.failed)),
+            *([("  tests", f"{state.tests_1h:,} in 1 h")] if state.tests_1h else []),
         ),
         _pairs(
             ("dead letters", f"{state.last_1h.dead_letters:,} in 1 h"),

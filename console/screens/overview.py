@@ -13,7 +13,6 @@ from console.flows.replay import ReplayFlow
 from console.flows.requests import GoTo, NextWindow
 from console.keymap import DEAD, OVERVIEW
 from console.render import panels
-from console.render.cause import cause_of
 from console.render.chart import resample
 from console.render.line import Line
 from console.render.log_lines import draw
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 
     from console.data.context import Context
     from console.data.snapshot import Snapshot
-    from console.render.cause import Cause
     from relay.domain.stats import Figures
+    from relay.incident.cause import Headline
     from relay.store.browse import Group
 
 SORTS = ("rate", "count", "last")
@@ -134,7 +133,7 @@ class OverviewView(View):
             f"Failure groups by {SORTS[self._sort]} ─ {state.open_dead_letters:,} open ─ enter opens, "
             + ("o sorts" if self.context.read_only else "r replays, o sorts")
         )
-        cause = cause_of(snapshot).group
+        cause = snapshot.headline.group
         if cause is not None and not lines.touched:
             lines.move_to(list(self._groups).index(cause.filter))
 
@@ -170,7 +169,7 @@ class OverviewView(View):
             "15 min": state.last_15min, "1 h": state.last_1h, "6 h": state.last_6h, "24 h": state.last_24h
         }[self.context.window_name]  # fmt: skip
 
-    def hint(self, cause: Cause) -> str:
+    def hint(self, cause: Headline) -> str:
         """Return that enter opens the group that the headline is about, while the cursor is on it."""
         group, meant = self.group, cause.group
         if group is None or meant is None or self.lines.id != "groups":

@@ -15,7 +15,6 @@ from console.flows import requests
 from console.flows.dialog import Dialog
 from console.keymap import OVERVIEW, VIEWS, actions_of, bindings_of, is_refused, shown_key
 from console.render import panels
-from console.render.cause import cause_of
 from console.widgets.lines import LineList
 from console.widgets.question import Question
 from relay.domain.format import span
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from console.data.context import Context
     from console.data.snapshot import Reading, Snapshot
     from console.keymap import Action
-    from console.render.cause import Cause
+    from relay.incident.cause import Headline
 
 
 WIDE = 110
@@ -194,7 +193,7 @@ class View(Screen[None]):
             cause.update(Content(f"{context.trouble}. Trying again; the figures are {int(age_s)} s old{older}."))
             cause.set_classes("bad trouble")
         else:
-            found = cause_of(snapshot)
+            found = snapshot.headline
             cause.update(self._cause(found, width))
             cause.set_classes(found.level)
 
@@ -202,13 +201,13 @@ class View(Screen[None]):
         what = "nothing could be read yet" if self.context.trouble else "connecting to Postgres"
         return Content.assemble((" hotdash ", "bold reverse"), f" {what}")
 
-    def _cause(self, cause: Cause, width: int) -> Content:
+    def _cause(self, cause: Headline, width: int) -> Content:
         sentence, hint = cause.fitting(width - 2), self.hint(cause)
         if len(sentence) + len(hint) + 2 > width:
             hint = ""
         return Content(f" {sentence}").truncate(max(10, width - 1), ellipsis=True) + Content.styled(hint, "dim")
 
-    def hint(self, cause: Cause) -> str:
+    def hint(self, cause: Headline) -> str:
         """Return what a key does about the cause here, shown behind it where there is room."""
         del cause
         return ""

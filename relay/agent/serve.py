@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,11 @@ from relay.agent.service import create_agent_app
 from relay.agent.token import check_token
 from relay.agent.writer import NoteWriter
 from relay.server.http import serve_http
+from relay.server.notify import READY, notify
 from relay.store.database import Database
+from relay.telemetry.tracing import make_tracing
 
 if TYPE_CHECKING:
-    import asyncio
     import socket
 
     from structlog.typing import FilteringBoundLogger
@@ -51,4 +53,7 @@ async def serve_agent(
         quiet_s = settings.agent_quiet_ms / 1000
         writer = NoteWriter(Means(database, conversations, drafter, attachments, rules, quiet_s))
         stack.push_async_callback(writer.close)
-        await serve_http(create_agent_app(writer, rules, settings.secrets, log), bound, stop, answer_s=_GRACE_S)
+        tracing = make_tracing(settings, "hotdash-agent")
+        stack.push_async_callback(asyncio.to_thread, tracing.close)
+        app = create_agent_app(writer, rules, settings.secrets, log, tracing)
+        await serve_http(app, bound, stop, answer_s=_GRACE_S, on_listening=lambda: notify(READY))

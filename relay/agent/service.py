@@ -21,9 +21,11 @@ from relay.chatwoot.payload import BadBody, parse_object
 from relay.chatwoot.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, verify
 from relay.domain.delivery import Signature
 from relay.domain.headers import CONTENT_ENCODING, POST_TEST, TEST_HEADER
+from relay.domain.trace import TRACEPARENT
 from relay.errors import StoreUnavailable
 from relay.intake.encoding import TAKEN, CorruptBody, DecodedTooLarge, UnsupportedEncoding, decoded
 from relay.settings import AGENT_PATH
+from relay.telemetry.tracing import Tracing, now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,13 +42,26 @@ _KEY_CHARS = 300
 _OF_A_TEST: dict[str, Any] = {"status": "drafted", "posted": False, "test": True}
 
 
-def create_agent_app(writer: NoteWriter, rules: Rules, secrets: Sequence[bytes], log: FilteringBoundLogger) -> Quart:
-    """The app. `secrets` are Chatwoot's; empty: unsigned webhooks are accepted."""
+def create_agent_app(
+    writer: NoteWriter,
+    rules: Rules,
+    secrets: Sequence[bytes],
+    log: FilteringBoundLogger,
+    tracing: Tracing | None = None,
+) -> Quart:
+    """The app. `secrets` are Chatwoot's; empty: unsigned webhooks are accepted. Spans continue the relay's trace."""
+    spans = tracing or Tracing()
     app = Quart("relay.agent")
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
 
     @app.post(AGENT_PATH)
     async def webhook() -> Response:
+        began = now()
+        answer = await answered()
+        spans.handled(request.headers.get(TRACEPARENT), began, answer.status_code, _key())
+        return answer
+
+    async def answered() -> Response:
         sent = await request.get_data(cache=False, as_text=False, parse_form_data=False)
         try:
             body = decoded(request.headers.getlist(CONTENT_ENCODING), sent, _MAX_BODY)
@@ -70,6 +85,11 @@ def create_agent_app(writer: NoteWriter, rules: Rules, secrets: Sequence[bytes],
         return _answer(200, {"status": "ok"})
 
     return app
+
+
+def _key() -> str:
+    """The idempotency key of the request."""
+    return (request.headers.get(KEY_HEADER) or request.headers.get(DELIVERY_HEADER) or "").strip()[:_KEY_CHARS]
 
 
 def _is_signed(secrets: Sequence[bytes], forms: Sequence[bytes]) -> bool:
@@ -111,7 +131,7 @@ async def _tested(writer: NoteWriter, webhook: Webhook, log: FilteringBoundLogge
 async def _noted(writer: NoteWriter, webhook: Webhook, log: FilteringBoundLogger, *, test: bool) -> Response:
     assert webhook.message is not None
     assert webhook.conversation_id is not None
-    key = (request.headers.get(KEY_HEADER) or request.headers.get(DELIVERY_HEADER) or "").strip()[:_KEY_CHARS]
+    key = _key()
     known = {"conversation": webhook.conversation_id, "message": webhook.message.id}
     outcome = await writer.write(Job(webhook, webhook.message, webhook.conversation_id, key, test))
     if isinstance(outcome, Ignored):

@@ -1,1 +1,1 @@
-"""What the relay knows of Chatwoot: API client, signatures, headers, message keys, test webhooks."""
+"""Everything about Chatwoot: API client, signatures, headers, message keys, test webhooks."""

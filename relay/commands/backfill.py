@@ -12,7 +12,18 @@ import click
 
 from relay.chatwoot.client import Chatwoot
 from relay.commands.answered import to_send
-from relay.commands.common import as_json, database, operator, print_json, refuse_demo, run, say, say_source, source_of
+from relay.commands.common import (
+    as_json,
+    connected,
+    database,
+    operator,
+    print_json,
+    refuse_demo,
+    run,
+    say,
+    say_source,
+    source_of,
+)
 from relay.commands.plan_progress import alive_relays, document, follow, summary
 from relay.domain.filters import Term, moment
 from relay.errors import ConfigurationError, RelayError
@@ -20,7 +31,6 @@ from relay.replay.backfill import customers_messages, missing
 from relay.replay.requests import Pace, plan_request
 from relay.settings import load_settings
 from relay.store import actions, backfill, replays, spools
-from relay.store.sessions import connected
 from relay.store.spool import local_state
 
 if TYPE_CHECKING:

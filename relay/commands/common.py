@@ -10,12 +10,13 @@ import click
 
 from relay.errors import ConfigurationError
 from relay.settings import load_settings
-from relay.store import demo_history
+from relay.store import demo_history, sessions
 from relay.store.databases import database
 from relay.text import clean, json_text
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
+    from contextlib import AbstractAsyncContextManager
 
     from relay.store.database import Connection
     from relay.store.databases import Place
@@ -39,6 +40,16 @@ class Source:
     def document(self) -> dict[str, object]:
         """The same for `--json`."""
         return {"name": self.name, "demo": self.demo}
+
+
+def connected(dsn: str, *, migrates: bool = False) -> AbstractAsyncContextManager[Connection]:
+    """`relay.store.sessions.connected`; on stderr it names whom the command waits for."""
+    return sessions.connected(dsn, migrates=migrates, on_wait=say_waiting)
+
+
+def say_waiting(sentence: str) -> None:
+    """Print on stderr for whom the command waits."""
+    say(f"relay: {sentence}", err=True)
 
 
 async def source_of(connection: Connection, place: Place) -> Source:
@@ -86,6 +97,6 @@ def operator() -> str:
 
 
 __all__ = [
-    "Source", "as_json", "database", "operator", "print_json", "refuse_demo", "run", "say", "say_source",
-    "source_of",
+    "Source", "as_json", "connected", "database", "operator", "print_json", "refuse_demo", "run", "say", "say_source",
+    "say_waiting", "source_of",
 ]  # fmt: skip

@@ -7,22 +7,24 @@ import os
 import sys
 import tempfile
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import Source, database, say
+from relay.commands.common import Source, connected, database, say
 from relay.commands.status import lines
 from relay.demo.debrief import Observer, debrief
 from relay.demo.drills import AFTER_S, DRILLS, INCIDENT_S
 from relay.demo.play import play
 from relay.errors import ConfigurationError
+from relay.incident import state as incident_state
+from relay.incident.headline import headline
 from relay.settings import as_environment, load_settings
-from relay.store import demo_history, overview
+from relay.store import demo_history
 from relay.store.databases import demo_directory
 from relay.store.migrate import migrate
-from relay.store.sessions import connected
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -55,6 +57,9 @@ def command(*, seconds: float | None, no_console: bool, drill: str | None) -> No
     data_dir = demo_directory(settings.relay_data_dir)
     settings = settings.model_copy(update={"database_url": None, "relay_data_dir": data_dir})
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not no_console
+    if on_terminal and find_spec("textual") is None:
+        say("[demo] The console is not installed; run: pip install 'hotdash-relay[console]'", err=True)
+        on_terminal = False
     if drill is not None:
         click.get_current_context().exit(_practise(settings, DRILLS[drill], seconds, on_terminal=on_terminal))
 
@@ -63,8 +68,8 @@ def command(*, seconds: float | None, no_console: bool, drill: str | None) -> No
         await _mark(place)
         await play(dsn, seconds=seconds, watch=_watch(dsn, on_terminal=on_terminal))
         async with connected(dsn) as connection:
-            state = await overview.read(connection)
-        say(lines(state, Source(place.name, state.demo)))
+            state, whole = await incident_state.read(connection)
+        say(lines(state, Source(place.name, state.demo), headline(whole)))
         say(f"The demo's data stay in {data_dir}, for the next demo. Next: `relay serve` with your own AGENT_SDK_URL.")
 
     with database(settings, create=True) as place:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.commands.common import Source, as_json, database, print_json, run, say, source_of
+from relay.commands.common import Source, as_json, connected, database, print_json, run, say, source_of
 from relay.incident.diagnosis import Diagnosis, diagnose
 from relay.incident.evidence import gather
 from relay.settings import load_settings
-from relay.store.sessions import connected
 from relay.text import clean
 
 if TYPE_CHECKING:

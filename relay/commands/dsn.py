@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import click
 
-from relay.commands.common import database, say
+from relay.commands.common import database, say, say_waiting
+from relay.dsn import plain
 from relay.settings import load_settings
+from relay.store.migrate import migrate
 
 
 @click.command("dsn")
@@ -25,7 +29,9 @@ def command(*, stop: bool) -> None:
         release(settings.relay_data_dir)
         return
     with database(settings, create=True, or_demo=True, keep_up=True) as place:
-        click.echo(place.dsn)
+        if settings.database_url is None and not place.demo:
+            asyncio.run(migrate(place.dsn, roles=True, on_wait=say_waiting))
+        click.echo(plain(place.dsn))
         if place.demo:
             say(f"DEMO, everything here is invented: {place.name}", err=True)
         if place.note:

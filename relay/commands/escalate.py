@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import as_json, database, print_json, run, say, say_source, source_of
+from relay.commands.common import as_json, connected, database, print_json, run, say, say_source, source_of
 from relay.incident.escalation import LEVELS, REPORT, append, entry, incident
 from relay.settings import load_settings
 from relay.store import actions
-from relay.store.sessions import connected
 
 if TYPE_CHECKING:
     from relay.store.databases import Place

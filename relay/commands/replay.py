@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relay.commands.answered import answered_letters, to_send
-from relay.commands.common import as_json, database, operator, print_json, run, say, say_source, source_of  # fmt: skip
+from relay.commands.common import (  # fmt: skip
+    as_json,
+    connected,
+    database,
+    operator,
+    print_json,
+    run,
+    say,
+    say_source,
+    source_of,
+)
 from relay.commands.plan_progress import alive_relays, document, follow, summary
 from relay.domain.delivery import State
 from relay.errors import RelayError
@@ -19,7 +29,6 @@ from relay.settings import load_settings
 from relay.store import replays
 from relay.store.actions import signed
 from relay.store.filters import Condition, compile_filter
-from relay.store.sessions import connected  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,11 +17,10 @@ from relay.chatwoot.follow_test import (
     follow,
 )
 from relay.chatwoot.test_webhook import EVENTS, EVENTS_OF_CONVERSATIONS, what_the_agent_does
-from relay.commands.common import as_json, database, print_json, run, say, say_source, source_of
+from relay.commands.common import as_json, connected, database, print_json, run, say, say_source, source_of
 from relay.domain.delivery import State
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
 from relay.store import deliveries
-from relay.store.sessions import connected
 
 if TYPE_CHECKING:
     from collections.abc import Callable

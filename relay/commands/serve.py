@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import psycopg
 
-from relay.commands.common import database, refuse_demo, say
+from relay.commands.common import database, refuse_demo, say, say_waiting
 from relay.errors import SchemaError, StoreUnavailable
 from relay.server.supervisor import REFUSED, LogOptions, serve
 from relay.settings import load_settings
@@ -56,7 +56,7 @@ async def _prepare(place: Place, *, roles: bool) -> None:
         StoreUnavailable: Postgres is away.
         SchemaError: the schema cannot be brought up to date.
     """
-    await migrate(place.dsn, roles=roles, on_wait=lambda whom: say(f"relay: {whom}", err=True))
+    await migrate(place.dsn, roles=roles, on_wait=say_waiting)
     await preflight.check(place.dsn)
     try:
         async with await connect(place.dsn, "hotdash-relay start") as connection:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.commands.common import Source, as_json, database, print_json, run, say
+from relay.commands.common import Source, as_json, connected, database, print_json, run, say
 from relay.domain.delivery import WaitReason
 from relay.domain.format import (
     NO_DATA,
@@ -24,14 +24,16 @@ from relay.domain.format import (
 )
 from relay.domain.targets import title
 from relay.errors import SpoolError, StoreUnavailable
+from relay.incident import state as incident_state
+from relay.incident.cause import Kind
+from relay.incident.headline import headline
 from relay.settings import load_settings
-from relay.store import overview
-from relay.store.sessions import connected
 from relay.store.spool import local_state
 
 if TYPE_CHECKING:
     from relay.domain.alerts import Rate, Verdict
     from relay.domain.stats import Figures
+    from relay.incident.cause import Headline
     from relay.store.backlog import BacklogState
     from relay.store.databases import Place
     from relay.store.gate import Hold, OpenBreaker
@@ -48,16 +50,17 @@ def command(*, as_json: bool) -> None:
     async def show(place: Place) -> int:
         try:
             async with connected(place.dsn) as connection:
-                state = await overview.read(connection)
+                state, whole = await incident_state.read(connection)
         except StoreUnavailable:
             with suppress(SpoolError):
                 _say_local_spool(local_state(settings.relay_data_dir, place.dsn), as_json=as_json)
             raise
+        cause = headline(whole)
         source = Source(place.name, state.demo)
         if as_json:
-            print_json(document(state, source))
+            print_json(document(state, source, cause))
         else:
-            say(lines(state, source))
+            say(lines(state, source, cause))
             if place.note:
                 say(place.note, err=True)
         return 1 if state.firing or not state.alive else 0
@@ -76,10 +79,11 @@ def _say_local_spool(local: SpoolState | None, *, as_json: bool) -> None:
         say(f"{'spool':13} this host: {plural(local.receipts, 'receipt')}, {data_size(local.bytes)}")
 
 
-def document(state: Overview, source: Source) -> dict[str, Any]:
+def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]:
     """The overview as one JSON document; rates in percent, durations in the unit that their name ends in."""
     return {
         "at": state.at.isoformat(),
+        "headline": {"sentence": cause.sentence, "kind": cause.kind, "level": cause.level},
         "database": source.document,
         "alerts": [
             {
@@ -88,7 +92,7 @@ def document(state: Overview, source: Source) -> dict[str, Any]:
                 "condition": verdict.rule.condition,
                 "firing": verdict.firing,
                 "value": verdict.value,
-                "threshold": verdict.rule.threshold,
+                "threshold": verdict.threshold,
                 "since": None if verdict.since is None else verdict.since.isoformat(),
             }
             for verdict in state.verdicts
@@ -100,6 +104,7 @@ def document(state: Overview, source: Source) -> dict[str, Any]:
             "1h": _figures(state.last_1h),
             "24h": _figures(state.last_24h),
         },
+        "tests": {"15m": state.tests_15min, "1h": state.tests_1h},
         "dead_letters": {
             "open": state.open_dead_letters,
             "1h": state.last_1h.dead_letters,
@@ -139,7 +144,6 @@ def _spool_document(state: Overview) -> dict[str, Any]:
         "receipts": sum(one.receipts for one in state.spools),
         "bytes": sum(one.bytes for one in state.spools),
         "max_bytes": sum(one.max_bytes for one in state.spools),
-        "overdue": any(one.is_overdue for one in state.spools),
         "hosts": [asdict(one) for one in state.spools],
     }
 
@@ -163,15 +167,13 @@ def _figures(figures: Figures) -> dict[str, Any]:
     }
 
 
-def lines(state: Overview, source: Source) -> list[str]:
-    """The overview as text, eighty columns wide; the first line names the database.
-
-    While forwarding is held or the breaker is open, a line before it says so.
-    """
+def lines(state: Overview, source: Source, cause: Headline) -> list[str]:
+    """The overview as text: the headline, the database, then a line for each figure."""
     hour, day = state.last_1h, state.last_24h
     rates = [(state.last_15min, "15 min"), (hour, "1 h"), (day, "24 h")]
     under_way = in_flight(state.in_flight, state.oldest_in_flight_s)
-    rows = [("forwarding", stopped)] if (stopped := state.backlog.stopped) else []
+    stopped = None if cause.kind in {Kind.HELD, Kind.BREAKER_OPEN} else state.backlog.stopped
+    rows = [] if stopped is None else [("forwarding", stopped)]
     rows += [("database", source.line)]
     rows += [("alerts", alert) for alert in _alerts(state)]
     rows += [
@@ -183,12 +185,15 @@ def lines(state: Overview, source: Source) -> list[str]:
         ("failures", ", ".join(f"{count} × {status}" for status, count in hour.failures.items()) or "none in 1 h"),
         ("dead letters", f"{state.open_dead_letters} open; {hour.dead_letters} in 1 h, {day.dead_letters} in 24 h"),
     ]  # fmt: skip
+    if state.tests_1h:
+        counted = "only the runbook's SQL counts them"
+        rows.append(("tests", f"{state.tests_15min} in 15 min, {state.tests_1h} in 1 h; {counted}"))
     if hour.rejected:
         rows.append(("rejected", ", ".join(f"{count} × {reason}" for reason, count in hour.rejected.items())))
     rows += [("spool", spool) for spool in _spools(state)]
     rows += [("health", health) for health in _health(state)]
     rows += [("relays", relay) for relay in _relays(state)]
-    shown, last = [], ""
+    shown, last = [f"DEMO: {cause.sentence}" if source.demo else cause.sentence], ""
     for name, text in rows:
         shown.append(f"{'' if name == last else name:13} {text}")
         last = name

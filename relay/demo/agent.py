@@ -1,4 +1,4 @@
-"""A stand-in Agent SDK that does as it is told: answer, refuse, stall, hang, reset, talk nonsense.
+"""A stand-in Agent SDK whose behaviour is set by tests and drills: answer, refuse, stall, hang, reset, send garbage.
 
 Told in process (`agent.behave(...)`) or over HTTP (`POST /standin/behave` with the same fields as JSON), also
 when run by itself: `python -m relay.demo.agent --port 8787`.
@@ -40,7 +40,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """How to treat webhooks, until `times` of them have been (None: until told otherwise).
+    """How to treat webhooks, until `times` of them have been (None: until the next `behave`).
 
     `error` is the reason in an answer that is no success. `delay_ms` passes first. With `conversations`, only webhooks
     of those conversations are concerned.
@@ -79,7 +79,7 @@ class _Left:
 class AgentStandIn:
     """The stand-in, bound to `host:port` by `start`; port 0 is any free one.
 
-    With `upstream`, a real agent's URL, what it is not told to treat otherwise is handed on to that one.
+    With `upstream`, a real agent's URL, webhooks without a behaviour of their own are handed on to that one.
     `seen` is every webhook it was sent, newest last; bodies are kept only with `keep_bodies`.
     """
 
@@ -90,7 +90,7 @@ class AgentStandIn:
     latency_ms: float = 0
     upstream: str = ""
     seen: deque[Seen] = field(default_factory=lambda: deque(maxlen=KEPT_REQUESTS))
-    _told: list[_Left] = field(default_factory=list)
+    _behaviours: list[_Left] = field(default_factory=list)
     _runner: web.AppRunner | None = None
     _client: httpx.AsyncClient | None = None
 
@@ -129,16 +129,16 @@ class AgentStandIn:
 
     def behave(self, *behaviours: Behaviour) -> None:
         """Do this from now on, the first that concerns a webhook and has `times` left; nothing: answer 200."""
-        self._told = [_Left(behaviour, behaviour.times) for behaviour in behaviours]
+        self._behaviours = [_Left(behaviour, behaviour.times) for behaviour in behaviours]
 
     def _choose(self, body: bytes) -> Behaviour:
-        conversation = _conversation(body) if any(t.behaviour.conversations for t in self._told) else None
-        for told in self._told:
-            concerned = told.behaviour.conversations is None or conversation in told.behaviour.conversations
-            if concerned and told.times != 0:
-                if told.times is not None:
-                    told.times -= 1
-                return told.behaviour
+        conversation = _conversation(body) if any(t.behaviour.conversations for t in self._behaviours) else None
+        for left in self._behaviours:
+            concerned = left.behaviour.conversations is None or conversation in left.behaviour.conversations
+            if concerned and left.times != 0:
+                if left.times is not None:
+                    left.times -= 1
+                return left.behaviour
         return Behaviour()
 
     async def _webhook(self, request: web.Request) -> web.StreamResponse:
@@ -179,13 +179,13 @@ class AgentStandIn:
         return web.json_response({"status": "down" if down else "ok"}, status=503 if down else 200)
 
     async def _behave(self, request: web.Request) -> web.Response:
-        told = await request.json()
-        behaviours = told if isinstance(told, list) else [told]
+        asked = await request.json()
+        behaviours = asked if isinstance(asked, list) else [asked]
         try:
             self.behave(*(_behaviour(item) for item in behaviours))
         except (TypeError, ValueError) as error:
             return web.json_response({"error": str(error)}, status=400)
-        return web.json_response({"told": len(behaviours)})
+        return web.json_response({"behaviours": len(behaviours)})
 
     async def _show_seen(self, _: web.Request) -> web.Response:
         rows = [asdict(seen) | {"at": seen.at.isoformat(), "body": None} for seen in self.seen]
@@ -260,13 +260,13 @@ async def _respond_slowly(request: web.Request, behaviour: Behaviour) -> web.Str
 
 
 async def _main() -> None:
-    parser = argparse.ArgumentParser(description="A stand-in Agent SDK that does as it is told.")
+    parser = argparse.ArgumentParser(description="A stand-in Agent SDK whose behaviour can be set.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8787)
     options = parser.parse_args()
     agent = AgentStandIn(options.host, options.port, keep_bodies=False)
     await agent.start()
-    print(agent.url, flush=True)  # noqa: T201 - the one thing whoever started it needs
+    print(agent.url, flush=True)  # noqa: T201 - the address is what the caller needs
     await asyncio.Event().wait()
 
 

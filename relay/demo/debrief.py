@@ -76,8 +76,8 @@ class Debrief:
     @property
     def went_as_planned(self) -> bool:
         """True if the alerts are the drill's, the diagnosis named the cause, and nothing died that must not."""
-        as_told = not self.missing and not self.unexpected and self.observer.cause.startswith(self.drill.cause)
-        return as_told and not (self.drill.spares_all and self.dead_letters)
+        as_planned = not self.missing and not self.unexpected and self.drill.cause in self.observer.cause
+        return as_planned and not (self.drill.spares_all and self.dead_letters)
 
     def lines(self) -> list[str]:
         """The story."""

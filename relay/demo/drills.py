@@ -1,6 +1,6 @@
-"""Fire drills: incidents staged against the stand-ins, so that whoever is on call can practise with the console.
+"""Fire drills: incidents staged against the stand-ins, so that an on-call engineer can practise with the console.
 
-A drill is data: what happens when, which alerts must come of it and no others, and how the diagnosis must begin.
+A drill is data: what happens when, which alerts must come of it and no others, and what the headline must say.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CALM_S, INCIDENT_S, AFTER_S = 6.0, 24.0, 30.0
-_OUTAGE_ALERTS = frozenset(
-    {"success-rate-p0", "success-rate-critical", "escalate-dlq", "dlq-p2", "dlq-warning", "attempts-info"}
-)
+_OUTAGE_ALERTS = frozenset({"success-rate-critical", "escalate-dlq", "dlq-p2", "dlq-warning", "attempts-info"})
 _POISONED = 8
 _SILENT_FOR = timedelta(minutes=40)
 _DOWN_FOR = timedelta(minutes=25)
@@ -38,7 +36,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """`begins_at_s` is when the cause sets in. `settings` differ from the demo's. `cause` begins the diagnosis.
+    """`begins_at_s` is when the cause sets in. `settings` differ from the demo's. `cause` is in the headline.
 
     `spares_all`: no delivery may become a dead letter.
     """
@@ -72,7 +70,7 @@ DRILLS = {
             "The Agent SDK refuses connections for half a minute.",
             _incident("the Agent SDK goes down", agent_down=True),
             _OUTAGE_ALERTS,
-            "The Agent SDK is down: it refuses connections",
+            "Agent SDK refused the connection since",
             "Find the cause, wait until it is gone, replay what died of it.",
         ),
         Drill(
@@ -82,7 +80,7 @@ DRILLS = {
                 "the Agent SDK begins to rate limit", behaviours=(Behaviour(status=429, retry_after="1"),)
             ),
             _OUTAGE_ALERTS,
-            "The Agent SDK is rate limiting (429)",
+            "Agent SDK answered 429 since",
             "Find the cause; replay at a rate that the Agent SDK can take.",
         ),
         Drill(
@@ -91,7 +89,7 @@ DRILLS = {
             _incident("the Agent SDK becomes slow", behaviours=(Behaviour(delay_ms=4_000),)),
             frozenset({"agent-slow-info"}),
             "The Agent SDK is slow",
-            "See that nothing is lost, and tell those who run the Agent SDK.",
+            "See that nothing is lost, and inform the team that runs the Agent SDK.",
             webhooks_a_second=3,
             settings={"agent_sdk_timeout_ms": 10_000},
         ),
@@ -101,8 +99,8 @@ DRILLS = {
             _incident(
                 "the secret is changed in Chatwoot", "the old secret is set again", secret=b"a secret the relay lacks"
             ),
-            frozenset(),
-            "Signatures fail",
+            frozenset({"refused-p0", "refused-warning"}),
+            "refused (401, bad signature) since",
             "Find out why nothing comes in, though Chatwoot sends; say what must be set where.",
             settings={"chatwoot_webhook_secret": "the-drills-secret"},
         ),

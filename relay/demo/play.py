@@ -18,7 +18,7 @@ from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn
 from relay.demo.script import WEBHOOKS_A_SECOND, Traffic, phases
 from relay.server.listener import bound_url, listen, stop_on_signals
-from relay.server.supervisor import relay_name, serve_worker
+from relay.server.supervisor import Sockets, relay_name, serve_worker
 from relay.server.worker import Identity
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
 from relay.store import gate
@@ -117,7 +117,7 @@ async def play(
         agent.upstream = bound_url(real_agent)
         drafting = asyncio.create_task(serve_agent(settings, dsn, real_agent, sink.logger(SCOPE), relay_ended))
         relay = asyncio.create_task(
-            serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), bound, sink, stop, demo=True)
+            serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), Sockets(bound), sink, stop, demo=True)
         )
         traffic = Traffic(chatwoot, agent, say, script or phases(), a_second, partial(_hold, dsn))
         await _until_healthy(bound_at, relay)
@@ -175,5 +175,5 @@ async def _report(traffic: TrafficType, say: Callable[[str], None]) -> None:
 
 
 def _summary(traffic: TrafficType) -> str:
-    told = ", ".join(f"{count} × {answer}" for answer, count in sorted(traffic.answers.items()))
-    return f"Chatwoot was answered {told or 'nothing yet'}"
+    answers = ", ".join(f"{count} × {answer}" for answer, count in sorted(traffic.answers.items()))
+    return f"Chatwoot was answered {answers or 'nothing yet'}"

@@ -71,11 +71,11 @@ def phases(calm_s: float = CALM_S, outage_s: float = OUTAGE_S) -> list[Phase]:
 
 @dataclass(slots=True)
 class Traffic:
-    """Chatwoot's webhooks, sent at a steady pace, and what their sender was told."""
+    """Chatwoot's webhooks, sent at a steady pace, and the answers to them."""
 
     chatwoot: ChatwootStandIn
     agent: AgentStandIn
-    tell: Callable[[str], None]
+    announce: Callable[[str], None]
     script: Sequence[Phase] = field(default_factory=phases)
     a_second: float = WEBHOOKS_A_SECOND
     hold: Callable[[bool], Awaitable[None]] | None = None
@@ -102,7 +102,7 @@ class Traffic:
                     self._store_missed(phase)
                     if phase.held is False and self.hold is not None:
                         await self.hold(False)
-                    self.tell(phase.text)
+                    self.announce(phase.text)
                 if not self.a_second:
                     await asyncio.sleep(0.2)
                     continue

@@ -52,7 +52,7 @@ def alert_fact(change: Transition) -> Fact:
         "severity": rule.severity,
         "state": change.state,
         "value": change.verdict.value,
-        "threshold": rule.threshold,
+        "threshold": change.verdict.threshold,
     }
     metadata = {"timestamp": _iso(change.at), "condition": rule.condition, "since": _iso(change.since)}
     return Fact(FactType.ALERT, value, metadata)

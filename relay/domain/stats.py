@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from relay.domain.alerts import SUSTAINED_PERCENT, Rate
 from relay.domain.delivery import FactType
+from relay.domain.rejections import rejection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +67,11 @@ class Figures:
     failures: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
     replayed: Rate = field(default_factory=lambda: Rate(0, 0))
+
+    def refused_with(self, *statuses: int) -> int:
+        """How many webhooks were refused with one of these HTTP statuses, without what scanners cause."""
+        reasons = [(rejection(reason), count) for reason, count in self.rejected.items()]
+        return sum(count for reason, count in reasons if reason.is_webhook and reason.status in statuses)
 
 
 def figures(tallies: Sequence[Tally]) -> Figures:

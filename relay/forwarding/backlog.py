@@ -122,7 +122,7 @@ class Backlog:
         claimed = await claims.claim_backlog(connection, self._owner, most=allowed, most_bytes=pipeline.room_bytes)
         pipeline.gate.give_back(allowed - len(claimed))
         is_full = len(claimed) == allowed
-        pipeline.behind(is_full or (pipeline.is_behind and allowed < most))
+        pipeline.is_behind = is_full or (pipeline.is_behind and allowed < most)
         self._more = is_full and allowed == _BATCH
         if is_full:
             pipeline.wake()

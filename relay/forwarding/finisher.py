@@ -225,7 +225,7 @@ class Finisher:
         while not done.is_set():
             with suppress(StoreUnavailable, psycopg.Error, OSError):
                 async with self._database.connection(1.0) as other:
-                    pid = connection.info.backend_pid
+                    pid = connection.server_pid
                     is_due = await may_cancel(other, pid, even_at_work=even_at_work)
                 if is_due and not done.is_set():
                     await connection.cancel_safe(timeout=1.0)

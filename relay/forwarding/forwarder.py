@@ -41,6 +41,8 @@ from relay.domain.retry import (
     wait_ms,
     with_agents_error,
 )
+from relay.domain.trace import TRACEPARENT, attempt_span, receipt_span, trace_of
+from relay.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +61,7 @@ _FAILURES = (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, HttpProces
 
 
 class ForwardEvents(Protocol):
-    """Receives what happens while a delivery is forwarded, for the forwarding log."""
+    """The events of a delivery's forwarding, for the forwarding log and the metrics."""
 
     def attempting(self, delivery: Delivery, number: int) -> None:
         """An attempt is about to start."""
@@ -115,7 +117,9 @@ class Forwarder:
         settings: Settings,
         events: ForwardEvents,
         gate: Gate,
+        *,
         attempted: Callable[[Delivery, Attempt], None] = lambda _delivery, _attempt: None,
+        tracing: Tracing | None = None,
     ) -> None:
         endpoint = httpx.URL(settings.agent_endpoint)
         self._endpoint = endpoint.copy_with(userinfo=b"")  # aiohttp refuses credentials in a URL beside httpx's header
@@ -126,6 +130,7 @@ class Forwarder:
         self._events = events
         self._gate = gate
         self._attempted = attempted
+        self.tracing = tracing or Tracing()
         self._client = _Client(
             auth=(endpoint.username, endpoint.password) if endpoint.userinfo else None,
             transport=AiohttpTransport(client=_session),
@@ -187,9 +192,7 @@ class Forwarder:
         def spent_ms() -> int:
             return delivery.spent_ms + round((time.perf_counter() - started) * 1000)
 
-        if is_probe and first[0].retryable:
-            return Deferred((), delivery.spent_ms, WaitReason.BREAKER, 0, earlier=delivery.tries)
-        if first[0].retryable:  # most are not, and need no loop
+        if first[0].retryable and not is_probe:  # most are not, and need no loop
             await AsyncRetrying(
                 sleep=asyncio.sleep,
                 stop=must_stop,
@@ -198,9 +201,11 @@ class Forwarder:
                 before_sleep=lambda _: self._events.retrying(delivery, attempts[-1], pause_ms),
                 retry_error_callback=lambda _: None,
             )(first_or_next)
-            if attempts[-1].retryable and delivery.tries + len(attempts) < most:
-                reason = closed or WaitReason.RETRY
-                return Deferred(tuple(attempts), spent_ms(), reason, pause_ms, earlier=delivery.tries)
+        self.tracing.attempts(delivery, attempts)
+        if is_probe and attempts[-1].retryable:
+            return Deferred((), delivery.spent_ms, WaitReason.BREAKER, 0, earlier=delivery.tries)
+        if attempts[-1].retryable and delivery.tries + len(attempts) < most:
+            return Deferred(tuple(attempts), spent_ms(), closed or WaitReason.RETRY, pause_ms, earlier=delivery.tries)
         return Outcome(tuple(attempts), spent_ms(), earlier=delivery.tries)
 
     async def _attempt(self, delivery: Delivery, number: int, waited_ms: int) -> Attempt:
@@ -278,9 +283,17 @@ class Forwarder:
             (DELIVERY_HEADER, delivery_id),
             ("idempotency-key", delivery_id),
             ("x-relay-attempt", str(number)),
+            (TRACEPARENT, self._traceparent(delivery, number)),
             ("x-forwarded-from", SENDER),
             *([(TEST_HEADER, test_value(delivery.headers))] if delivery.test else []),
         ]
+
+    def _traceparent(self, delivery: Delivery, number: int) -> str:
+        """The agent's parent: this attempt where spans are recorded, else the sender's span, else the receipt."""
+        trace = trace_of(delivery.delivery_id, delivery.headers)
+        if self.tracing.on:
+            return trace.traceparent(attempt_span(delivery.delivery_id, delivery.run, number))
+        return trace.traceparent(trace.parent or receipt_span(delivery.delivery_id))
 
 
 async def _read_some(response: httpx.Response, limit: int) -> bytes:

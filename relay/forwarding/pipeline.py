@@ -7,6 +7,7 @@ wait that is recorded in Postgres, or with a lost lease or a drain, which leave 
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from relay.domain.delivery import Deferred, State, WaitReason
 from relay.errors import LeaseLost, RelayError, StoreUnavailable
 from relay.forwarding.finisher import facts_for
 from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Waiting
+from relay.telemetry.tracing import now
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -74,6 +76,7 @@ class Pipeline:
         self.slots = slots
         self._forwarding_log = forwarding_log
         self._counters = counters
+        self._tracing = forwarder.tracing
         self._endpoint = endpoint
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bytes = 0
@@ -81,7 +84,7 @@ class Pipeline:
         self._senders: dict[int, Ticket] = {}
         self._draining = False
         self._work = asyncio.Event()
-        self._behind = False
+        self.is_behind = False  # more waits than this relay can claim: fresh webhooks then wait too, in their order
         self.replays_wait = False  # a replay has deliveries left to send: live traffic leaves it a few slots
 
     def open(self) -> None:
@@ -142,15 +145,6 @@ class Pipeline:
         """Let `work` return."""
         self._work.set()
 
-    @property
-    def is_behind(self) -> bool:
-        """True while more waits than this relay can claim: fresh webhooks then wait too, and overtake nothing."""
-        return self._behind
-
-    def behind(self, value: bool) -> None:
-        """Set whether more waits than this relay can claim."""
-        self._behind = value
-
     def accept(self, receipt: Receipt) -> Ticket:
         """Start a webhook on its way.
 
@@ -161,7 +155,8 @@ class Pipeline:
             raise StoreUnavailable("The relay is stopping")
         loop = asyncio.get_running_loop()
         ticket = Ticket(loop.create_future(), loop.create_future())
-        self._start(self._receive(receipt, ticket, wanted=self._takes_slot(receipt)), receipt.size)
+        wanted = self._takes_slot(receipt)
+        self._start(self._receive(receipt, ticket, wanted=wanted, came_at=time.monotonic()), receipt.size)
         return ticket
 
     def forget(self, ticket: Ticket) -> None:
@@ -175,7 +170,7 @@ class Pipeline:
         return self._start(self._carry_in_slot(claimed, is_probe=is_probe), claimed.delivery.size)
 
     async def drain(self, patience_s: float) -> None:
-        """Accept no more, wait up to `patience_s` for what is in flight, and cancel the rest."""
+        """Accept no more, wait up to `patience_s` for what is in flight, and release the rest."""
         self._draining = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=patience_s)
@@ -190,7 +185,7 @@ class Pipeline:
             return False
         if not receipt.test:
             has_room = self.slots.free > self._reserved and self._bytes + receipt.size <= BODIES_IN_FLIGHT
-            if self._behind or not has_room or not self._gate.take(1):
+            if self.is_behind or not has_room or not self._gate.take(1):
                 return False
         self.slots.take()
         return True
@@ -218,11 +213,14 @@ class Pipeline:
         task.add_done_callback(ended)
         return task
 
-    async def _receive(self, receipt: Receipt, ticket: Ticket, *, wanted: bool) -> None:
+    async def _receive(self, receipt: Receipt, ticket: Ticket, *, wanted: bool, came_at: float) -> None:
+        began = now()
         try:
             try:
                 stored = await self._storage.store(receipt, wanted=wanted)
+                self._tracing.step("store", receipt.delivery_id, receipt.headers, began)
             except BaseException as error:
+                self._tracing.step("store", receipt.delivery_id, receipt.headers, began, error=type(error).__name__)
                 reason = error if isinstance(error, RelayError) else StoreUnavailable("The relay is stopping")
                 ticket.stored.set_exception(reason)
                 ticket.stored.exception()  # a sender that hung up does not ask for it
@@ -231,18 +229,18 @@ class Pipeline:
                     return
                 raise
             if isinstance(stored, Claimed):
-                await self._forward(receipt, stored, ticket)
+                await self._forward(receipt, stored, ticket, came_at)
                 return
         finally:
             if wanted:
                 self._free_slot()
         self._settle(receipt, stored, ticket)
 
-    async def _forward(self, receipt: Receipt, claimed: Claimed, ticket: Ticket) -> None:
+    async def _forward(self, receipt: Receipt, claimed: Claimed, ticket: Ticket, came_at: float) -> None:
         self._expect(ticket, claimed.delivery.id)
         ticket.stored.set_result(claimed)
         self._note_own_id(receipt, claimed.delivery.delivery_id)
-        await self._carry(claimed)
+        await self._carry(claimed, came_at=came_at)
 
     def _settle(self, receipt: Receipt, stored: Stored, ticket: Ticket) -> None:
         """Record what became of a webhook that is not forwarded now."""
@@ -252,7 +250,7 @@ class Pipeline:
             if stored.reason is WaitReason.ORDER:
                 self._expect(ticket, stored.id)
             else:
-                self._behind = self._behind or stored.reason is WaitReason.CAPACITY
+                self.is_behind = self.is_behind or stored.reason is WaitReason.CAPACITY
                 ticket.finished.set_result(stored.reason)
                 self._work.set()
             ticket.stored.set_result(stored)
@@ -285,19 +283,22 @@ class Pipeline:
 
     def _free_slot(self) -> None:
         self.slots.release()
-        if self._behind:
+        if self.is_behind:
             self._work.set()
 
-    async def _carry(self, claimed: Claimed, *, is_probe: bool = False) -> Outcome | WaitReason | None:
+    async def _carry(
+        self, claimed: Claimed, *, is_probe: bool = False, came_at: float | None = None
+    ) -> Outcome | WaitReason | None:
         """Forward a claimed delivery and record what came of it.
 
-        Returns the outcome, why the delivery waits, or None if another relay has it by now.
+        `came_at` is when its webhook came in (`time.monotonic()`), None for one that was stored earlier. Returns the
+        outcome, why the delivery waits, or None if another relay has it by now.
         """
         delivery = claimed.delivery
         self._held.add(delivery.id)
         result: Outcome | WaitReason | None = None
         try:
-            result = await self._run(claimed, is_probe=is_probe)
+            result = await self._run(claimed, is_probe=is_probe, came_at=came_at)
         finally:
             self._held.discard(delivery.id)
             self._answer_sender(delivery, result)
@@ -311,15 +312,17 @@ class Pipeline:
             if not ticket.finished.done():
                 ticket.finished.set_result(result)
 
-    async def _run(self, claimed: Claimed, *, is_probe: bool) -> Outcome | WaitReason | None:
+    async def _run(self, claimed: Claimed, *, is_probe: bool, came_at: float | None) -> Outcome | WaitReason | None:
         delivery = claimed.delivery
         try:
             run = await self._forwarder.run(delivery, self._lease.check, is_probe=is_probe)
         except LeaseLost:
             self._forwarding_log.given_up(delivery)
             return None
+        began = now()
         facts = [] if isinstance(run, Deferred) else await facts_for(delivery, run, self._endpoint)
         finished = await self._finisher.record(Finish(claimed.claim, delivery, run, facts))
+        self._tracing.step("finish", delivery.delivery_id, delivery.headers, began)
         if finished.promoted:
             self._work.set()
         if not finished.recorded:
@@ -332,7 +335,7 @@ class Pipeline:
         if finished.state is State.WAITING:
             self._forwarding_log.deferred(delivery, WaitReason.BREAKER, 0)
             return WaitReason.BREAKER
-        self._counters.finished(run)
+        self._counters.finished(run, since_receipt_s=None if came_at is None else time.monotonic() - came_at)
         if run.success:
             self._forwarding_log.delivered(delivery, run)
         else:

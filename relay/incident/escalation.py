@@ -76,7 +76,7 @@ def proposed_level(evidence: Evidence) -> str:
     firing = {verdict.rule.severity for verdict in evidence.overview.firing}
     if Severity.P0 in firing:
         return "p0"
-    return "p1" if firing & {Severity.P1, Severity.ESCALATE} else "p2"
+    return "p1" if firing & {Severity.P1, Severity.CRITICAL, Severity.ESCALATE} else "p2"
 
 
 async def incident(

@@ -19,7 +19,7 @@ from relay.domain.retry import failure_of
 from relay.errors import RelayError
 from relay.monitoring.probes import agent_probe, chatwoot_probes, run_probes
 from relay.settings import AGENT_PATH, WEBHOOK_PATH, without_credentials
-from relay.store import browse, facts, instances, overview
+from relay.store import browse, overview
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from relay.settings import Settings
     from relay.store.browse import Group
     from relay.store.database import Connection
-    from relay.store.facts import Refused
     from relay.store.overview import Overview
+    from relay.store.refused import Refused
+    from relay.store.replays import Plan
 
 REACH_TIMEOUT_S = 5
 _NOTHING = b"[]"
@@ -62,7 +63,7 @@ class Evidence:
     `streaks` hold every failure of the last hour at least. `webhooks` is None, with `webhooks_error` saying why, if
     Chatwoot could not be asked. `server` is what `GET /api` says. `clock_ahead_s` is Chatwoot's clock against this
     machine's. `secrets` are those configured here, `addresses` what host names resolve to from here.
-    `unattended` are the windows of the last day in which no relay ran, newest first.
+    `unattended` are the windows of the last day in which no relay ran, newest first. `plans` are the newest replays.
     """
 
     overview: Overview
@@ -85,6 +86,7 @@ class Evidence:
     secrets: Sequence[bytes] = field(repr=False)
     addresses: Mapping[str, frozenset[str]]
     unattended: Sequence[tuple[datetime, datetime]]
+    plans: Sequence[Plan] = ()
 
     def addresses_of(self, host: str) -> frozenset[str]:
         """The addresses that `host` resolves to from here, none if it does not."""
@@ -102,8 +104,7 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
         settings = settings.model_copy(update={"agent_sdk_url": state.alive[0].agent.removesuffix(AGENT_PATH)})
     groups = await browse.groups(connection)
     streaks = await overview.streaks(connection, pause=timedelta(hours=1))
-    refused = await facts.refused(connection)
-    unattended = await instances.unattended(connection)
+    plans = await browse.plans(connection, 8)
     probes, agent, own, asked, tests = await asyncio.gather(
         run_probes([agent_probe(settings), *chatwoot_probes(settings)]),
         reach(settings.agent_sdk_url),
@@ -117,7 +118,7 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
         overview=state,
         groups=groups,
         streaks=streaks,
-        refused=refused,
+        refused=state.refused,
         probes=probes,
         agent=agent,
         relay=own,
@@ -134,7 +135,8 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
         server=asked.server,
         secrets=settings.secrets,
         addresses=await _addresses(urls),
-        unattended=unattended,
+        unattended=state.unattended,
+        plans=plans,
     )
 
 

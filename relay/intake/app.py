@@ -45,20 +45,45 @@ class _App(Quart):
 
 
 def create_app(context: IntakeContext) -> Quart:
-    """The relay's ASGI application, over a `context` whose parts its caller starts and stops."""
+    """The relay's ASGI application, over a `context` whose parts its caller starts and stops.
+
+    `/metrics` is left out where it has an address of its own, which need not be as public (`create_metrics_app`).
+    """
+    app = _new_app(context)
+    app.asgi_app = WebhookRoute(context, app.asgi_app)  # type: ignore[method-assign] # as Quart documents it
+    if context.settings.relay_metrics_bind is None:
+        _add_metrics(app, context)
+    return app
+
+
+def create_metrics_app(context: IntakeContext) -> Quart:
+    """What is served on `RELAY_METRICS_BIND`: metrics and health, no webhooks."""
+    app = _new_app(context)
+    _add_metrics(app, context)
+    return app
+
+
+def _add_metrics(app: Quart, context: IntakeContext) -> None:
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return await _metrics(context)
+
+
+def _new_app(context: IntakeContext) -> Quart:
+    """An application with the health checks (DESIGN, 2)."""
     app = _App("relay", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = 0  # no route of Quart's reads a body
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # a wrong method like any other (DESIGN, 2)
     app.url_map.merge_slashes = False  # another path like any other, and no redirect
-    app.asgi_app = WebhookRoute(context, app.asgi_app)  # type: ignore[method-assign] # as Quart documents it
 
     @app.get("/health")
+    @app.get("/health/ready")
     async def health() -> Response:
         return await _health(context)
 
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return await _metrics(context)
+    @app.get("/health/live")
+    async def live() -> Response:
+        return _answer(200, {"status": "ok", "version": __version__})
 
     @app.errorhandler(HTTPException)
     async def refused(error: HTTPException) -> Response:
@@ -191,7 +216,6 @@ def _facts(waiting: FactsWaiting | None) -> dict[str, Any]:
 
 async def _metrics(context: IntakeContext) -> Response:
     """Prometheus text: this relay's workers' counts, and the gauges that all relays share."""
-    workers: dict[int, Mapping[str, Any]] = {context.instance.slot: context.counters.as_dict()}
     gauges = [
         Gauge("relay_in_flight", context.pipeline.in_flight, "Deliveries that this worker forwards now"),
         Gauge("relay_in_flight_limit", context.settings.relay_max_in_flight, "The most that a worker forwards at once"),
@@ -201,9 +225,9 @@ async def _metrics(context: IntakeContext) -> Response:
     is_up = True
     try:
         async with asyncio.timeout(_HEALTH_TIMEOUT_S), context.database.connection() as connection:
-            workers |= await instances.siblings_counters(connection, context.instance)
             gauges += gauges_of(await overview.read(connection))
     except (StoreUnavailable, TimeoutError, psycopg.ProgrammingError):
         is_up = False
     gauges.append(Gauge("relay_database_up", float(is_up), "1 while Postgres answers"))
+    workers = context.counters.of_all_workers()
     return Response(exposition(workers, gauges), content_type="text/plain; version=0.0.4; charset=utf-8")

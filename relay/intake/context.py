@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from relay.store.instances import Instance
     from relay.store.spool import Spool
     from relay.telemetry.metrics import Counters
+    from relay.telemetry.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +29,4 @@ class IntakeContext:
     rejections: Rejections
     body_budget: BodyBudget
     counters: Counters
+    tracing: Tracing

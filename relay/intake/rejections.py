@@ -6,7 +6,8 @@ burst as one line and one fact with its count.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -24,34 +25,45 @@ ONE_BY_ONE = 20
 """Rejections of one reason between two flushes that are recorded one by one; more are one fact."""
 
 
+SENDER: ContextVar[str | None] = ContextVar("SENDER", default=None)
+"""The address that the current request came from. It is logged, and not recorded in facts."""
+
+
 class Rejections:
     """Collects rejections until `take` turns them into facts."""
 
     def __init__(self, counters: Counters, forwarding_log: ForwardingLog) -> None:
         self._counters = counters
         self._forwarding_log = forwarding_log
-        self._pending: Counter[tuple[str, int]] = Counter()
+        self._pending: Counter[tuple[str, int, bool]] = Counter()
+        self._senders: defaultdict[tuple[str, int, bool], list[str | None]] = defaultdict(list)
 
-    def add(self, reason: str, status: int) -> None:
-        """Count a webhook that was answered `status` for `reason`."""
+    def add(self, reason: str, status: int, *, test: bool = False) -> None:
+        """Count a webhook that was answered `status` for `reason`. A `test` webhook raises no alert."""
         self._counters.rejected[reason] += 1
-        self._pending[reason, status] += 1
+        self._pending[reason, status, test] += 1
+        if self._pending[reason, status, test] <= ONE_BY_ONE:
+            self._senders[reason, status, test].append(SENDER.get())
 
     def take(self) -> list[Fact]:
         """Log the rejections since the last call and return their facts."""
         pending, self._pending = self._pending, Counter()
+        senders, self._senders = self._senders, defaultdict(list)
         facts: list[Fact] = []
-        for (reason, status), count in pending.items():
+        for (reason, status, test), count in pending.items():
             shares = [1] * count if count <= ONE_BY_ONE else [count]
-            for share in shares:
-                self._forwarding_log.rejected(reason, status, share)
-                facts.append(_fact(reason, status, share))
+            known = senders[reason, status, test]
+            for number, share in enumerate(shares):
+                client = known[number] if number < len(known) else None
+                self._forwarding_log.rejected(reason, status, share, client=client)
+                facts.append(_fact(reason, status, share, test=test))
         return facts
 
     def put_back(self, facts: list[Fact]) -> None:
         """Take back facts that could not be recorded; `take` logs and returns them again."""
         for fact in facts:
-            self._pending[fact.value["reason"], fact.value["status"]] += fact.value["count"]
+            key = (fact.value["reason"], fact.value["status"], fact.metadata["test"])
+            self._pending[key] += fact.value["count"]
 
 
 class RejectionRecorder:
@@ -81,6 +93,7 @@ class RejectionRecorder:
             raise
 
 
-def _fact(reason: str, status: int, count: int) -> Fact:
+def _fact(reason: str, status: int, count: int, *, test: bool) -> Fact:
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return Fact(FactType.REJECTED, {"reason": reason, "status": status, "count": count}, {"timestamp": now})
+    value = {"reason": reason, "status": status, "count": count}
+    return Fact(FactType.REJECTED, value, {"timestamp": now, "test": test})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from relay.domain.retry import failure_of
-from relay.store import alerts, instances, overview
+from relay.store import alerts, instances, overview, traffic
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -51,6 +51,7 @@ class AlertNotifier:
         async with self._database.connection() as connection:
             if not await instances.take_duty(connection, "alerts", self._owner, for_s=_DUTY_S):
                 return
+            await traffic.learn_usual_gaps(connection)
             state = await overview.read(connection)
             changes = await alerts.record(connection, state.verdicts, state.at, notified=self._severities)
             notices = await alerts.due(connection) if self._url is not None else []

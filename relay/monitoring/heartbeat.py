@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
     from relay.store.database import Database
     from relay.store.instances import Instance
-    from relay.telemetry.metrics import Counters
+
+_INTERVAL_S = 5.0
 
 
 class Heartbeat:
-    """Beats three times in each lease of `lease_s` seconds.
+    """Beats every five seconds, and three times in each lease of `lease_s` seconds at least.
 
     `on_renewed` gets the time (`time.monotonic()`) at which a renewal that succeeded was asked for.
     """
@@ -32,7 +33,6 @@ class Heartbeat:
         self,
         database: Database,
         instance: Instance,
-        counters: Counters,
         log: FilteringBoundLogger,
         *,
         lease_s: float,
@@ -41,12 +41,11 @@ class Heartbeat:
     ) -> None:
         self._database = database
         self._instance = instance
-        self._counters = counters
         self._log = log
         self._lease_s = lease_s
         self._in_flight = in_flight
         self._on_renewed = on_renewed
-        self.interval_s = lease_s / 3
+        self.interval_s = min(_INTERVAL_S, lease_s / 3)
 
     async def run_once(self) -> None:
         """Renew the lease, or register if the relay is not known.
@@ -61,7 +60,6 @@ class Heartbeat:
                 self._instance.id,
                 lease_s=self._lease_s,
                 in_flight=self._in_flight(),
-                counters=self._counters.as_dict(),
             )
         if known:
             self._on_renewed(asked_at)

@@ -38,6 +38,7 @@ from relay.server.middleware import EarlyAnswers, Framing
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from hypercorn.events import Event
     from hypercorn.typing import ASGIFramework
@@ -58,13 +59,21 @@ _UNREAD_BYTES = 64 * 1024
 _log = logging.getLogger(__name__)
 
 
-async def serve_http(app: ASGIFramework, bound: socket.socket, stop: asyncio.Event, *, answer_s: float) -> None:
+async def serve_http(
+    app: ASGIFramework,
+    bound: socket.socket,
+    stop: asyncio.Event,
+    *,
+    answer_s: float,
+    on_listening: Callable[[], object] = lambda: None,
+) -> None:
     """Serve `app` on `bound` until `stop` is set, then close `bound`. Requests in progress have `answer_s` from there.
 
-    Sends `app` no lifespan events.
+    `on_listening` is called once connections are accepted. Sends `app` no lifespan events.
     """
     server = _Server(app)
     listener = await asyncio.start_server(server.accept, sock=bound, backlog=_BACKLOG)
+    on_listening()
     try:
         await stop.wait()
     finally:

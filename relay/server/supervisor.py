@@ -14,20 +14,24 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from relay.errors import SchemaError
-from relay.intake.app import create_app
+from relay.intake.app import create_app, create_metrics_app
 from relay.server.http import serve_http
 from relay.server.listener import bound_url, listen, raise_file_limit, run_loop, stop_on_signals
+from relay.server.notify import READY, STOPPING, notify
 from relay.server.worker import Identity, Worker
+from relay.telemetry.counts import PART_BYTES
 from relay.telemetry.log_sink import RELAY_SCOPE, LogSink, capture_libraries
+from relay.telemetry.tracing import NOT_INSTALLED, REMEDY, is_installed
 
 if TYPE_CHECKING:
+    from ctypes import Array, c_ubyte
     from multiprocessing.process import BaseProcess
 
     from relay.settings import Settings
@@ -40,6 +44,7 @@ REFUSED = 2
 """Exit status of a relay, or of one of its workers, whose database is not one that it can work on."""
 
 _ANSWER_S = 6
+_SCRAPE_S = 3
 _RESTART_PAUSE_S = 0.5
 
 
@@ -49,6 +54,33 @@ class LogOptions:
 
     form: Format = "text"
     level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """What one worker listens on. `metrics` is None where `RELAY_METRICS_BIND` is not set."""
+
+    webhooks: socket.socket
+    metrics: socket.socket | None = None
+
+    def close(self) -> None:
+        """Close both."""
+        self.webhooks.close()
+        if self.metrics is not None:
+            self.metrics.close()
+
+
+def _listen(settings: Settings) -> list[Sockets]:
+    """The sockets of each worker.
+
+    Raises:
+        ConfigurationError: an address cannot be bound.
+    """
+    webhooks = listen(settings.relay_bind, settings.relay_workers)
+    if settings.relay_metrics_bind is None:
+        return [Sockets(bound) for bound in webhooks]
+    metrics = listen(settings.relay_metrics_bind, settings.relay_workers, variable="RELAY_METRICS_BIND")
+    return [Sockets(*bound) for bound in zip(webhooks, metrics, strict=True)]
 
 
 def relay_name(bound: socket.socket) -> str:
@@ -76,14 +108,14 @@ async def serve_worker(
     settings: Settings,
     dsn: str,
     identity: Identity,
-    bound: socket.socket,
+    sockets: Sockets,
     sink: LogSink,
     stop: asyncio.Event,
     *,
     checks: bool = True,
     demo: bool = False,
 ) -> None:
-    """Serve on `bound` until `stop` is set, then drain. Takes `STOP_WITHIN_S` from there at most.
+    """Serve on `sockets` until `stop` is set, then drain. Takes `STOP_WITHIN_S` from there at most.
 
     `checks` is False for a worker that replaces another: it does not refuse to start. `demo` is True for the relay of
     a demo, which alone may work on a demo's database.
@@ -97,7 +129,14 @@ async def serve_worker(
     await worker.start(stop.set)
     try:
         deadline_s = settings.chatwoot_webhook_response_deadline_ms / 1000
-        await serve_http(create_app(worker.intake), bound, stop, answer_s=min(_ANSWER_S, deadline_s + 1))
+        async with asyncio.TaskGroup() as group:
+            if sockets.metrics is not None:
+                app = create_metrics_app(worker.intake)
+                group.create_task(serve_http(app, sockets.metrics, stop, answer_s=_SCRAPE_S))
+            app = create_app(worker.intake)
+            answer_s = min(_ANSWER_S, deadline_s + 1)
+            serving = serve_http(app, sockets.webhooks, stop, answer_s=answer_s, on_listening=lambda: notify(READY))
+            group.create_task(serving)
     finally:
         await worker.stop()
     if worker.defect is not None:
@@ -114,6 +153,8 @@ def announce(sink: LogSink, settings: Settings, bound: socket.socket, *, embedde
         workers=settings.relay_workers,
         database="embedded" if embedded else "DATABASE_URL",
     )
+    if settings.otel_exporter_otlp_endpoint is not None and not is_installed():
+        log.warning(NOT_INSTALLED, remedy=REMEDY)
     if not settings.secrets:
         log.warning("CHATWOOT_WEBHOOK_SECRET is not set: unsigned webhooks are accepted")
 
@@ -122,25 +163,27 @@ def serve(settings: Settings, dsn: str, options: LogOptions, *, embedded: bool) 
     """Serve until SIGTERM or SIGINT. Returns the exit status.
 
     Raises:
-        ConfigurationError: `RELAY_BIND` cannot be bound.
+        ConfigurationError: `RELAY_BIND` or `RELAY_METRICS_BIND` cannot be bound.
         SchemaError: the database is not one that this version can work on.
     """
     raise_file_limit()
-    sockets = listen(settings.relay_bind, settings.relay_workers)
-    name, boot = relay_name(sockets[0]), uuid4()
+    sockets = _listen(settings)
+    first = sockets[0]
+    name, boot = relay_name(first.webhooks), uuid4()
     sink = LogSink(options.form, level=options.level)
     capture_libraries(sink)
-    announce(sink, settings, sockets[0], embedded=embedded)
+    announce(sink, settings, first.webhooks, embedded=embedded)
     try:
         if settings.relay_workers == 1:
 
             async def alone() -> None:
-                await serve_worker(settings, dsn, Identity(name, boot), sockets[0], sink, stop_on_signals())
+                await serve_worker(settings, dsn, Identity(name, boot), first, sink, stop_on_signals())
 
             run_loop(alone())
         else:
             _Supervisor(settings, dsn, name, boot, sockets, sink, options).run()
     finally:
+        notify(STOPPING)
         sink.close()
     return 0
 
@@ -154,7 +197,7 @@ class _Supervisor:
         dsn: str,
         name: str,
         boot: UUID,
-        sockets: list[socket.socket],
+        sockets: list[Sockets],
         sink: LogSink,
         options: LogOptions,
     ) -> None:
@@ -168,6 +211,7 @@ class _Supervisor:
         self._context = multiprocessing.get_context("spawn")
         self._lifeline, self._held = self._context.Pipe(duplex=False)
         self._refusals, self._refuse = self._context.Pipe(duplex=False)
+        self._counts = self._context.RawArray("B", len(sockets) * PART_BYTES)
         self._workers: dict[int, BaseProcess] = {}
         self._stopping = False
 
@@ -204,6 +248,7 @@ class _Supervisor:
                 self._dsn,
                 Identity(self._name, self._boot, slot),
                 self._sockets[slot],
+                self._counts,
                 self._options,
                 self._lifeline,
                 self._refuse if checks else None,
@@ -214,8 +259,8 @@ class _Supervisor:
         self._workers[slot] = worker
 
     def _end(self) -> None:
-        for sock in self._sockets:
-            sock.close()
+        for sockets in self._sockets:
+            sockets.close()
         for worker in self._workers.values():
             worker.terminate()
         deadline = time.monotonic() + STOP_WITHIN_S
@@ -230,7 +275,8 @@ def _worker(
     settings: Settings,
     dsn: str,
     identity: Identity,
-    bound: socket.socket,
+    sockets: Sockets,
+    counts: Array[c_ubyte],
     options: LogOptions,
     lifeline: Connection,
     refuse: Connection | None,
@@ -243,6 +289,7 @@ def _worker(
     raise_file_limit()
     sink = LogSink(options.form, level=options.level)
     capture_libraries(sink)
+    identity = replace(identity, counts=memoryview(counts).cast("B"))
 
     async def main() -> None:
         stop, loop = stop_on_signals(), asyncio.get_running_loop()
@@ -253,7 +300,7 @@ def _worker(
 
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor's to handle
         loop.add_reader(lifeline.fileno(), orphaned)
-        await serve_worker(settings, dsn, identity, bound, sink, stop, checks=refuse is not None)
+        await serve_worker(settings, dsn, identity, sockets, sink, stop, checks=refuse is not None)
 
     try:
         run_loop(main())

@@ -45,6 +45,7 @@ from relay.telemetry.forwarding_log import ForwardingLog
 from relay.telemetry.log_sink import RELAY_SCOPE
 from relay.telemetry.log_tail import LogTail
 from relay.telemetry.metrics import Counters
+from relay.telemetry.tracing import make_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,11 +65,15 @@ _GOODBYE_S = 3
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a relay process is. `name` is the address it holds, `boot` this start of it, `slot` the worker."""
+    """Who a relay process is. `name` is the address it holds, `boot` this start of it, `slot` the worker.
+
+    `counts` is the memory for counts that all workers of this start share; None: there is one worker.
+    """
 
     name: str
     boot: UUID
     slot: int = 0
+    counts: memoryview | None = None
 
 
 class Worker:
@@ -86,7 +91,7 @@ class Worker:
         self._checks = checks
         self._demo = demo
         self.database = Database(dsn)
-        self.counters = Counters()
+        self.counters = Counters(identity.counts, identity.slot)
         self.instance = Instance(
             id=uuid4(),
             name=identity.name,
@@ -105,7 +110,10 @@ class Worker:
         lease = Lease(settings.relay_lease_seconds)
         owner = self.instance.id
         its_gate = Gate(settings.relay_agent_rate)
-        self._forwarder = Forwarder(settings, forwarding_log, its_gate, self._attempted)
+        self._tracing = make_tracing(settings, "hotdash-relay")
+        self._forwarder = Forwarder(
+            settings, forwarding_log, its_gate, attempted=self._attempted, tracing=self._tracing
+        )
         self._receipts = ReceiptStore(self.database, owner)
         self._finisher = Finisher(self.database, owner, self._log)
         self._tail = LogTail(self.database, owner, sink)
@@ -146,11 +154,11 @@ class Worker:
             rejections=self.rejections,
             body_budget=BodyBudget(),
             counters=self.counters,
+            tracing=self._tracing,
         )
         self._heartbeat = Heartbeat(
             self.database,
             self.instance,
-            self.counters,
             self._log,
             lease_s=lease.seconds,
             in_flight=lambda: self.pipeline.in_flight,
@@ -243,6 +251,7 @@ class Worker:
         await self._forwarder.close()
         await self.spool.close()
         await self.database.close()
+        await asyncio.to_thread(self._tracing.close)
 
     async def _deregister(self) -> None:
         async with self.database.connection(_GOODBYE_S) as connection:

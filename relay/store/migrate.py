@@ -6,31 +6,36 @@ A file whose first line is `-- relay: no transaction` holds one statement that P
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 from psycopg.sql import SQL
 
 from relay.errors import SchemaError
 from relay.store.database import connect, described, unavailable
+from relay.store.waits import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from relay.store.database import Connection
 
+Result = TypeVar("Result")
+
 OLDEST_SERVER = 130_000
-_LOCK = 0x686F74646173  # "hotdas": one migration at a time on a database
+LOCK = 0x686F74646173  # "hotdas": one migration at a time on a database
 _NO_TRANSACTION = "-- relay: no transaction"
-_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
+# Role and database may have limits of their own, which fit no migration.
+_LIMITS = (
+    "SET LOCAL lock_timeout = '500ms'; SET LOCAL statement_timeout = 0; "
+    "SET LOCAL idle_in_transaction_session_timeout = 0"
+)
 _LOCK_PAUSE_S = 0.5
-_SAY_AFTER_S = 2.0
+_TURN_PAUSE_S = 0.1
 _RECORD = "INSERT INTO relay.schema_migrations (version, name) VALUES (%s, %s)"
 # Postgres lets PUBLIC execute every new function. Default privileges could change that only for all functions that this
 # login makes in the database, other applications' included.
@@ -85,14 +90,34 @@ async def migrate(
 ) -> list[Migration]:
     """Bring the database at `dsn` up to this version; with `roles`, create the three roles as well.
 
-    Several relays may start at once: one migrates, the others wait, unless nothing is to be applied. Returns the
-    steps applied. `on_step` is called with each step before it starts. `on_wait` is called with a sentence that names
-    the session that holds the lock, once the wait takes longer than 2 s: any login can hold it.
+    Several relays may start at once: one applies a step, the others wait; nothing is locked if nothing is pending.
+    Returns the steps applied. `on_step` is called with each step before it starts. `on_wait` is called with a sentence
+    that names the sessions it waits for, once a wait takes longer than 2 s: any login can hold the lock.
 
     Raises:
         StoreUnavailable: Postgres is away.
         SchemaError: the server is too old, its encoding is not UTF-8, or a step does not apply.
     """
+    async with _connected(dsn) as connection:
+        run = _Run(dsn, connection, on_step, Waiting(connection, LOCK, on_wait))
+        return await run.all_steps(roles=roles)
+
+
+async def status(dsn: str) -> tuple[list[Migration], list[Migration]]:
+    """The steps that the database has had and those it lacks. Changes nothing and takes no lock.
+
+    Raises:
+        StoreUnavailable: Postgres is away.
+        SchemaError: the server is too old, its encoding is not UTF-8, or the login may not read the history.
+    """
+    async with _connected(dsn) as connection:
+        done = await _done(connection)
+    steps = migrations()
+    return [step for step in steps if step.version in done], [step for step in steps if step.version not in done]
+
+
+@asynccontextmanager
+async def _connected(dsn: str) -> AsyncIterator[Connection]:
     try:
         connection = await connect(dsn, "hotdash-relay migrate")
     except psycopg.OperationalError as error:
@@ -100,18 +125,29 @@ async def migrate(
     async with connection:
         try:
             await _check_server(connection)
-            applied: list[Migration] = []
-            if roles or not await _has_history(connection) or await _pending(connection):
-                await _lock(connection, on_wait)
-                applied = [step for step in await _pending(connection) if await _apply(connection, step, on_step)]
-            await _follow_facts(connection)
-            if roles:
-                await connection.execute((resources.files("relay.store") / "roles.sql").read_bytes())
+            yield connection
         except psycopg.OperationalError as error:
             raise unavailable(error) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise SchemaError(await _who_may(connection, error)) from error
         except psycopg.Error as error:
             raise SchemaError(f"The database cannot be migrated: {_said(error)}") from error
-    return applied
+
+
+_OWNER = """
+    SELECT current_user::text, coalesce(
+           (SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'relay'),
+           (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()))::text
+"""
+
+
+async def _who_may(connection: Connection, error: psycopg.Error) -> str:
+    row = await (await connection.execute(_OWNER)).fetchone()
+    login, owner = row or ("", "")
+    return (
+        f"The login {login} may not migrate this database ({_said(error)}). Run `relay migrate --roles` as {owner}, "
+        f"then GRANT relay_service TO {login}"
+    )
 
 
 def _said(error: psycopg.Error) -> str:
@@ -129,36 +165,22 @@ async def _check_server(connection: Connection) -> None:
         raise SchemaError(f"The database's encoding is {encoding}: one with UTF8 is needed")
 
 
-_HOLDER = """
-    SELECT l.pid, a.usename, a.application_name
-      FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
-     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-       AND l.classid = (%(lock)s::bigint >> 32)::oid AND l.objid = (%(lock)s::bigint & 4294967295)::oid
-"""
+@asynccontextmanager
+async def _turn(connection: Connection, waiting: Waiting) -> AsyncIterator[None]:
+    """Hold the migration lock for the block, which is one transaction.
 
-
-async def _lock(connection: Connection, on_wait: Callable[[str], None]) -> None:
-    """Wait for the migration lock, asking rather than queueing.
-
-    Whoever waits inside a statement holds a snapshot, and an index that is built concurrently waits for
-    every snapshot: the two would wait for each other.
+    The lock ends with the transaction, so that none stays on a session that a pooler lends. It asks rather than
+    queues: who waits inside a statement holds a snapshot, and an index that is built concurrently waits for every
+    snapshot, so that the two would wait for each other.
     """
-    says_at: float | None = time.monotonic() + _SAY_AFTER_S
     while True:
-        cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))
-        row = await cursor.fetchone()
-        if row is not None and row[0]:
-            return
-        if says_at is not None and time.monotonic() > says_at:
-            cursor = await connection.execute(_HOLDER, {"lock": _LOCK})
-            for pid, login, application in await cursor.fetchall():
-                on_wait(
-                    f"The migration waits for another session, which holds the migration lock: process {pid}, login "
-                    f"{login}, application {application or '(no name)'}. To end it: SELECT pg_terminate_backend({pid})"
-                )
-                says_at = None
-        await asyncio.sleep(0.1)
+        async with connection.transaction():
+            await connection.execute(_LIMITS)
+            row = await (await connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (LOCK,))).fetchone()
+            if row is not None and row[0]:
+                yield
+                return
+        await waiting.pause(_TURN_PAUSE_S)
 
 
 _MAY_FOLLOW = """
@@ -167,32 +189,115 @@ _MAY_FOLLOW = """
 """
 
 
-async def _follow_facts(connection: Connection) -> None:
-    """Let the figures count the facts of a `dashboard_facts` that was dropped and made again."""
-    row = await (await connection.execute(_MAY_FOLLOW)).fetchone()
-    if row is None or not row[0]:
-        return
-    row = await (await connection.execute("SELECT relay.facts_are_followed()")).fetchone()
-    while row is not None and not row[0]:
-        with suppress(psycopg.errors.LockNotAvailable):
-            async with connection.transaction():
-                await connection.execute(_LOCK_TIMEOUT)
-                await connection.execute("SELECT relay.follow_facts()")
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of the migrations on a connection."""
+
+    dsn: str
+    connection: Connection
+    on_step: Callable[[Migration], None]
+    waiting: Waiting
+
+    async def all_steps(self, *, roles: bool) -> list[Migration]:
+        """Apply what is pending; returns it."""
+        done = await self._read_history()
+        pending = [step for step in migrations() if step.version not in done]
+        applied = [step for step in pending if await self._applied(step)]
+        await self._follow_facts()
+        if roles:
+            await self._retried(self._make_roles)
+        return applied
+
+    async def _read_history(self) -> set[int]:
+        async def read() -> set[int]:
+            async with self.connection.transaction():
+                await self.connection.execute(_LIMITS)
+                return await _done(self.connection)
+
+        return await self._retried(read)
+
+    async def _retried(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Repeat `work` until it gets its locks. A statement that waits for a table's lock blocks every later one.
+
+        `work` therefore waits a moment only, and lets the others pass before it is tried again.
+        """
+        while True:
+            with suppress(psycopg.errors.LockNotAvailable):
+                return await work()
+            await self.waiting.pause(_LOCK_PAUSE_S)
+
+    async def _make_roles(self) -> None:
+        async with _turn(self.connection, self.waiting):
+            await self.connection.execute((resources.files("relay.store") / "roles.sql").read_bytes())
+
+    async def _applied(self, step: Migration) -> bool:
+        """Apply a step. False if another relay has done so."""
+        return await (self._apply(step) if step.in_transaction else self._apply_outside(step))
+
+    async def _apply(self, step: Migration) -> bool:
+        async def work() -> bool:
+            async with _turn(self.connection, self.waiting):
+                if step.version in await _done(self.connection):
+                    return False
+                self.on_step(step)
+                await _make_history(self.connection)
+                await self.connection.execute(step.sql.encode())
+                await self.connection.execute(_CLOSE_FUNCTIONS)
+                await self.connection.execute(_RECORD, (step.version, step.name))
+            return True
+
+        return await self._retried(work)
+
+    async def _apply_outside(self, step: Migration) -> bool:
+        """Apply a step that no transaction may hold.
+
+        A second connection holds the lock meanwhile, in a transaction that has no snapshot.
+        """
+        async with await connect(self.dsn, "hotdash-relay migrate lock") as guard, _turn(guard, self.waiting):
+            if step.version in await _done(guard):
+                return False
+            self.on_step(step)
+            await _drop_invalid_index(self.connection, step)
+            try:
+                await psycopg.AsyncCursor(self.connection).execute(await _in_its_schema(self.connection, step))
+            except psycopg.errors.QueryCanceled as error:
+                raise SchemaError(
+                    f"Step {step.name} takes longer than the login's statement_timeout, which cannot be lifted through "
+                    "a pooler: run `relay migrate` with the server's own address as DATABASE_URL"
+                ) from error
+            await self.connection.execute(_RECORD, (step.version, step.name))
+        return True
+
+    async def _follow_facts(self) -> None:
+        """Let the figures count the facts of a `dashboard_facts` that was dropped and made again."""
+        row = await (await self.connection.execute(_MAY_FOLLOW)).fetchone()
+        if row is None or not row[0]:
             return
-        await asyncio.sleep(_LOCK_PAUSE_S)
+        row = await (await self.connection.execute("SELECT relay.facts_are_followed()")).fetchone()
+        if row is not None and not row[0]:
+            await self._retried(self._follow)
+
+    async def _follow(self) -> None:
+        async with self.connection.transaction():
+            await self.connection.execute(_LIMITS)
+            await self.connection.execute("SELECT relay.follow_facts()")
 
 
-async def _pending(connection: Connection) -> list[Migration]:
-    """The steps not applied yet. Touches nothing when the schema is there, so that it needs no right to."""
+async def _done(connection: Connection) -> set[int]:
+    """The versions that the database has had. Creates nothing."""
+    if not await _has_history(connection):
+        return set()
+    cursor = await connection.execute("SELECT version FROM relay.schema_migrations")
+    return {row[0] for row in await cursor.fetchall()}
+
+
+async def _make_history(connection: Connection) -> None:
     if not await _has_history(connection):
         await connection.execute("CREATE SCHEMA IF NOT EXISTS relay")
         await connection.execute(
             "CREATE TABLE relay.schema_migrations ("
             "version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
-    cursor = await connection.execute("SELECT version FROM relay.schema_migrations")
-    done = {row[0] for row in await cursor.fetchall()}
-    return [step for step in migrations() if step.version not in done]
 
 
 async def _has_history(connection: Connection) -> bool:
@@ -201,39 +306,14 @@ async def _has_history(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
-async def _apply(connection: Connection, step: Migration, on_step: Callable[[Migration], None]) -> bool:
-    on_step(step)
-    if not step.in_transaction:
-        await _drop_invalid_index(connection, step)
-        await connection.execute(step.sql.encode())
-        await connection.execute(_RECORD, (step.version, step.name))
-        return True
-    while True:
-        if await _commits(connection, step):
-            return True
-        await asyncio.sleep(_LOCK_PAUSE_S)
-
-
-async def _commits(connection: Connection, step: Migration) -> bool:
-    """Apply one step in a transaction; False if a table's lock was not to be had at once.
-
-    A statement that waits for a table's lock blocks every later one. The step therefore waits a moment only, and lets
-    the others pass before it tries again.
-    """
-    try:
-        async with connection.transaction():
-            await connection.execute(_LOCK_TIMEOUT)
-            await connection.execute(step.sql.encode())
-            await connection.execute(_CLOSE_FUNCTIONS)
-            await connection.execute(_RECORD, (step.version, step.name))
-    except psycopg.errors.LockNotAvailable:
-        return False
-    return True
-
-
 _BUILT = re.compile(r"CREATE INDEX CONCURRENTLY IF NOT EXISTS (\w+) ON ([\w.]+)")
+_QUALIFIED = """
+    SELECT format('%%I.%%I', n.nspname, c.relname)
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
+"""
 _INVALID = """
-    SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class c ON c.oid = indexrelid
+    SELECT format('%%I.%%I', c.relnamespace::regnamespace, c.relname)
+      FROM pg_index JOIN pg_class c ON c.oid = indexrelid
      WHERE NOT indisvalid AND c.relname = %s AND indrelid = to_regclass(%s)
 """
 
@@ -244,7 +324,19 @@ async def _drop_invalid_index(connection: Connection, step: Migration) -> None:
     assert built is not None, f"{step.name} builds no index: let it run in a transaction"
     cursor = await connection.execute(_INVALID, built.groups())
     for (name,) in await cursor.fetchall():
-        await connection.execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(SQL(name)))
+        await psycopg.AsyncCursor(connection).execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(SQL(name)))
+
+
+async def _in_its_schema(connection: Connection, step: Migration) -> bytes:
+    """The step's statement with its table's schema: outside of a transaction a lent session has its own search path."""
+    built = _BUILT.search(step.sql)
+    assert built is not None
+    table = built[2]
+    if "." not in table:
+        cursor = await connection.execute(_QUALIFIED, (table,))
+        row = await cursor.fetchone()
+        table = row[0] if row else table
+    return (step.sql[: built.start(2)] + table + step.sql[built.end(2) :]).encode()
 
 
 async def schema_version(connection: Connection) -> int:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from psycopg.sql import SQL
 
-from relay.domain.alerts import Measures, Verdict, evaluate, sustain
+from relay.domain.alerts import LEAST_DELIVERIES, Buckets, Measures, Rate, Verdict, evaluate, sustain
 from relay.domain.delivery import FactType
+from relay.domain.rejections import rejection
 from relay.domain.stats import FailureStreak, Figures, failing_since_s, figures
-from relay.domain.targets import Target
-from relay.store import alerts, aside, backlog, facts, instances, spools
+from relay.store import alerts, aside, backlog, facts, instances, refused, spools, traffic
 from relay.store.database import one_moment, rows_of
 from relay.store.demo_history import IS_DEMO
 
@@ -25,10 +25,15 @@ if TYPE_CHECKING:
     from relay.store.database import Connection
     from relay.store.facts import Health
     from relay.store.instances import Liveness
+    from relay.store.refused import Refused
     from relay.store.spools import SpoolReport
 
-_WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (10, 15, 30, 60, 6 * 60, 24 * 60))
+_WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (5, 10, 15, 30, 60, 6 * 60, 24 * 60))
 _SUSTAINED = timedelta(hours=2)
+_FIVE_MINUTES, _TEN_MINUTES, _QUARTER = (timedelta(minutes=minutes) for minutes in (5, 10, 15))
+_WELL_PERCENT = 80
+_FEWEST_REFUSED = 3
+"""Fewer refused webhooks in five minutes are not more than half of five."""
 
 _PAUSE = timedelta(minutes=15)
 
@@ -70,27 +75,37 @@ _AGENT_FAILING = """
 _FAILED_SO = SQL("""coalesce(relay.json_or_null(f.value) ->> 'success', '') <> 'true'
            AND coalesce(relay.json_or_null(f.value) ->> 'finalStatus', '') = s.final_status
            AND coalesce(relay.json_or_null(f.metadata) ->> 'test', '') <> 'true'""")
+# A minute in which webhooks were delivered and none failed so ends a streak, and so does a pause.
 # From the minutes' roll-ups of two hours, and only if a streak goes back to where they begin from those of the hours;
 # facts of the first and the last minute of each then give the exact moment.
 _STREAKS = SQL("""
-    WITH failing AS (
+    WITH good AS (
+        SELECT DISTINCT minute FROM relay.minutes
+         WHERE minute >= date_trunc('minute', now() - %(window)s) AND minute <= now()
+           AND fact_type = %(retry)s AND success AND NOT test AND facts > 0
+    ), failing AS (
         SELECT fact_type, final_status, minute, sum(facts) AS facts,
-               minute - lag(minute) OVER (PARTITION BY fact_type, final_status ORDER BY minute) > %(pause)s AS paused
+               lag(minute) OVER (PARTITION BY fact_type, final_status ORDER BY minute) AS before
           FROM relay.minutes
          WHERE minute >= date_trunc('minute', now() - %(window)s) AND minute <= now()
            AND fact_type = ANY(%(runs)s) AND NOT success AND NOT test
          GROUP BY 1, 2, 3 HAVING sum(facts) > 0
+    ), parted AS (
+        SELECT f.*, f.minute - f.before > %(pause)s
+                    OR EXISTS (SELECT FROM good g WHERE g.minute > f.before AND g.minute < f.minute) AS paused
+          FROM failing f
     ), streaks AS (
         SELECT fact_type, final_status, max(minute) FILTER (WHERE paused IS DISTINCT FROM false) AS first,
-               max(minute) AS last,
+               max(minute) FILTER (WHERE paused) AS parted, max(minute) AS last,
                coalesce(sum(facts) FILTER (WHERE minute > now() - interval '3 minutes'), 0) AS lately
-          FROM failing GROUP BY 1, 2 ORDER BY sum(facts) DESC LIMIT 20
+          FROM parted GROUP BY 1, 2 ORDER BY sum(facts) DESC LIMIT 20
     )
     SELECT s.final_status AS status, s.fact_type = %(replay)s AS replayed, began.at AS first,
            coalesce(newest.at, s.last) AS last, s.lately::bigint AS lately
       FROM streaks s
      CROSS JOIN LATERAL (
-        SELECT CASE WHEN s.first - %(pause)s > date_trunc('minute', now() - %(window)s) THEN s.first ELSE (
+        SELECT CASE WHEN s.first = s.parted OR s.first - %(pause)s > date_trunc('minute', now() - %(window)s)
+                    THEN s.first ELSE (
             SELECT min(m.minute) FROM relay.minutes m, (
                 SELECT max(g.hour) + interval '1 hour' AS hour
                   FROM (SELECT date_trunc('hour', s.first, 'UTC') - make_interval(hours => n)
@@ -120,10 +135,13 @@ class Overview:
 
     `minutes` are `(minute, delivered, failed)` of each minute in which something was, oldest first. `streaks` are
     the latest failures by status, `last_failure_at` is when the last webhook was dead-lettered, `last_success_at` when
-    the last was delivered (read while something failed or waits), `agent_failed_at` when the agent's health last
-    failed within two hours. Test webhooks are in none of them. `in_flight_of_late` are those in flight for the first
-    time that came in this minute or the last one. `spools` are those of the relays' hosts.
-    `facts_aside` is None while `dashboard_facts` takes every fact.
+    the last was delivered, `answers_since` when the first was after the latest failure, `agent_failed_at` when the
+    agent's health last failed within two hours. Test webhooks are in none of them. `in_flight_of_late` are those in
+    flight for the first time that came in this minute or the last one. `facts_aside` is None while `dashboard_facts`
+    takes every fact. `refused` are the webhooks that were refused in the last hour, by reason. `relay_seen_s` is how
+    long ago any relay was last known to run; `unattended` are the windows of the last day in which none ran.
+    `spools` are those of the relays' hosts.
+    `tests_*` count runs of test webhooks, which are in no other figure.
     """
 
     at: datetime
@@ -150,6 +168,12 @@ class Overview:
     backlog: BacklogState
     spools: list[SpoolReport]
     facts_aside: Waiting | None = None
+    answers_since: datetime | None = None
+    refused: Sequence[Refused] = ()
+    relay_seen_s: float | None = None
+    unattended: Sequence[tuple[datetime, datetime]] = ()
+    tests_15min: int = 0
+    tests_1h: int = 0
 
     @property
     def firing(self) -> list[Verdict]:
@@ -160,20 +184,6 @@ class Overview:
     def alive(self) -> list[Liveness]:
         """The relays that are alive."""
         return [relay for relay in self.relays if relay.alive]
-
-    def streak_of(self, status: str, *, replayed: bool = False) -> FailureStreak | None:
-        """The latest failures with this final status."""
-        return next((one for one in self.streaks if one.status == status and one.replayed == replayed), None)
-
-    def gets_through_since(self, moment: datetime) -> bool:
-        """True if a webhook was delivered after `moment`."""
-        return self.last_success_at is not None and self.last_success_at > moment
-
-    def agent_is_well_since(self, first: datetime, last: datetime) -> bool:
-        """True if its health failed at `first` or later and has been good since `last`."""
-        agent = next((health for health in self.health if health.target == Target.AGENT), None)
-        failed_at = self.agent_failed_at
-        return agent is not None and agent.ok and agent.at > last and failed_at is not None and failed_at >= first
 
 
 async def read(connection: Connection) -> Overview:
@@ -197,8 +207,12 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     agent_failing_s, agent_failed_at = await cursor.fetchone() or (None, None)
     health = await facts.last_health(connection)
     relays = await instances.liveness(connection)
-    last_10min, last_15min, last_30min, last_1h, last_6h, last_24h = windows
+    last_5min, last_10min, last_15min, last_30min, last_1h, last_6h, last_24h = windows
     failed = await streaks(connection) if last_24h.failures or last_24h.replayed.failed else []
+    last_success_at = await _last_success(connection, minutes)
+    tests = await traffic.tests(connection)
+    turned_away = await refused.refused(connection) if last_1h.rejected else []
+    refused_5min = last_5min.refused_with(401, 413, 503)
     measures = Measures(
         rate_10min=last_10min.rate,
         rate_15min=last_15min.rate,
@@ -214,7 +228,16 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         webhooks_24h=last_24h.rate.delivered + last_24h.rate.failed,
         facts_aside=facts_aside.facts if facts_aside is not None else 0,
         backlog_overdue_s=waits.overdue_s,
-        spool_overdue=spools.overdue_receipts(spooled),
+        minutes_10=await _buckets(connection, minutes, now, last_10min.rate, _TEN_MINUTES),
+        minutes_15=await _buckets(connection, minutes, now, last_15min.rate, _QUARTER),
+        accepted_5min=await _accepted(connection, refused_5min),
+        refused_5min=refused_5min,
+        lost_1h=last_1h.refused_with(413, 503),
+        turned_away_1h=last_1h.refused_with(401, 404),
+        arrival_age_s=await _arrival_age_s(connection, webhook_s, turned_away, now),
+        usual_gap_s=await traffic.usual_gap_s(connection),
+        spool_waits_s=max((one.waiting_s or 0 for one in spooled), default=None),
+        spool_share=max((one.share for one in spooled), default=None),
     )
     return Overview(
         at=now,
@@ -236,12 +259,43 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         relays=relays,
         streaks=failed,
         last_failure_at=failure_at,
-        last_success_at=await _last_success(connection, minutes) if failed or dead else None,
+        last_success_at=last_success_at,
         agent_failed_at=agent_failed_at,
         backlog=waits,
         spools=spooled,
         facts_aside=facts_aside,
+        answers_since=await _first_success(connection, failed, last_success_at),
+        refused=turned_away,
+        relay_seen_s=heartbeat_s,
+        unattended=await instances.unattended(connection),
+        tests_15min=tests[0],
+        tests_1h=tests[1],
     )
+
+
+async def _buckets(
+    connection: Connection, minutes: Sequence[tuple[datetime, int, int]], now: datetime, rate: Rate, window: timedelta
+) -> Buckets:
+    """The minutes of `window`, read only if the rate of all of it may raise an alert."""
+    if rate.percent is None or rate.percent >= _WELL_PERCENT or rate.total < LEAST_DELIVERIES:
+        return Buckets()
+    return await traffic.buckets(connection, minutes, now, window)
+
+
+async def _accepted(connection: Connection, refused_5min: int) -> int:
+    """The webhooks stored in five minutes, counted only as far as it matters beside those refused."""
+    if refused_5min < _FEWEST_REFUSED:
+        return 0
+    return await traffic.accepted(connection, _FIVE_MINUTES, max(100, 2 * refused_5min))
+
+
+async def _arrival_age_s(
+    connection: Connection, webhook_s: float | None, turned_away: Sequence[Refused], now: datetime
+) -> float | None:
+    """How long ago a webhook came, be it that it was refused."""
+    ages = [(now - one.last).total_seconds() for one in turned_away if rejection(one.reason).is_webhook]
+    stored_s = webhook_s if webhook_s is not None else await traffic.last_run_age_s(connection)
+    return min([*ages, *([] if stored_s is None else [stored_s])], default=None)
 
 
 _LAST_SUCCESS = """
@@ -264,6 +318,27 @@ async def _last_success(connection: Connection, minutes: Sequence[tuple[datetime
     return row[0] if row else None
 
 
+_FIRST_SUCCESS = """
+    SELECT recorded_at FROM dashboard_facts
+     WHERE fact_type = 'support.webhook.retry' AND recorded_at > %(after)s
+       AND relay.json_or_null(value) ->> 'success' = 'true'
+       AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
+     ORDER BY recorded_at LIMIT 1
+"""
+
+
+async def _first_success(
+    connection: Connection, failed: Sequence[FailureStreak], last_success_at: datetime | None
+) -> datetime | None:
+    """When the first webhook was delivered after the latest failure; None if none was, or nothing has failed."""
+    after = max((streak.last for streak in failed if not streak.replayed), default=None)
+    if after is None or last_success_at is None or last_success_at <= after:
+        return None
+    cursor = await connection.execute(_FIRST_SUCCESS, {"after": after})
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
 async def streaks(connection: Connection, *, pause: timedelta = _PAUSE) -> list[FailureStreak]:
     """What failed in the last two hours, by status, each from when it began after a `pause` without it.
 
@@ -274,6 +349,7 @@ async def streaks(connection: Connection, *, pause: timedelta = _PAUSE) -> list[
         "window": _SUSTAINED,
         "runs": [FactType.RETRY, FactType.REPLAY],
         "replay": FactType.REPLAY,
+        "retry": FactType.RETRY,
     }
     cursor = await rows_of(connection, FailureStreak).execute(_STREAKS, given)
     return await cursor.fetchall()

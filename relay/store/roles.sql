@@ -41,7 +41,8 @@ GRANT SELECT, INSERT, DELETE ON dashboard_facts TO relay_service;
 GRANT EXECUTE ON FUNCTION relay.refusal(text, text, text, text, text, text, text),
     relay.write_facts(jsonb[], text, boolean), relay.restore_facts(integer), relay.expect_facts(bigint, bigint),
     relay.facts_are_followed(), relay.facts_of_redelivery(jsonb, bigint, integer, timestamptz),
-    relay.promote(text[], bigint[]), relay.release_order(interval), relay.undo_store(), relay.end_holds()
+    relay.promote(text[], bigint[]), relay.release_order(interval), relay.undo_store(), relay.end_holds(),
+    relay.end_drain()
     TO relay_service;
 
 -- Replays, discards, holds and the audit are written through functions that check: by the console (without --read-only), and

@@ -8,19 +8,18 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Identifier
 
 from relay.errors import RelayError, SchemaError
 from relay.store.database import SILENCE_S, connect, described, no_longer_than, unavailable
-from relay.store.migrate import migrate
+from relay.store.migrate import migrate, schema_version
 from relay.store.refusal import TABLE, explain
+from relay.store.waits import watched
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from relay.store.database import Connection
-
-_MAY_READ = "SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = 'console_reader'"
 
 
 async def open_session(
@@ -28,32 +27,27 @@ async def open_session(
 ) -> Connection:
     """An autocommit connection whose statements may take `timeout_ms` each, listening on the channels `listen`.
 
-    With `read_only` its transactions cannot write, and it acts as the role `console_reader` where that exists
-    and may be taken on.
+    Behind a pooler and on a hot standby it does not listen: its user polls. With `read_only` its transactions cannot
+    write, and it acts as the role `console_reader` where that exists and may be taken on.
 
     Raises:
         psycopg.OperationalError: Postgres is away or refuses.
     """
-    connection = await connect(dsn, application)
+    connection = await connect(dsn, application, timeout_ms=timeout_ms, read_only=read_only)
+    if connection.is_pooled or connection.in_recovery:  # a lent session keeps no LISTEN, and a standby refuses it
+        return connection
     try:
         with no_longer_than(SILENCE_S, connection):
-            await connection.execute(
-                SQL("SET timezone = 'UTC'; SET statement_timeout = {}").format(Literal(timeout_ms))
-            )
             for channel in listen:
                 await connection.execute(SQL("LISTEN {}").format(Identifier(channel)))
-            if read_only:
-                await connection.execute("SET default_transaction_read_only = on")
-                cursor = await connection.execute(_MAY_READ)
-                row = await cursor.fetchone()
-                if row is not None and row[0]:
-                    await connection.execute("SET ROLE console_reader")
     except BaseException:
         await connection.close()
         raise
     return connection
 
 
+_COMMAND = "relay command"
+_EMPTY = "The database has none of the relay's tables: start `relay serve` with it, or run `relay migrate`"
 _NO_TABLES = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedColumn,
@@ -75,22 +69,29 @@ def trouble(error: psycopg.Error | OSError) -> RelayError:
 
 
 @asynccontextmanager
-async def connected(dsn: str) -> AsyncIterator[Connection]:
-    """An autocommit connection to a database whose schema is up to date.
+async def connected(
+    dsn: str, *, migrates: bool = False, on_wait: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[Connection]:
+    """An autocommit connection to a database that has the relay's tables. With `migrates` they are made or changed.
+
+    `on_wait` is called with a sentence for each session that a statement waits for, from the second second on.
 
     Raises:
         StoreUnavailable: Postgres is away.
-        SchemaError: the schema cannot be brought up to date.
+        SchemaError: the relay's tables are not there, or cannot be brought up to date.
         RelayError: the login may not do what was asked.
     """
-    await migrate(dsn)
-    try:
-        connection = await connect(dsn, "relay command")
-    except psycopg.OperationalError as error:
-        raise unavailable(error) from error
-    async with connection:
+    async with watched(dsn, _COMMAND, on_wait):
+        if migrates:
+            await migrate(dsn, on_wait=on_wait)
         try:
-            await connection.execute("SET timezone = 'UTC'")
-            yield connection
-        except psycopg.Error as error:
-            raise trouble(error) from error
+            connection = await connect(dsn, _COMMAND)
+        except psycopg.OperationalError as error:
+            raise unavailable(error) from error
+        async with connection:
+            try:
+                if not migrates and not await schema_version(connection):
+                    raise SchemaError(_EMPTY)
+                yield connection
+            except psycopg.Error as error:
+                raise trouble(error) from error

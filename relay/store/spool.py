@@ -14,8 +14,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from psycopg.conninfo import conninfo_to_dict
-
+from relay.dsn import parse
 from relay.errors import SpoolError, SpoolFull, SpoolUnwritable
 from relay.store.spool_file import SpoolFile, SpoolState
 
@@ -42,7 +41,7 @@ _Job = tuple["Callable[[SpoolFile], Any] | SpooledReceipt", "asyncio.Future[Any]
 
 def address_of(dsn: str) -> str:
     """Names the database of `dsn` by where it is. No password is in it."""
-    given = conninfo_to_dict(dsn)
+    given, _ = parse(dsn)
     place = "\n".join(str(given.get(name) or "") for name in ("host", "hostaddr", "port", "dbname"))
     return "address:" + hashlib.sha256(place.encode()).hexdigest()[:32]
 

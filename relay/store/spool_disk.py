@@ -283,7 +283,11 @@ class SpoolDisk:
     @property
     def _files(self) -> tuple[Path, ...]:
         """All that must stay in place while a connection is open: SQLite removes its log with the last one."""
-        return self.path, *(self.path.with_name(self.path.name + suffix) for suffix in ("-wal", "-shm")), self._state_path
+        return (
+            self.path,
+            *(self.path.with_name(self.path.name + suffix) for suffix in ("-wal", "-shm")),
+            self._state_path,
+        )
 
     def _is_in_place(self) -> bool:
         return self._found_inodes() == self._inodes

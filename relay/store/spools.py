@@ -10,14 +10,10 @@ from relay.errors import Refused
 from relay.store.database import rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from uuid import UUID
 
     from relay.store.database import Connection
     from relay.store.spool_file import SpoolState
-
-OVERDUE_S = 60
-"""A spool that is not empty for so long although Postgres is up is an alert (DESIGN, 7: spool-p1)."""
 
 _SILENCE_S = 15
 
@@ -41,9 +37,9 @@ class SpoolReport:
     reported_s: float
 
     @property
-    def is_overdue(self) -> bool:
-        """True if it should have drained by now, or is more than half full."""
-        return (self.waiting_s or 0) > OVERDUE_S or self.bytes * 2 > self.max_bytes > 0
+    def share(self) -> float:
+        """How full it is, from 0 to 1."""
+        return self.bytes / self.max_bytes if self.max_bytes else 0.0
 
 
 _REPORT = f"""
@@ -107,11 +103,6 @@ def _refuse(receipts: int, place: str) -> None:
         f"The spool {place} still holds {plural(receipts, 'receipt')}, which would be sent twice. A relay that runs "
         "there drains it; `relay status` shows how far it is"
     )
-
-
-def overdue_receipts(found: Collection[SpoolReport]) -> int:
-    """How many receipts are in spools that should have drained, or are more than half full."""
-    return sum(one.receipts for one in found if one.is_overdue)
 
 
 _NAME = "SELECT id FROM relay.identity"

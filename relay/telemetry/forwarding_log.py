@@ -128,9 +128,10 @@ class ForwardingLog:
         """Logs a run abandoned because the lease expired: another relay finishes the delivery."""
         self._log.warning("Lease lost, run abandoned", delivery_id=delivery.delivery_id, run=delivery.run)
 
-    def rejected(self, reason: str, status: int, count: int) -> None:
-        """Logs `count` webhooks that were rejected for `reason`."""
+    def rejected(self, reason: str, status: int, count: int, *, client: str | None = None) -> None:
+        """Logs `count` webhooks that were rejected for `reason`; `client` is the address that the first came from."""
         fields = {"reason": reason, "status": status} | ({"count": count} if count > 1 else {})
+        fields |= {"client": client} if client is not None else {}
         self._log.warning("Webhook rejected", **fields)
 
     def failed(self, error: BaseException | None) -> None:

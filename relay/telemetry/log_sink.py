@@ -49,9 +49,9 @@ class Stream(Protocol):
 class LogSink:
     """The end of every log line of one relay process.
 
-    `logger(scope)` gives a structlog logger whose lines appear as `[scope] message { field: value }`.
-    A `delivery_id` field is the line's reference: it is in the JSON form and in the tail, and not in the
-    text form, whose lines are the runbook's to the letter.
+    `logger(scope)` gives a structlog logger whose lines appear as `TIME LEVEL [scope] message { field: value }`.
+    A `delivery_id` field is the line's reference: the text form has it before the scope, since the rest is the
+    runbook's to the letter.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LogSink:
         self.tail_ready = asyncio.Event()
 
     def logger(self, scope: str) -> FilteringBoundLogger:
-        """A logger whose lines begin with `[scope]`."""
+        """A logger whose lines have `[scope]` before their message."""
         wrapped: FilteringBoundLogger = structlog.wrap_logger(
             None,
             processors=[structlog.processors.add_log_level, self._accept],
@@ -136,7 +136,8 @@ class _LineThread:
     def write(self, chunk: str) -> None:
         try:
             if self._dropped:
-                self._chunks.put_nowait(f"[relay] Log lines were dropped {{ chunks: {self._dropped} }}\n")
+                at, fields = utc_text(datetime.now(UTC)), f"{{ chunks: {self._dropped} }}"
+                self._chunks.put_nowait(f"{at} WARNING [relay] Log lines were dropped {fields}\n")
                 self._dropped = 0
             self._chunks.put_nowait(chunk)
         except queue.Full:
@@ -157,9 +158,14 @@ class _LineThread:
 
 
 def text_form(line: LogLine) -> str:
-    """The runbook's form: `[support.webhook] Webhook forwarded successfully { duration: 145, attempts: 1 }`."""
+    """Time, level, delivery id where there is one, then the runbook's form, which is the end of the line.
+
+    `2026-11-27T08:15:00.123Z INFO 0192f0a1-… [support.webhook] Webhook forwarded successfully { duration: 145, … }`
+    """
     fields = ", ".join(f"{escaped(key)}: {_inspect(value)}" for key, value in line.fields.items())
-    return f"[{escaped(line.scope)}] {escaped(line.message)}" + (f" {{ {fields} }}" if fields else "")
+    reference = "" if line.delivery_id is None else f" {escaped(line.delivery_id).replace(' ', '%20')}"
+    head = f"{utc_text(line.at)} {line.level.upper()}{reference} [{escaped(line.scope)}] {escaped(line.message)}"
+    return head + (f" {{ {fields} }}" if fields else "")
 
 
 def json_form(line: LogLine) -> str:
@@ -168,8 +174,13 @@ def json_form(line: LogLine) -> str:
     Harmful characters are JSON escapes in it, so that a parser gets the exact text and a terminal none of it.
     """
     reference = {} if line.delivery_id is None else {"deliveryId": line.delivery_id}
-    head = {"at": line.at.isoformat(), "level": line.level, "scope": line.scope, "message": line.message}
+    head = {"at": utc_text(line.at), "level": line.level, "scope": line.scope, "message": line.message}
     return json_text(head | reference | line.fields)
+
+
+def utc_text(moment: datetime) -> str:
+    """`2026-11-27T08:15:00.123Z` (RFC 3339)."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _inspect(value: Any) -> str:

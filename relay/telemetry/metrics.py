@@ -2,84 +2,158 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_left
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import generate_latest
 
+from relay.telemetry.counts import PART_BYTES, Counts, parts, read
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
     from relay.domain.delivery import Deferred, Outcome
     from relay.telemetry.gauges import Gauge
 
-BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_SHORT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_LONG_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0, 86400.0)
+
+_COUNTS = {
+    "received": "Webhooks accepted for storing",
+    "duplicates": "Webhooks whose delivery was known already",
+    "ignored": "Webhooks stored and not forwarded",
+    "taken_over": "Deliveries taken over from a relay that is no longer alive",
+    "spooled": "Webhooks that went to the spool, since Postgres did not store them",
+    "unavailable": "Webhooks refused because neither Postgres nor the spool took them",
+    "overloaded": "Webhooks refused because too many were in flight",
+}
+"""Counts without labels, by the attribute of `Counters`; a metric is `relay_webhooks_NAME_total`."""
+
+_LABELLED = {
+    "outcomes": ("relay_deliveries", "state", "Finished runs of the retry loop"),
+    "attempts": ("relay_attempts", "status", "Attempts at the Agent SDK"),
+    "rejected": ("relay_webhooks_rejected", "reason", "Webhooks refused"),
+}
+"""Counts by one label, by the attribute of `Counters`: metric, label, help text."""
+
+_HISTOGRAMS = {
+    "forwarding": ("relay_forwarding_seconds", _SHORT_S, "Length of a run of the retry loop, waits included"),
+    "attempt": ("relay_attempt_seconds", _SHORT_S, "Length of one attempt at the Agent SDK, its answer included"),
+    "delivery": ("relay_delivery_seconds", _LONG_S, "Time from the receipt of a webhook to its delivery"),
+}
+"""Histograms, by the key of their counts: metric, upper limits of the buckets in seconds, help text."""
+
+
+class _Count:
+    """A count without labels as an attribute of `Counters`: `counters.received += 1`."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, counters: Counters, owner: type) -> int:
+        return round(counters.counts[self._name])
+
+    def __set__(self, counters: Counters, value: int) -> None:
+        counters.counts.add(self._name, value - counters.counts[self._name])
+
+
+class _Labels:
+    """A count for each value of one label: `counters.rejected["not_an_object"] += 1`."""
+
+    def __init__(self, counts: Counts, name: str) -> None:
+        self._counts = counts
+        self._name = name
+
+    def __getitem__(self, value: str) -> int:
+        return round(self._counts[f"{self._name} {value}"])
+
+    def __setitem__(self, value: str, count: int) -> None:
+        name = f"{self._name} {value}"
+        self._counts.add(name, count - self._counts[name])
+
+    def update(self, values: Iterable[str]) -> None:
+        """Add one to the count of each of `values`."""
+        for value in values:
+            self._counts.add(f"{self._name} {value}")
 
 
 class Counters:
-    """Counts of one relay process. The heartbeat carries `as_dict` to the sibling workers."""
+    """Counts of one worker. Its siblings read them where they are written: see `counts`.
 
-    def __init__(self) -> None:
-        self.received = 0
-        self.duplicates = 0
-        self.ignored = 0
-        self.taken_over = 0
-        self.spooled = 0
-        self.unavailable = 0
-        self.overloaded = 0
-        self.outcomes: Counter[str] = Counter()
-        self.attempts: Counter[str] = Counter()
-        self.rejected: Counter[str] = Counter()
-        self.buckets = [0] * (len(BUCKETS_S) + 1)
-        self.seconds = 0.0
+    `memory` is what all workers of one relay share, and `slot` this worker's part of it.
+    """
 
-    def finished(self, outcome: Outcome) -> None:
-        """Count the end of one run of the retry loop, and its attempts."""
-        self.outcomes[outcome.state.value] += 1
+    received = _Count()
+    duplicates = _Count()
+    ignored = _Count()
+    taken_over = _Count()
+    spooled = _Count()
+    unavailable = _Count()
+    overloaded = _Count()
+
+    def __init__(self, memory: memoryview | None = None, slot: int = 0) -> None:
+        self._memory = memoryview(bytearray((slot + 1) * PART_BYTES)) if memory is None else memory
+        self.counts = Counts(parts(self._memory)[slot])
+        self.outcomes = _Labels(self.counts, "outcomes")
+        self.attempts = _Labels(self.counts, "attempts")
+        self.rejected = _Labels(self.counts, "rejected")
+        for name in _COUNTS:
+            self.counts.add(name, 0)
+
+    def finished(self, outcome: Outcome, *, since_receipt_s: float | None = None) -> None:
+        """Count the end of one run of the retry loop, and its attempts.
+
+        `since_receipt_s` is the time since the webhook came in; None if this relay does not know it.
+        """
+        self.outcomes.update([outcome.state.value])
         self.attempts.update(attempt.status for attempt in outcome.attempts)
-        seconds = outcome.duration_ms / 1000
-        self.seconds += seconds
-        self.buckets[next((i for i, top in enumerate(BUCKETS_S) if seconds <= top), len(BUCKETS_S))] += 1
+        self._observe("forwarding", outcome.duration_ms / 1000)
+        for attempt in outcome.attempts:
+            self._observe("attempt", attempt.duration_ms / 1000)
+        if outcome.success and since_receipt_s is not None:
+            self._observe("delivery", since_receipt_s)
 
     def deferred(self, run: Deferred) -> None:
         """Count the attempts of a run that waits."""
         self.attempts.update(attempt.status for attempt in run.attempts)
+        for attempt in run.attempts:
+            self._observe("attempt", attempt.duration_ms / 1000)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The counts as JSON can carry them."""
-        return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
+    def of_all_workers(self) -> dict[int, dict[str, float]]:
+        """What every worker of this relay has counted by now, by slot."""
+        return {slot: counts for slot, part in enumerate(parts(self._memory)) if (counts := read(part))}
+
+    def _observe(self, key: str, seconds: float) -> None:
+        limits = _HISTOGRAMS[key][1]
+        self.counts.add(f"{key}_sum", seconds)
+        self.counts.add(f"{key}_bucket {bisect_left(limits, seconds)}")
 
 
 class _Collector:
     """Yields the metrics of the workers' counts and of the gauges."""
 
-    def __init__(self, workers: Mapping[int, Mapping[str, Any]], gauges: Iterable[Gauge]) -> None:
+    def __init__(self, workers: Mapping[int, Mapping[str, float]], gauges: Iterable[Gauge]) -> None:
         self._workers = workers
         self._gauges = gauges
 
     def collect(self) -> Iterable[Metric]:
-        simple = {
-            "received": "Webhooks accepted for storing",
-            "duplicates": "Webhooks whose delivery was known already",
-            "ignored": "Webhooks stored and not forwarded",
-            "taken_over": "Deliveries taken over from a relay that is no longer alive",
-            "spooled": "Webhooks that went to the spool, since Postgres did not store them",
-            "unavailable": "Webhooks refused because Postgres did not store them",
-            "overloaded": "Webhooks refused because too many were in flight",
-        }
-        for name, text in simple.items():
+        for name, text in _COUNTS.items():
             family = CounterMetricFamily(f"relay_webhooks_{name}", text, labels=["worker"])
             for slot, counts in self._workers.items():
                 family.add_metric([str(slot)], counts.get(name, 0))
             yield family
-        yield self._labelled("relay_deliveries", "Finished runs of the retry loop", "outcomes", "state")
-        yield self._labelled("relay_attempts", "Attempts at the Agent SDK", "attempts", "status")
-        yield self._labelled("relay_webhooks_rejected", "Webhooks refused", "rejected", "reason")
-        yield self._durations()
+        for name, (metric, label, text) in _LABELLED.items():
+            family = CounterMetricFamily(metric, text, labels=["worker", label])
+            for slot, counts in self._workers.items():
+                for value, count in _under(counts, name):
+                    family.add_metric([str(slot), value], count)
+            yield family
+        for key in _HISTOGRAMS:
+            yield self._histogram(key)
         yield from self._shared()
 
     def _shared(self) -> Iterable[Metric]:
@@ -91,28 +165,28 @@ class _Collector:
             family.add_metric(list(gauge.labels.values()), gauge.value)
         return families.values()
 
-    def _labelled(self, name: str, text: str, key: str, label: str) -> Metric:
-        family = CounterMetricFamily(name, text, labels=["worker", label])
+    def _histogram(self, key: str) -> Metric:
+        metric, limits, text = _HISTOGRAMS[key]
+        family = HistogramMetricFamily(metric, text, labels=["worker"])
         for slot, counts in self._workers.items():
-            for value, count in counts.get(key, {}).items():
-                family.add_metric([str(slot), value], count)
-        return family
-
-    def _durations(self) -> Metric:
-        family = HistogramMetricFamily(
-            "relay_forwarding_seconds", "Length of a run of the retry loop, waits included", labels=["worker"]
-        )
-        for slot, counts in self._workers.items():
-            total, buckets = 0, []
-            for top, count in zip((*map(str, BUCKETS_S), "+Inf"), counts.get("buckets", ()), strict=False):
-                total += count
+            found = {int(index): count for index, count in _under(counts, f"{key}_bucket")}
+            total, buckets = 0.0, []
+            for index, top in enumerate((*map(str, limits), "+Inf")):
+                total += found.get(index, 0)
                 buckets.append((top, total))
-            if buckets:
-                family.add_metric([str(slot)], buckets, sum_value=counts.get("seconds", 0.0))
+            family.add_metric([str(slot)], buckets, sum_value=counts.get(f"{key}_sum", 0.0))
         return family
 
 
-def exposition(workers: Mapping[int, Mapping[str, Any]], gauges: Iterable[Gauge]) -> bytes:
+def _under(counts: Mapping[str, float], name: str) -> Iterator[tuple[str, float]]:
+    """The counts of `name` by the value of its label."""
+    for key, count in counts.items():
+        found, _, value = key.partition(" ")
+        if found == name and value:
+            yield value, count
+
+
+def exposition(workers: Mapping[int, Mapping[str, float]], gauges: Iterable[Gauge]) -> bytes:
     """The Prometheus text of every worker's counts (by slot) and of `gauges`."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(workers, gauges))

@@ -107,7 +107,7 @@ async def test_a_late_draft_says_that_it_is_late(start_agent: Start, chatwoot: C
     assert chatwoot.notes[0]["content"].startswith("[Late draft: the customer wrote 3 h 10 min ago]\n\n[Template draft")
 
 
-async def test_the_customers_language_is_told_where_it_is_known(
+async def test_the_prompt_names_the_customers_language_where_it_is_known(
     start_agent: Start, chatwoot: ChatwootStandIn, model: Model, asking: dict[str, Any]
 ) -> None:
     payload = customer(chatwoot, "Onde está?", sender=contact("João"))

@@ -1,4 +1,4 @@
-"""From a customer's message to one private note, through relay and agent, whoever is killed on the way."""
+"""From a customer's message to one private note, through relay and agent, with kills on the way."""
 
 from __future__ import annotations
 

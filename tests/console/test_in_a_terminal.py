@@ -226,7 +226,7 @@ async def test_a_yes_typed_before_it_is_asked_for_sends_nothing(
 async def test_keys_that_come_before_a_view_is_there_wait_for_it(
     incident: RunningRelay, terminal: Callable[..., Terminal], rows: Rows, size: tuple[int, int]
 ) -> None:
-    """The group's list, one of it, back, and a replay of all of the group: on views that nobody has seen yet."""
+    """The group's list, one of it, back, and a replay of all of the group: on views that have not been opened yet."""
     screen = await asyncio.to_thread(terminal, size)
     await asyncio.to_thread(screen.shows, "Failure groups", f"{OVERLOADED} of {ALL}")
     await asyncio.to_thread(screen.press_at_once, "Enter", "Enter", "q", "R")

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     Console = Callable[..., object]
 
-SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 36)], ids=["80x24", "120x36"])
+SIZES = pytest.mark.parametrize(
+    "size", [(80, 24), pytest.param((120, 36), marks=pytest.mark.slow)], ids=["80x24", "120x36"]
+)
 
 
 def filed() -> str:

@@ -1,4 +1,4 @@
-"""`console --timing`: how long a start takes, for whoever has a terminal and whoever has none."""
+"""`console --timing`: how long a start takes, with a terminal and without one."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def app_on(dsn: str, agent: AgentStandIn) -> ConsoleApp:
     return ConsoleApp(relay_settings(agent, console_operator="maria", relay_url="http://127.0.0.1:9"), dsn)
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 36)])
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((120, 36), marks=pytest.mark.slow)])
 async def test_a_database_without_tables_is_no_end(
     empty_dsn: str, agent: AgentStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
@@ -196,7 +196,7 @@ async def test_what_is_said_of_an_error_is_text(relay: RunningRelay, console: Co
     assert str(trouble(error)).isprintable()
 
 
-@pytest.mark.parametrize("steps", [0, 1, 2])
+@pytest.mark.parametrize("steps", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (0, 2))])
 @pytest.mark.parametrize("view", [OVERVIEW, HEALTH, ACTIVITY])
 async def test_a_console_quit_while_a_view_is_put_together_ends_without_a_word(
     relay: RunningRelay, agent: AgentStandIn, dsn: str, view: str, steps: int

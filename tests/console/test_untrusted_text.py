@@ -266,6 +266,7 @@ def assert_nothing_from_data(terminal: RawTerminal) -> None:
     assert b"\x1b]52;" not in terminal.output
 
 
+@pytest.mark.slow
 def test_what_others_write_into_any_table_passes_through_every_screen_of_a_real_terminal(
     relay: RunningRelay, dsn: str, rows: Rows, tmp_path: Path
 ) -> None:

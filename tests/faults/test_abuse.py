@@ -1,4 +1,4 @@
-"""Clients that misbehave: each is answered 4xx or hung up on, costs no memory, and keeps nobody else out."""
+"""Clients that misbehave: each is answered 4xx or hung up on, costs no memory, and blocks no other client."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_a_connection_ends_with_its_client_and_not_with_the_keep_alive_tim
     await until(lambda: open_files(relay) <= held - 80, what="the sockets are closed")
 
 
-async def test_ten_thousand_idle_and_half_open_connections_keep_nobody_else_out(
+async def test_ten_thousand_idle_and_half_open_connections_block_no_other_client(
     relay: RelayProcess, senders: Senders
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -205,7 +205,7 @@ async def test_what_is_no_good_request_is_answered_4xx_or_hung_up_on(relay: Rela
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 300, "[::1", "\xff\xfe", "a b"])
-async def test_a_sender_may_call_the_relay_what_he_likes(relay: RelayProcess, host: str) -> None:
+async def test_any_host_header_is_accepted(relay: RelayProcess, host: str) -> None:
     assert await answer_to(relay, REQUEST.replace(b"host: relay", b"host: " + host.encode("latin-1"))) == 200
 
 
@@ -217,7 +217,7 @@ UPGRADES = {
 
 
 @pytest.mark.parametrize("upgrade", UPGRADES)
-async def test_an_upgrade_to_another_protocol_is_not_heard(relay: RelayProcess, upgrade: str, unharmed: None) -> None:
+async def test_an_upgrade_to_another_protocol_is_ignored(relay: RelayProcess, upgrade: str, unharmed: None) -> None:
     asked = _headed(*UPGRADES[upgrade], "content-length: 0")
     for path, status in ((WEBHOOK_PATH, 405), ("/health", 200), ("/nowhere", 404)):
         data = asked.replace(f"POST {WEBHOOK_PATH}".encode(), f"GET {path}".encode())
@@ -241,7 +241,7 @@ async def test_who_takes_no_answer_is_hung_up_on(make_relay: Callable[..., Relay
                 return True
             return False
 
-        await until(is_hung_up_on, what="the relay hangs up on him")
+        await until(is_hung_up_on, what="the relay hangs up on the client")
         await until(lambda: open_files(relay) < before + 5, what="the socket is closed")
     assert await senders.post(relay.url, Ledger()) == 200
 

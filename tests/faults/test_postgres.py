@@ -12,6 +12,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 
+from tests.pooler import Pooler, needs_pgbouncer
 from tests.postgres import Proxy, Server, account, small_disk
 from tests.servers import Rows, until
 
@@ -195,3 +196,26 @@ async def test_too_many_connections_refuse_nothing(
     recovery = await load.ledger.recovers(time.monotonic())
     await load.goes_on()
     survived("Too many connections to Postgres", await load.ends_well(server.rows), recovery)
+
+
+@needs_pgbouncer
+async def test_a_pooler_that_is_restarted_costs_nothing_but_503(
+    server: Server, server_folder: Path, make_relay: Callable[..., RelayProcess], load: Load, survived: Survived
+) -> None:
+    pooler = Pooler(server_folder, server.dsn, default_pool_size=10, max_client_conn=500).start()
+    try:
+        relays = [make_relay(database_url=pooler.dsn) for _ in range(2)]
+        await asyncio.gather(*(relay.start() for relay in relays))
+        load.start(*relays)
+        recovery = []
+        for _ in range(2):
+            await load.goes_on()
+            await asyncio.to_thread(pooler.stop)
+            load.ledger.kills += 1
+            await load.is_refused()
+            await asyncio.to_thread(pooler.start)
+            recovery.append(await load.ledger.recovers(time.monotonic()))
+        fault = "Behind PgBouncer, transaction mode, pooler restarted, twice, under 2 relays"
+        survived(fault, await load.ends_well(server.rows), max(recovery))
+    finally:
+        pooler.close()

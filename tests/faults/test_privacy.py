@@ -1,4 +1,4 @@
-"""What a relay that knows secrets and customers' words shows to whoever asks: none of them."""
+"""A relay shows no secret and no customer's text in logs, health, metrics or errors."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from relay.store.migrate import Migration, _apply, migrations
+from relay.store.migrate import Migration, migrations
+from tests.schema import apply
 from tests.servers import until
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _NEXT = [
 ]
 
 
-async def test_relays_go_on_while_the_schema_becomes_a_newer_one_and_others_start_on_it(
+async def test_relays_keep_serving_while_the_schema_is_migrated_and_others_start_on_it(
     make_relay: Callable[..., RelayProcess], load: Load, senders: Senders, rows: Rows, survived: Survived, dsn: str
 ) -> None:
     running, late = make_relay(), make_relay()
@@ -44,8 +45,7 @@ async def test_relays_go_on_while_the_schema_becomes_a_newer_one_and_others_star
     load.start(running)
     await load.goes_on()
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-        for step in _NEXT:
-            assert await _apply(connection, step, lambda _: None)
+        await apply(connection, _NEXT)
     migrated_at = time.monotonic()
     recovery = await load.ledger.recovers(migrated_at)
     await load.goes_on(200)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.servers import Behaviour, until
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ async def test_what_died_of_an_outage_is_delivered_once_when_it_is_over(
     assert len(rows(PLANS)) == 1
 
 
+@pytest.mark.slow
 async def test_it_stops_when_failures_return_and_does_not_try_again_and_again(
     start_relay: Callable[..., Awaitable[RunningRelay]], agent: AgentStandIn, rows: Rows
 ) -> None:
@@ -57,6 +60,7 @@ async def test_it_stops_when_failures_return_and_does_not_try_again_and_again(
     assert rows(PLANS) == [("auto-replay", "stopped", 8, 0)]
 
 
+@pytest.mark.slow
 async def test_several_relays_ask_for_one_plan(
     start_relay: Callable[..., Awaitable[RunningRelay]], agent: AgentStandIn, rows: Rows
 ) -> None:
@@ -67,6 +71,7 @@ async def test_several_relays_ask_for_one_plan(
     assert len([seen for seen in agent.seen if seen.status == 200]) == 8
 
 
+@pytest.mark.slow
 async def test_what_no_retry_helps_stays_where_it_is(
     start_relay: Callable[..., Awaitable[RunningRelay]], agent: AgentStandIn, rows: Rows
 ) -> None:

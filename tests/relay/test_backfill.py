@@ -48,6 +48,7 @@ def received(agent: HeldAgent) -> list[int]:
     return sorted(json.loads(seen.body)["id"] for seen in agent.seen)
 
 
+@pytest.mark.slow
 async def test_after_the_relay_was_down_exactly_what_is_missing_is_delivered(
     start_relay: StartRelay, agent: HeldAgent, chatwoot: ChatwootStandIn, relay_command: CommandLine,
     env: dict[str, str], rows: Rows,

@@ -156,6 +156,7 @@ SET_UP = [
 ]
 
 
+@pytest.mark.slow
 async def test_each_way_of_setting_it_up_has_its_lines_and_its_remedy(
     relay_command: CommandLine, surroundings: dict[str, str], chatwoot: ChatwootStandIn
 ) -> None:

@@ -1,4 +1,4 @@
-"""`relay dsn` and `relay migrate`: the two commands for whoever brings psql, scripts or a managed Postgres."""
+"""`relay dsn` and `relay migrate`: the two commands for users of psql, scripts or a managed Postgres."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_embedded_server_is_started_for_its_dsn_and_left_up_until_it_is_stop
     printed = first.stdout.removesuffix("\n")
     assert "\n" not in printed
     assert Rows(printed).one("SELECT 1") == 1
-    assert embedded("status").returncode == 1  # nobody serves; it comes and goes beside
+    assert embedded("status").returncode == 1  # no relay serves; the server starts and stops beside
     assert embedded("dsn").stdout == first.stdout
     assert is_up(printed)
     assert embedded("dsn", "--stop").returncode == 0

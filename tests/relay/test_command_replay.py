@@ -55,7 +55,7 @@ def plans(rows: Rows) -> list[int]:
 
 
 def _heed_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests in a shell's background ignores it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
 
 
 class Terminal:

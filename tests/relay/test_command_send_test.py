@@ -7,7 +7,10 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from relay.demo.chatwoot import EVENTS, documented_payload
+from relay.store.migrate import migrate
 from tests.servers import Behaviour, free_port
 from tests.store.plant import DEAD_LETTER, RETRY
 
@@ -86,6 +89,7 @@ async def test_it_is_signed_with_the_relays_first_secret(
     assert rows("SELECT count(*) FROM relay.deliveries") == [1]
 
 
+@pytest.mark.slow
 async def test_every_documented_event_can_be_sent(
     relay: RunningRelay, relay_command: CommandLine, agent: AgentStandIn
 ) -> None:
@@ -110,6 +114,7 @@ async def test_a_relay_that_is_away_is_said_with_the_remedy(relay_command: Comma
 async def test_a_relay_on_another_database_is_named(
     relay: RunningRelay, relay_command: CommandLine, empty_dsn: str
 ) -> None:
+    await migrate(empty_dsn)
     ended = await relay_command.run("send-test", RELAY_URL=relay.url, DATABASE_URL=empty_dsn)
     assert ended.returncode == 1
     assert "not in this database" in ended.stdout

@@ -135,12 +135,13 @@ def test_it_says_where_it_listens_and_ends_on_a_signal(relay_command: CommandLin
         wait_until_healthy(port)
         relay.send_signal(number)
         assert relay.wait(PATIENCE_S) == 0
-    listening, unsigned, *rest = out.read_text(encoding="utf-8").splitlines()
+    lines = out.read_text(encoding="utf-8").splitlines()
+    listening, unsigned, *rest = (line.partition("Z ")[2] for line in lines)
     assert listening == (
-        f"[relay] Relay is listening {{ url: 'http://127.0.0.1:{port}', "
+        f"INFO [relay] Relay is listening {{ url: 'http://127.0.0.1:{port}', "
         "agentEndpoint: 'http://agent:1/webhooks/chatwoot', workers: 1, database: 'DATABASE_URL' }"
     )
-    assert unsigned == "[relay] CHATWOOT_WEBHOOK_SECRET is not set: unsigned webhooks are accepted"
+    assert unsigned == "WARNING [relay] CHATWOOT_WEBHOOK_SECRET is not set: unsigned webhooks are accepted"
     assert "Traceback" not in "".join(rest)
 
 

@@ -1,4 +1,4 @@
-"""`relay status`: the overview as text and as JSON, and an exit status that says whether somebody must look."""
+"""`relay status`: the overview as text and as JSON, and an exit status that says whether an operator must act."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_json_holds_the_same_figures(relay_command: CommandLine, plant: Plant) -
     assert document["dead_letters"] == {"open": 1, "1h": 7, "24h": 7}
     assert [relay["name"] for relay in document["relays"]] == ["host/1/127.0.0.1:8788"]
     firing = {alert["rule"]: alert for alert in document["alerts"] if alert["firing"]}
-    assert {"dlq-warning", "success-rate-critical"} <= set(firing)
+    assert {"dlq-warning", "refused-p0"} <= set(firing)
     assert firing["dlq-warning"]["severity"] == "Warning"
     assert (firing["dlq-warning"]["value"], firing["dlq-warning"]["threshold"]) == (7, 5)
 
@@ -102,3 +102,16 @@ def test_a_postgres_that_is_away_is_one_line(relay_command: CommandLine) -> None
     assert ended.stdout == ""
     assert ended.stderr.startswith("relay: Postgres cannot be used now:")
     assert ended.stderr.count("\n") == 1
+
+
+def test_the_first_line_is_the_headline_and_tests_are_counted_apart(relay_command: CommandLine, plant: Plant) -> None:
+    plant.relay()
+    plant.runs(delivered=2, test=True)
+    plant.facts(REJECTED, {"reason": "invalid_signature", "status": 401, "count": 600}, age_s=1)
+    ended = relay_command("status")
+    assert ended.stdout.startswith("600 webhooks refused (401, bad signature) since ")
+    assert line(ended.stdout, "tests") == "2 in 15 min, 2 in 1 h; only the runbook's SQL counts them"
+    document = json.loads(relay_command("status", "--json").stdout)
+    assert document["headline"]["kind"] == "refused"
+    assert document["tests"] == {"15m": 2, "1h": 2}
+    assert relay_command("diagnose").stdout.startswith("600 webhooks refused (401, bad signature) since ")

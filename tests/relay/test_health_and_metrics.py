@@ -112,10 +112,10 @@ async def test_metrics_say_which_alerts_fire(relay: RunningRelay, agent: AgentSt
     for _ in range(6):
         await relay.post(PAYLOAD)
     after = await samples_of(relay)
-    firing = [("relay_alerts_firing", (("severity", severity),)) for severity in ("P0", "P1", "Warning", "P2")]
+    firing = [("relay_alerts_firing", (("severity", severity),)) for severity in ("P0", "Critical", "Warning", "P2")]
     assert [before[key] for key in firing] == [0, 0, 0, 0]
-    assert [after[key] for key in firing] == [1, 1, 1, 0]
-    assert after["relay_alert_firing", (("rule", "success-rate-p0"), ("severity", "P0"))] == 1
+    assert [after[key] for key in firing] == [0, 1, 1, 0]
+    assert after["relay_alert_firing", (("rule", "success-rate-critical"), ("severity", "Critical"))] == 1
 
 
 @pytest.mark.parametrize("status", [200, 422])

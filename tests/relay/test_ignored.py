@@ -1,4 +1,4 @@
-"""What is stored and goes no further: the agent's own notes coming back, and events that nobody asked for."""
+"""What is stored and goes no further: the agent's own notes coming back, and events outside RELAY_FORWARD_EVENTS."""
 
 from __future__ import annotations
 
@@ -85,7 +85,6 @@ async def test_they_are_counted_and_move_no_rate(relay: RunningRelay, agent: Age
     await relay.post({"event": "message_created", "id": 1})
     for _ in range(3):
         await settled(relay, NOTE)
-    await until(lambda: rows.one("SELECT (counters ->> 'ignored')::int FROM relay.instances") == 3)
     metrics = (await relay.client.get("/metrics")).text
     assert 'relay_webhooks_ignored_total{worker="0"} 3.0' in metrics
     assert 'relay_success_ratio{window="15m"} 0.0' in metrics

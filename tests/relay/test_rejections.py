@@ -101,3 +101,12 @@ async def test_what_postgres_refuses_to_store_is_counted_and_ends_health(
     await rows.change("DROP TRIGGER refuse ON relay.deliveries")
     assert (await relay.post(CONTENT + b"}")).status_code == 200
     assert (await relay.client.get("/health")).status_code == 200
+
+
+async def test_a_line_names_the_client_behind_a_trusted_proxy_alone(
+    start_relay: Callable[..., Awaitable[RunningRelay]],
+) -> None:
+    for trusted, client in (("127.0.0.0/8", "203.0.113.9"), ("10.0.0.0/8", "127.0.0.1")):
+        relay = await start_relay(relay_trusted_proxies=trusted)
+        await relay.post(b"[]", X_Forwarded_For="198.51.100.1, 203.0.113.9")
+        await until(lambda r=relay, c=client: f"reason: 'not_an_object', status: 400, client: '{c}' }}" in r.output)

@@ -78,6 +78,7 @@ def environment(
     }
 
 
+@pytest.mark.slow
 async def test_no_command_log_artifact_page_or_table_shows_what_is_secret_in_a_url(
     environment: dict[str, str], relay_command: CommandLine, agent: AgentStandIn, rows: Rows, tmp_path: Path
 ) -> None:

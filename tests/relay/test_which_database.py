@@ -116,7 +116,7 @@ def test_one_that_is_there_is_used_whether_it_runs_or_not_and_named(relay_comman
     for _ in range(2):
         ended = relay_command("status")
         assert ended.returncode == 1
-        assert ended.stdout.splitlines()[0] == f"database      embedded PostgreSQL in {data}"
+        assert ended.stdout.splitlines()[1] == f"database      embedded PostgreSQL in {data}"
         assert json.loads(relay_command("status", "--json").stdout)["database"] == {
             "name": f"embedded PostgreSQL in {data}", "demo": False,
         }  # fmt: skip
@@ -126,7 +126,7 @@ def test_one_that_is_there_is_used_whether_it_runs_or_not_and_named(relay_comman
 
 def test_a_given_one_is_named_without_its_password(relay_command: CommandLine, dsn: str) -> None:
     ended = relay_command("status", DATABASE_URL=f"{dsn} password=hunter2")
-    (line, *_) = ended.stdout.splitlines()
+    (_, line, *_) = ended.stdout.splitlines()
     assert line.startswith("database ")
     assert line.endswith("@localhost (DATABASE_URL)")
     assert "hunter2" not in ended.stdout + ended.stderr
@@ -135,6 +135,7 @@ def test_a_given_one_is_named_without_its_password(relay_command: CommandLine, d
 # A demo's
 
 
+@pytest.mark.slow
 def test_commands_and_console_find_a_running_demo_and_say_so(
     relay_command: CommandLine, data: Path, console: Callable[..., Any]
 ) -> None:
@@ -148,7 +149,7 @@ def test_commands_and_console_find_a_running_demo_and_say_so(
         assert "DEMO" in ended.stdout.splitlines()[0], (name, ended.stdout, ended.stderr)
     for name, ended in jsons.items():
         assert json.loads(ended.stdout)["database"]["demo"] is True, name
-    assert texts["status"].stdout.splitlines()[0].endswith(f"the demo's PostgreSQL in {data / 'demo'}")
+    assert texts["status"].stdout.splitlines()[1].endswith(f"the demo's PostgreSQL in {data / 'demo'}")
     assert "DEMO, everything here is invented" in printed.stderr
     assert timed.returncode == 0, timed.stderr
     assert not (data / "postgres").exists()
@@ -156,11 +157,12 @@ def test_commands_and_console_find_a_running_demo_and_say_so(
     assert relay_command("status").returncode == 2  # it has ended
 
 
+@pytest.mark.slow
 def test_ones_own_comes_before_a_demos(relay_command: CommandLine, data: Path) -> None:
     relay_command("dsn")
     with running_demo(relay_command):
         ended = relay_command("status")
-    assert ended.stdout.splitlines()[0] == f"database      embedded PostgreSQL in {data}"
+    assert ended.stdout.splitlines()[1] == f"database      embedded PostgreSQL in {data}"
     assert f"A demo is running too; RELAY_DATA_DIR={data / 'demo'} reads that one." in ended.stderr
 
 
@@ -174,7 +176,7 @@ async def test_nothing_that_reaches_real_systems_runs_on_a_demos_database(
     assert ended.returncode == 2
     assert "holds the invented data of `relay demo`" in ended.stderr
     status = await relay_command.run("status")
-    assert status.stdout.startswith("database      DEMO")
+    assert status.stdout.startswith("DEMO: ")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -218,6 +220,7 @@ async def test_a_demo_leaves_a_database_alone_that_a_relay_has_worked_in(
         assert not await is_demo(connection)
 
 
+@pytest.mark.slow
 async def test_nothing_that_a_demo_invented_reaches_a_real_agent(
     relay_command: CommandLine, data: Path, agent: AgentStandIn
 ) -> None:

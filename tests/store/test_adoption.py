@@ -115,7 +115,7 @@ async def test_the_relay_writes_its_facts_beside_them_and_the_runbooks_sql_count
 
 
 @tables
-async def test_whoever_wrote_there_before_goes_on_writing(existing: Rows, table: str) -> None:
+async def test_applications_that_wrote_there_before_keep_writing(existing: Rows, table: str) -> None:
     await migrate(existing.dsn)
     write(existing, table, first=101)
     assert existing("SELECT count(*) FROM dashboard_facts") == [6]

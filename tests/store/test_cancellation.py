@@ -52,7 +52,7 @@ async def ends(task: asyncio.Task[None]) -> bool:
 
 @pytest.mark.parametrize("steps", range(STEPS))
 @pytest.mark.parametrize("through", [lambda database: database, DedicatedConnection], ids=["the pool", "a lane"])
-async def test_who_is_cancelled_as_he_gets_the_connection_he_waited_for_ends(
+async def test_a_task_cancelled_while_it_gets_its_connection_ends(
     database: Database, through: Callable[[Database], Database | DedicatedConnection], steps: int
 ) -> None:
     used, way = asyncio.Event(), through(database)

@@ -11,11 +11,23 @@ from uuid import uuid4
 import pytest
 
 from relay.domain.delivery import State
-from relay.store import actions, alerts, browse, claims, facts, instances, log, notes, outages, overview, replays
+from relay.store import (
+    actions,
+    alerts,
+    browse,
+    claims,
+    facts,
+    instances,
+    log,
+    notes,
+    outages,
+    overview,
+    refused,
+    replays,
+)  # fmt: skip
 from relay.store.database import Database, connect
 from relay.store.deliveries import progress
 from relay.store.filters import compile_filter
-from relay.store.instances import Instance
 from relay.store.sessions import open_session
 from tests.servers import ROOT
 from tests.store.hostile import HOSTILE, harmful, plant_hostile, texts_in
@@ -33,14 +45,12 @@ def every_reading(connection: Connection, row_id: int) -> dict[str, Awaitable[An
     """What screens and commands read."""
     everything = compile_filter("")
     since = datetime.now(UTC) - timedelta(days=1)
-    sibling = Instance(uuid4(), HOSTILE, uuid4(), 0, 1, "1", signed=True, agent="")
     return {
         "overview": overview.read(connection),
         "streaks": overview.streaks(connection),
         "health": facts.last_health(connection),
-        "refused": facts.refused(connection),
+        "refused": refused.refused(connection),
         "liveness": instances.liveness(connection),
-        "counters": instances.siblings_counters(connection, sibling),
         "standing alerts": alerts.active(connection),
         "raised alerts": alerts.raised_since(connection, since),
         "notices": alerts.due(connection),
@@ -67,7 +77,7 @@ async def test_no_reading_of_any_table_gives_text_that_could_harm(dsn: str, rows
     detail = found["detail"]
     harm = {name: sorted(set().union(*map(harmful, texts_in(value)))) for name, value in found.items()}
     assert {name: characters for name, characters in harm.items() if characters} == {}
-    silent = {"standing alerts", "outage", "streaks", "counters"}
+    silent = {"standing alerts", "outage", "streaks"}
     assert {name for name, value in found.items() if "␛]52;" not in "".join(texts_in(value))} <= silent
     assert detail.headers == (("x-chatwoot-event", clean_of(HOSTILE)),)
 
@@ -76,15 +86,6 @@ def clean_of(text: str) -> str:
     """What is shown of `HOSTILE`, written out."""
     pictures = {chr(code): chr(0x2400 + code) for code in range(0x20)} | {"\x7f": "␡"}
     return "".join(pictures.get(c) or (f"<U+{ord(c):04X}>" if harmful(c) else c) for c in text)
-
-
-async def test_a_sibling_worker_cannot_put_controls_into_the_metrics(dsn: str, rows: Rows) -> None:
-    plant_hostile(rows)
-    name, boot = rows.one("SELECT name, boot FROM relay.instances")
-    worker = Instance(uuid4(), name, boot, 0, 1, "1", signed=True, agent="")
-    async with await connect(dsn, "tests") as connection:
-        counters = await instances.siblings_counters(connection, worker)
-    assert counters[7]["attempts"] == {clean_of(HOSTILE): 1}
 
 
 @pytest.mark.parametrize("kind", ["pool", "console", "command"])
@@ -152,7 +153,7 @@ async def test_the_filter_of_a_group_finds_its_rows_and_is_safe_to_show(
             assert {row.id for row in matching} <= {first, second}
 
 
-async def test_groups_that_look_alike_are_told_apart(dsn: str, rows: Rows) -> None:
+async def test_groups_that_look_alike_are_distinguished(dsn: str, rows: Rows) -> None:
     for number, error in enumerate(("a\x1b", "a␛")):
         row_id = plant_hostile(rows, f"t{number}")
         rows("UPDATE relay.deliveries SET final_status = '503', last_error = %s WHERE id = %s", (error, row_id))
@@ -212,6 +213,6 @@ def test_connections_are_made_in_one_place_and_exact_rows_are_read_where_they_ar
                 if source == "exact":
                     exact.add((path.stem, function.name))
                 if any(keyword.arg == "row_factory" for keyword in call.keywords):
-                    assert path.name == "database.py", path
+                    assert path.name in {"database.py", "server_session.py"}, path
     assert set(connecting) == {"database.py"}
     assert exact == _EXACT

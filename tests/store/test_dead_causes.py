@@ -1,4 +1,4 @@
-"""The failure groups' roll-up: whoever moves a delivery, and however, its causes say what the dead letters say."""
+"""The failure groups' roll-up: however a delivery's state changes, its causes equal a recount of the dead letters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deliveries in Postgres: stored once, forwarded again only when dead, and finished by whoever holds the claim."""
+"""Deliveries in Postgres: stored once, forwarded again only when dead, finished by the holder of the claim."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Postgres that comes along: one server a directory, shared by whoever needs it, gone with the last of them."""
+"""The embedded Postgres: one server a directory, shared by its users, stopped with the last of them."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def users(folder: Path, count: int, variables: dict[str, str] | None = None) -> 
 
 
 def is_up(dsn: str) -> bool:
-    """True if the server answers, whoever uses it."""
+    """True if the server answers."""
     try:
         psycopg.connect(dsn, connect_timeout=60).close()
     except psycopg.OperationalError:
@@ -90,7 +90,7 @@ def pid_of(folder: Path) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory that the tests of this module share; between them, nobody uses its server."""
+    """A data directory that the tests of this module share; between them, its server has no user."""
     return tmp_path_factory.mktemp("data")
 
 
@@ -100,7 +100,7 @@ def _nobody_left(folder: Path) -> Iterator[None]:
     release(folder)
 
 
-def test_whoever_comes_second_finds_the_same_server_and_the_last_to_leave_stops_it(folder: Path) -> None:
+def test_the_second_user_finds_the_same_server_and_the_last_one_stops_it(folder: Path) -> None:
     first, second = EmbeddedPostgres(folder), EmbeddedPostgres(folder)
     assert first.dsn == second.dsn
     first.close()
@@ -129,7 +129,7 @@ def test_processes_that_start_at_once_share_one_server_and_the_last_stops_it(fol
         assert not is_up(dsn)
 
 
-def test_a_user_that_is_killed_takes_the_server_from_nobody(folder: Path) -> None:
+def test_killing_one_user_leaves_the_server_to_the_others(folder: Path) -> None:
     with users(folder, 2) as (killed, other):
         dsn = killed.dsn()
         assert other.dsn() == dsn

@@ -247,7 +247,7 @@ _TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"
 
 @given(_TEXTS, st.data())
 @settings(max_examples=100, deadline=None)
-def test_a_quoted_word_is_found_wherever_it_stands(
+def test_a_quoted_word_is_found_anywhere_in_the_text(
     letters: psycopg.Connection[Any], text: str, data: st.DataObject
 ) -> None:
     start = data.draw(st.integers(0, len(text)))

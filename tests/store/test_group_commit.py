@@ -103,7 +103,7 @@ async def test_a_lost_connection_reaches_every_waiter_as_unavailable(numbers: Nu
     assert all(isinstance(result, StoreUnavailable) for result in results)
 
 
-async def test_a_defect_in_the_commit_leaves_nobody_waiting_and_the_next_batch_goes_on(
+async def test_a_defect_in_the_commit_fails_its_waiters_and_the_next_batch_commits(
     connection: Connection, rows: Rows
 ) -> None:
     rows("CREATE TABLE numbers (n int)")
@@ -136,7 +136,7 @@ async def test_a_batch_holds_no_more_bytes_than_it_may_but_a_huge_item_still_goe
     assert numbers.batches[1:] == [["4", "5"], ["6"], ["500"], ["1", "9"]]
 
 
-async def test_a_caller_who_gives_up_does_not_take_his_item_out(numbers: Numbers, rows: Rows) -> None:
+async def test_a_caller_who_gives_up_does_not_remove_the_item(numbers: Numbers, rows: Rows) -> None:
     group = GroupCommit(numbers)
     numbers.gate.clear()
     async with running(group):
@@ -149,7 +149,7 @@ async def test_a_caller_who_gives_up_does_not_take_his_item_out(numbers: Numbers
     assert rows("SELECT n FROM numbers") == [5, 6]
 
 
-async def test_stopping_tells_those_under_way_and_those_who_still_wait(numbers: Numbers) -> None:
+async def test_stopping_fails_items_under_way_and_items_that_wait(numbers: Numbers) -> None:
     group = GroupCommit(numbers, max_items=1)
     numbers.gate.clear()
     async with running(group) as task:
@@ -185,7 +185,7 @@ def beside(connection: Connection, rows: Rows) -> Beside:
     return Beside(connection)
 
 
-async def test_a_heavy_item_goes_alone_and_batches_go_on_beside_it(beside: Beside) -> None:
+async def test_a_heavy_item_commits_alone_and_batches_continue_beside_it(beside: Beside) -> None:
     group = GroupCommit(beside, alone=beside.one, size=int, heavy=500)
     beside.stuck = "501"
     async with running(group):

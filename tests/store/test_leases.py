@@ -1,4 +1,4 @@
-"""Leases: what nobody forwards any more is taken over, once, and operators' discards are carried out, once."""
+"""Leases: deliveries without a live owner are claimed, once, and operators' discards are carried out, once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def take_over(connection: Connection, owner: UUID, **given: Any) -> list[i
     return [claimed.delivery.id for claimed in taken]
 
 
-async def test_a_delivery_whose_owner_is_alive_is_nobody_elses(connection: Connection, plant: Plant) -> None:
+async def test_a_delivery_whose_owner_is_alive_is_not_claimed(connection: Connection, plant: Plant) -> None:
     plant.delivery("forwarding", owner=plant.relay(lease_s=30), age_s=3600)
     assert await take_over(connection, plant.relay()) == []
 
@@ -128,9 +128,9 @@ async def test_a_heartbeat_renews_every_lease_and_says_if_the_relay_is_not_known
 ) -> None:
     relay = plant.relay(lease_s=-5)
     plant.delivery("forwarding", owner=relay)
-    assert await beat(connection, relay, lease_s=30, in_flight=1, counters={})
+    assert await beat(connection, relay, lease_s=30, in_flight=1)
     assert await take_over(connection, plant.relay()) == []
-    assert not await beat(connection, uuid4(), lease_s=30, in_flight=0, counters={})
+    assert not await beat(connection, uuid4(), lease_s=30, in_flight=0)
 
 
 async def test_a_relay_that_stops_in_good_order_has_no_lease(connection: Connection, plant: Plant) -> None:

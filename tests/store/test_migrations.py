@@ -1,4 +1,4 @@
-"""Migrations: safe to run again, at once, and beside whoever uses the database; what cannot be done is said plainly."""
+"""Migrations: safe to run again, at once, and beside other users of the database; clear errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_a_fresh_database_gets_every_step_once_and_the_second_run_does_not
     assert await migrate(empty_dsn, roles=True) == []
 
 
-async def test_the_schemas_version_is_told(empty_dsn: str) -> None:
+async def test_the_schemas_version_is_reported(empty_dsn: str) -> None:
     async with await psycopg.AsyncConnection.connect(**connection_parameters(empty_dsn, "tests")) as connection:
         assert await schema_version(connection) == 0
         await connection.rollback()
@@ -101,7 +101,7 @@ async def test_a_migration_that_has_to_wait_keeps_no_writer_waiting_with_it(empt
     assert rows("SELECT count(*) FROM dashboard_facts WHERE fact_type = 'somebody writes'") == [3]
 
 
-async def test_a_login_that_may_create_nothing_is_told_so(poor_login: str, empty_dsn: str) -> None:
+async def test_a_login_that_may_create_nothing_gets_a_clear_error(poor_login: str, empty_dsn: str) -> None:
     with pytest.raises(SchemaError, match="permission denied"):
         await migrate(poor_login)
     assert Rows(empty_dsn)("SELECT to_regclass('dashboard_facts'), to_regnamespace('relay')") == [(None, None)]
@@ -133,7 +133,7 @@ async def test_a_server_that_is_away_is_unavailable(tmp_path: Path) -> None:
         await migrate(f"postgresql://postgres@/postgres?host={tmp_path}")
 
 
-async def test_whoever_waits_for_another_migration_does_its_part_when_that_one_dies(empty_dsn: str) -> None:
+async def test_a_waiting_migration_does_its_part_when_the_other_one_dies(empty_dsn: str) -> None:
     rows = Rows(empty_dsn)
     with psycopg.connect(empty_dsn, autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))

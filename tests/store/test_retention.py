@@ -1,4 +1,4 @@
-"""Retention: what is old goes, in batches; what somebody still has to deal with, or that is somebody else's, stays."""
+"""Retention: old rows are deleted in batches; unfinished work and other applications' rows stay."""
 
 from __future__ import annotations
 

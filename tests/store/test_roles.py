@@ -80,7 +80,7 @@ async def test_a_login_with_relay_service_can_run_a_whole_relay(
 
 
 @pytest.mark.parametrize("table", ["serial id", "integer id that somebody supplies", "uuid id", "no id"])
-async def test_it_can_beside_a_table_that_somebody_else_made(
+async def test_it_can_beside_a_table_of_another_application(
     empty_dsn: str,
     login: Callable[[str, str], str],
     serve: Callable[..., RunningRelay],

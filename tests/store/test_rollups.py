@@ -1,4 +1,4 @@
-"""The roll-ups: whoever changes `dashboard_facts`, and however, the minutes say what the facts say."""
+"""The roll-ups: however `dashboard_facts` changes, the minutes equal a recount of the facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Group commit's deadline: what its submitter no longer waits for is not committed behind his back."""
+"""Group commit's deadline: an item whose submitter has given up is not committed."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,8 @@ def told(tell: Callable[[ForwardingLog], None], form: Format = "text") -> str:
     return stream.getvalue()
 
 
+HEAD = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (INFO|WARNING|ERROR) (0192-abc )?")
+
 LINES: dict[str, Callable[[ForwardingLog], None]] = {
     f"[support.webhook] Forwarding Chatwoot webhook {{ attempt: 1, agentEndpoint: '{ENDPOINT}' }}":
         lambda log: log.attempting(DELIVERY, 1),
@@ -71,7 +74,22 @@ LINES: dict[str, Callable[[ForwardingLog], None]] = {
 
 @pytest.mark.parametrize(("line", "tell"), LINES.items(), ids=[line.split("]")[1].split(" {")[0][1:] for line in LINES])
 def test_a_line_reads_as_the_runbook_writes_it(line: str, tell: Callable[[ForwardingLog], None]) -> None:
-    assert told(tell) == line + "\n"
+    shown = told(tell)
+    assert shown.endswith(line + "\n")
+    assert HEAD.fullmatch(shown.removesuffix(line + "\n")), shown
+
+
+def test_a_line_says_when_how_grave_and_whose() -> None:
+    lines = {
+        "INFO 0192-abc": lambda log: log.attempting(DELIVERY, 1),
+        "WARNING 0192-abc": lambda log: log.retrying(DELIVERY, outcome("503").last, 400.4),
+        "ERROR 0192-abc": lambda log: log.dead_lettered(DELIVERY, outcome("503")),
+        "WARNING": lambda log: log.rejected("invalid_signature", 401, 1, client="1.2.3.4"),
+    }
+    heads = [told(tell).partition(" [support.webhook]")[0].split(" ", 1) for tell in lines.values()]
+    assert [head for _, head in heads] == list(lines)
+    assert all(datetime.fromisoformat(at).tzinfo is not None and at.endswith("Z") for at, _ in heads)
+    assert told(lines["WARNING"]).endswith("{ reason: 'invalid_signature', status: 401, client: '1.2.3.4' }\n")
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
@@ -92,4 +110,7 @@ def test_as_json_a_line_says_the_same_and_whose_it_is() -> None:
 
 def test_a_text_that_holds_quotes_and_line_ends_stays_one_line() -> None:
     line = told(lambda log: log.replay("stopped", 1, why='it\'s\n"over"\x1b[2J\\'))
-    assert line == "[support.webhook] Replay stopped { replay: 1, why: 'it\\'s\\n\"over\"\\u001b[2J\\\\' }\n"
+    assert (
+        line.partition(" INFO ")[2]
+        == "[support.webhook] Replay stopped { replay: 1, why: 'it\\'s\\n\"over\"\\u001b[2J\\\\' }\n"
+    )

@@ -124,7 +124,7 @@ def test_the_conversation_is_where_chatwoot_puts_it(payload: dict[str, Any], con
         ({"message_type": "incoming", "event": "conversation_created"}, False),
     ],
 )
-def test_a_customer_waits_for_an_answer_to_what_he_wrote(fields: dict[str, Any], customer: bool) -> None:
+def test_a_customer_waits_for_an_answer_to_their_message(fields: dict[str, Any], customer: bool) -> None:
     assert _receipt({"event": "message_created", "id": 1} | fields).customer is customer
 
 

@@ -1,4 +1,4 @@
-"""What a retry helps is one thing, for the relay that retries and for whoever offers a replay."""
+"""Which failures a retry can help is one rule, for the relay's retries and for replays."""
 
 from __future__ import annotations
 

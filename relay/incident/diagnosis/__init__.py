@@ -2,7 +2,7 @@
 
 Pure: evidence in, verdicts out. RUNBOOK, "Troubleshooting", for chapters and resolutions; DESIGN, 8. Each chapter has
 a module of its own and says what was checked, what was found, a verdict, and the resolution that fits. The worst
-chapter comes first, and its verdict is the diagnosis' first line. `evidence` gathers; this package does no I/O.
+chapter comes first; the diagnosis' first line is the headline. `evidence` gathers; this package does no I/O.
 """
 
 from relay.incident.diagnosis.chapter import Chapter, Check, Diagnosis, Order

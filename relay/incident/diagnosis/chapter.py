@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from relay.incident.cause import Headline
     from relay.incident.evidence import Reach
 
 
@@ -72,16 +73,16 @@ class Chapter:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All chapters, the worst one first."""
+    """The headline, and all chapters, the worst one first."""
 
     at: datetime
+    cause: Headline
     chapters: tuple[Chapter, ...]
 
     @property
     def headline(self) -> str:
         """The cause, in a sentence."""
-        worst = self.chapters[0]
-        return worst.verdict if worst.problem else "Nothing is wrong as far as these checks see."
+        return self.cause.sentence
 
     @property
     def problem(self) -> bool:

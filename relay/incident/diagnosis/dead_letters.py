@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from relay.domain.retry import retry_helps
 from relay.incident.diagnosis.chapter import Chapter, Check, Order
+from relay.incident.state import state_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -79,7 +80,8 @@ def _cause_is_gone(group: Group, evidence: Evidence) -> bool:
     first = min((streak.first for streak in own if streak.first is not None), default=group.first)
     last = max([group.last, *(streak.last for streak in own)])
     is_quiet = (state.at - last).total_seconds() > _CAUSE_GONE_AFTER_S
-    is_over = state.gets_through_since(last) or state.agent_is_well_since(first, last)
+    now = state_of(state, evidence.groups, evidence.plans)
+    is_over = now.gets_through_since(last) or now.agent_is_well_since(first, last)
     return agent_ok and retry_helps(group.final_status) and is_quiet and is_over
 
 

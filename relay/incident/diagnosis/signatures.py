@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.incident.evidence import Evidence
-    from relay.store.facts import Refused
+    from relay.store.refused import Refused
 
 SKEW_S = 60
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.incident.diagnosis.backlog import backlog
-from relay.incident.diagnosis.chapter import Diagnosis
+from relay.incident.diagnosis.chapter import Diagnosis, Order
 from relay.incident.diagnosis.chatwoot_fails import chatwoot_fails
 from relay.incident.diagnosis.dead_letters import dead_letters
 from relay.incident.diagnosis.facts_refused import facts_refused
@@ -13,9 +13,15 @@ from relay.incident.diagnosis.not_received import not_received
 from relay.incident.diagnosis.retries import retries
 from relay.incident.diagnosis.signatures import signatures
 from relay.incident.diagnosis.webhooks_refused import webhooks_refused
+from relay.incident.headline import headline
+from relay.incident.state import state_of
 
 if TYPE_CHECKING:
     from relay.incident.evidence import Evidence
+
+
+_FINDINGS = {Order.SILENCE, Order.SETUP}
+"""What the store alone does not show. All else is in the state that the headline is made of."""
 
 
 def diagnose(evidence: Evidence) -> Diagnosis:
@@ -24,4 +30,6 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     others = (chatwoot_fails(evidence), webhooks_refused(evidence), facts_refused(evidence), backlog(evidence))
     chapters += [chapter for chapter in others if chapter is not None]
     chapters.sort(key=lambda chapter: (chapter.order, -chapter.explains))
-    return Diagnosis(evidence.overview.at, tuple(chapters))
+    found = next((chapter.verdict for chapter in chapters if chapter.order in _FINDINGS), None)
+    state = state_of(evidence.overview, evidence.groups, evidence.plans, finding=found)
+    return Diagnosis(evidence.overview.at, headline(state), tuple(chapters))

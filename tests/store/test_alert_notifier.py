@@ -84,7 +84,7 @@ async def test_an_alert_is_raised_once_and_recorded_with_value_and_threshold(
     assert metadata["since"].endswith("Z")
 
 
-async def test_the_overview_says_since_when_an_alert_stands(
+async def test_the_overview_says_since_when_an_alert_is_active(
     watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows, database: Database
 ) -> None:
     plant.dead_letters(6)
@@ -140,18 +140,18 @@ async def test_watches_that_take_turns_at_the_same_moment_raise_an_alert_once(
     assert transitions(rows) == [("dlq-warning", "raised")]
 
 
-async def test_the_worst_are_told_and_the_others_are_not(
+async def test_only_the_configured_severities_are_notified(
     watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
 ) -> None:
-    plant.runs(delivered=1, failed=9)
+    plant.runs(delivered=1, failed=9, age_s=560)
     plant.dead_letters(9)
     await watch().run_once()
     assert {rule for rule, _ in transitions(rows)} == {"success-rate-p0", "success-rate-critical", "dlq-warning"}
     one = watch()
     rows("DELETE FROM relay.duties")
     await one.run_once()
-    assert sorted(text.split(" raised")[0] for text in told(agent)) == ["P0", "P1"]
-    assert "success rate < 50 % over 10 min (now 10 %" in told(agent)[0]
+    assert sorted(text.split(" raised")[0] for text in told(agent)) == ["Critical", "P0"]
+    assert "success rate < 50 % for 10 min (now 10 %" in told(agent)[0]
 
 
 async def test_other_severities_can_be_asked_for(
@@ -162,7 +162,7 @@ async def test_other_severities_can_be_asked_for(
     assert [text.split(":")[0] for text in told(agent)] == ["Warning raised"]
 
 
-async def test_nobody_is_told_without_an_address(
+async def test_without_an_address_nothing_is_sent(
     watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
 ) -> None:
     plant.dead_letters(30)

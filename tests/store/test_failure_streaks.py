@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from relay.incident.state import state_of
 from relay.store import overview
 from tests.store.plant import DEAD_LETTER, HEALTH, REPLAY, RETRY
 
@@ -61,7 +62,17 @@ async def test_it_begins_after_a_pause_as_long_as_asked_for(connection: Connecti
     assert near((await ages(connection, HOUR))["503"], 45 * MINUTE, 10 * MINUTE)
 
 
-async def test_tests_do_not_count_and_replays_stand_apart(connection: Connection, plant: Plant) -> None:
+async def test_minutes_of_nothing_but_success_end_a_run(connection: Connection, plant: Plant) -> None:
+    failures(plant, "503", 400, 390, 20, 10)
+    failures(plant, "200", *range(60, 361, 10), success=True)
+    assert near((await ages(connection))["503"], 20, 10)
+    assert near((await ages(connection, HOUR))["503"], 20, 10)
+    failures(plant, "422", 400, 380, 20)
+    failures(plant, "422", *range(60, 361, 50))
+    assert near((await ages(connection))["422"], 400, 20)
+
+
+async def test_tests_do_not_count_and_replays_are_separate(connection: Connection, plant: Plant) -> None:
     failures(plant, "503", 30, test=True)
     failures(plant, "503", 200)
     failures(plant, "503", 100, fact_type=REPLAY)
@@ -97,7 +108,7 @@ async def test_the_last_failure_and_the_last_success_are_exact(connection: Conne
     assert (state.at - state.last_failure_at).total_seconds() == pytest.approx(90, abs=5)
     assert state.last_success_at is not None
     assert (state.at - state.last_success_at).total_seconds() == pytest.approx(40, abs=5)
-    assert state.gets_through_since(state.last_failure_at)
+    assert state_of(state, [], []).gets_through_since(state.last_failure_at)
 
 
 async def test_a_success_is_seen_after_failures_of_hours_ago_too(connection: Connection, plant: Plant) -> None:
@@ -105,7 +116,7 @@ async def test_a_success_is_seen_after_failures_of_hours_ago_too(connection: Con
     failures(plant, "200", 60, success=True)
     state = await overview.read(connection)
     assert state.streaks == []
-    assert state.gets_through_since(state.at - timedelta(hours=3))
+    assert state_of(state, [], []).gets_through_since(state.at - timedelta(hours=3))
 
 
 @pytest.mark.parametrize(
@@ -125,4 +136,4 @@ async def test_an_agent_is_well_again_only_if_its_health_failed_meanwhile(
         plant.facts(HEALTH, {"target": "agent", "ok": ok, "status": "200" if ok else "503"}, age_s=age_s)
     state = await overview.read(connection)
     first, last = state.at - timedelta(seconds=200), state.at - timedelta(seconds=60)
-    assert state.agent_is_well_since(first, last) is is_well
+    assert state_of(state, [], []).agent_is_well_since(first, last) is is_well

@@ -1,0 +1,1 @@
+"""The files that `relay deploy NAME` prints, and the catalogue of their names. See README.md beside it."""

@@ -1,0 +1,243 @@
+"""The causes that are so now, each as a function of the state: a headline, or None. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.domain.format import DASH, day_clock, milliseconds, percent, plural, span
+from relay.domain.rejections import rejection
+from relay.incident.cause import BAD, WARNING, Headline, Kind
+from relay.incident.failing import CURRENT_S, current_streak, failing_group, is_over
+
+if TYPE_CHECKING:
+    from relay.domain.stats import FailureStreak
+    from relay.incident.state import State
+
+DOUBT_S = 12
+"""Two heartbeats of five seconds are missed by then, and a slow one has had time to be written."""
+
+_STUCK_S = 10
+_STUCK_TIMES = 20
+_SERIOUS = 5
+_BACKLOG_S, _OLD_BACKLOG_S = 60, 300
+_SILENCE_RULES = ("silence-p1", "no-webhooks-info")
+
+
+def no_relay(state: State) -> Headline | None:
+    """No relay is alive."""
+    if state.relays is None or state.relays > 0:
+        return None
+    seen_s = state.relay_seen_s
+    seen = "no heartbeat was ever recorded" if seen_s is None else f"the last heartbeat was {span(seen_s)} ago"
+    remedy = "Webhooks are being lost. Start one with `relay serve`."
+    return Headline(
+        Kind.NO_RELAY, BAD, f"No relay is running: {seen}. {remedy}", shorter=(f"No relay is running! {remedy}",)
+    )
+
+
+def relay_in_doubt(state: State) -> Headline | None:
+    """Relays have missed two heartbeats, and are not yet given up."""
+    if state.relay_seen_s is None or state.relay_seen_s <= DOUBT_S:
+        return None
+    said = f"No relay heartbeat for {span(state.relay_seen_s)}: it may be down"
+    return Headline(Kind.RELAY_IN_DOUBT, WARNING, f"{said}, and webhooks may be lost.", shorter=(f"{said}.",))
+
+
+def store_away(state: State) -> Headline | None:
+    """Postgres is away."""
+    if state.outage is None:
+        return None
+    since = (
+        f"Postgres is away since {day_clock(state.outage.since, state.at)} ({span(state.age_s(state.outage.since))})"
+    )
+    refused, spool = state.outage.refused, state.spool
+    if spool is not None and spool.share < 1 and not refused:
+        waits = f"{plural(spool.receipts, 'webhook')} in the spool" if spool.receipts else "the spool takes webhooks"
+        return Headline(Kind.STORE_AWAY, BAD, f"{since}: {waits}, none is lost.", shorter=(f"{since}.",))
+    lost = f"{plural(refused, 'webhook')} refused so far (503)" if refused else "webhooks are refused (503)"
+    return Headline(Kind.STORE_AWAY, BAD, f"{since}: {lost}; they are lost.", shorter=(f"{since}: {lost}.",))
+
+
+def spool_fills(state: State) -> Headline | None:
+    """The spool holds webhooks although Postgres is up, or is more than half full."""
+    spool = state.spool
+    if spool is None or not spool.receipts:
+        return None
+    age = "" if spool.oldest_s is None else f", the oldest for {span(spool.oldest_s)}"
+    if spool.share > 0.5:
+        said = f"The spool is {percent(100 * spool.share, decimals=0)} full: {plural(spool.receipts, 'webhook')}{age}."
+        return Headline(Kind.SPOOL, BAD, said)
+    said = f"{plural(spool.receipts, 'webhook')} in the spool{age}, though Postgres is up."
+    return Headline(Kind.SPOOL, WARNING, said)
+
+
+def refused(state: State) -> Headline | None:
+    """Webhooks are being refused, and not just one of a stranger."""
+    current = [one for one in state.refused_webhooks if state.age_s(one.last) <= CURRENT_S]
+    if not current:
+        return None
+    worst = max(current, key=lambda one: (rejection(one.reason).is_lost, one.in_run))
+    total = sum(one.in_run for one in current)
+    none_accepted = state.accepted_s is None or state.accepted_s > state.age_s(worst.since)
+    is_lost = any(rejection(one.reason).is_lost for one in current)
+    if not is_lost and total < (2 if none_accepted else _SERIOUS):
+        return None
+    others = total - worst.in_run
+    what = f"{plural(worst.in_run, 'webhook')} refused ({rejection(worst.reason).named})"
+    since = f"since {day_clock(worst.since, state.at)}"
+    more = f", {others:,} for other reasons" if others else ""
+    accepted = "; none accepted" if none_accepted else ""
+    lost = _loss(worst.reason, worst.in_run)
+    return Headline(
+        Kind.REFUSED, BAD, f"{what} {since} ({span(state.age_s(worst.since))}){more}{accepted}. {lost}",
+        shorter=(f"{what} {since}{accepted}. {lost}", f"{what} {since}{accepted}.", f"{what}."),
+    )  # fmt: skip
+
+
+def _loss(reason: str, count: int) -> str:
+    if rejection(reason).status == 400:
+        return "Chatwoot sends none such."
+    return "It is lost." if count == 1 else "They are lost."
+
+
+def stuck(state: State) -> Headline | None:
+    """Deliveries are in flight for far longer than usual, and none gets through."""
+    if state.hold is not None or state.breaker is not None or not state.in_flight or state.oldest_s is None:
+        return None
+    usual_s = (state.usual_ms or 0) / 1000
+    success_s = None if state.success_at is None else state.age_s(state.success_at)
+    if state.oldest_s <= max(_STUCK_S, _STUCK_TIMES * usual_s) or (success_s is not None and success_s <= _STUCK_S):
+        return None
+    since = "Nothing delivered yet" if success_s is None else f"Nothing delivered for {span(success_s)}"
+    wait = "waits" if state.in_flight == 1 else "wait"
+    usual = "" if state.usual_ms is None else f" (usual {milliseconds(state.usual_ms)})"
+    said = f"{since}: {state.in_flight:,} {wait} at the Agent SDK, the oldest {span(state.oldest_s)}{usual}"
+    return Headline(Kind.STUCK, BAD, f"{said}.{_health(state)}", shorter=(f"{said}.",))
+
+
+def _health(state: State) -> str:
+    agent = state.agent
+    if agent is None:
+        return ""
+    return (
+        f" Its /health answers {agent.status or agent.error}." if agent.ok else f" Its /health fails ({agent.error})."
+    )
+
+
+def held(state: State) -> Headline | None:
+    """An operator holds forwarding."""
+    hold = state.hold
+    if hold is None:
+        return None
+    until = "" if hold.until is None else f" until {hold.until:%H:%M}Z"
+    said = f"Forwarding is held by {hold.who} since {hold.since:%H:%M}Z{until}"
+    return Headline(
+        Kind.HELD, WARNING, f"{said} ({hold.reason}). {_waiting(state)}", shorter=(f"{said}. {_waiting(state)}",)
+    )
+
+
+def breaker_open(state: State) -> Headline | None:
+    """The circuit breaker keeps deliveries from the Agent SDK."""
+    breaker = state.breaker
+    if breaker is None:
+        return None
+    said = f"The circuit breaker is open since {day_clock(breaker.since, state.at)}"
+    return Headline(
+        Kind.BREAKER_OPEN, BAD, f"{said} ({breaker.why}). {_waiting(state)}", shorter=(f"{said}. {_waiting(state)}",)
+    )
+
+
+def _waiting(state: State) -> str:
+    number = 0 if state.backlog is None else state.backlog.waiting
+    return f"{number:,} {'waits' if number == 1 else 'wait'}."
+
+
+def agent_fails(state: State) -> Headline | None:
+    """Deliveries fail now, or a replay does."""
+    group = failing_group(state)
+    if group is None:
+        return _fails_without_letters(state)
+    sentence = _failing(state, group.last_error, state.streak_of(group.final_status))
+    if sentence is None:
+        replayed = state.streak_of(group.final_status, replayed=True)
+        if replayed is None or state.age_s(replayed.last) > CURRENT_S or state.gets_through_since(replayed.last):
+            return None
+        sentence = f"A replay failed {span(state.age_s(replayed.last))} ago: {group.last_error}."
+    shared = f"{group.count:,} of {plural(state.dead_letters, 'open dead letter')} share this cause."
+    short = f"{sentence} {group.count:,} of {state.dead_letters:,} share it."
+    return Headline(Kind.AGENT_FAILS, BAD, f"{sentence} {shared}", group, (short, sentence))
+
+
+def _failing(state: State, error: str, streak: FailureStreak | None) -> str | None:
+    if streak is None or state.age_s(streak.last) > CURRENT_S or is_over(state, streak):
+        return None
+    if streak.first is None:
+        return f"{error} for more than a day."
+    return f"{error} since {day_clock(streak.first, state.at)} ({span(state.age_s(streak.first))})."
+
+
+def _fails_without_letters(state: State) -> Headline | None:
+    """What failed was dealt with already, and more fails."""
+    streak = current_streak(state)
+    if streak is None:
+        return None
+    sentence = _failing(state, f"Deliveries fail ({streak.status or DASH})", streak)
+    return None if sentence is None else Headline(Kind.AGENT_FAILS, BAD, sentence)
+
+
+def agent_unhealthy(state: State) -> Headline | None:
+    """The Agent SDK's health check fails."""
+    agent = state.agent
+    if agent is None or agent.ok:
+        return None
+    said = f"answers {agent.status}" if agent.status else f"fails: {agent.error}"
+    return Headline(Kind.AGENT_UNHEALTHY, BAD, f"Agent SDK /health {said} ({span(agent.age_s)} ago).")
+
+
+def backlog_waits(state: State) -> Headline | None:
+    """Deliveries wait for a slot for more than a minute."""
+    backlog = state.backlog
+    if backlog is None or not backlog.waiting or backlog.oldest_s is None or backlog.oldest_s <= _BACKLOG_S:
+        return None
+    wait = "delivery waits" if backlog.waiting == 1 else "deliveries wait"
+    said = f"{backlog.waiting:,} {wait} for the Agent SDK, the oldest for {span(backlog.oldest_s)}."
+    return Headline(Kind.BACKLOG, BAD if backlog.oldest_s > _OLD_BACKLOG_S else WARNING, said)
+
+
+def silence(state: State) -> Headline | None:
+    """No webhook comes, though some should by now."""
+    firing = [verdict for verdict in state.firing if verdict.rule.name in _SILENCE_RULES and verdict.holds]
+    if not firing:
+        return None
+    usual = f"{state.usual_per_hour:,.0f} an hour are usual"
+    since = "No webhook has come" if state.accepted_s is None else f"No webhook for {span(state.accepted_s)}"
+    is_grave = any(verdict.rule.name == _SILENCE_RULES[0] for verdict in firing)
+    return Headline(Kind.SILENCE, BAD if is_grave else WARNING, f"{since}, though {usual}.", shorter=(f"{since}.",))
+
+
+def agent_slow(state: State) -> Headline | None:
+    """The Agent SDK takes long, and what it is sent gets through."""
+    slow = next((one for one in state.firing if one.rule.name == "agent-slow-info" and one.holds), None)
+    if slow is None:
+        return None
+    said = f"The Agent SDK is slow: {milliseconds(slow.value)} on average over 15 min."
+    return Headline(Kind.AGENT_SLOW, WARNING, said)
+
+
+def facts_aside(state: State) -> Headline | None:
+    """`dashboard_facts` does not take the relay's facts."""
+    if not state.facts_aside:
+        return None
+    said = f"{plural(state.facts_aside, 'fact')} refused by dashboard_facts wait aside, so the figures are too low."
+    return Headline(Kind.FACTS_ASIDE, WARNING, said)
+
+
+def replay_runs(state: State) -> Headline | None:
+    """A replay is under way."""
+    plan = state.plan
+    if plan is None:
+        return None
+    done = plan.total - plan.left
+    dead = f", {plan.dead:,} of them dead again" if plan.dead else ""
+    said = f"Replay {plan.id} by {plan.requested_by} is {plan.state}: {done:,} of {plan.total:,} done{dead}."
+    return Headline(Kind.REPLAY_RUNS, WARNING, said)

@@ -1,0 +1,96 @@
+"""Several workers under a supervisor, as a service manager and Prometheus see them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.relay.test_command_serve import serving
+from tests.servers import PATIENCE_S, free_port, wait_for, wait_until_healthy
+
+if TYPE_CHECKING:
+    from tests.conftest import CommandLine
+
+REJECTED = "relay_webhooks_rejected_total"
+
+
+def counted(port: int) -> dict[str, Counter[str]]:
+    """What one scrape counts, by metric, by worker."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:  # a connection of its own: any worker
+        text = client.get("/metrics").raise_for_status().text
+    found: dict[str, Counter[str]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, Counter())[sample.labels.get("worker", "")] += int(sample.value)
+    return found
+
+
+def refuse(port: int, times: int) -> None:
+    """Post what is no webhook, each on a connection of its own, so that the workers share them."""
+    for _ in range(times):
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"connection": "close"}) as client:
+            assert client.post("/api/webhooks/chatwoot", content=b"[]").status_code == 400
+
+
+def messages(receiver: socket.socket, until: str) -> list[str]:
+    """What the service manager gets, until it gets `until`."""
+    receiver.settimeout(PATIENCE_S)
+    got: list[str] = []
+    while until not in got:
+        got += receiver.recv(4096).decode().splitlines()
+    return got
+
+
+def test_metrics_are_exact_over_workers_and_never_fall_and_the_manager_is_notified(relay_command: CommandLine) -> None:
+    port, metrics = free_port(), free_port()
+    environment: dict[str, Any] = {
+        "RELAY_BIND": f"127.0.0.1:{port}",
+        "RELAY_METRICS_BIND": f"127.0.0.1:{metrics}",
+        "RELAY_WORKERS": "3",
+        "NOTIFY_SOCKET": str(relay_command.folder / "notify"),
+    }
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        serving(relay_command, **environment) as (process, output),
+    ):
+        manager.bind(environment["NOTIFY_SOCKET"])
+        assert messages(manager, "READY=1") == ["READY=1"]
+        wait_until_healthy(port)
+        assert httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 404, "it has an address of its own"
+        assert httpx.get(f"http://127.0.0.1:{metrics}/health/live").json()["status"] == "ok"
+
+        refuse(port, 30)
+        before = counted(metrics)[REJECTED]
+        assert before.total() == 31, "the 404 too"
+        assert all(counted(metrics)[REJECTED] == before for _ in range(6)), "whichever worker answers"
+
+        busiest = max(before, key=lambda slot: before[slot])
+        os.kill(_pid_of_worker(process.pid, int(busiest)), signal.SIGKILL)
+        wait_for(lambda: "A worker died and is replaced" in output.read_text(encoding="utf-8"))
+        refuse(port, 30)
+        after = counted(metrics)[REJECTED]
+        assert after.total() == 61
+        assert all(after[slot] >= before[slot] for slot in before)
+
+        process.send_signal(signal.SIGTERM)
+        messages(manager, "STOPPING=1")
+        assert process.wait(PATIENCE_S) == 0
+
+
+def _pid_of_worker(supervisor: int, slot: int) -> int:
+    """The process of a worker: spawned ones are the supervisor's children in the order of their slots."""
+    with open(f"/proc/{supervisor}/task/{supervisor}/children", encoding="ascii") as file:  # noqa: PTH123
+        children = [int(pid) for pid in file.read().split()]
+    spawned = [pid for pid in children if b"spawn_main" in _command(pid)]
+    return spawned[slot]
+
+
+def _command(pid: int) -> bytes:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
+        return file.read()

@@ -1,0 +1,216 @@
+"""The headline engine: exactly one headline for every state, and never that all is well while something is not."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.domain.alerts import RULES, Verdict
+from relay.domain.rejections import REASONS, rejection
+from relay.domain.stats import FailureStreak
+from relay.incident.cause import Kind
+from relay.incident.headline import _CAUSES, headline
+from relay.incident.state import BacklogSize, BreakerState, HeldState, SpoolState, State, StoreOutage
+from relay.store.browse import Group
+from relay.store.facts import Health
+from relay.store.refused import Refused
+from relay.store.replays import Plan, PlanState
+
+NOW = datetime(2026, 11, 27, 14, 31, 7, tzinfo=UTC)
+ALL_WELL = re.compile(r"nothing (is failing|fails|has failed)", re.IGNORECASE)
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+WELL = State(at=NOW, relays=1, relay_seen_s=2, accepted_s=1, success_at=ago(1), usual_ms=5)
+
+
+def refused(reason: str, count: int, *, since_s: float, last_s: float = 1) -> Refused:
+    return Refused(reason, count, ago(since_s), ago(last_s), ago(since_s), count)
+
+
+def group(status: str, error: str, count: int, *, first_s: float = 600, last_s: float = 1) -> Group:
+    return Group(status, error, count, count, ago(first_s), ago(last_s), ("message_created",), f"error:{status}")
+
+
+def streak(status: str, *, first_s: float, last_s: float, lately: int = 100) -> FailureStreak:
+    return FailureStreak(status, replayed=False, first=ago(first_s), last=ago(last_s), lately=lately)
+
+
+def health(*, ok: bool) -> Health:
+    return Health("agent", ok, "200" if ok else "503", 5, None if ok else "HTTP 503", ago(2), 2)
+
+
+def firing(rule: str, value: float, *, holds: bool = True) -> Verdict:
+    found = next(one for one in RULES if one.name == rule)
+    return Verdict(found, firing=True, value=value, holds=holds, since=ago(60))
+
+
+def plan(state: PlanState = PlanState.RUNNING) -> Plan:
+    from uuid import UUID  # noqa: PLC0415
+
+    return Plan(
+        2, UUID(int=2), state, "maria", "", "", 20, 1, 3, False, 136, 54, 3, 0, None, ago(60), ago(60), None, "maria"
+    )
+
+
+ERROR = "Agent SDK answered 503"
+DOWN: dict[str, Any] = {
+    "groups": [group("503", ERROR, 204, first_s=1736)],
+    "streaks": [streak("503", first_s=1736, last_s=1)],
+    "dead_letters": 211,
+    "success_at": ago(1736),
+}
+HELD = HeldState("maria", ago(1747), None, "deploying the agent")
+
+# what is so, and how the headline begins
+CASES: list[tuple[str, dict[str, Any], Kind, str]] = [
+    ("all is well", {}, Kind.WELL, "Nothing is failing. No dead letter waits."),
+    ("no relay", {"relays": 0, "relay_seen_s": 660} | DOWN, Kind.NO_RELAY,
+     "No relay is running: the last heartbeat was 11m ago. Webhooks are being lost. Start one with `relay serve`."),
+    ("two beats missed", {"relay_seen_s": 13}, Kind.RELAY_IN_DOUBT, "No relay heartbeat for 13s: it may be down"),
+    ("one beat missed", {"relay_seen_s": 11}, Kind.WELL, "Nothing is failing."),
+    ("Postgres away, spooled", {"outage": StoreOutage(ago(120)), "spool": SpoolState(87)}, Kind.STORE_AWAY,
+     "Postgres is away since 14:29:07 (2m): 87 webhooks in the spool, none is lost."),
+    ("Postgres away, no spool", {"outage": StoreOutage(ago(120), 8)}, Kind.STORE_AWAY,
+     "Postgres is away since 14:29:07 (2m): 8 webhooks refused so far (503); they are lost."),
+    ("the spool is not empty", {"spool": SpoolState(87, 180, 0.1)}, Kind.SPOOL,
+     "87 webhooks in the spool, the oldest for 3m, though Postgres is up."),
+    ("the spool fills", {"spool": SpoolState(87, 180, 0.62)}, Kind.SPOOL, "The spool is 62 % full: 87 webhooks"),
+    ("wrong secret",
+     {"refused": [refused("invalid_signature", 600, since_s=300)], "accepted_s": 400} | DOWN, Kind.REFUSED,
+     "600 webhooks refused (401, bad signature) since 14:26:07 (5m); none accepted. They are lost."),
+    ("one body too large", {"refused": [refused("body_too_large", 1, since_s=3)]}, Kind.REFUSED,
+     "1 webhook refused (413, body too large) since 14:31:04 (3s). It is lost."),
+    ("a stranger among accepted ones", {"refused": [refused("missing_signature", 4, since_s=30)]}, Kind.FEW_REFUSED,
+     "4 webhooks refused (401, no signature), the last 1s ago."),
+    ("the wrong secret is over", {"refused": [refused("invalid_signature", 600, since_s=900, last_s=480)]} | DOWN,
+     Kind.AGENT_FAILS, "Agent SDK answered 503 since 14:02:11 (28m). 204 of 211 open dead letters share this cause."),
+    ("and nothing else is wrong", {"refused": [refused("invalid_signature", 600, since_s=900, last_s=480)]},
+     Kind.EARLIER_REFUSED, "Earlier: 600 webhooks refused (401, bad signature) from 14:16:07 to 14:23:07. They are"),
+    ("a scanner", {"refused": [refused("unknown_path", 50, since_s=300)]}, Kind.WELL, "Nothing is failing."),
+    ("a hanging agent",
+     {"in_flight": 87, "oldest_s": 43, "success_at": ago(40), "agent": health(ok=True), "dead_letters": 18,
+      "groups": [group("timeout", "Agent SDK did not answer within 30 s", 18, last_s=300)]}, Kind.STUCK,
+     "Nothing delivered for 40s: 87 wait at the Agent SDK, the oldest 43s (usual 5 ms). Its /health answers 200."),
+    ("slow, but usually so", {"in_flight": 3, "oldest_s": 43, "success_at": ago(40), "usual_ms": 3_000}, Kind.WELL,
+     "Nothing is failing."),
+    ("held", {"hold": HELD, "backlog": BacklogSize(312, 900)} | DOWN, Kind.HELD,
+     "Forwarding is held by maria since 14:02Z (deploying the agent). 312 wait."),
+    ("breaker open", {"breaker": BreakerState(ago(60), "19 of 20 attempts failed"), "backlog": BacklogSize(1, 9)},
+     Kind.BREAKER_OPEN, "The circuit breaker is open since 14:30:07 (19 of 20 attempts failed). 1 waits."),
+    ("the agent fails", DOWN, Kind.AGENT_FAILS,
+     "Agent SDK answered 503 since 14:02:11 (28m). 204 of 211 open dead letters share this cause."),
+    ("its failures were dealt with", DOWN | {"groups": []}, Kind.AGENT_FAILS, "Deliveries fail (503) since 14:02:11"),
+    ("its health fails", {"agent": health(ok=False)}, Kind.AGENT_UNHEALTHY, "Agent SDK /health answers 503 (2s ago)."),
+    ("a backlog", {"backlog": BacklogSize(312, 61)}, Kind.BACKLOG,
+     "312 deliveries wait for the Agent SDK, the oldest for 1m."),
+    ("a young backlog", {"backlog": BacklogSize(312, 59)}, Kind.WELL, "Nothing is failing."),
+    ("silence", {"firing": [firing("no-webhooks-info", 40)], "accepted_s": 2400, "usual_per_hour": 25}, Kind.SILENCE,
+     "No webhook for 40m, though 25 an hour are usual."),
+    ("facts aside", {"facts_aside": 12}, Kind.FACTS_ASIDE, "12 facts refused by dashboard_facts wait aside"),
+    ("a slow agent", {"firing": [firing("agent-slow-info", 4012)]}, Kind.AGENT_SLOW,
+     "The Agent SDK is slow: 4012 ms on average over 15 min."),
+    ("a replay", {"plan": plan()}, Kind.REPLAY_RUNS,
+     "Replay 2 by maria is running: 57 of 136 done, 3 of them dead again."),
+    ("the agent answers again",
+     DOWN | {"streaks": [streak("503", first_s=1736, last_s=6)], "success_at": ago(1), "answers_since": ago(5)},
+     Kind.RECOVERED, "Agent SDK answers again since 14:31:02 (Agent SDK answered 503 from 14:02:11 to 14:31:01). 211"),
+    ("one success between many failures",
+     DOWN | {"streaks": [streak("503", first_s=180, last_s=6, lately=9)], "success_at": ago(1)}, Kind.AGENT_FAILS,
+     "Agent SDK answered 503 since 14:28:07 (3m)."),
+    ("a gap without a relay", {"unattended": (ago(500), ago(350))}, Kind.GAP,
+     "No relay ran from 14:22:47 to 14:25:17 (2m): what Chatwoot sent then is missing here."),
+    ("what a diagnosis found", {"finding": "none of Chatwoot's webhooks points here."}, Kind.FINDING, "none of"),
+    ("dead letters wait", DOWN | {"streaks": [], "groups": [group("503", ERROR, 204, last_s=600)]}, Kind.DEAD_LETTERS,
+     "Nothing has failed for 10m. 204 dead letters can be replayed: Agent SDK answered 503."),
+    ("dead letters wait, an alert fires",
+     DOWN | {"streaks": [], "groups": [group("503", ERROR, 204, last_s=600)], "firing": [firing("dlq-p2", 138)]},
+     Kind.DEAD_LETTERS, "The last failure was 10m ago. 204 dead letters can be replayed: Agent SDK answered 503."),
+    ("all was replayed, an alert fires", {"firing": [firing("escalate-dlq", 138)]}, Kind.ALERT,
+     "138 webhooks were dead-lettered in the last hour; none waits."),
+    ("failed tests", {"dead_letters": 2}, Kind.WELL, "Nothing is failing. There is nothing but 2 dead letters of test"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given_", "kind", "begins"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_what_is_so_is_the_headline(given_: dict[str, Any], kind: Kind, begins: str) -> None:
+    found = headline(replace(WELL, **given_))
+    assert (found.kind, found.sentence[: len(begins)]) == (kind, begins)
+
+
+def test_every_kind_has_a_case() -> None:
+    assert set(Kind) - {case[2] for case in CASES} == {Kind.EARLIER_FAILURE}
+    found = headline(replace(WELL, streaks=[streak("503", first_s=100, last_s=90)], last_failure_at=ago(90)))
+    assert (found.kind, found.sentence) == (
+        Kind.EARLIER_FAILURE, "The last failure was 1m ago (503). No dead letter waits.",
+    )  # fmt: skip
+
+
+_ages = st.floats(0, 5_000, allow_nan=False)
+_moments = _ages.map(ago)
+_streaks = st.builds(
+    FailureStreak, status=st.sampled_from(["503", "422", "timeout", ""]), replayed=st.booleans(),
+    first=st.none() | _moments, last=_moments, lately=st.integers(0, 500),
+)  # fmt: skip
+_groups = st.builds(
+    group, st.sampled_from(["503", "422", "timeout", ""]), st.just(ERROR), st.integers(1, 500), last_s=_ages
+)
+_refused = st.builds(
+    refused, st.sampled_from([*sorted(REASONS), "made_up"]), st.integers(1, 600), since_s=_ages,
+    last_s=st.floats(0, 3_600),
+)  # fmt: skip
+_verdicts = st.builds(
+    Verdict, rule=st.sampled_from(RULES), firing=st.just(True), value=st.none() | _ages, holds=st.booleans(),
+    since=st.none() | _moments,
+)  # fmt: skip
+_states = st.builds(
+    State, at=st.just(NOW), relays=st.none() | st.integers(0, 3), relay_seen_s=st.none() | _ages,
+    outage=st.none() | st.builds(StoreOutage, _moments, st.integers(0, 50)),
+    spool=st.none() | st.builds(SpoolState, st.integers(0, 50), st.none() | _ages, st.floats(0, 1)),
+    refused=st.lists(_refused, max_size=3), accepted_s=st.none() | _ages, in_flight=st.integers(0, 90),
+    oldest_s=st.none() | _ages, usual_ms=st.none() | _ages,
+    hold=st.none() | st.builds(HeldState, st.just("maria"), _moments, st.none() | _moments, st.just("why")),
+    breaker=st.none() | st.builds(BreakerState, _moments, st.just("why")),
+    backlog=st.none() | st.builds(BacklogSize, st.integers(0, 90), st.none() | _ages),
+    streaks=st.lists(_streaks, max_size=3), groups=st.lists(_groups, max_size=3), success_at=st.none() | _moments,
+    answers_since=st.none() | _moments, last_failure_at=st.none() | _moments,
+    agent=st.none() | st.booleans().map(lambda ok: health(ok=ok)), agent_failed_at=st.none() | _moments,
+    dead_letters=st.integers(0, 500), facts_aside=st.integers(0, 3), firing=st.lists(_verdicts, max_size=3),
+    usual_per_hour=_ages, plan=st.none() | st.sampled_from(PlanState).map(plan),
+    unattended=st.none() | st.just((ago(500), ago(400))), finding=st.none() | st.just("found."),
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(_states)
+def test_every_state_has_exactly_one_headline(state: State) -> None:
+    found = headline(state)
+    applying = [cause for cause in (one(state) for one in _CAUSES) if cause is not None]
+    assert found == (applying[0] if applying else found)
+    assert len({type(found), *map(type, applying)}) == 1
+    assert found.sentence.endswith(".")
+    assert "\n" not in found.sentence
+    assert found.command.startswith("relay ")
+    for form, shorter in zip((found.sentence, *found.shorter), found.shorter, strict=False):
+        assert len(shorter) <= len(form)
+    if state.firing or any(rejection(one.reason).is_webhook for one in state.refused):
+        assert not ALL_WELL.search(found.sentence), found
+        assert found.kind is not Kind.WELL
+        assert found.level != "well"
+
+
+def test_every_reason_for_a_refusal_has_a_row() -> None:
+    from relay.chatwoot.payload import BodyFault  # noqa: PLC0415
+    from relay.chatwoot.signature import SignatureFault  # noqa: PLC0415
+
+    assert {*map(str, SignatureFault), *map(str, BodyFault)} <= REASONS
+    assert rejection("made_up").named == "made up"
