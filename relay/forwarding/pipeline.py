@@ -169,6 +169,12 @@ class Pipeline:
         self.slots.take()
         return self._start(self._carry_in_slot(claimed, is_probe=is_probe), claimed.delivery.size)
 
+    def adopt(self, stored: Stored) -> None:
+        """Carry what was stored for no sender that still waits: from the spool, or by a commit that ended late."""
+        if isinstance(stored, Claimed) and not self._draining:
+            self.resume(stored)
+        self._work.set()
+
     async def drain(self, patience_s: float) -> None:
         """Accept no more, wait up to `patience_s` for what is in flight, and release the rest."""
         self._draining = True

@@ -24,6 +24,7 @@ STORE_PATIENCE_S = 3.5
 """How long a webhook waits for Postgres. Chatwoot itself waits 5 s."""
 
 _RETRY_S = 0.1
+_NOT_READY = "The relay is not ready to store webhooks"
 
 
 class ReceiptStorage:
@@ -81,10 +82,10 @@ class ReceiptStorage:
         Raises:
             StoreUnavailable: Postgres did not take it in time.
         """
-        missed = "Postgres did not answer in time" if self.is_open else "The relay is not ready to store webhooks"
-        last = StoreUnavailable(missed)
+        last = StoreUnavailable("Postgres did not answer in time" if self.is_open else _NOT_READY)
         try:
-            async with asyncio.timeout(STORE_PATIENCE_S) as patience:
+            # Without a spool a commit that is under way is waited for: nothing else can take the receipt.
+            async with asyncio.timeout(STORE_PATIENCE_S if self._spooling.is_on else None) as patience:
                 self._patient.add(patience)
                 try:
                     while True:
@@ -96,6 +97,8 @@ class ReceiptStorage:
                             return await self._submit(incoming, by=began + STORE_PATIENCE_S)
                         except StoreUnavailable as error:
                             last = error
+                        if time.monotonic() + _RETRY_S > began + STORE_PATIENCE_S:
+                            raise last
                         await asyncio.sleep(_RETRY_S)
                 finally:
                     self._patient.discard(patience)
@@ -104,7 +107,7 @@ class ReceiptStorage:
 
     async def _submit(self, incoming: Incoming, *, by: float) -> Stored:
         if not self._opened.is_set():
-            await self._opened.wait()
+            await self._until_open(by)
         try:
             stored = await self._receipts.submit(incoming, by=by)
         except StatementRefused as error:
@@ -113,6 +116,13 @@ class ReceiptStorage:
         self.fault = None
         self._spooling.committed()
         return stored
+
+    async def _until_open(self, by: float) -> None:
+        try:
+            async with asyncio.timeout(by - time.monotonic()):
+                await self._opened.wait()
+        except TimeoutError:
+            raise StoreUnavailable(_NOT_READY) from None
 
     def _wait_no_longer(self) -> None:
         """Have the receipts that wait for Postgres spooled now, close behind the first one."""

@@ -11,7 +11,7 @@ import psycopg
 from relay.errors import SpoolError, StatementRefused, StoreUnavailable
 from relay.store import spools
 from relay.store.database import DEDICATED_SILENCE_S, described
-from relay.store.deliveries import Claimed, Duplicate, Incoming
+from relay.store.deliveries import Duplicate, Incoming
 from relay.store.storing import store_drained
 
 if TYPE_CHECKING:
@@ -147,10 +147,10 @@ class SpoolDrain:
 
     def _begun(self, stored: Sequence[Stored]) -> int:
         for one in stored:
-            if isinstance(one, Claimed):
-                self._pipeline.resume(one)
-            elif isinstance(one, Duplicate):
+            if isinstance(one, Duplicate):
                 self._forwarding_log.duplicate(one.delivery_id, one)
+            else:
+                self._pipeline.adopt(one)
         self._pipeline.wake()
         return sum(not isinstance(one, Duplicate) for one in stored)
 

@@ -37,6 +37,11 @@ class Spooling:
         self.at_once = False
         self.on_begin: Callable[[], None] = lambda: None
 
+    @property
+    def is_on(self) -> bool:
+        """False if there is no spool."""
+        return self._spool.is_on
+
     def committed(self) -> None:
         """Postgres has committed: receipts go there again."""
         self.at_once = False

@@ -142,6 +142,7 @@ class Worker:
         self._backlog = Backlog(
             settings, self.database, owner, pipeline=self.pipeline, lease=lease, forwarding_log=forwarding_log
         )
+        self._receipts.on_late = self.pipeline.adopt
         self._drain = SpoolDrain(
             self.spool, spooling, self.database, owner, pipeline=self.pipeline, forwarding_log=forwarding_log
         )

@@ -37,6 +37,8 @@ class GroupCommit(Generic[Item, Result]):
     `alone` commits one item on a connection of its own, beside the batches, so that it delays none of them:
     heavy items, those submitted so, and each item of a batch that Postgres refused or cancelled, so that a bad item
     fails by itself. Without `alone` that is `commit` with a batch of one.
+
+    `late` gets the result of an item whose caller was cancelled while it was being committed.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class GroupCommit(Generic[Item, Result]):
         max_bytes: int = 8 * 1024 * 1024,
         heavy: float = math.inf,
         most_alone: int = 3,
+        late: Callable[[Result], None] = lambda _: None,
     ) -> None:
         self._commit = commit
         self._alone = alone or self._in_a_batch_of_one
@@ -56,6 +59,7 @@ class GroupCommit(Generic[Item, Result]):
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._heavy = heavy
+        self._late = late
         self._waiting: deque[tuple[Item, asyncio.Future[Result], float]] = deque()
         self._wake = asyncio.Event()
         self._room_alone = asyncio.Semaphore(most_alone)
@@ -129,8 +133,7 @@ class GroupCommit(Generic[Item, Result]):
                 _fail(future, reason)
         else:
             for (_, future, _), result in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(result)
+                self._settle(future, result)
 
     def _start_alone(self, item: Item, future: asyncio.Future[Result], by: float) -> None:
         task = asyncio.create_task(self._commit_alone(item, future, by))
@@ -150,8 +153,13 @@ class GroupCommit(Generic[Item, Result]):
         except Exception as error:  # noqa: BLE001 - the task's top: its waiter gets an answer
             _fail(future, _reason(error))
         else:
-            if not future.done():
-                future.set_result(result)
+            self._settle(future, result)
+
+    def _settle(self, future: asyncio.Future[Result], result: Result) -> None:
+        if future.cancelled():
+            self._late(result)
+        elif not future.done():
+            future.set_result(result)
 
     async def _in_a_batch_of_one(self, item: Item) -> Result:
         return (await self._commit([item]))[0]

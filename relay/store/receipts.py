@@ -9,7 +9,7 @@ from relay.store.database import DEDICATED_SILENCE_S, DedicatedConnection
 from relay.store.storing import store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from relay.store.database import Database
@@ -20,12 +20,20 @@ class ReceiptStore:
     """Commits receipts for the relay `owner`. Run `run` as a task."""
 
     def __init__(self, database: Database, owner: UUID) -> None:
+        self.on_late: Callable[[Stored], None] = lambda _: None
+        """Gets what was stored after its caller had given up."""
         self._database = database
         self._owner = owner
         self._connection = DedicatedConnection(database)
         self._group: GroupCommit[Incoming, Stored] = GroupCommit(
-            self._commit, alone=self._commit_alone, size=lambda item: item.receipt.size
+            self._commit,
+            alone=self._commit_alone,
+            size=lambda item: item.receipt.size,
+            late=self._stored_late,
         )
+
+    def _stored_late(self, stored: Stored) -> None:
+        self.on_late(stored)
 
     async def run(self) -> None:
         """Commit what `submit` is given, until cancelled."""

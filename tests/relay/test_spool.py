@@ -177,8 +177,8 @@ async def test_a_webhook_that_came_by_spool_and_by_postgres_arrives_once(
     assert (await elsewhere.post(one, X_Chatwoot_Delivery="one", **one_signed)).status_code == 200
     assert (await elsewhere.post(two, X_Chatwoot_Delivery="third", **two_signed)).status_code == 200
     await drained(await start_spooling(chatwoot_webhook_secret=SECRET))
-    assert sorted(rows("SELECT delivery_id FROM relay.deliveries")) == ["third", "one"]
-    assert sorted(seen.delivery_id for seen in agent.seen) == ["third", "one"]
+    assert sorted(rows("SELECT delivery_id FROM relay.deliveries")) == ["one", "third"]
+    assert sorted(seen.delivery_id for seen in agent.seen) == ["one", "third"]
 
 
 async def test_a_relay_that_starts_without_postgres_serves_with_its_spool(

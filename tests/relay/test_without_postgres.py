@@ -23,7 +23,7 @@ PAYLOAD = {"event": "message_created", "id": 9, "conversation": {"id": 77}}
 
 _WAITING = """
     SELECT count(*) FROM pg_stat_activity
-     WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO relay.deliveries%'
+     WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%WITH light AS%'
 """
 
 
