@@ -165,8 +165,10 @@ class Pipeline:
             del self._senders[ticket.row_id]
 
     def resume(self, claimed: Claimed, *, is_probe: bool = False) -> asyncio.Task[Outcome | WaitReason | None]:
-        """Carry a delivery that this relay has claimed in the store."""
-        self.slots.take()
+        """Carry a delivery that this relay has claimed in the store.
+
+        A webhook may have taken the slot that was free when the claim began: the delivery then has the next one.
+        """
         return self._start(self._carry_in_slot(claimed, is_probe=is_probe), claimed.delivery.size)
 
     def adopt(self, stored: Stored) -> None:
@@ -282,10 +284,15 @@ class Pipeline:
             self._forwarding_log.kept_apart(receipt.delivery_id, delivery_id)
 
     async def _carry_in_slot(self, claimed: Claimed, *, is_probe: bool) -> Outcome | WaitReason | None:
+        self._held.add(claimed.delivery.id)
         try:
-            return await self._carry(claimed, is_probe=is_probe)
+            await self.slots.acquire()
+            try:
+                return await self._carry(claimed, is_probe=is_probe)
+            finally:
+                self._free_slot()
         finally:
-            self._free_slot()
+            self._held.discard(claimed.delivery.id)
 
     def _free_slot(self) -> None:
         self.slots.release()
