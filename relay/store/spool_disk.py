@@ -16,7 +16,7 @@ import fcntl
 import os
 import sqlite3
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from relay.errors import SpoolFull, SpoolUnwritable
 from relay.store import spool_schema as sql
@@ -53,7 +53,7 @@ class SpoolDisk:
         self.path = path
         self._say = say
         self._connection: sqlite3.Connection | None = None
-        self._lost: list[sqlite3.Connection] = []
+        self._rescued: list[tuple[Any, ...]] = []
         self._inodes: tuple[tuple[int, int], ...] = ()
         self._state_fd: int | None = None
 
@@ -116,10 +116,7 @@ class SpoolDisk:
 
     def close(self) -> None:
         """Close the file."""
-        for connection in [self._connection, *self._lost]:
-            if connection is not None:
-                connection.close()
-        self._connection, self._lost = None, []
+        self._disconnect()
         if self._state_fd is not None:
             fd, self._state_fd = self._state_fd, None
             os.close(fd)
@@ -169,25 +166,28 @@ class SpoolDisk:
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is not None and not self._is_in_place():
-            self._lost.append(self._connection)
-            self._connection = None
             self._say("The spool's file was removed or replaced; what it held goes to a new one")
+            self._rescue(self._connection)
+            self._disconnect()
         if self._connection is None:
             db = self._open()
             try:
-                while self._lost:
-                    self._copy(self._lost[-1], db)
-                    self._lost.pop().close()
+                if self._rescued:
+                    self._transact(db, lambda db: db.executemany(sql.COPY, self._rescued))
             except BaseException:
                 db.close()
                 raise
+            self._rescued = []
             self._connection = db
         return self._connection
 
-    def _copy(self, lost: sqlite3.Connection, db: sqlite3.Connection) -> None:
-        """Append what the unlinked file of `lost` holds. Storing it twice in Postgres changes nothing there."""
+    def _rescue(self, db: sqlite3.Connection) -> None:
+        """Read all that a removed file holds, before its connection is closed and another one uses its names.
+
+        To store a receipt in Postgres twice changes nothing there.
+        """
         try:
-            self._transact(db, lambda db: db.executemany(sql.COPY, lost.execute(sql.ALL)))
+            self._rescued += db.execute(sql.ALL).fetchall()
         except sqlite3.DatabaseError as error:
             if _code(error) not in _CORRUPT:
                 raise
@@ -196,19 +196,31 @@ class SpoolDisk:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._open_state()
         with self._exclusively():
-            with contextlib.suppress(FileExistsError):  # closing it would release this process's locks on it
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            self._make_file()
             self.path.chmod(0o600)  # SQLite gives its other files the same mode
             self._inodes = (_inode(self.path),)
             db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare(db)
                 self._inodes = self._found_inodes()
+                if not self._inodes:
+                    raise _Replaced
             except BaseException:
                 db.close()
                 raise
         self._keep_reserve()
         return db
+
+    def _make_file(self) -> None:
+        """Make the file if there is none. A log beside it is then that of a removed file, which may still be read.
+
+        A file that is there is not opened: closing it would release this process's locks on it.
+        """
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            _, log, index, _ = self._files
+            log.unlink(missing_ok=True)
+            index.unlink(missing_ok=True)
 
     def _keep_reserve(self) -> None:
         """Take the room that `write_in_need` uses, if the disk has that and as much again."""
@@ -290,7 +302,8 @@ class SpoolDisk:
         )
 
     def _is_in_place(self) -> bool:
-        return self._found_inodes() == self._inodes
+        found = self._found_inodes()
+        return bool(found) and found == self._inodes
 
     def _move_aside(self, reason: str) -> None:
         """Move the damaged file aside with all that it holds, unless another process has done so."""
