@@ -13,6 +13,7 @@ from relay.domain.delivery import WaitReason
 from relay.domain.format import (
     NO_DATA,
     average,
+    clipped,
     data_size,
     figure,
     in_flight,
@@ -27,10 +28,12 @@ from relay.errors import SpoolError, StoreUnavailable
 from relay.incident import state as incident_state
 from relay.incident.cause import Kind
 from relay.incident.headline import headline
-from relay.settings import load_settings
+from relay.settings import is_default_agent, load_settings
 from relay.store.spool import local_state
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from relay.domain.alerts import Rate, Verdict
     from relay.domain.stats import Figures
     from relay.incident.cause import Headline
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
     from relay.store.gate import Hold, OpenBreaker
     from relay.store.overview import Overview
     from relay.store.spool_file import SpoolState
+
+_NAME_CHARS = 40
+_MOST_NAMES = 8
 
 
 @click.command("status")
@@ -82,9 +88,10 @@ def _say_local_spool(local: SpoolState | None, *, as_json: bool) -> None:
 def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]:
     """The overview as one JSON document; rates in percent, durations in the unit that their name ends in."""
     return {
-        "at": state.at.isoformat(),
+        "at": state.at,
         "headline": {"sentence": cause.sentence, "kind": cause.kind, "level": cause.level},
         "database": source.document,
+        "replica": state.replica,
         "alerts": [
             {
                 "rule": verdict.rule.name,
@@ -93,7 +100,8 @@ def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]
                 "firing": verdict.firing,
                 "value": verdict.value,
                 "threshold": verdict.threshold,
-                "since": None if verdict.since is None else verdict.since.isoformat(),
+                "unit": verdict.rule.unit,
+                "since": verdict.since,
             }
             for verdict in state.verdicts
         ],
@@ -124,19 +132,18 @@ def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]
         "oldest_in_flight_s": state.oldest_in_flight_s,
         "last_webhook_age_s": state.last_webhook_age_s,
         "health": [asdict(health) for health in state.health],
-        "relays": [asdict(relay) for relay in state.relays],
+        "relays": [asdict(relay) | {"agent_is_default": is_default_agent(relay.agent)} for relay in state.relays],
     }
 
 
 def _hold(hold: Hold | None) -> dict[str, Any] | None:
     if hold is None:
         return None
-    until = None if hold.until is None else hold.until.isoformat()
-    return {"by": hold.who, "reason": hold.reason, "since": hold.since.isoformat(), "until": until}
+    return {"by": hold.who, "reason": hold.reason, "since": hold.since, "until": hold.until}
 
 
 def _breaker(breaker: OpenBreaker | None) -> dict[str, Any] | None:
-    return None if breaker is None else {"why": breaker.why, "since": breaker.since.isoformat()}
+    return None if breaker is None else {"why": breaker.why, "since": breaker.since}
 
 
 def _spool_document(state: Overview) -> dict[str, Any]:
@@ -175,6 +182,8 @@ def lines(state: Overview, source: Source, cause: Headline) -> list[str]:
     stopped = None if cause.kind in {Kind.HELD, Kind.BREAKER_OPEN} else state.backlog.stopped
     rows = [] if stopped is None else [("forwarding", stopped)]
     rows += [("database", source.line)]
+    if state.replica:
+        rows.append(("", "a read-only replica (hot standby): its figures may lag behind the primary's"))
     rows += [("alerts", alert) for alert in _alerts(state)]
     rows += [
         ("success", ", ".join(f"{_percent(figures.rate)} in {window}" for figures, window in rates)),
@@ -182,14 +191,14 @@ def lines(state: Overview, source: Source, cause: Headline) -> list[str]:
         ("backlog", _backlog(state.backlog)),
         ("attempts", _attempts(hour)),
         ("forwarding", f"average {_ms(hour.average_ms)}, p95 {_ms(hour.p95_ms)} in 1 h"),
-        ("failures", ", ".join(f"{count} × {status}" for status, count in hour.failures.items()) or "none in 1 h"),
+        ("failures", _counts(hour.failures) or "none in 1 h"),
         ("dead letters", f"{state.open_dead_letters} open; {hour.dead_letters} in 1 h, {day.dead_letters} in 24 h"),
     ]  # fmt: skip
     if state.tests_1h:
         counted = "only the runbook's SQL counts them"
         rows.append(("tests", f"{state.tests_15min} in 15 min, {state.tests_1h} in 1 h; {counted}"))
     if hour.rejected:
-        rows.append(("rejected", ", ".join(f"{count} × {reason}" for reason, count in hour.rejected.items())))
+        rows.append(("rejected", _counts(hour.rejected)))
     rows += [("spool", spool) for spool in _spools(state)]
     rows += [("health", health) for health in _health(state)]
     rows += [("relays", relay) for relay in _relays(state)]
@@ -198,6 +207,13 @@ def lines(state: Overview, source: Source, cause: Headline) -> list[str]:
         shown.append(f"{'' if name == last else name:13} {text}")
         last = name
     return shown
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    """How often what was: the most frequent ones, each name cut. Others may have written the names."""
+    shown = [f"{count} × {clipped(name, _NAME_CHARS)}" for name, count in list(counts.items())[:_MOST_NAMES]]
+    more = len(counts) - len(shown)
+    return ", ".join(shown + ([f"{more} more kinds"] if more > 0 else []))
 
 
 def _alerts(state: Overview) -> list[str]:
@@ -264,8 +280,10 @@ def _relays(state: Overview) -> list[str]:
         return ["none has run in the last day; start one with: relay serve"]
     if not state.alive:
         return [f"NONE ALIVE; the last heartbeat was {span(state.relays[0].age_s)} ago"]
-    return [
+    alive = [
         f"{relay.name.rpartition('/')[2]} worker {relay.slot}, v{relay.version}, beat {span(relay.age_s)} ago, "
         + ("signed webhooks only" if relay.signed else "UNSIGNED webhooks accepted")
         for relay in state.alive
     ]
+    by_default = sorted({relay.agent for relay in state.alive if is_default_agent(relay.agent)})
+    return alive + [f"AGENT_SDK_URL is the default: deliveries go to {agent}" for agent in by_default]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from relay.forwarding.gate import Gate
     from relay.forwarding.lease import Lease
     from relay.forwarding.receipt_storage import ReceiptStorage
+    from relay.forwarding.store_faults import StoreFaults
     from relay.store.deliveries import Stored
     from relay.telemetry.forwarding_log import ForwardingLog
     from relay.telemetry.metrics import Counters
@@ -102,9 +103,9 @@ class Pipeline:
         return self._storage.is_open and not self._draining
 
     @property
-    def store_fault(self) -> str | None:
-        """Why Postgres refuses to store webhooks, until it stores one again. It quotes no value."""
-        return self._storage.fault
+    def store_faults(self) -> StoreFaults:
+        """What was stored in Postgres of late, and what was not."""
+        return self._storage.faults
 
     @property
     def is_stopping(self) -> bool:

@@ -10,13 +10,15 @@ from uuid import uuid4
 import psycopg
 
 from relay.errors import StatementRefused, StoreUnavailable
+from relay.forwarding.store_faults import StoreFaults
 from relay.store.database import described
 from relay.store.deliveries import Incoming
+from relay.store.receipts import waits_for_a_row
 
 if TYPE_CHECKING:
     from relay.domain.delivery import Receipt
     from relay.forwarding.spooling import Spooling
-    from relay.store.deliveries import Stored
+    from relay.store.deliveries import Duplicate, Spooled, Stored
     from relay.store.receipts import ReceiptStore
     from relay.telemetry.forwarding_log import ForwardingLog
 
@@ -40,8 +42,7 @@ class ReceiptStorage:
         self._opened = asyncio.Event()
         self._patient: set[asyncio.Timeout] = set()
         spooling.on_begin = self._wait_no_longer
-        self.fault: str | None = None
-        """Why Postgres refuses to store webhooks, until it stores one again. It quotes no value."""
+        self.faults = StoreFaults()
 
     def open(self) -> None:
         """Begin to store in Postgres: it is ready and the lease held. What came before has waited for it."""
@@ -67,14 +68,29 @@ class ReceiptStorage:
             stored = await self._commit(incoming, began)
         except psycopg.Error as error:
             self._forwarding_log.not_stored(receipt.delivery_id, described(error))
-            concerns_all = isinstance(error, psycopg.ProgrammingError)  # a right or a table is missing
-            if concerns_all:
-                self.fault = described(error)
+            one_only = not isinstance(error, psycopg.ProgrammingError)  # a missing right or table concerns all
             reason = StoreUnavailable(f"Postgres refuses this webhook: {type(error).__name__}")
-            return await self._spooling.take(incoming, began, reason, alone=not concerns_all)
+            return await self._spool(incoming, began, reason, why=described(error), one_only=one_only)
         except StoreUnavailable as error:
-            return await self._spooling.take(incoming, began, error)
+            return await self._spool(incoming, began, error, why=str(error), one_only=waits_for_a_row(error))
         return stored
+
+    async def _spool(
+        self, incoming: Incoming, began: float, error: StoreUnavailable, *, why: str, one_only: bool
+    ) -> Spooled | Duplicate:
+        """Spool a receipt that Postgres did not store. With `one_only` that says nothing about other receipts.
+
+        Raises:
+            StoreUnavailable: the spool does not take it either.
+        """
+        delivery_id = incoming.receipt.delivery_id
+        try:
+            taken = await self._spooling.take(incoming, began, error, alone=one_only)
+        except StoreUnavailable:
+            self.faults.failed(delivery_id, why, one_only=one_only)
+            raise
+        self.faults.failed(delivery_id, why, one_only=one_only, is_spooled=True)
+        return taken
 
     async def _commit(self, incoming: Incoming, began: float) -> Stored:
         """Commit to Postgres, trying again for as long as the sender can wait; a relay that starts may yet be ready.
@@ -82,6 +98,7 @@ class ReceiptStorage:
         Raises:
             StoreUnavailable: Postgres did not take it in time.
         """
+        refusal: StatementRefused | None = None
         last = StoreUnavailable("Postgres did not answer in time" if self.is_open else _NOT_READY)
         try:
             # Without a spool a commit that is under way is waited for: nothing else can take the receipt.
@@ -96,7 +113,10 @@ class ReceiptStorage:
                         try:
                             return await self._submit(incoming, by=began + STORE_PATIENCE_S)
                         except StoreUnavailable as error:
-                            last = error
+                            if isinstance(error, StatementRefused) and refusal is None:
+                                self._forwarding_log.not_stored(incoming.receipt.delivery_id, str(error))
+                            refusal = error if isinstance(error, StatementRefused) else refusal
+                            last = refusal or error
                         if time.monotonic() + _RETRY_S > began + STORE_PATIENCE_S:
                             raise last
                         await asyncio.sleep(_RETRY_S)
@@ -108,12 +128,8 @@ class ReceiptStorage:
     async def _submit(self, incoming: Incoming, *, by: float) -> Stored:
         if not self._opened.is_set():
             await self._until_open(by)
-        try:
-            stored = await self._receipts.submit(incoming, by=by)
-        except StatementRefused as error:
-            self._forwarding_log.not_stored(incoming.receipt.delivery_id, str(error))
-            raise
-        self.fault = None
+        stored = await self._receipts.submit(incoming, by=by)
+        self.faults.stored()
         self._spooling.committed()
         return stored
 

@@ -204,7 +204,7 @@ class SpoolDisk:
                 self._prepare(db)
                 self._inodes = self._found_inodes()
                 if not self._inodes:
-                    raise _Replaced
+                    raise _Replaced  # noqa: TRY301 - the connection is closed below
             except BaseException:
                 db.close()
                 raise

@@ -29,7 +29,6 @@ _COUNTS = {
     "taken_over": "Deliveries taken over from a relay that is no longer alive",
     "spooled": "Webhooks that went to the spool, since Postgres did not store them",
     "unavailable": "Webhooks refused because neither Postgres nor the spool took them",
-    "overloaded": "Webhooks refused because too many were in flight",
 }
 """Counts without labels, by the attribute of `Counters`; a metric is `relay_webhooks_NAME_total`."""
 
@@ -93,7 +92,6 @@ class Counters:
     taken_over = _Count()
     spooled = _Count()
     unavailable = _Count()
-    overloaded = _Count()
 
     def __init__(self, memory: memoryview | None = None, slot: int = 0) -> None:
         self._memory = memoryview(bytearray((slot + 1) * PART_BYTES)) if memory is None else memory
