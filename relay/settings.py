@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -145,6 +146,7 @@ class Settings(BaseSettings):
     relay_url: HttpUrl | None = None
     relay_auto_replay: bool = False
     console_operator: str | None = None
+    console_environment: str | None = None
 
     # The reference Agent SDK
     agent_bind: str = "127.0.0.1:8787"
@@ -166,6 +168,9 @@ class Settings(BaseSettings):
     # Telling
     relay_alert_webhook_url: SecretStr | None = None
     relay_alert_severities: str = "P0,P1,Critical,escalate"
+    relay_alert_format: Literal["slack", "pagerduty", "opsgenie"] | None = None
+    relay_alert_key: SecretStr | None = None
+    relay_heartbeat_url: SecretStr | None = None
 
     # Keeping
     database_url: SecretStr | None = None
@@ -229,11 +234,12 @@ class Settings(BaseSettings):
         except RuntimeError:
             raise ValueError("begins with ~, and this account has no home directory; give the whole path") from None
 
-    @field_validator("relay_alert_webhook_url")
+    @field_validator("relay_alert_webhook_url", "relay_heartbeat_url")
     @classmethod
     def _alerts_go_to_a_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _http_url(value.get_secret_value().partition("?")[0])
+            for url in _split_urls(value):
+                _http_url(url.partition("?")[0])
         return value
 
     @field_validator("relay_alert_severities")
@@ -268,6 +274,16 @@ class Settings(BaseSettings):
     def alert_severities(self) -> frozenset[Severity]:
         """The severities whose alerts are sent to `RELAY_ALERT_WEBHOOK_URL`."""
         return _split_severities(self.relay_alert_severities)
+
+    @property
+    def alert_urls(self) -> tuple[str, ...]:
+        """The addresses in `RELAY_ALERT_WEBHOOK_URL`, separated by commas or spaces."""
+        return () if self.relay_alert_webhook_url is None else _split_urls(self.relay_alert_webhook_url)
+
+    @property
+    def installation(self) -> str:
+        """What the operators call this installation: `CONSOLE_ENVIRONMENT`, else the host and the bound address."""
+        return self.console_environment or f"{socket.gethostname()} {self.relay_bind}"
 
     @property
     def forwarded_events(self) -> frozenset[str]:
@@ -360,6 +376,10 @@ def as_environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def _split_urls(value: SecretStr) -> tuple[str, ...]:
+    return tuple(re.split(r"[\s,]+(?=https?://)", value.get_secret_value().strip()))
+
+
 def _split_secrets(value: SecretStr | None) -> tuple[bytes, ...]:
     if value is None:
         return ()
@@ -439,6 +459,8 @@ _SECRET_FIELDS = {
     "chatwoot_webhook_secret",
     "database_url",
     "relay_alert_webhook_url",
+    "relay_alert_key",
+    "relay_heartbeat_url",
 }
 _URL_FIELDS = {
     "otel_exporter_otlp_endpoint",

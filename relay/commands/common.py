@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from relay.domain.duration import seconds_of
 from relay.errors import ConfigurationError
 from relay.settings import load_settings
 from relay.store import demo_history, sessions
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 
     from relay.store.database import Connection
     from relay.store.databases import Place
+
+
+def seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """`90s`, `30m`, `1h30m` in seconds."""
+    try:
+        return None if value is None else seconds_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import as_json, database, operator, print_json, run, say, say_source, source_of
+from relay.commands.common import as_json, database, operator, print_json, run, say, say_source, seconds, source_of
 from relay.settings import load_settings
 from relay.store import gate
 from relay.store.sessions import connected
@@ -15,24 +14,10 @@ from relay.store.sessions import connected
 if TYPE_CHECKING:
     from relay.store.databases import Place
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-
-
-def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    """`90s`, `30m`, `1h30m` in seconds."""
-    if value is None:
-        return None
-    text = value.strip().lower()
-    parts = _SPAN.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise click.BadParameter("must be a time such as 90s, 30m, 2h or 1h30m")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
-
 
 @click.command("hold")
 @click.option("--reason", required=True, metavar="TEXT", help="Why, for the audit and for whoever looks.")
-@click.option("--for", "for_s", metavar="TIME", callback=_seconds, help="End by itself after so long, e.g. 30m.")
+@click.option("--for", "for_s", metavar="TIME", callback=seconds, help="End by itself after so long, e.g. 30m.")
 @as_json
 def command(reason: str, for_s: float | None, *, as_json: bool) -> None:
     """Stop forwarding on all relays within a second. Webhooks are stored and wait until `relay release`.

@@ -102,6 +102,7 @@ def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]
                 "threshold": verdict.threshold,
                 "unit": verdict.rule.unit,
                 "since": verdict.since,
+                "acknowledged": _acknowledgement(verdict),
             }
             for verdict in state.verdicts
         ],
@@ -224,7 +225,18 @@ def _alerts(state: Overview) -> list[str]:
 
 
 def _since(verdict: Verdict) -> str:
-    return "" if verdict.since is None else f", since {utc_clock(verdict.since)}"
+    since = "" if verdict.since is None else f", since {utc_clock(verdict.since)}"
+    note = verdict.acknowledged
+    return (
+        since if note is None else f"{since}; acknowledged by {note.who} until {utc_clock(note.until)}: {note.reason}"
+    )
+
+
+def _acknowledgement(verdict: Verdict) -> dict[str, Any] | None:
+    note = verdict.acknowledged
+    if note is None:
+        return None
+    return {"by": note.who, "reason": note.reason, "at": note.at, "until": note.until}
 
 
 def _percent(rate: Rate) -> str:

@@ -349,9 +349,16 @@ class Pipeline:
         if finished.state is State.WAITING:
             self._forwarding_log.deferred(delivery, WaitReason.BREAKER, 0)
             return WaitReason.BREAKER
-        self._counters.finished(run, since_receipt_s=None if came_at is None else time.monotonic() - came_at)
+        self._counters.finished(run, since_receipt_s=_since_receipt_s(delivery, run, came_at))
         if run.success:
             self._forwarding_log.delivered(delivery, run)
         else:
             self._forwarding_log.dead_lettered(delivery, run)
         return run
+
+
+def _since_receipt_s(delivery: Delivery, outcome: Outcome, came_at: float | None) -> float | None:
+    """The time since the webhook came in, as far as this relay knows it: not that of a replay."""
+    if came_at is not None:
+        return time.monotonic() - came_at
+    return None if delivery.plan_id is not None else (delivery.waited_ms + outcome.duration_ms) / 1000

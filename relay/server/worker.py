@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from relay import __version__
 from relay.chatwoot.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
+from relay.domain.notifications import Origin
 from relay.errors import SchemaError, SpoolError, StoreUnavailable
 from relay.forwarding.backlog import Backlog
 from relay.forwarding.concurrency import Slots
@@ -23,6 +24,8 @@ from relay.forwarding.receipt_storage import ReceiptStorage
 from relay.forwarding.recovery import Recovery
 from relay.forwarding.spool_drain import SpoolDrain, SpoolReporter
 from relay.forwarding.spooling import Spooling
+from relay.incident.state import SpoolState
+from relay.incident.watch import IncidentWatch
 from relay.intake.body_budget import BodyBudget
 from relay.intake.context import IntakeContext
 from relay.intake.rejections import RejectionRecorder, Rejections
@@ -30,7 +33,9 @@ from relay.intake.store_probe import StoreProbe
 from relay.monitoring.alert_notifier import AlertNotifier
 from relay.monitoring.facts_check import FactsCheck
 from relay.monitoring.heartbeat import Heartbeat
+from relay.monitoring.outside_heartbeat import OutsideHeartbeat
 from relay.monitoring.prober import Prober
+from relay.monitoring.store_outage import StoreOutage
 from relay.replay.automatic import INTERVAL_S, AutoReplay
 from relay.replay.discards import DiscardRunner
 from relay.replay.runner import ReplayRunner
@@ -38,6 +43,7 @@ from relay.server.maintenance import HeaderScrubber, Retention, SignatureCleaner
 from relay.server.services import ServiceLoop
 from relay.store import deliveries, demo_history, facts, gate, instances, log, replays, spools
 from relay.store.database import Database, described
+from relay.store.databases import database_name
 from relay.store.instances import Instance
 from relay.store.migrate import migrate, migrations, schema_version
 from relay.store.receipts import ReceiptStore
@@ -179,9 +185,27 @@ class Worker:
             forwarding_log=forwarding_log,
             counters=self.counters,
         )
+        self._alerts = AlertNotifier(
+            settings,
+            self.database,
+            owner,
+            self._log,
+            watch=IncidentWatch(self._spool_state),
+            outage=StoreOutage(self.counters),
+            origin=Origin(settings.installation, database_name(settings)),
+            leads=identity.slot == 0,
+        )
         self._main: asyncio.Task[None] | None = None
         self.defect: BaseException | None = None
         self._stopping = asyncio.Event()
+
+    def _spool_state(self) -> SpoolState | None:
+        """This host's spool, for the headline of an outage."""
+        state = self.spool.state
+        if not state.can_store:
+            return None
+        oldest_s = None if state.oldest_at is None else (datetime.now(UTC) - state.oldest_at).total_seconds()
+        return SpoolState(state.receipts, oldest_s, state.bytes / state.max_bytes)
 
     def _attempted(self, delivery: Delivery, attempt: Attempt) -> None:
         self._backlog.attempted(delivery, attempt)
@@ -197,7 +221,7 @@ class Worker:
             self._replays,
             DiscardRunner(self.database),
             Prober(settings, self.database, owner),
-            AlertNotifier(settings, self.database, owner, self._log),
+            self._alerts,
             self._finisher,
             self._facts_check,
             Retention(self.database, owner, timedelta(days=settings.relay_retention_days), self._stopping.is_set),
@@ -206,6 +230,17 @@ class Worker:
         ]
         if self.spool.is_on:
             services += [self._drain, SpoolReporter(self.spool, self.database)]
+        if settings.relay_heartbeat_url is not None and self.instance.slot == 0:
+            url = settings.relay_heartbeat_url.get_secret_value()
+            services.append(
+                OutsideHeartbeat(
+                    url,
+                    self.database,
+                    self._log,
+                    can_spool=lambda: self.spool.is_on and self.spool.state.can_store,
+                    store_fault=lambda: self.pipeline.store_faults.lasting,
+                )
+            )
         if settings.relay_auto_replay:
             interval_s = min(INTERVAL_S, settings.relay_probe_seconds)
             services.append(AutoReplay(self.database, owner, self._log, interval_s=interval_s))
@@ -274,13 +309,24 @@ class Worker:
 
     async def _run(self) -> None:
         loop = ServiceLoop(self._log, strict=self._checks)
-        await loop.until_success("start", self._migrate_and_register)
+        watching = asyncio.create_task(self._watch_start(), name="alerts before the start")
+        try:
+            await loop.until_success("start", self._migrate_and_register)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
         async with asyncio.TaskGroup() as group:
             for committer in (self._receipts, self._finisher):
                 group.create_task(committer.run())
             self.pipeline.open()
             for service in self._services():
                 group.create_task(loop.run(service), name=service.name)
+
+    async def _watch_start(self) -> None:
+        """Raise the alert that Postgres is away also while it has not been there yet."""
+        while True:
+            await self._alerts.run_before_start()
+            await asyncio.sleep(self._alerts.interval_s)
 
     async def _migrate_and_register(self) -> None:
         await migrate(self._dsn)

@@ -247,7 +247,9 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         at=now,
         demo=demo,
         replica=replica,
-        verdicts=sustain(evaluate(measures), await alerts.active(connection), now),
+        verdicts=sustain(
+            evaluate(measures), await alerts.active(connection), now, await alerts.acknowledged(connection)
+        ),
         last_10min=last_10min,
         last_15min=last_15min,
         last_30min=last_30min,

@@ -124,7 +124,7 @@ def test_long_and_many_statuses_that_others_wrote_are_cut(relay_command: Command
 
 
 def test_the_first_line_is_the_headline_and_tests_are_counted_apart(relay_command: CommandLine, plant: Plant) -> None:
-    plant.relay()
+    plant.relay(heartbeat_age_s=-600)  # however long the commands take
     plant.runs(delivered=2, test=True)
     plant.facts(REJECTED, {"reason": "invalid_signature", "status": 401, "count": 600}, age_s=1)
     ended = relay_command("status")
@@ -134,3 +134,25 @@ def test_the_first_line_is_the_headline_and_tests_are_counted_apart(relay_comman
     assert document["headline"]["kind"] == "refused"
     assert document["tests"] == {"15m": 2, "1h": 2}
     assert relay_command("diagnose").stdout.startswith("600 webhooks refused (401, bad signature) since ")
+
+
+def test_an_acknowledged_alert_says_by_whom_and_until_when(
+    relay_command: CommandLine, plant: Plant, rows: Rows
+) -> None:
+    plant.relay()
+    plant.dead_letters(7)
+    refused = relay_command("ack", "dlq-warning")
+    assert refused.returncode == 2
+    assert relay_command("ack", "made-up", "--reason", "x").returncode == 2
+    ended = relay_command("ack", "dlq-warning", "--for", "30m", "--reason", "being replayed", CONSOLE_OPERATOR="maria")
+    assert ended.returncode == 0, ended.stderr
+    assert "dlq-warning is acknowledged until " in ended.stdout
+    status = relay_command("status")
+    assert status.returncode == 1
+    assert re.search(
+        r"acknowledged by maria \(login: postgres\) until \d\d:\d\d:\d\dZ: being replayed\)$",
+        line(status.stdout, "alerts"),
+    ), status.stdout
+    alerts = {alert["rule"]: alert for alert in json.loads(relay_command("status", "--json").stdout)["alerts"]}
+    assert alerts["dlq-warning"]["acknowledged"]["by"] == "maria (login: postgres)"
+    assert alerts["dlq-p2"]["acknowledged"] is None

@@ -125,6 +125,7 @@ BAD = {
     "RELAY_RETENTION_DAYS": ["0", "-1", "nan"],
     "RELAY_PROBE_SECONDS": ["0", "-1"],
     "RELAY_AUTO_REPLAY": ["maybe"],
+    "RELAY_ALERT_FORMAT": ["teams"],
     "AGENT_BIND": ["8787", "host:99999"],
     "LLM_BASE_URL": ["model.example", "ftp://model"],
     "LLM_TIMEOUT_MS": ["0", "soon"],
@@ -196,11 +197,11 @@ def test_settings_never_show_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_variable_is_tried_with_a_bad_value() -> None:
     secrets = {
         "CHATWOOT_API_KEY", "CHATWOOT_WEBHOOK_SECRET", "DATABASE_URL", "RELAY_ALERT_WEBHOOK_URL", "LLM_API_KEY",
-        "TRANSCRIBE_API_KEY",
+        "TRANSCRIBE_API_KEY", "RELAY_ALERT_KEY", "RELAY_HEARTBEAT_URL",
     }  # fmt: skip
     anything_goes = {
         "CONSOLE_OPERATOR", "RELAY_FORWARD_EVENTS", "LLM_MODEL", "AGENT_PROMPT_FILE", "AGENT_STOP_LABEL",
-        "TRANSCRIBE_MODEL",
+        "TRANSCRIBE_MODEL", "CONSOLE_ENVIRONMENT",
     }  # fmt: skip
     assert {name.upper() for name in Settings.model_fields} == BAD.keys() | secrets | anything_goes
 
