@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from relay.settings import Settings
     from relay.store.database import Database
     from relay.store.instances import Instance
+    from relay.store.spool import Spool
     from relay.telemetry.metrics import Counters
     from relay.telemetry.tracing import Tracing
 
@@ -26,6 +27,7 @@ class IntakeContext:
     instance: Instance
     database: Database
     pipeline: Pipeline
+    spool: Spool
     rejections: Rejections
     body_budget: BodyBudget
     counters: Counters

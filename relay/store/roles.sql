@@ -30,7 +30,7 @@ GRANT EXECUTE ON FUNCTION relay.whole(text), relay.tally(text, jsonb, jsonb), re
 -- writes how far it got, never who asked for what.
 GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA relay TO relay_service;
 REVOKE INSERT, UPDATE, DELETE ON relay.schema_migrations, relay.fact_tables, relay.operator_actions, relay.holds,
-    relay.acknowledgements,
+    relay.acknowledgements, relay.identity,
     relay.gate FROM relay_service;
 REVOKE INSERT, UPDATE ON relay.replay_plans FROM relay_service;
 REVOKE INSERT, UPDATE, DELETE ON relay.replay_items FROM relay_service;

@@ -50,8 +50,8 @@ _STORED = SQL("""
         SELECT r.*, k.id IS NULL AS fresh
           FROM (SELECT set_config('lock_timeout', %(lock_ms)s, true)) AS l,
                unnest(%(ids)b::text[], %(claims)b::uuid[], %(keys)b::text[], %(arrivals)b::integer[],
-                      %(wanted)b::boolean[])
-               WITH ORDINALITY AS r(delivery_id, claim, key, arrival, wanted, n)
+                      %(wanted)b::boolean[], %(received)b::timestamptz[])
+               WITH ORDINALITY AS r(delivery_id, claim, key, arrival, wanted, received_at, n)
           LEFT JOIN LATERAL (SELECT d.id, d.state, d.claim FROM relay.deliveries d
                               WHERE d.delivery_id = r.delivery_id OFFSET 0) AS k ON true
          WHERE k.id IS NULL OR k.state = 'dead' OR k.claim = r.claim
@@ -62,16 +62,17 @@ _STORED = SQL("""
                                             head = coalesce(c.head, c.issued + 1)
         RETURNING key, issued, head
     ), placed AS MATERIALIZED (
-        SELECT l.n, l.wanted, t.key, t.head,
+        SELECT l.n, l.wanted, coalesce(least(l.received_at, now()), now()) AS received_at, t.key, t.head,
                t.issued - count(*) OVER (PARTITION BY l.fresh, l.key)
                         + row_number() OVER (PARTITION BY l.fresh, l.key ORDER BY l.arrival) AS position
           FROM light l LEFT JOIN turns t ON t.key = l.key AND l.fresh
     ), stored AS (
         INSERT INTO relay.deliveries AS d
                (delivery_id, claim, headers, body, encoded_body, event, conversation_id, customer, test,
-                conversation_key, position, blocked, waits, state, owner, finished_at)
+                conversation_key, position, blocked, waits, received_at, since, state, owner, finished_at)
         SELECT r.delivery_id, r.claim, r.headers, r.body, nullif(r.encoded_body, ''), r.event, r.conversation_id,
                r.customer, r.test, p.key, p.position, coalesce(p.position <> p.head, false), why.reason,
+               p.received_at, p.received_at,
                CASE WHEN r.ignored THEN 'ignored' WHEN why.reason IS NULL THEN 'forwarding' ELSE 'received' END,
                CASE WHEN NOT r.ignored AND why.reason IS NULL THEN %(owner)s::uuid END,
                CASE WHEN r.ignored THEN now() END
@@ -174,6 +175,27 @@ async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming], 
         results |= settled
         pending = {place: item for place, item in pending.items() if place not in settled}
     return [results[place] for place in range(len(batch))]
+
+
+async def store_drained(connection: Connection, owner: UUID, batch: Sequence[Incoming]) -> list[Stored]:
+    """As `store`, for receipts that were spooled: one whose delivery id is known, in any state, is a `Duplicate`.
+
+    It may be a commit whose end was not seen, which is no redelivery. Only a dead letter with another body is another
+    webhook, and stored as `store` does.
+
+    Raises:
+        psycopg.DataError: Postgres refuses a value; nothing was stored.
+    """
+    cursor = await exact(connection).execute(_KNOWN, ([item.receipt.delivery_id for item in batch],))
+    rows = {row[0]: row[1:] for row in await cursor.fetchall()}
+    known: dict[UUID, Stored] = {}
+    for item in batch:
+        state, body = rows.get(item.receipt.delivery_id, (None, None))
+        if state is not None and body in (None, item.receipt.body):
+            known[item.claim] = Duplicate(item.receipt.delivery_id, State(state))
+    fresh = [item for item in batch if item.claim not in known]
+    stored = iter(await store(connection, owner, fresh))
+    return [known[item.claim] if item.claim in known else next(stored) for item in batch]
 
 
 def _copies(pending: Mapping[int, Incoming], firsts: Sequence[int], settled: Mapping[int, Stored]) -> dict[int, Stored]:
@@ -286,6 +308,7 @@ async def _execute_store(
         "keys": [item.order_key or "" for item in items],
         "arrivals": list(arrivals),
         "wanted": [item.wanted for item in items],
+        "received": [item.received_at for item in items],
         "headers": [json.dumps(r.headers) for r in receipts],
         "bodies": [r.body for r in receipts],
         "encoded_bodies": [r.encoded_body or b"" for r in receipts],
