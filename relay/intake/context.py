@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from relay.forwarding.pipeline import Pipeline
     from relay.intake.body_budget import BodyBudget
     from relay.intake.rejections import Rejections
+    from relay.monitoring.store_outage import StoreOutage
     from relay.settings import Settings
     from relay.store.database import Database
     from relay.store.instances import Instance
@@ -28,3 +29,4 @@ class IntakeContext:
     body_budget: BodyBudget
     counters: Counters
     tracing: Tracing
+    outage: StoreOutage

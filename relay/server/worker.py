@@ -137,6 +137,7 @@ class Worker:
         self._backlog = Backlog(
             settings, self.database, owner, pipeline=self.pipeline, lease=lease, forwarding_log=forwarding_log
         )
+        outage = StoreOutage(self.counters)
         self.intake = IntakeContext(
             settings=settings,
             instance=self.instance,
@@ -146,6 +147,7 @@ class Worker:
             body_budget=BodyBudget(),
             counters=self.counters,
             tracing=self._tracing,
+            outage=outage,
         )
         self._heartbeat = Heartbeat(
             self.database,
@@ -170,7 +172,7 @@ class Worker:
             owner,
             self._log,
             watch=IncidentWatch(),
-            outage=StoreOutage(self.counters),
+            outage=outage,
             origin=Origin(settings.installation, database_name(settings)),
             leads=identity.slot == 0,
         )
