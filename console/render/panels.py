@@ -43,7 +43,8 @@ def status_line(
         link = (f"STALE {span(age_s)}", "$text-error bold")
     else:
         link = (f"LIVE {span(age_s)}", "$text-success")
-    name = Content.styled(" DEMO ", "bold reverse $text-warning") if state.demo else _NAME
+    special = " DEMO " if state.demo else " REPLICA " if state.replica else ""
+    name = Content.styled(special, "bold reverse $text-warning") if special else _NAME
     live = Content.assemble(" ", ("◉ ", link[1]), link)
     here = name + live
     took = Content.styled(f" · db {snapshot.took_ms:.0f} ms", _MUTED)

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from relay.forwarding.pipeline import Pipeline
     from relay.intake.body_budget import BodyBudget
     from relay.intake.rejections import Rejections
+    from relay.intake.store_probe import StoreProbe
+    from relay.monitoring.facts_check import FactsCheck
     from relay.monitoring.store_outage import StoreOutage
     from relay.settings import Settings
     from relay.store.database import Database
@@ -28,5 +30,7 @@ class IntakeContext:
     rejections: Rejections
     body_budget: BodyBudget
     counters: Counters
+    facts_check: FactsCheck
+    store_probe: StoreProbe
     tracing: Tracing
     outage: StoreOutage

@@ -6,7 +6,6 @@ import asyncio
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -26,7 +25,9 @@ from relay.incident.watch import IncidentWatch
 from relay.intake.body_budget import BodyBudget
 from relay.intake.context import IntakeContext
 from relay.intake.rejections import RejectionRecorder, Rejections
+from relay.intake.store_probe import StoreProbe
 from relay.monitoring.alert_notifier import AlertNotifier
+from relay.monitoring.facts_check import FactsCheck
 from relay.monitoring.heartbeat import Heartbeat
 from relay.monitoring.outside_heartbeat import OutsideHeartbeat
 from relay.monitoring.prober import Prober
@@ -36,7 +37,7 @@ from relay.replay.discards import DiscardRunner
 from relay.replay.runner import ReplayRunner
 from relay.server.maintenance import HeaderScrubber, Retention, SignatureCleaner
 from relay.server.services import ServiceLoop
-from relay.store import deliveries, demo_history, facts, gate, instances, log, preflight, replays
+from relay.store import deliveries, demo_history, facts, gate, instances, log, replays
 from relay.store.database import Database, described
 from relay.store.databases import database_name
 from relay.store.instances import Instance
@@ -138,6 +139,7 @@ class Worker:
             settings, self.database, owner, pipeline=self.pipeline, lease=lease, forwarding_log=forwarding_log
         )
         outage = StoreOutage(self.counters)
+        self._facts_check = FactsCheck(dsn, self.database, self._log)
         self.intake = IntakeContext(
             settings=settings,
             instance=self.instance,
@@ -146,6 +148,8 @@ class Worker:
             rejections=self.rejections,
             body_budget=BodyBudget(),
             counters=self.counters,
+            facts_check=self._facts_check,
+            store_probe=StoreProbe(self.database, owner, self.pipeline.store_faults),
             tracing=self._tracing,
             outage=outage,
         )
@@ -196,13 +200,14 @@ class Worker:
             Prober(settings, self.database, owner),
             self._alerts,
             self._finisher,
+            self._facts_check,
             Retention(self.database, owner, timedelta(days=settings.relay_retention_days), self._stopping.is_set),
             SignatureCleaner(self.database, self._stopping.is_set),
             HeaderScrubber(self.database, self._stopping.is_set),
         ]
         if settings.relay_heartbeat_url is not None and self.instance.slot == 0:
             url = settings.relay_heartbeat_url.get_secret_value()
-            fault = partial(getattr, self.pipeline, "store_fault")
+            fault = self.intake.store_probe.fault
             services.append(OutsideHeartbeat(url, self.database, self._log, store_fault=fault))
         if settings.relay_auto_replay:
             interval_s = min(INTERVAL_S, settings.relay_probe_seconds)
@@ -282,7 +287,7 @@ class Worker:
     async def _migrate_and_register(self) -> None:
         await migrate(self._dsn)
         if self._checks:
-            await preflight.check(self._dsn)
+            await self._facts_check.at_start()
         async with self.database.connection() as connection:
             if not self._demo:
                 await self._exclude_invented(connection)
