@@ -26,7 +26,11 @@ _STORE_S = 5.0
 
 
 class OutsideHeartbeat:
-    """Fetches the address. `store_fault` says why Postgres takes no webhook, None if it does; `can_spool` says whether a webhook can be stored without Postgres."""
+    """Fetches the address.
+
+    `store_fault` says why Postgres takes no webhook, None if it does. `can_spool` says whether a webhook can be stored
+    without Postgres.
+    """
 
     name = "outside heartbeat"
     interval_s = 60.0
