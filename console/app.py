@@ -9,14 +9,16 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events, on
 from textual.app import SystemCommand
 from textual.filter import NoColor
 from textual.theme import Theme
+from textual.widgets import Input, TextArea
 
 from console import theme as themes
 from console.data.context import WINDOWS, Context, place_of
@@ -32,14 +34,20 @@ from console.screens.health import HealthView
 from console.screens.log import LogView
 from console.screens.overview import OverviewView
 from console.screens.view import WIDE, View
+from console.terminal import TerminalDriver, show_title
+from console.theme import ascii_of
+from console.widgets.commands import Commands
+from console.widgets.question import Question
 from console.widgets.type_ahead import TypeAhead
+from relay.domain.alerts import Severity
 from relay.errors import RelayError
 from relay.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import timedelta
 
+    from textual.command import Provider
     from textual.filter import LineFilter
     from textual.screen import Screen
 
@@ -49,7 +57,8 @@ if TYPE_CHECKING:
 
 _GRACE_S = 3.0
 _WRITES_S = 2.0
-_MAX_PASTED = 1_000_000
+_MAX_PASTED = 300_000
+_MAX_PASTED_LINE = 4_000
 _MAX_NOTICE = 500
 _BUILD_AFTER_S = 0.3
 _COLLECT_AFTER = (5_000, 20, 20)
@@ -77,8 +86,12 @@ class ConsoleApp(TypeAhead):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - Textual's
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012 - Textual's
 
-    def __init__(self, settings: Settings, dsn: str, *, read_only: bool = False, ascii_only: bool = False) -> None:
-        super().__init__()
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Commands}
+
+    def __init__(
+        self, settings: Settings, dsn: str, *, read_only: bool = False, ascii_only: bool = False, mono: bool = False
+    ) -> None:
+        super().__init__(driver_class=TerminalDriver if sys.stdin.isatty() else None)
         operator = settings.operator
         self.context = Context(
             settings=settings,
@@ -92,20 +105,26 @@ class ConsoleApp(TypeAhead):
         self._handlers: dict[int, Any] = {}
         self._writes: set[asyncio.Task[None]] = set()
         self._own_filters: list[LineFilter] = []
+        self._known_worst: set[str] = set()
+        self._title_shown = ""
         for name, view in _VIEWS.items():
             self.add_mode(name, partial(view, self.context))
         for theme in themes.THEMES:
             self.register_theme(Theme(**theme))
         self.theme = themes.DEFAULT
-        if self.no_color:
+        self._is_mono = mono or self.no_color
+        if self._is_mono:
             self._own_filters.append(NoColor())
             self.add_class("no-color")
+        elif self.console.color_system == "standard":
+            self._own_filters.append(themes.SixteenColours())
+            self.add_class("sixteen")
         if ascii_only:
             self._own_filters.append(themes.AsciiFilter())
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Return what every line passes through. Textual's own would turn colours into greys under NO_COLOR."""
-        return self._own_filters if self.no_color else [*super().get_line_filters(), *self._own_filters]
+        return self._own_filters if self._is_mono else [*super().get_line_filters(), *self._own_filters]
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Return the variables that the layout needs besides Textual's own."""
@@ -143,6 +162,7 @@ class ConsoleApp(TypeAhead):
         """Finish the confirmed writes, if Postgres takes them in time; close the session, restore the signals."""
         if self._writes:
             await asyncio.wait(self._writes, timeout=_WRITES_S)
+        show_title(self._driver, None)
         gc.unfreeze()
         for sign, handler in self._handlers.items():
             signal.signal(sign, handler)
@@ -164,9 +184,13 @@ class ConsoleApp(TypeAhead):
     # Keys and pasted text
 
     async def on_event(self, event: events.Event) -> None:
-        """Clean pasted text before any widget gets it: it may come from a customer."""
+        """Clean pasted text before any widget gets it: it may come from a customer. A list gets none."""
         if isinstance(event, events.Paste) and not event.is_forwarded:
-            event = events.Paste(clean(event.text, limit=_MAX_PASTED, newlines=True))
+            focused = self.focused
+            if not isinstance(focused, (Input, TextArea, Question)):
+                return
+            limit = _MAX_PASTED if isinstance(focused, TextArea) else _MAX_PASTED_LINE
+            event = events.Paste(clean(event.text[:limit], limit=limit, newlines=True))
         await super().on_event(event)
 
     def is_settled(self) -> bool:
@@ -193,6 +217,15 @@ class ConsoleApp(TypeAhead):
         return (view.reading() if view else None), self.context.window
 
     @property
+    def round_trip_s(self) -> float:
+        """How long Postgres takes to answer nothing."""
+        return self.context.round_trip_s
+
+    @round_trip_s.setter
+    def round_trip_s(self, seconds: float) -> None:
+        self.context.round_trip_s = seconds
+
+    @property
     def watched_plan(self) -> int | None:
         """Id of the replay that the strip of the view in front shows; None if it shows none."""
         view = self.view
@@ -201,6 +234,8 @@ class ConsoleApp(TypeAhead):
     def show(self, snapshot: Snapshot) -> None:
         """Pass a new snapshot to the view in front."""
         self.context.trouble = None
+        self.context.pace.take(snapshot.plans, snapshot.overview.at)
+        self._announce(snapshot)
         if self.context.paused:
             return
         if self.context.snapshot is None:
@@ -209,6 +244,19 @@ class ConsoleApp(TypeAhead):
         if self.view is not None:
             self.view.show(snapshot)
         self.has_figures.set()
+
+    def _announce(self, snapshot: Snapshot) -> None:
+        """Ring the bell at a new P0, and keep the worst alert in the terminal's title."""
+        firing = snapshot.overview.firing
+        worst = {verdict.rule.name for verdict in firing if verdict.rule.severity is Severity.P0}
+        if worst - self._known_worst and self.context.snapshot is not None:
+            self.bell()
+        self._known_worst = worst
+        place = self.context.environment or self.context.place
+        title = f"{firing[0].rule.severity} {place}" if firing else f"hotdash {place}"
+        if title != self._title_shown:
+            self._title_shown = title
+            show_title(self._driver, ascii_of(title, len(title)))
 
     def disconnected(self, reason: str) -> None:
         """Show that the database is away; the last snapshot stays on the screen, with its age."""
@@ -232,6 +280,7 @@ class ConsoleApp(TypeAhead):
         """Show a short notice. `text` is shown as text, never parsed."""
         if self.screen_stack:
             text = clean(text, limit=_MAX_NOTICE)
+            self.clear_notifications()
             self.notify(text, severity="error" if bad else "information", markup=False, timeout=6)
 
     @on(requests.Say)
@@ -250,7 +299,7 @@ class ConsoleApp(TypeAhead):
     @on(requests.GoTo)
     def _go_to(self, asked: requests.GoTo) -> None:
         self._go(asked.view)
-        if asked.filter is not None and isinstance(self.view, DeadLettersView):
+        if asked.filter is not None and isinstance(self.view, (DeadLettersView, DeliveriesView)):
             self.view.list.set_filter(asked.filter)
 
     @on(requests.GoBack)
@@ -278,7 +327,13 @@ class ConsoleApp(TypeAhead):
     def _open_delivery(self, asked: requests.OpenDelivery) -> None:
         from console.screens.detail import DetailView  # noqa: PLC0415 - loaded when it is first wanted
 
-        self.push_screen(DetailView(self.context, asked.row_id))
+        self.push_screen(DetailView(self.context, asked.row_id, asked.neighbours))
+
+    @on(requests.OpenConversation)
+    def _open_conversation(self, asked: requests.OpenConversation) -> None:
+        from console.screens.conversation import ConversationView  # noqa: PLC0415 - loaded when it is first wanted
+
+        self.push_screen(ConversationView(self.context, asked.conversation_id))
 
     @on(requests.OpenDiagnosis)
     def _open_diagnosis(self) -> None:
@@ -304,7 +359,7 @@ class ConsoleApp(TypeAhead):
     def _open_editor(self, asked: requests.OpenEditor) -> None:
         from console.screens.editor import EditorScreen  # noqa: PLC0415 - loaded when it is first wanted
 
-        self.push_screen(EditorScreen(asked.body), asked.then)
+        self.push_screen(EditorScreen(asked.body, asked.draft), asked.then)
 
     @on(requests.CarryOut)
     def _carry_out(self, asked: requests.CarryOut) -> None:

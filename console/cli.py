@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from console.keymap import key_table
 from relay.command_line import completion_option, run_program, version_option, warn_of_near_misses
 from relay.errors import ConfigurationError
 from relay.settings import load_settings
@@ -29,13 +31,27 @@ _PROGRAM = "console"
 @click.option("--dsn", help="The relay's database (DATABASE_URL; default: the embedded one on this machine).")
 @click.option("--read-only", is_flag=True, help="Hide and refuse every write, and connect as a role that cannot.")
 @click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII alone.")
+@click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal, for selecting text.")
+@click.option("--keys", "print_keys", is_flag=True, help="Print the table of keys, and end.")
 @click.option("--timing", is_flag=True, help="Open it, print how long first paint and first figures took, and end.")
 @click.option("--json", "as_json", is_flag=True, help="The result of --timing, as JSON.")
-def command(*, dsn: str | None, read_only: bool, ascii_only: bool, timing: bool, as_json: bool) -> None:
+def command(
+    *,
+    dsn: str | None,
+    read_only: bool,
+    ascii_only: bool,
+    no_mouse: bool,
+    print_keys: bool,
+    timing: bool,
+    as_json: bool,
+) -> None:
     """The operator console: what is wrong, since when, and the keys to repair it.
 
     Who you are comes from CONSOLE_OPERATOR, or else the login name, and is recorded with everything you do.
     """
+    if print_keys:
+        click.echo("\n".join(key_table()))
+        return
     warn_of_near_misses(_PROGRAM)
     settings = load_settings(database_url=dsn)
     if as_json and not timing:
@@ -44,16 +60,24 @@ def command(*, dsn: str | None, read_only: bool, ascii_only: bool, timing: bool,
         raise ConfigurationError("The console is not installed; run: pip install 'hotdash-relay[console]'")
     if not timing and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("The console needs a terminal; `relay status` prints the same figures anywhere.")
-    use = partial(time_console, as_json=as_json) if timing else partial(open_console, ascii_only=ascii_only)
+    opened = partial(open_console, ascii_only=ascii_only, mouse=not no_mouse)
+    use = partial(time_console, as_json=as_json) if timing else opened
     with database(settings, or_demo=True) as place:
         use(settings, place.dsn, read_only=read_only)
 
 
-def open_console(settings: Settings, dsn: str, *, read_only: bool, ascii_only: bool = False) -> None:
-    """Run the console on this terminal until it is quit."""
+def open_console(
+    settings: Settings, dsn: str, *, read_only: bool, ascii_only: bool = False, mouse: bool = True
+) -> None:
+    """Run the console on this terminal until it is quit. A crash ends the process with its exit code."""
     from console.app import ConsoleApp  # noqa: PLC0415 - `console --help` need not load a terminal toolkit
+    from console.terminal import abilities_of, output_encoding  # noqa: PLC0415 - likewise
 
-    ConsoleApp(settings, dsn, read_only=read_only, ascii_only=ascii_only).run()
+    able = abilities_of(os.environ, output_encoding())
+    app = ConsoleApp(settings, dsn, read_only=read_only, ascii_only=ascii_only or able.ascii_only, mono=able.mono)
+    app.run(mouse=mouse)
+    if app.return_code:
+        raise click.exceptions.Exit(app.return_code)
 
 
 def time_console(settings: Settings, dsn: str, *, read_only: bool, as_json: bool) -> None:

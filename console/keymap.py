@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, DIAGNOSIS, ESCALATION = (
+OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, CONVERSATION, DIAGNOSIS, ESCALATION = (
     "overview",
     "dead",
     "deliveries",
@@ -21,10 +21,18 @@ OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, DIAGNOSIS, ESCALATION
     "health",
     "activity",
     "detail",
+    "conversation",
     "diagnosis",
     "escalation",
 )
-CONFIRMATION, PROGRESS, SEARCH_BOX, EDITOR, HELP = "confirmation", "progress", "search box", "editor", "help"
+CONFIRMATION, PLAN, PROGRESS, SEARCH_BOX, EDITOR, HELP = (
+    "confirmation",
+    "plan",
+    "progress",
+    "search box",
+    "editor",
+    "help",
+)
 VIEWS = {
     OVERVIEW: "Overview",
     DEAD: "Dead letters",
@@ -34,10 +42,16 @@ VIEWS = {
     ACTIVITY: "Activity",
 }
 """The views that have a number."""
-SCREENS = VIEWS | {DETAIL: "A delivery", DIAGNOSIS: "Diagnosis", ESCALATION: "Escalation"}
+SCREENS = VIEWS | {
+    DETAIL: "A delivery",
+    CONVERSATION: "A conversation",
+    DIAGNOSIS: "Diagnosis",
+    ESCALATION: "Escalation",
+}
 """The views, and the screens that open on top of them. An action of no `where` belongs to all of these."""
 OVERLAYS = {
     CONFIRMATION: "Question strip",
+    PLAN: "Replay plan",
     PROGRESS: "Replay strip",
     SEARCH_BOX: "Search box",
     EDITOR: "Payload editor",
@@ -46,7 +60,7 @@ OVERLAYS = {
 """What takes the keys while it is open."""
 PLACES = SCREENS | OVERLAYS
 
-_TABLES = frozenset({DEAD, DELIVERIES, OVERVIEW, ACTIVITY})
+_TABLES = frozenset({DEAD, DELIVERIES, OVERVIEW, ACTIVITY, CONVERSATION})
 _ROWS = frozenset({DEAD, DELIVERIES})
 _TEXTS = frozenset({LOG, DETAIL})
 _LETTERS = frozenset({DEAD, DETAIL})
@@ -102,12 +116,20 @@ ACTIONS: tuple[Action, ...] = (
     Action(("v",), "mark_range", "range", "Mark from the last mark to here", where=frozenset({DEAD})),
     Action(("asterisk",), "mark_all", "all", "Mark all that match the filter", where=frozenset({DEAD})),
     Action(("u",), "unmark", "none", "Unmark all", where=frozenset({DEAD})),
+    Action(("c",), "conversation", "conversation", "All deliveries of this conversation, as a timeline",
+           where=_ROWS | {DETAIL}, shown=True),
+    Action(("J",), "next_delivery", "next", "The next delivery of the list", where=frozenset({DETAIL}), shown=True),
+    Action(("K",), "previous_delivery", "previous", "The previous delivery of the list", where=frozenset({DETAIL}),
+           shown=True),
+    Action(("A",), "answers", "answers", "The agent's answers in full, or their beginning",
+           where=frozenset({DETAIL}), shown=True),
     Action(("y",), "copy", "copy", "Copy payload or id to the clipboard", where=_ROWS | {DETAIL, LOG}),
     Action(("Y",), "copy_curl", "curl", "Copy as an equivalent curl command", where=_ROWS | {DETAIL}),
     Action(("D",), "diagnose", "diagnose", "Diagnose: walk the runbook's troubleshooting", shown=True),
     Action(("x",), "stop_replay", "stop", "Stop the running replay under the cursor",
            where=frozenset({ACTIVITY}), write=True, shown=True, conditional=True),
     Action(("x",), "escalate", "escalate", "Escalate: gather the evidence and file it", write=True, shown=True),
+    Action(("H",), "hold", "hold", "Hold forwarding with a reason, or release it", write=True),
     Action(("t",), "test_webhook", "test", "Post a test webhook and watch it go through", write=True, shown=True),
     Action(("h",), "check_health", "health", "Run the health check", shown=True),
     Action(("w",), "window", "window", "Switch the window: 15 min, 1 h, 6 h, 24 h",
@@ -137,12 +159,24 @@ ACTIONS: tuple[Action, ...] = (
     Action(("ctrl+u", "pageup"), "cursor('page_up')", "page up", "A page up"),
     Action(("ctrl+r",), "refresh_now", "refresh", "Refresh; never changes anything"),
     Action(("colon", "ctrl+p"), "app.command_palette", "palette", "Command palette: every action by name"),
+    Action(("ctrl+z",), "app.suspend_process", "suspend", "Suspend the console; fg brings it back"),
     Action(("T",), "next_theme", "theme", "Next theme"),
     Action(("question_mark", "f1"), "keys", "help", "The keys of this screen", shown=True),
 
     Action(("y",), "agree", "do it", "Do what is asked, of a single delivery or a short list",
            where=frozenset({CONFIRMATION}), write=True),
-    Action(("n",), "dry_run", "dry run", "Show what would be sent, and send nothing", where=frozenset({CONFIRMATION})),
+    Action(("plus", "equals_sign"), "faster", "faster", "Send faster", where=frozenset({PLAN}), write=True),
+    Action(("minus",), "slower", "slower", "Send more slowly", where=frozenset({PLAN}), write=True),
+    Action(("c",), "canary", "canary", "Another number of deliveries that go first", where=frozenset({PLAN}),
+           write=True),
+    Action(("s",), "stop_rule", "stop rule", "Another number of failures in a row that stop the replay",
+           where=frozenset({PLAN}), write=True),
+    Action(("i",), "include_answered", "answered", "Include or leave out what is answered in Chatwoot by now",
+           where=frozenset({PLAN}), write=True),
+    Action(("n",), "dry_run", "show", "Show what would be sent, send nothing, and come back to the plan",
+           where=frozenset({PLAN}), write=True),
+    Action(("question_mark", "f1"), "explain", "explain", "Explain the strip's keys; in a text, ? is a character",
+           where=frozenset({CONFIRMATION})),
     Action(("enter",), "submit", "submit", "Submit the typed count or reason", where=frozenset({CONFIRMATION})),
     Action(("backspace",), "delete_left", "delete", "Delete the last character typed", where=frozenset({CONFIRMATION})),
     Action(("ctrl+u",), "delete_all", "clear", "Delete all that was typed", where=frozenset({CONFIRMATION})),
@@ -154,7 +188,7 @@ ACTIONS: tuple[Action, ...] = (
            where=frozenset({PROGRESS})),
     Action(("space",), "close_ended", "close", "Close the strip once the replay has ended",
            where=frozenset({PROGRESS})),
-    Action(("enter",), "acknowledge", "close", "Close the strip once the replay has ended, except in Activity",
+    Action(("enter",), "list_ended", "list", "List the deliveries of the replay once it has ended",
            where=frozenset({PROGRESS})),
     Action(("enter",), "submit", "submit", "Apply the filter or start the search", where=frozenset({SEARCH_BOX})),
     Action(("escape",), "close_box", "close", "Close the box", where=frozenset({SEARCH_BOX})),
@@ -162,8 +196,9 @@ ACTIONS: tuple[Action, ...] = (
     Action(("ctrl+e",), "external", "$EDITOR", "Edit in $EDITOR", where=frozenset({EDITOR})),
     Action(("y",), "accept", "replay it", "Continue from the changes to the replay", where=frozenset({EDITOR}),
            write=True),
-    Action(("escape",), "leave", "back", "Back from the changes to the editor; from there discard the edit",
+    Action(("escape",), "leave", "back", "Back from the changes to the editor; from there back, keeping the edit",
            where=frozenset({EDITOR})),
+    Action(("ctrl+g", "f8"), "discard_edit", "discard", "Discard the edit", where=frozenset({EDITOR})),
     Action(("escape", "q", "question_mark", "f1", "enter", "left"), "dismiss", "close", "Close the help",
            where=frozenset({HELP})),
 )  # fmt: skip
@@ -182,6 +217,10 @@ _SHOWN_KEYS = {
     "pagedown": "PgDn",
     "f1": "F1",
     "f2": "F2",
+    "f8": "F8",
+    "plus": "+",
+    "equals_sign": "=",
+    "minus": "-",
     "colon": ":",
 }
 
@@ -223,3 +262,12 @@ def bindings_of(place: str, *, priority: bool = False) -> list[BindingType]:
         for action in ACTIONS
         if action.belongs_to(place)
     ]
+
+
+def key_table() -> list[str]:
+    """Return every key as a line of text: the keys, what they do, where."""
+    rows = []
+    for action in ACTIONS:
+        where = "" if action.where is None else f"  ({', '.join(PLACES[one] for one in PLACES if one in action.where)})"
+        rows.append(f"{' '.join(map(shown_key, action.keys)):<16}  {action.text}{where}")
+    return rows

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import colorsys
 import unicodedata
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
+from rich.color import Color as RichColor
 from rich.segment import Segment
+from rich.style import Style
 from textual.filter import LineFilter
 
 if TYPE_CHECKING:
@@ -119,3 +122,59 @@ def _of_its_kind(character: str) -> str | None:
     if 0x2400 <= code < 0x2440:
         return _PICTURE
     return "." if 0x2800 <= code < 0x2900 else None
+
+
+_BLACK, _RED, _GREEN, _YELLOW, _BLUE, _MAGENTA, _CYAN, _WHITE, _GREY = range(9)
+_HUES = ((20, _RED), (72, _YELLOW), (165, _GREEN), (235, _CYAN), (270, _BLUE), (330, _MAGENTA), (361, _RED))
+_LEAST_SATURATION = 0.22
+
+
+class SixteenColours(LineFilter):
+    """Draws with the eight ANSI colours and bold: Textual's nearest ones make a pale red white."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002 - Textual's interface
+        """Return `segments` with each colour replaced by the ANSI colour of its hue."""
+        return [
+            segment if segment.control or segment.style is None else Segment(segment.text, _in_sixteen(segment.style))
+            for segment in segments
+        ]
+
+
+@cache
+def _in_sixteen(style: Style) -> Style:
+    below = _BLACK if style.bgcolor is None else _ansi_background(style.bgcolor)
+    above = _WHITE if style.color is None else _ansi_foreground(style.color)
+    if above == below or (below not in {_BLACK, _WHITE} and above in {_RED, _GREY, _CYAN, _BLUE, _MAGENTA}):
+        above = _BLACK if below in {_GREEN, _YELLOW, _CYAN, _WHITE} else _WHITE
+    return style + Style.from_color(_of_number(above), _of_number(below))
+
+
+def _of_number(number: int) -> RichColor:
+    return RichColor.default() if number == _BLACK else RichColor.from_ansi(number)
+
+
+def _ansi_foreground(color: RichColor) -> int:
+    hue, lightness = _hue_of(color)
+    if hue is not None:
+        return hue
+    return _BLACK if lightness < 0.2 else _GREY if lightness < 0.45 else _WHITE
+
+
+def _ansi_background(color: RichColor) -> int:
+    """Return a dark ground as black, a panel's grey as blue; a tint counts however dark it is."""
+    hue, lightness = _hue_of(color)
+    if hue is not None and lightness > 0.12:
+        return _BLUE if hue == _CYAN else hue
+    return _BLACK if lightness < 0.17 else _BLUE if lightness < 0.6 else _WHITE
+
+
+def _hue_of(color: RichColor) -> tuple[int | None, float]:
+    """Return the ANSI colour of a colour's hue, None for a grey; and its lightness."""
+    if color.is_default:
+        return None, 0.0
+    red, green, blue = (part / 255 for part in color.get_truecolor())
+    hue, lightness, _ = colorsys.rgb_to_hls(red, green, blue)
+    top = max(red, green, blue)
+    if not top or (top - min(red, green, blue)) / top < _LEAST_SATURATION:
+        return None, lightness
+    return next(number for limit, number in _HUES if hue * 360 < limit), lightness

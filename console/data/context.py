@@ -5,10 +5,12 @@ The app alone changes a `Context`. What a screen wants done it asks for by a mes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from console.data.drafts import Drafts
+from console.data.plan_pace import PlanPace
 from relay.store.databases import name_of
 from relay.text import clean
 
@@ -38,6 +40,7 @@ class HealthCheck:
 class Context:
     """`place` names the database. `trouble` says why it cannot be read, None while it can.
 
+    `drafts` are edited payloads that are not sent yet, `pace` is how fast running replays go.
     `is_leaving` is True once the console ends: from then on no screen is complete.
     """
 
@@ -52,6 +55,15 @@ class Context:
     paused: bool = False
     is_leaving: bool = False
     health_check: HealthCheck = HealthCheck()
+    round_trip_s: float = 0.0
+    drafts: Drafts = field(default_factory=Drafts)
+    pace: PlanPace = field(default_factory=PlanPace)
+
+    @property
+    def environment(self) -> str | None:
+        """What the operator calls this installation (`CONSOLE_ENVIRONMENT`); None if nothing."""
+        name = self.settings.console_environment
+        return None if name is None else clean(name, limit=12)
 
     @property
     def window(self) -> timedelta:
@@ -62,5 +74,5 @@ class Context:
 def place_of(settings: Settings, dsn: str) -> str:
     """Return the database for people: name and host, nothing else of `dsn`; or that it is the embedded one."""
     if settings.database_url is None:
-        return "embedded"
+        return "embedded, local"
     return clean(name_of(dsn), limit=40)

@@ -17,7 +17,7 @@ import psycopg
 from relay.domain.targets import Target
 from relay.errors import RelayError
 from relay.replay.requests import DEFAULT, plan_request
-from relay.store import actions, browse, deliveries, facts, instances, replays
+from relay.store import actions, backfill, browse, deliveries, facts, gate, instances, proposals, replays
 from relay.store.database import SILENCE_S, no_longer_than
 from relay.store.sessions import open_session, trouble
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from relay.store.deliveries import Progress
     from relay.store.facts import Health
     from relay.store.filters import Condition
+    from relay.store.proposals import Outcomes, Overlap
     from relay.store.replays import Control, DeadLetter, Plan
 
 
@@ -42,17 +43,35 @@ class ReadOnlyError(RelayError):
 class Proposal:
     """A replay, ready to be confirmed: the deliveries are frozen, nothing is sent yet.
 
-    `agent` is the endpoint that the relay sends to, None while no relay is alive; `health` the agent's last
-    probe. `edited_body` replaces the body of the only delivery.
+    `agent` is the endpoint that the relay sends to, None while no relay is alive; `health` the agent's last probe and
+    `outcomes` how the last deliveries ended there. `overlaps` are other open plans that hold some of the deliveries.
+    `messages` are the conversation and message ids of customers' messages, by row, None where Chatwoot is not
+    configured; `answered` the rows of those that were answered by now, unknown while `asks_chatwoot`;
+    `answered_fault` says why that cannot be known.
+    `edited_body` replaces the body of the only delivery.
     """
 
-    letters: list[DeadLetter]
+    frozen: list[DeadLetter]
     frozen_at: datetime
     agent: str | None
     health: Health | None
+    outcomes: Outcomes
+    overlaps: list[Overlap]
     filter: str
     edited_body: bytes | None = None
     pace: Pace = DEFAULT
+    messages: dict[int, tuple[int, int]] | None = None
+    asks_chatwoot: bool = False
+    answered: frozenset[int] = frozenset()
+    answered_fault: str = ""
+    includes_answered: bool = False
+
+    @property
+    def letters(self) -> list[DeadLetter]:
+        """The deliveries that would be sent."""
+        if self.includes_answered or not self.answered:
+            return self.frozen
+        return [letter for letter in self.frozen if letter.id not in self.answered]
 
 
 class OperatorSession:
@@ -98,15 +117,28 @@ class OperatorSession:
         """Freeze the dead letters that match `condition`, oldest first. `text` is the filter as it was typed."""
         async with self._session() as connection:
             letters = await replays.matching(connection, condition)
+            ids = [letter.id for letter in letters]
             alive = [relay for relay in await instances.liveness(connection) if relay.alive]
             health = await facts.last_health(connection)
+            outcomes = await proposals.last_outcomes(connection)
+            overlaps = await proposals.overlaps(connection, ids)
+            account_id = self.settings.chatwoot_account_id
+            messages = (
+                await backfill.messages_of(connection, account_id, ids)
+                if account_id is not None and self.settings.chatwoot_base_url and self.settings.chatwoot_api_key
+                else None
+            )
         return Proposal(
-            letters=letters,
+            frozen=letters,
             frozen_at=datetime.now(UTC),
             agent=alive[0].agent if alive else None,
             health=next((probe for probe in health if probe.target == Target.AGENT), None),
+            outcomes=outcomes,
+            overlaps=overlaps,
             filter=text,
             edited_body=edited_body,
+            messages=messages,
+            asks_chatwoot=bool(messages) and len(letters) > 1,
         )
 
     async def send(self, proposal: Proposal, reason: str = "") -> int:
@@ -136,6 +168,16 @@ class OperatorSession:
         """Ask the relay to discard dead letters."""
         async with self._session(write=True) as connection:
             await actions.discard(connection, row_ids, self.operator, reason)
+
+    async def hold(self, reason: str, for_s: float | None) -> None:
+        """Hold forwarding on all relays, for `for_s` seconds or until it is released."""
+        async with self._session(write=True) as connection:
+            await gate.hold(connection, self.operator, reason, for_s)
+
+    async def release(self, rate: float | None) -> bool:
+        """Release the hold; what waits drains, at `rate` a second if given. False if there is none."""
+        async with self._session(write=True) as connection:
+            return await gate.release(connection, self.operator, rate)
 
     async def record(self, action: str, details: dict[str, object]) -> None:
         """Record something done in the audit, unless the console is read-only."""

@@ -27,10 +27,15 @@ _SOONEST_S = 0.25
 _RECONNECT_S = 1.0
 _STATEMENT_TIMEOUT_MS = 1000
 _SILENCE_S = 5.0
+_TRIPS = 60
+"""A snapshot takes fewer round trips than this; one may take so many longer than `_SILENCE_S`."""
 
 
 class Front(Protocol):
     """What the poller needs of the app: which rows to read, and where to send snapshots and failures."""
+
+    round_trip_s: float
+    """How long Postgres takes to answer nothing, measured when the console connects."""
 
     def reading(self) -> tuple[Reading | None, timedelta]:
         """Return what the view in front reads, and how far back the minutes reach."""
@@ -84,13 +89,18 @@ class Poller:
 
     async def _watch(self, connection: Connection) -> None:
         last: Snapshot | None = None
+        began = time.monotonic()
+        with no_longer_than(_SILENCE_S, connection):
+            await connection.execute("SELECT 1")
+        self._front.round_trip_s = time.monotonic() - began
+        silence_s = _SILENCE_S + _TRIPS * self._front.round_trip_s
         while True:
             self._wake.clear()
             if self._afresh:
                 self._afresh, last = False, None
             reading, minutes_of = self._front.reading()
             began = time.monotonic()
-            with no_longer_than(_SILENCE_S, connection):
+            with no_longer_than(silence_s, connection):
                 last = await snapshot.read(
                     connection, reading, minutes_of=minutes_of, watched=self._front.watched_plan, last=last
                 )

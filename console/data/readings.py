@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from console.data.snapshot import short_plan
 from relay.domain.delivery import State
-from relay.store import actions, browse
+from relay.store import actions, browse, conversation
 from relay.store.filters import compile_filter
 from relay.text import clean
 
 if TYPE_CHECKING:
     from relay.store.actions import OperatorAction
     from relay.store.browse import Detail, Key, Row
+    from relay.store.conversation import Conversation, Words
     from relay.store.database import Connection
     from relay.store.replays import Plan
 
@@ -40,7 +41,8 @@ class RowsReading:
     """Reads a window of the deliveries that `filter` matches, in one of `states` (None: any).
 
     The window begins at `anchor`, that row included, or at the newest; with `up` it ends there. The read also returns
-    which of the `marked` rows have left the states; readings that differ in `marked` alone are equal.
+    which of the `marked` rows have left the states. Sender and first words of rows that `words` lacks are read into it,
+    unless it is None. Readings that differ in `marked` and `words` alone are equal.
     """
 
     filter: str
@@ -48,6 +50,7 @@ class RowsReading:
     anchor: Key | None = None
     up: bool = False
     marked: frozenset[int] = field(default=frozenset(), compare=False)
+    words: dict[int, Words] | None = field(default=None, compare=False)
 
     async def read(self, connection: Connection) -> Page:
         """Return the page. The filter is valid."""
@@ -55,6 +58,9 @@ class RowsReading:
         rows = await browse.window(
             connection, condition, states=self.states, anchor=self.anchor, newer=self.up, limit=WINDOW
         )
+        if self.words is not None:
+            unknown = [row.id for row in rows if row.id not in self.words]
+            self.words.update(await conversation.words_of(connection, unknown))
         whole = self.anchor is None and len(rows) < WINDOW
         return Page(
             rows=[short_row(row) for row in rows],
@@ -83,6 +89,17 @@ class DetailReading:
     async def read(self, connection: Connection) -> Detail | None:
         """Return the delivery; None if it is gone."""
         return await browse.detail(connection, self.row_id)
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationReading:
+    """Reads one conversation."""
+
+    conversation_id: str
+
+    async def read(self, connection: Connection) -> Conversation:
+        """Return the conversation as far as it is stored."""
+        return await conversation.read(connection, self.conversation_id)
 
 
 @dataclass(frozen=True, slots=True)

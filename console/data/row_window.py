@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from console.data.snapshot import Snapshot
     from relay.store.browse import Key, Row
+    from relay.store.conversation import Words
 
 
 class RowWindow:
@@ -47,9 +48,9 @@ class RowWindow:
         """True once the page is the one wanted."""
         return self.is_too_slow or self._shown == self._wanted()
 
-    def reading(self, marked: frozenset[int]) -> RowsReading | None:
-        """Return what is to be read; None if reading it took too long."""
-        return None if self.is_too_slow else self._wanted(marked)
+    def reading(self, marked: frozenset[int], words: dict[int, Words] | None = None) -> RowsReading | None:
+        """Return what is to be read; None if reading it took too long. `words` are those that are known already."""
+        return None if self.is_too_slow else self._wanted(marked, words)
 
     def take(self, snapshot: Snapshot) -> bool:
         """Take the page of `snapshot`. Returns False if it is not the one wanted by now."""
@@ -92,8 +93,8 @@ class RowWindow:
         """Read again what took too long before."""
         self._too_slow = None
 
-    def _wanted(self, marked: frozenset[int] = frozenset()) -> RowsReading:
-        return RowsReading(self.filter, self.states, self._anchor, self._up, marked)
+    def _wanted(self, marked: frozenset[int] = frozenset(), words: dict[int, Words] | None = None) -> RowsReading:
+        return RowsReading(self.filter, self.states, self._anchor, self._up, marked, words)
 
     def _key_of(self, row: Row) -> Key:
         return row.dead_key if self.states == (State.DEAD,) else row.key

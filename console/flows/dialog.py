@@ -21,17 +21,17 @@ class Dialog:
         self._strip = strip
         self._prompt: Prompt | None = None
         self._then: Callable[[str], object] | None = None
-        self._dry_run: Callable[[], object] | None = None
+        self._adjust: Callable[[str], object] | None = None
 
     def ask(
         self,
         prompt: Prompt,
         then: Callable[[str], object] | None = None,
         *,
-        dry_run: Callable[[], object] | None = None,
+        adjust: Callable[[str], object] | None = None,
     ) -> None:
-        """Ask. `then` gets the answer; `dry_run` is called on the key that `prompt` offers for it."""
-        self._prompt, self._then, self._dry_run = prompt, then, dry_run
+        """Ask. `then` gets the answer; `adjust` gets the name of each action that `prompt` offers besides."""
+        self._prompt, self._then, self._adjust = prompt, then, adjust
         self._strip().ask(prompt)
 
     def wait(self, title: str, what: str, follows: Kind | None = None) -> Prompt:
@@ -44,13 +44,27 @@ class Dialog:
         """Return True while `prompt` is open: not closed, and not replaced."""
         return self._strip().shows(prompt)
 
-    def renew(self, shown: Prompt, lines: Sequence[Content]) -> Prompt:
+    def renew(
+        self,
+        shown: Prompt,
+        lines: Sequence[Content],
+        *,
+        expected: str | None = None,
+        adjusts: frozenset[str] | None = None,
+    ) -> Prompt:
         """Show other lines in `shown` if it is still open. Returns the prompt that is open then."""
-        return self._strip().renew(shown, lines)
+        renewed = self._strip().renew(shown, lines, expected=expected, adjusts=adjusts)
+        if shown is self._prompt:
+            self._prompt = renewed
+        return renewed
 
-    def watch_plan(self, plan_id: int, *, enter_closes: bool = True) -> None:
-        """Show a replay until it has ended and a key is pressed."""
-        self._strip().watch_plan(plan_id, enter_closes=enter_closes)
+    def show_aside(self, lines: Sequence[Content]) -> None:
+        """Show `lines` in place of the question until a key is pressed."""
+        self._strip().show_aside(lines)
+
+    def watch_plan(self, plan_id: int) -> None:
+        """Show a replay until the strip is closed."""
+        self._strip().watch_plan(plan_id)
 
     def close(self) -> None:
         """Close the strip."""
@@ -61,7 +75,7 @@ class Dialog:
         if prompt is self._prompt and self._then is not None:
             self._then(answer)
 
-    def tried(self, prompt: Prompt) -> None:
-        """Start the dry run of the flow that asked."""
-        if prompt is self._prompt and self._dry_run is not None:
-            self._dry_run()
+    def adjusted(self, prompt: Prompt, action: str) -> None:
+        """Pass an action on to the flow that asked."""
+        if prompt is self._prompt and self._adjust is not None:
+            self._adjust(action)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console.flows.freeze import BY_KEY, LISTED, frozen, which
+from console.flows.freeze import frozen, is_refused_without_relay
 from console.flows.requests import CarryOut, ReadNow, Say
+from console.render.proposal import BY_KEY, LISTED, which
 from console.widgets.question import Kind, Prompt
 from relay.domain.format import plural
 from relay.store.filters import compile_filter, of_rows
@@ -44,7 +45,7 @@ class DiscardFlow:
 
     async def _propose(self, proposing: Awaitable[Proposal], waiting: Prompt, *, by_filter: bool) -> None:
         proposal = await frozen(self._host, proposing, waiting)
-        if proposal is None:
+        if proposal is None or is_refused_without_relay(self._host, proposal, "discarded"):
             return
         letters = proposal.letters
         listed = len(letters) <= BY_KEY and not by_filter

@@ -5,28 +5,32 @@ The deliveries are frozen when the strip opens, so that no refresh changes what 
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from textual.content import Content
-
-from console.flows.freeze import BY_KEY, frozen, which
+from console.flows.freeze import frozen, is_refused_without_relay
 from console.flows.requests import CarryOut, OpenEditor, ReadNow, Say
+from console.render.proposal import BY_KEY, dry_run, plan_question
 from console.widgets.question import Kind, Prompt
-from relay.domain.format import clock, milliseconds, plural, span
-from relay.settings import AGENT_PATH
+from relay.domain.format import plural
+from relay.errors import RelayError
 from relay.store.filters import compile_filter, of_rows
-from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
+    from textual.content import Content
+
     from console.data.operator_session import Proposal
     from console.flows.host import Host
+    from console.flows.requests import Edit
+    from relay.replay.requests import Pace
     from relay.store.filters import Condition
 
-_DRY_ROWS = 8
+_CHATWOOT_S = 60.0
+"""How long Chatwoot is asked which messages are answered by now. The plan can be sent meanwhile."""
+_PACE_KEYS = {"faster", "slower", "canary", "stop_rule"}
 
 
 class ReplayFlow:
@@ -45,18 +49,22 @@ class ReplayFlow:
         self._begin(of_rows(row_ids))
 
     def edit(self, row_id: int) -> None:
-        """Open the editor on a dead letter's payload, then propose a replay with the edited body."""
+        """Open the editor on a dead letter's payload, or on the edit of it that is kept; then propose a replay."""
         self._host.in_background(self._edit(row_id))
 
     async def _edit(self, row_id: int) -> None:
-        body = await self._host.context.session.body(row_id)
+        body, drafts = await self._host.context.session.body(row_id), self._host.context.drafts
 
-        def edited(changed: bytes | None) -> None:
-            if changed is not None:
-                self._begin(of_rows([row_id]), edited_body=changed)
+        def edited(edit: Edit | None) -> None:
+            if edit is None:
+                drafts.drop(row_id)
+            else:
+                drafts.keep(row_id, edit.text)
+                if edit.is_accepted:
+                    self._begin(of_rows([row_id]), edited_body=edit.text.encode())
 
         if self._host.is_in_front:
-            self._host.request(OpenEditor(body, edited))
+            self._host.request(OpenEditor(body, drafts.of(row_id), edited))
 
     def _begin(
         self, condition: Condition, *, text: str = "", by_filter: bool = False, edited_body: bytes | None = None
@@ -67,25 +75,9 @@ class ReplayFlow:
 
     async def _propose(self, proposing: Awaitable[Proposal], waiting: Prompt, *, by_filter: bool) -> None:
         proposal = await frozen(self._host, proposing, waiting)
-        if proposal is None:
+        if proposal is None or is_refused_without_relay(self._host, proposal, "sent"):
             return
-        if proposal.agent is None:
-            self._host.dialog.close()
-            self._host.request(Say("No relay is running, so nothing can be sent. Start one: `relay serve`", bad=True))
-            return
-        count = len(proposal.letters)
-        typed = count > BY_KEY or (by_filter and count > 1) or proposal.edited_body is not None
-        prompt = Prompt(
-            title="replay",
-            lines=_lines(proposal, self._host.context.operator),
-            kind=Kind.COUNT if typed else Kind.YES,
-            expected=str(count),
-            offers_dry_run=True,
-        )
-        self._host.dialog.ask(prompt, lambda _: self._send(proposal), dry_run=partial(self._show_dry_run, proposal))
-
-    def _show_dry_run(self, proposal: Proposal) -> None:
-        self._host.dialog.ask(Prompt(title="dry run", lines=_dry_run(proposal), kind=Kind.NOTICE))
+        _Question(self._host, proposal, by_filter=by_filter, send=self._send).ask()
 
     def _send(self, proposal: Proposal) -> None:
         count = plural(len(proposal.letters), "delivery")
@@ -102,6 +94,8 @@ class ReplayFlow:
             watched = host.is_up and host.dialog.shows(waiting)
             if watched and plan_id is None:
                 host.dialog.close()
+        if proposal.edited_body is not None:
+            host.context.drafts.drop(proposal.frozen[0].id)
         self._when_sent()
         if watched:
             host.dialog.watch_plan(plan_id)
@@ -110,46 +104,82 @@ class ReplayFlow:
         host.request(ReadNow())
 
 
-def _lines(proposal: Proposal, operator: str) -> list[Content]:
-    """Return what would be sent, where to, as whom, and at which pace."""
-    letters = proposal.letters
-    edited = " with an edited body" if proposal.edited_body is not None else ""
-    lines = [
-        Content.assemble(
-            (plural(len(letters), "delivery"), "bold"),
-            f"{edited} (frozen {clock(proposal.frozen_at)}) → ",
-            (clean((proposal.agent or "").removesuffix(AGENT_PATH), limit=80), "bold"),
-            " as ",
-            (operator, "bold"),
-        ),
-    ]
-    if len(letters) > 1:
-        about = proposal.pace.seconds(len(letters))
-        takes = "" if about is None else f", about {span(about)}"
-        lines.append(Content(f"{proposal.pace.described(len(letters))}{takes}"))
-    lines += which(letters, listed=len(letters) == 1 or (len(letters) <= BY_KEY and not proposal.filter))
-    lines.append(_agent_now(proposal) + Content("  This cannot be undone."))
-    return lines
+class _Question:
+    """The plan on the strip: asked once, adjusted by its keys, sent as it is then."""
 
+    def __init__(self, host: Host, proposal: Proposal, *, by_filter: bool, send: Callable[[Proposal], None]) -> None:
+        self._host = host
+        self._proposal = proposal
+        self._by_filter = by_filter
+        self._send = send
+        self._prompt = self._fresh()
 
-def _dry_run(proposal: Proposal) -> list[Content]:
-    """Return exactly what would be sent."""
-    causes = Counter((letter.final_status or "–", letter.last_error or "–") for letter in proposal.letters)
-    events = Counter(clean(letter.event or "–", limit=40) for letter in proposal.letters)
-    return [
-        Content.assemble((f"{plural(len(proposal.letters), 'delivery')} would be sent", "bold"), "; nothing was sent."),
-        *(
-            Content(f"  {number:>6,}  {clean(status, limit=20)}  {clean(error, limit=80)}")
-            for (status, error), number in causes.most_common(_DRY_ROWS)
-        ),
-        Content("  events: " + ", ".join(f"{event} {number:,}" for event, number in events.most_common(5))),
-    ]
+    def ask(self) -> None:
+        """Ask, and find out meanwhile which of several are answered by now."""
+        self._host.dialog.ask(self._prompt, lambda _: self._confirmed(), adjust=self._adjust)
+        if self._proposal.asks_chatwoot:
+            self._host.in_background(self._find_answered(), group="answered")
 
+    async def _find_answered(self) -> None:
+        from relay.replay.answered import answered_rows  # noqa: PLC0415 - loads an HTTP client when first wanted
 
-def _agent_now(proposal: Proposal) -> Content:
-    """Return the agent's last probe."""
-    health = proposal.health
-    if health is None:
-        return Content.styled("Agent SDK: not probed yet.", "$text-warning")
-    probed = f"{health.status or health.error} in {milliseconds(health.latency_ms)} ({span(health.age_s)} ago)."
-    return Content.assemble("Agent SDK now: ", (probed, "$text-success" if health.ok else "$text-error bold"))
+        settings, messages = self._host.context.settings, self._proposal.messages or {}
+        try:
+            found, fault = await answered_rows(settings, messages, within_s=_CHATWOOT_S), ""
+        except RelayError as error:
+            found, fault = set(), str(error)
+        self._change(asks_chatwoot=False, answered=frozenset(found), answered_fault=fault)
+
+    def _fresh(self) -> Prompt:
+        proposal, count = self._proposal, len(self._proposal.letters)
+        typed = count > BY_KEY or (self._by_filter and count != 1) or proposal.edited_body is not None
+        return Prompt(
+            title="replay",
+            lines=self._lines,
+            kind=Kind.COUNT if typed else Kind.YES,
+            expected=str(count),
+            adjusts=self._adjusts,
+        )
+
+    @property
+    def _adjusts(self) -> frozenset[str]:
+        """The actions that change or show this plan."""
+        several, answered = len(self._proposal.frozen) > 1, bool(self._proposal.answered)
+        return frozenset(
+            {"dry_run"} | (_PACE_KEYS if several else set()) | ({"include_answered"} if answered else set())
+        )
+
+    @property
+    def _lines(self) -> list[Content]:
+        context = self._host.context
+        return plan_question(self._proposal, context.operator, context.environment)
+
+    def _confirmed(self) -> None:
+        if self._proposal.letters:
+            self._send(self._proposal)
+        else:
+            self._host.request(Say("Nothing was sent: all of these are answered in Chatwoot by now"))
+
+    def _adjust(self, action: str) -> None:
+        proposal = self._proposal
+        pace, count = proposal.pace, len(proposal.letters)
+        if action == "dry_run":
+            self._host.dialog.show_aside(dry_run(proposal))
+            return
+        if action == "include_answered":
+            self._change(includes_answered=not proposal.includes_answered)
+            return
+        changes: dict[str, Callable[[], Pace]] = {
+            "faster": pace.faster,
+            "slower": pace.slower,
+            "canary": partial(pace.next_canary, count),
+            "stop_rule": pace.next_stop,
+        }
+        self._change(pace=changes[action]())
+
+    def _change(self, **changes: Any) -> None:
+        """Change the proposal and show it, if it is still asked about. Another count has to be typed anew."""
+        self._proposal = replace(self._proposal, **changes)
+        if self._host.is_up and self._host.dialog.shows(self._prompt):
+            expected = str(len(self._proposal.letters))
+            self._prompt = self._host.dialog.renew(self._prompt, self._lines, expected=expected, adjusts=self._adjusts)

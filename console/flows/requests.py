@@ -5,12 +5,13 @@ They are posted to the app itself, so that one from a screen that closes arrives
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
 
 class Say(Message):
@@ -31,7 +32,7 @@ class ReadNow(Message):
 
 
 class GoTo(Message):
-    """Bring a view to the front; with `filter`, the dead letters that it matches."""
+    """Bring a view to the front; with `filter`, the rows of its list that it matches."""
 
     def __init__(self, view: str, *, filter: str | None = None) -> None:  # noqa: A002 - the operator's word
         super().__init__()
@@ -44,11 +45,20 @@ class GoBack(Message):
 
 
 class OpenDelivery(Message):
-    """Open one delivery on top of the screen in front."""
+    """Open one delivery on top of the screen in front. `neighbours` are the rows of the list it was opened from."""
 
-    def __init__(self, row_id: int) -> None:
+    def __init__(self, row_id: int, neighbours: Sequence[int] = ()) -> None:
         super().__init__()
         self.row_id = row_id
+        self.neighbours = neighbours
+
+
+class OpenConversation(Message):
+    """Open a conversation on top of the screen in front."""
+
+    def __init__(self, conversation_id: str) -> None:
+        super().__init__()
+        self.conversation_id = conversation_id
 
 
 class OpenDiagnosis(Message):
@@ -67,12 +77,21 @@ class OpenHelp(Message):
         self.place = place
 
 
-class OpenEditor(Message):
-    """Edit a payload. `then` gets the edited body, or None if the edit was discarded."""
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """An edited payload. `is_accepted`: the operator continues to the replay; else the edit is kept for later."""
 
-    def __init__(self, body: bytes, then: Callable[[bytes | None], None]) -> None:
+    text: str
+    is_accepted: bool
+
+
+class OpenEditor(Message):
+    """Edit a payload, or continue the `draft` of it. `then` gets the edit, or None if none is left."""
+
+    def __init__(self, body: bytes, draft: str | None, then: Callable[[Edit | None], None]) -> None:
         super().__init__()
         self.body = body
+        self.draft = draft
         self.then = then
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.render import formatting
+from console.render.wrapping import hanging
 from relay.domain.delivery import State
 from relay.domain.format import clock, exact_clock, milliseconds, plural
 from relay.text import clean, clean_json
@@ -41,12 +42,33 @@ def attempt_lines(detail: Detail) -> list[Content]:
     """Return the attempts of the last run, a line each: time, wait before it, status and duration."""
     if not detail.attempts:
         return [Content.styled("no attempt is recorded yet", _MUTED)]
-    last = max(attempt.run for attempt in detail.attempts)
-    return [_attempt(attempt) for attempt in detail.attempts if attempt.run == last]
+    last = [attempt for attempt in detail.attempts if attempt.run == detail.attempts[-1].run]
+    said = [line for attempt in last[-1:] if attempt.answer for line in answer_lines(attempt.answer, 200, 1)]
+    return [*map(_attempt, last), *said]
 
 
-def timeline(detail: Detail, width: int) -> list[Content]:
-    """Return every attempt of every run with its error and answer; equal ones in a row are shown once."""
+_ANSWER_LINES = 3
+_ANSWER_CHARS = 64 * 1024
+
+
+def answer_lines(answer: str, width: int, most: int | None) -> list[Content]:
+    """Return the agent's answer as lines of `width`, JSON indented; with `most` its beginning."""
+    text = (
+        clean_json(answer.encode("utf-8", "replace"), limit=_ANSWER_CHARS)
+        if answer.lstrip()[:1] in {"{", "["}
+        else answer
+    )
+    rows = hanging([Content(f"  {clean(line, limit=None)}") for line in text.splitlines()], max(20, width))
+    if most is not None and len(rows) > most:
+        rows = [*rows[:most], Content("  … A shows all of it")]
+    return [Content("  answered:"), *(Content.styled(row.plain, _MUTED) for row in rows)]
+
+
+def timeline(detail: Detail, width: int, *, whole_answers: bool = False) -> list[Content]:
+    """Return every attempt of every run with its error and answer; equal ones in a row are shown once.
+
+    Of the answers the beginning is shown, unless `whole_answers`.
+    """
     lines: list[Content] = []
     run = 0
     for attempt, after in zip_longest(detail.attempts, detail.attempts[1:]):
@@ -60,7 +82,7 @@ def timeline(detail: Detail, width: int) -> list[Content]:
         if attempt.error:
             lines.append(Content.styled(f"  {clean(attempt.error, limit=width)}", "$text-error"))
         if attempt.answer:
-            lines.append(Content.styled(f"  answered: {clean(attempt.answer, limit=max(20, width - 20))}", _MUTED))
+            lines += answer_lines(attempt.answer, width, None if whole_answers else _ANSWER_LINES)
     if not lines:
         lines.append(Content.styled("no attempt is recorded yet", _MUTED))
     return lines
@@ -102,6 +124,9 @@ def _json(detail: Detail, limit: int) -> Content:
     return highlight("\n".join(lines), language="json")
 
 
+KEPT_EDIT = Content.styled("An edit is kept, not sent; e opens it", "$text-warning bold")
+
+
 def facts(detail: Detail, link: str | None) -> list[Content]:
     """Return what it is, its state, and the link to its conversation."""
     row = detail.row
@@ -124,6 +149,11 @@ def facts(detail: Detail, link: str | None) -> list[Content]:
             _field("payload", plural(detail.body_length, "byte")),
         ),
     ]
+    if row.waits is not None or row.state is State.WAITING:
+        due = "" if row.next_attempt_at is None else f"; the next attempt is due at {clock(row.next_attempt_at)}"
+        lines.append(_field("waits for", f"{row.waits or 'retry'}{due}"))
+    if row.state is State.IGNORED:
+        lines.append(_field("not sent", "stored, but not forwarded: a private note, or an event that is left out"))
     if detail.agent_status:
         lines.append(_field("agent said", clean(detail.agent_status, limit=100)))
     if link is not None:

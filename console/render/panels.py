@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.render import formatting
+from console.render.backlog import backlog_line
 from console.render.chart import bar
 from console.render.wrapping import shortened
-from relay.domain.alerts import Severity, rule_named
-from relay.domain.format import average, clock, count, measured, milliseconds, percent, plural, span, utc_clock
+from relay.domain.alerts import rule_named
+from relay.domain.format import average, clock, count, measured, milliseconds, percent, plural, span
 from relay.domain.format import in_flight as in_flight_text
 from relay.domain.retry import short_status
 from relay.domain.targets import title, title_with_route
@@ -27,71 +28,6 @@ if TYPE_CHECKING:
     from relay.store.overview import Overview
 
 _MUTED = "$text-muted"
-
-
-_NAME = Content.styled(" hotdash ", "bold reverse")
-
-
-def status_line(
-    snapshot: Snapshot, *, age_s: float, operator: str, read_only: bool, paused: bool, width: int, place: str
-) -> Content:
-    """Return the top line: database, age of the data, alerts, open dead letters, operator. Narrow ones say less."""
-    state = snapshot.overview
-    if paused:
-        link = (f"PAUSED {span(age_s)}", "$text-warning bold")
-    elif age_s > 5:
-        link = (f"STALE {span(age_s)}", "$text-error bold")
-    else:
-        link = (f"LIVE {span(age_s)}", "$text-success")
-    special = " DEMO " if state.demo else " REPLICA " if state.replica else ""
-    name = Content.styled(special, "bold reverse $text-warning") if special else _NAME
-    live = Content.assemble(" ", ("◉ ", link[1]), link)
-    here = name + live
-    took = Content.styled(f" · db {snapshot.took_ms:.0f} ms", _MUTED)
-    who = Content.assemble((operator, "bold"), " · ", ("RO", "$text-warning bold") if read_only else ("RW", _MUTED))
-    now = Content.styled(utc_clock(state.at), _MUTED)
-    every, worst = _alert_counts(state, len(Severity)), _alert_counts(state, 2)
-    dead, dead_short = _dead_letters(state, snapshot.groups)
-    separator = Content.styled(" │ ", _MUTED)
-    placed = name + f" {place}" + live
-    layouts = (
-        [placed + took, every, dead, who, now],
-        [placed + took, worst, dead, who, now],
-        [placed, worst, dead, who, now],
-        [here + took, worst, dead, who, now],
-        [here, worst, dead, who, now],
-        [here, worst, dead_short, who, now],
-        [here, worst, dead_short, who],
-        [here, worst, dead_short],
-    )
-    lines = (separator.join(layout) for layout in layouts)
-    return next((line for line in lines if line.cell_length <= width), here)
-
-
-def _alert_counts(state: Overview, most: int) -> Content:
-    """Return firing alerts by severity: the worst `most` severities by name, the others as one number."""
-    counts = [(severity, sum(v.rule.severity is severity for v in state.firing)) for severity in Severity]
-    firing = [(severity, number) for severity, number in counts if number]
-    if not firing:
-        return Content.styled("✓ no alerts", "$text-success")
-    parts = [
-        Content.styled(f"{formatting.badge(severity)} {number}", formatting.STYLES[severity])
-        for severity, number in firing
-    ]
-    more = sum(number for _, number in firing[most:])
-    return Content(" ").join([*parts[:most], *([Content.styled(f"+{more}", _MUTED)] if more else [])])
-
-
-def _dead_letters(state: Overview, groups: Sequence[Group]) -> tuple[Content, Content]:
-    """Return the number of open dead letters and its growth, in a long and in a short form."""
-    rate = sum(group.per_minute for group in groups)
-    growing = f" +{rate:,}/min" if rate else ""
-    style = "$text-error bold" if growing else ("$text-warning" if state.open_dead_letters else _MUTED)
-    number = f"{state.open_dead_letters:,}"
-    return (
-        Content.styled(f"dead letters {number} open{growing}", style),
-        Content.styled(f"{number} dead{growing}", style),
-    )
 
 
 def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Content]:
@@ -254,7 +190,8 @@ def health(state: Overview, width: int) -> list[Content]:
     lines = [_probe(health, width) for health in state.health] or [
         Content.styled("? nothing probed yet", _MUTED),
     ]
-    return [*lines, _relays(state), Content("  ") + in_flight(state)]
+    waits = [Content("  ") + backlog_line(state.backlog)] if state.backlog.waiting else []
+    return [*lines, _relays(state), Content("  ") + in_flight(state), *waits]
 
 
 def health_in_short(state: Overview) -> list[Content]:
@@ -269,7 +206,8 @@ def health_in_short(state: Overview) -> list[Content]:
         )
         for probe in state.health
     ]
-    return [Content("  ").join(probes or [Content.styled("? nothing probed yet", _MUTED)]), _relays(state)]
+    last = Content("  ") + backlog_line(state.backlog) if state.backlog.waiting else _relays(state)
+    return [Content("  ").join(probes or [Content.styled("? nothing probed yet", _MUTED)]), last]
 
 
 def _relays(state: Overview) -> Content:

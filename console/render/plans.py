@@ -43,9 +43,10 @@ def plan_line(plan: Plan, head: Content, width: int) -> Content:
     return line.truncate(width, ellipsis=True)
 
 
-def plan_lines(plan: Plan, width: int, quiet_s: float | None) -> list[Content]:
+def plan_lines(plan: Plan, width: int, quiet_s: float | None, left_s: float | None) -> list[Content]:
     """Return a running or ended replay as lines: progress, rate and time left; at the end, the outcome.
 
+    `left_s` is the measured time left, None while it is not known.
     `quiet_s` is the age of the last relay heartbeat in seconds, 0 for a recent one, None if no relay is alive.
     """
     counts = Content.assemble(
@@ -61,7 +62,7 @@ def plan_lines(plan: Plan, width: int, quiet_s: float | None) -> list[Content]:
     how = Content.assemble(
         (f"{plan.state.value}", "$text-warning bold" if plan.state is PlanState.PAUSED else "bold"),
         f"  {plan.left:,} left",
-        _pace(plan, quiet_s),
+        _pace(plan, quiet_s, left_s),
     )
     resume = "p resumes" if plan.state is PlanState.PAUSED else "p pauses"
     return [
@@ -71,16 +72,16 @@ def plan_lines(plan: Plan, width: int, quiet_s: float | None) -> list[Content]:
     ]
 
 
-def _pace(plan: Plan, quiet_s: float | None) -> tuple[str, str]:
+def _pace(plan: Plan, quiet_s: float | None, left_s: float | None) -> tuple[str, str]:
     """Return rate and time left; or that no relay seems to send it."""
     if quiet_s is None:
         return "; no relay is running, so nothing is sent. Start one: `relay serve`", "$text-error bold"
     if quiet_s:
         return f". No relay heartbeat for {quiet_s:.0f} s. The replay may be stalled.", "$text-warning bold"
-    if plan.rate is None:
-        return ", as fast as it goes", ""
-    time = f", about {span(plan.left / plan.rate + 0.9)} left" if plan.state is PlanState.RUNNING else ""
-    return f", up to {plan.rate:g}/s{time}", ""
+    rate = ", as fast as it goes" if plan.rate is None else f", up to {plan.rate:g}/s"
+    if plan.state is not PlanState.RUNNING or left_s is None:
+        return rate, ""
+    return f"{rate}, about {span(left_s + 0.9)} left at the pace so far", ""
 
 
 def _verdict(plan: Plan) -> Content:
@@ -88,10 +89,14 @@ def _verdict(plan: Plan) -> Content:
         why = plan.stopped_why or "stopped"
         return Content.assemble(
             (f"Stopped: {why}. ", "$text-error bold"),
-            f"{plural(plan.left, 'delivery')} not sent, or on their way. esc closes this",
+            f"{plural(plan.left, 'delivery')} not sent, or on their way. enter lists all, esc closes this",
         )
     if plan.delivered == plan.total:
-        return Content.assemble((f"Done: all {plan.total:,} delivered.", "$text-success bold"), " esc closes this")
+        return Content.assemble(
+            (f"Done: all {plan.total:,} delivered.", "$text-success bold"), " enter lists them, esc closes this"
+        )
     dead = f"{plan.dead} dead again" if plan.dead else "none dead again"
     skipped = f", {plan.skipped} handled elsewhere" if plan.skipped else ""
-    return Content.assemble((f"Done: {plan.delivered} delivered, {dead}{skipped}.", "bold"), " esc closes this")
+    return Content.assemble(
+        (f"Done: {plan.delivered} delivered, {dead}{skipped}.", "bold"), " enter lists them, esc closes this"
+    )

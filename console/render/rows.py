@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.render import formatting
+from console.render.conversation import words
 from relay.domain.delivery import State
 from relay.domain.format import milliseconds, span
 from relay.domain.retry import short_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from relay.store.browse import Row
+    from relay.store.conversation import Words
 
 _LEAST_REST = 15
 _GOOD_REST = 18
@@ -62,7 +64,10 @@ def _status(row: Row, _: datetime) -> str:
     return "–" if row.final_status is None else short_status(row.final_status)
 
 
-def _cause(row: Row, _: datetime) -> str:
+def _cause(row: Row, now: datetime) -> str:
+    if row.waits is not None or row.state is State.WAITING:
+        due = "" if row.next_attempt_at is None else f", next in {span((row.next_attempt_at - now).total_seconds())}"
+        return f"waits: {row.waits or 'retry'}{due}"
     if row.last_error:
         return _UNSAID.sub("", row.last_error)
     return "" if row.duration_ms is None else f"in {milliseconds(row.duration_ms)}"
@@ -82,6 +87,9 @@ _CONVERSATION = Column("CONV", 6, lambda row, _: row.conversation_id or "–", r
 _TRIES = Column("TRY", 3, lambda row, _: "–" if row.attempts is None else str(row.attempts), right=True)
 _STATUS = Column("STATUS", 7, _status, lambda row: "$text-error" if row.state is State.DEAD else "")
 _CAUSE = Column("CAUSE", 0, _cause)
+_WORDS = Column("SENDER AND MESSAGE", 30, lambda *_: "", lambda _: _MUTED)
+_WITH_WORDS = 58
+"""The cells that the rest must have for the column of words to be shown; they leave room for a cause."""
 
 DEAD_COLUMNS = (_MARK, _ID, _DIED, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
 ALL_COLUMNS = (_ID, _AGE, _STATE, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
@@ -90,7 +98,15 @@ ALL_COLUMNS = (_ID, _AGE, _STATE, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE
 def fitted(columns: tuple[Column, ...], width: int) -> tuple[Column, ...]:
     """Return the columns that fit into lines of `width`, each as wide as the room allows."""
     kept = columns if _rest(columns, width) >= _LEAST_REST else tuple(c for c in columns if not c.optional)
+    if has_words(columns, width):
+        words = replace(_WORDS, width=_WORDS.width + (_rest(kept, width) - _WITH_WORDS) // 2)
+        kept = (*kept[:-1], words, kept[-1])
     return tuple(replace(c, width=c.width + _more(c, _rest(kept, width))) if c.most else c for c in kept)
+
+
+def has_words(columns: tuple[Column, ...], width: int) -> bool:
+    """Return True if lines of `width` have room for the sender and the first words of each message."""
+    return _rest(columns, width) >= _WITH_WORDS
 
 
 def _more(column: Column, rest: int) -> int:
@@ -103,12 +119,18 @@ def header(columns: tuple[Column, ...], width: int) -> Content:
     return Content(" " + " ".join(_fit(column, column.head, width, columns) for column in columns))
 
 
-def line(row: Row, columns: tuple[Column, ...], width: int, now: datetime, *, marked: bool) -> Content:
-    """Return one row as a line, cut to `width`. Its first cell is free for the cursor."""
+def line(
+    row: Row, columns: tuple[Column, ...], width: int, now: datetime, said: Mapping[int, Words], *, marked: bool
+) -> Content:
+    """Return one row as a line, cut to `width`. Its first cell is free for the cursor. `said` has the words by row."""
     cells = []
     for column in columns:
         if column is _MARK and marked:
             cells.append(Content.styled("■", "$text-warning"))
+        elif column.head == _WORDS.head:
+            known = said.get(row.id)
+            text = "" if known is None else words(known.sender, known.content, column.width)
+            cells.append(Content.styled(_fit(column, text, width, columns), _MUTED))
         else:
             style = column.style(row) or (_MUTED if row.test else "")
             cells.append(Content.styled(_fit(column, column.text(row, now), width, columns), style))

@@ -10,8 +10,8 @@ from textual.content import Content
 from textual.widgets import Static
 
 from console.data.readings import Activity, ActivityReading
-from console.flows.requests import CarryOut, ReadNow
-from console.keymap import ACTIVITY
+from console.flows.requests import CarryOut, GoTo, ReadNow
+from console.keymap import ACTIVITY, DELIVERIES
 from console.render.activity import action_line, heads_of, who_asked, whole_action
 from console.render.line import Line
 from console.render.plans import plan_line
@@ -42,7 +42,10 @@ class ActivityView(View):
     def compose_body(self) -> ComposeResult:
         """Return the list of replays and the audit."""
         steering = "" if self.context.read_only else ", p pauses a running one, x stops it"
-        with titled(Vertical(classes="pane", id="plans-pane"), f"Replays ─ enter watches one{steering}"):
+        with titled(
+            Vertical(classes="pane", id="plans-pane"),
+            f"Replays ─ enter watches a running one, lists an ended one{steering}",
+        ):
             yield LineList(id="plans", newest_first=True)
         with titled(Vertical(classes="pane", id="audit-pane"), "Who did what ─ enter shows one in full"):
             yield LineList(id="audit", newest_first=True)
@@ -75,9 +78,12 @@ class ActivityView(View):
         )
 
     def on_line_list_opened(self, event: LineList.Opened) -> None:
-        """Watch a plan, or show an entry of the audit in full."""
-        if event.lines.id == "plans" and isinstance(event.key, int):
-            self._watch(event.key)
+        """Watch a running plan, list the deliveries of an ended one, or show an entry of the audit in full."""
+        plan = self._plans.get(event.key) if event.lines.id == "plans" and isinstance(event.key, int) else None
+        if plan is not None and plan.ended:
+            self.request(GoTo(DELIVERIES, filter=f"replay:{plan.id}"))
+        elif plan is not None:
+            self._watch(plan.id)
         elif isinstance(event.key, int) and event.key in self._audit:
             lines = whole_action(self._audit[event.key])
             self.dialog.ask(Prompt(title="who did what", lines=lines, kind=Kind.NOTICE))
@@ -87,8 +93,8 @@ class ActivityView(View):
         self.refresh_header()
 
     def _watch(self, plan_id: int) -> None:
-        self.dialog.watch_plan(plan_id, enter_closes=False)
-        self.question.show_plans(list(self._plans.values()))
+        self.dialog.watch_plan(plan_id)
+        self.question.show_plans(list(self._plans.values()), self.context.pace)
 
     @property
     def _running_plan(self) -> Plan | None:

@@ -9,18 +9,15 @@ from console.flows.replay import ReplayFlow
 from console.keymap import DEAD
 from console.render.rows import DEAD_COLUMNS
 from console.screens.delivery_list import DeliveryList
+from console.screens.list_actions import ListActions
 from console.screens.view import View
 from relay.domain.delivery import State
 
 if TYPE_CHECKING:
-    from textual.app import ComposeResult
-
     from console.data.context import Context
-    from console.data.readings import RowsReading
-    from console.data.snapshot import Snapshot
 
 
-class DeadLettersView(View):
+class DeadLettersView(ListActions, View):
     """Dead letters, newest first."""
 
     VIEW = DEAD
@@ -30,38 +27,6 @@ class DeadLettersView(View):
         self.list = DeliveryList(self, (State.DEAD,), DEAD_COLUMNS)
         self._replay = ReplayFlow(self, when_sent=self.list.marks.clear)
         self._discard = DiscardFlow(self, when_sent=self.list.marks.clear)
-
-    def compose_body(self) -> ComposeResult:
-        """Return the list."""
-        yield self.list
-
-    def reading(self) -> RowsReading | None:
-        """Return the reading of the list's window."""
-        return self.list.reading()
-
-    @property
-    def is_settled(self) -> bool:
-        """True once the rows are those of the filter."""
-        return self.list.window.is_settled
-
-    def paint(self, snapshot: Snapshot) -> None:
-        """Show a snapshot."""
-        self.list.show(snapshot)
-
-    def action_refresh_now(self) -> None:
-        """Refresh, also a filter that took too long."""
-        self.list.window.retry()
-        super().action_refresh_now()
-
-    def action_cursor(self, where: str) -> None:
-        """Move the cursor; the top is the newest row of all."""
-        if where == "top":
-            self.list.to_newest()
-        super().action_cursor(where)
-
-    def action_filter(self) -> None:
-        """Open the filter."""
-        self.list.open_filter()
 
     def action_back(self) -> None:
         """Close the search box, else unmark all, else clear the filter, else go back."""
@@ -82,14 +47,14 @@ class DeadLettersView(View):
 
     def action_mark(self) -> None:
         """Mark or unmark the row, and move on to the next."""
-        if (row := self.list.row) is not None:
+        if (row := self.list.pick()) is not None:
             self.list.marks.toggle(row.id)
             self.show_again()
             self.action_cursor("down")
 
     def action_mark_range(self) -> None:
         """Mark all rows from the last mark to here; without one, mark this row."""
-        if (row := self.list.row) is not None:
+        if (row := self.list.pick()) is not None:
             self.list.marks.mark_range(row.id, self.list.row_ids)
             self.show_again()
 
@@ -122,8 +87,8 @@ class DeadLettersView(View):
             flow.matching(self.list.filter, but=marks.all_but)
         elif marks.ids:
             flow.rows(sorted(marks.ids))
-        elif self.list.row is not None:
-            flow.rows([self.list.row.id])
+        elif (row := self.list.pick()) is not None:
+            flow.rows([row.id])
         else:
             self.list.say_empty()
 
@@ -136,15 +101,7 @@ class DeadLettersView(View):
 
     def action_edit(self) -> None:
         """Edit the payload, then replay it."""
-        if self.list.row is not None:
-            self._replay.edit(self.list.row.id)
+        if (row := self.list.pick()) is not None:
+            self._replay.edit(row.id)
         else:
             self.list.say_empty()
-
-    def action_copy(self) -> None:
-        """Copy the delivery id."""
-        self.list.copy_id()
-
-    def action_copy_curl(self) -> None:
-        """Copy a curl command."""
-        self.list.copy_curl()

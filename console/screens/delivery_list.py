@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from console.flows.host import Host
     from console.render.rows import Column
     from relay.store.browse import Row
+    from relay.store.conversation import Words
 
 _TYPED_AFTER_S = 0.2
 """A filter applies once no key has been typed into it for so long."""
@@ -57,6 +58,7 @@ class DeliveryList(Vertical):
         self._host = host
         self._columns = columns
         self._rows: dict[int, Row] = {}
+        self._words: dict[int, Words] = {}
         self._error = ""
         self._typing: Timer | None = None
 
@@ -88,6 +90,11 @@ class DeliveryList(Vertical):
         key = self._list.key
         return self._rows.get(key) if isinstance(key, int) else None
 
+    def pick(self) -> Row | None:
+        """Return the row under the cursor for a key that acts on it; rows that come do not move it any more."""
+        self._list.pin()
+        return self.row
+
     @property
     def row_ids(self) -> list[int]:
         """The rows of the window."""
@@ -100,7 +107,12 @@ class DeliveryList(Vertical):
 
     def reading(self) -> RowsReading | None:
         """Return what is to be read."""
-        return self.window.reading(frozenset(self.marks.ids))
+        wants_words = self.is_mounted and table.has_words(self._columns, self._width)
+        return self.window.reading(frozenset(self.marks.ids), self._words if wants_words else None)
+
+    @property
+    def _width(self) -> int:
+        return (self._list.size.width or self.app.size.width) - 1
 
     def show(self, snapshot: Snapshot) -> None:
         """Show the window of `snapshot`, unless another one is wanted by now."""
@@ -110,10 +122,14 @@ class DeliveryList(Vertical):
         if not self.window.is_too_slow and page is not None:
             self.marks.ids -= page.gone
             self._rows = {row.id: row for row in page.rows}
-            width = (self._list.size.width or self.app.size.width) - 1
+            self._words = {row_id: said for row_id, said in self._words.items() if row_id in self._rows}
+            width = self._width
             columns, now = table.fitted(self._columns, width), snapshot.overview.at
             self._list.show(
-                [Line(row.id, table.line(row, columns, width, now, marked=row.id in self.marks)) for row in page.rows],
+                [
+                    Line(row.id, table.line(row, columns, width, now, self._words, marked=row.id in self.marks))
+                    for row in page.rows
+                ],
                 header=table.header(columns, width),
                 empty=self._why_empty(snapshot),
             )
@@ -151,17 +167,17 @@ class DeliveryList(Vertical):
 
     def copy_id(self) -> None:
         """Copy the delivery id of the row under the cursor."""
-        if self.row is None:
+        if (row := self.pick()) is None:
             self.say_empty()
         else:
-            self._host.request(Copy(self.row.delivery_id, f"Copied {self.row.delivery_id}"))
+            self._host.request(Copy(row.delivery_id, f"Copied {row.delivery_id}"))
 
     def copy_curl(self) -> None:
         """Copy a curl command that sends the delivery under the cursor to the agent."""
-        if self.row is None:
+        if (row := self.pick()) is None:
             self.say_empty()
         else:
-            self._host.in_background(copy_curl(self._host, self.row.id))
+            self._host.in_background(copy_curl(self._host, row.id))
 
     # Events of its widgets
 
@@ -209,8 +225,8 @@ class DeliveryList(Vertical):
     def on_line_list_opened(self, event: LineList.Opened) -> None:
         """Open the delivery."""
         event.stop()
-        if self.row is not None:
-            self._host.request(OpenDelivery(self.row.id))
+        if (row := self.pick()) is not None:
+            self._host.request(OpenDelivery(row.id, self.row_ids))
 
     # Painting
 

@@ -13,7 +13,7 @@ from console.data.readings import DetailReading
 from console.flows.copy_curl import copy_curl
 from console.flows.discard import DiscardFlow
 from console.flows.replay import ReplayFlow
-from console.flows.requests import Copy
+from console.flows.requests import Copy, OpenConversation, ReadNow
 from console.keymap import DETAIL
 from console.render import details, search
 from console.render.curl import MOST_BYTES
@@ -25,6 +25,8 @@ from relay.store.browse import Detail
 from relay.text import clean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textual.app import ComposeResult
 
     from console.data.context import Context
@@ -49,13 +51,16 @@ class DetailView(View):
     ON_TOP = True
     AUTO_FOCUS = SCROLL = "#detail"
 
-    def __init__(self, context: Context, row_id: int) -> None:
+    def __init__(self, context: Context, row_id: int, neighbours: Sequence[int] = ()) -> None:
         super().__init__(context)
+        self._neighbours = neighbours
+        self._whole_answers = False
         self._replay = ReplayFlow(self)
         self._discard = DiscardFlow(self)
         self._row_id = row_id
         self._detail: Detail | None = None
         self._gone = False
+        self._kept: list[Content] = []
         self._texts: dict[str, Content] = {}
         self._find = ""
         self._found: list[tuple[str, Place]] = []
@@ -82,22 +87,36 @@ class DetailView(View):
 
     def paint(self, snapshot: Snapshot) -> None:
         """Show the delivery. Sections that cannot have changed are not painted again."""
-        if snapshot.reading != self.reading():
-            return
-        detail = snapshot.view
+        if snapshot.reading == self.reading():
+            assert snapshot.view is None or isinstance(snapshot.view, Detail)
+            self._show_detail(snapshot.view)
+
+    def on_mount(self) -> None:
+        """Read the delivery at once, beside the poller: from far away, a whole snapshot takes many times as long."""
+        self._read_at_once()
+
+    def _read_at_once(self) -> None:
+        self.in_background(self._read(self._row_id), group="detail")
+
+    async def _read(self, row_id: int) -> None:
+        detail = await self.context.session.detail(row_id)
+        if self.is_up and row_id == self._row_id and self._detail is None:
+            self._show_detail(detail)
+
+    def _show_detail(self, detail: Detail | None) -> None:
         self._gone = detail is None
         if detail is None:
             self.query_one("#detail-facts", Static).update("This delivery is gone: its retention is over.")
             return
-        assert isinstance(detail, Detail)
-        if detail == self._detail:
+        kept = [details.KEPT_EDIT] if self._row_id in self.context.drafts else []
+        if detail == self._detail and kept == self._kept:
             return
         fresh = self._detail is None
         at = self._current
-        self._detail = detail
+        self._detail, self._kept = detail, kept
         width = self.app.size.width - 4
-        self._update("facts", details.facts(detail, self._link(detail)))
-        self._update("timeline", details.timeline(detail, width))
+        self._update("facts", [*kept, *details.facts(detail, self._link(detail))])
+        self._update("timeline", details.timeline(detail, width, whole_answers=self._whole_answers))
         if fresh:
             self._update("payload", [details.payload(detail)])
             self._update("headers", details.header_lines(detail))
@@ -216,6 +235,39 @@ class DetailView(View):
             self._at = 0
             self._paint_found(*_TITLES)
             self.call_after_refresh(self._bring_into_sight)
+
+    def action_next_delivery(self) -> None:
+        """Go to the next delivery of the list that this one was opened from."""
+        self._step(1)
+
+    def action_previous_delivery(self) -> None:
+        """Go to the previous delivery of the list."""
+        self._step(-1)
+
+    def _step(self, step: int) -> None:
+        place = self._neighbours.index(self._row_id) + step if self._row_id in self._neighbours else -1
+        if not 0 <= place < len(self._neighbours):
+            self.say("No further delivery in the list that this one was opened from")
+            return
+        self._row_id, self._detail, self._gone = self._neighbours[place], None, False
+        self.query_one(self.SCROLL, VerticalScroll).scroll_home(animate=False)
+        self._update("facts", [Content.styled("reading …", "$text-muted")])
+        self._read_at_once()
+        self.request(ReadNow())
+
+    def action_conversation(self) -> None:
+        """Open the conversation."""
+        if self._detail is None or self._detail.row.conversation_id is None:
+            self.say("This delivery names no conversation")
+        else:
+            self.request(OpenConversation(clean(self._detail.row.conversation_id, limit=200)))
+
+    def action_answers(self) -> None:
+        """Show the agent's answers in full, or their beginning."""
+        self._whole_answers = not self._whole_answers
+        if self._detail is not None:
+            width = self.app.size.width - 4
+            self._update("timeline", details.timeline(self._detail, width, whole_answers=self._whole_answers))
 
     def _link(self, detail: Detail) -> str | None:
         settings, conversation = self.context.settings, detail.row.conversation_id

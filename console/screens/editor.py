@@ -17,6 +17,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
+from console.flows.requests import Edit
 from console.keymap import EDITOR, bindings_of
 from relay.chatwoot.payload import BadBody, parse_object
 from relay.domain.format import plural
@@ -48,23 +49,24 @@ def _escaped(character: str) -> str:
     return "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4))
 
 
-class EditorScreen(ModalScreen[bytes | None]):
-    """Returns the edited body, or None if the edit is discarded."""
+class EditorScreen(ModalScreen[Edit | None]):
+    """Returns the edit, accepted or to be kept for later; None if nothing is changed, or the edit is discarded."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of(EDITOR, priority=True)
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, draft: str | None = None) -> None:
         super().__init__()
         self._original = editable(body)
+        self._text = self._original if draft is None else draft
         self._reviewing = False
 
     def compose(self) -> ComposeResult:
         """Return the editor and the diff, one of which is visible, and the state line."""
         with Vertical(id="editor-box") as box:
             box.border_title = "Edit the payload, then replay it; the original is kept"
-            fits = len(self._original) <= MOST_CHARS
+            fits = self._fits
             yield TextArea.code_editor(
-                self._original if fits else "", id="editor", theme="css", soft_wrap=True, show_line_numbers=fits
+                self._text if fits else "", id="editor", theme="css", soft_wrap=True, show_line_numbers=fits
             )
             with VerticalScroll(id="diff-scroll"):
                 yield Static("", id="diff", markup=False)
@@ -72,16 +74,20 @@ class EditorScreen(ModalScreen[bytes | None]):
 
     def on_mount(self) -> None:
         """Check the payload; open one that is too long for this editor in `$EDITOR` at once."""
-        self._text = self._original
         if not self.children:
             return  # the console is being quit
         self._check()
-        if len(self._original) > MOST_CHARS:
+        if not self._fits:
             self.action_external()
+
+    @property
+    def _fits(self) -> bool:
+        """True if this editor holds the text; a longer one is edited in `$EDITOR` alone."""
+        return max(len(self._original), len(self._text)) <= MOST_CHARS
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
         """Check the text after every change."""
-        if len(self._original) <= MOST_CHARS:
+        if self._fits:
             self._text = event.text_area.text
         self._check()
 
@@ -105,7 +111,8 @@ class EditorScreen(ModalScreen[bytes | None]):
             )
         else:
             what = "changed" if changed else "as it came"
-            keys = "ctrl+s reviews, ctrl+e opens $EDITOR, esc discards it"
+            leaves = "esc keeps the edit, ctrl+g discards it" if changed else "esc goes back"
+            keys = f"ctrl+s reviews, ctrl+e opens $EDITOR, {leaves}"
             state.update(Content.assemble(("✓ ", "$text-success"), f"a JSON object, {what}. {keys}"))
 
     def action_review(self) -> None:
@@ -122,19 +129,23 @@ class EditorScreen(ModalScreen[bytes | None]):
         self._check()
 
     def action_leave(self) -> None:
-        """Go back from the diff to the editor; from the editor, discard the edit."""
+        """Go back from the diff to the editor; from the editor to the screen below, keeping the edit."""
         if self._reviewing:
             self._reviewing = False
             self.remove_class("reviewing")
             self.query_one("#editor").focus()
             self._check()
         else:
-            self.dismiss(None)
+            self.dismiss(None if self._text == self._original else Edit(self._text, is_accepted=False))
+
+    def action_discard_edit(self) -> None:
+        """Discard the edit and go back."""
+        self.dismiss(None)
 
     def action_accept(self) -> None:
-        """Return the edited body."""
+        """Return the edit, accepted."""
         if self._reviewing:
-            self.dismiss(self._text.encode())
+            self.dismiss(Edit(self._text, is_accepted=True))
 
     def action_external(self) -> None:
         """Edit in `$EDITOR`."""
@@ -150,9 +161,9 @@ class EditorScreen(ModalScreen[bytes | None]):
                 self.app.notify(f"{command[0]}: {error.strerror}; set EDITOR", severity="error", markup=False)
                 return
             self._text = path.read_text(encoding="utf-8", errors="replace")
-        if len(self._text) <= MOST_CHARS and len(self._original) <= MOST_CHARS:
+        if self._fits:
             self.query_one("#editor", TextArea).text = self._text
-        if self._text == self._original and len(self._original) > MOST_CHARS:
+        if self._text == self._original and not self._fits:
             self.dismiss(None)  # this editor never held the text, so there is nothing to go back to
             return
         self._check()

@@ -10,6 +10,7 @@ from textual.widgets import Static
 
 from console.keymap import HEALTH
 from console.render import panels
+from console.render.backlog import backlog_lines
 from console.render.health import postgres, relays, rules
 from console.render.wrapping import hanging
 from console.screens.view import View, titled
@@ -22,11 +23,17 @@ if TYPE_CHECKING:
     from console.data.snapshot import Snapshot
 
 
-_TITLES = {"probes": "Probes", "check": "Health check ─ h runs it", "relays": "Relays", "rules": "Alert rules"}
+_TITLES = {
+    "probes": "Probes",
+    "check": "Health check ─ h runs it",
+    "relays": "Relays",
+    "backlog": "Backlog ─ H holds and releases",
+    "rules": "Alert rules",
+}
 
 
 class HealthView(View):
-    """One scroll of four sections."""
+    """One scroll of five sections."""
 
     VIEW = HEALTH
     AUTO_FOCUS = SCROLL = "#health-scroll"
@@ -47,6 +54,8 @@ class HealthView(View):
         self._probes = panels.health(state, width)
         self._paint_probes(snapshot)
         self.query_one("#relays", Static).update(Content("\n").join(hanging(relays(state, width), width)))
+        waits = hanging(backlog_lines(state.backlog), width)
+        self.query_one("#backlog", Static).update(Content("\n").join(waits))
         self.query_one("#rules", Static).update(Content("\n").join(rules(state, width)))
 
     def _paint_probes(self, snapshot: Snapshot) -> None:

@@ -13,6 +13,7 @@ from console.keymap import (
     CONFIRMATION,
     HELP,
     OVERLAYS,
+    PLAN,
     PROGRESS,
     SCREENS,
     SEARCH_BOX,
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 _WIDEST = 100
 _AROUND = 5  # borders, padding, the scrollbar
 _FILTER = (
-    "Filters: error:503  status:5xx  event:message_created  conv:77  id:0192f  age:<1h  since:14:02  until:15:00  "
-    'test:yes  payload.sender.name:jane*  word  !word  "two words"; age, since and until go by when it was received'
+    "Filters: error:503  status:5xx  event:message_created  conv:77  id:0192f  replay:12  age:<1h  since:14:02  "
+    'until:15:00  test:yes  payload.sender.name:jane*  word  !word  "two words"; '
+    "age, since and until go by when it was received"
 )
 
 
@@ -66,7 +68,7 @@ class HelpScreen(ModalScreen[None]):
         views = [f"{number} {title}" for number, title in enumerate(VIEWS.values(), start=1)]
         lines.append(_line(f"1–{len(VIEWS)}", "  ".join(views), width))
         lines += [Content(""), Content.styled(_FILTER, "$text-muted")]
-        for overlay in (CONFIRMATION, PROGRESS, SEARCH_BOX):
+        for overlay in (CONFIRMATION, PLAN, PROGRESS, SEARCH_BOX):
             lines += [Content(""), Content.styled(OVERLAYS[overlay], "bold")]
             lines += [
                 _line(" ".join(shown_key(key) for key in action.keys), action.text, width)

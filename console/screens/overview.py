@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 SORTS = ("rate", "count", "last")
 _MOST_GROUP_ROWS = 16
 _LEAST_TAIL_ROWS = 2
+_LEAST_GROUP_ROWS = 3
+_NARROW_TOP_ROWS, _WIDE_TOP_ROWS = 10, 12
+"""The rows of the figures, as `console.tcss` has them."""
 _NARROW_ALERTS, _WIDE_ALERTS = 4, 5
 
 
@@ -155,9 +158,17 @@ class OverviewView(View):
             body.move_child(groups, after=top)
 
     def _share_room(self, groups: int) -> None:
-        """Give the groups the rows that they need, and the log the rest if that is at least `_LEAST_TAIL_ROWS`."""
-        others = (self.query_one("#top"), self.query_one("#alerts-first"))
-        room = self.query_one("#body").size.height - sum(pane.outer_size.height for pane in others if pane.display)
+        """Give the groups the rows that they need, and the log the rest if that is at least `_LEAST_TAIL_ROWS`.
+
+        Where the figures would leave no room for the groups, the figures are not shown.
+        """
+        top, alerts = self.query_one("#top"), self.query_one("#alerts-first")
+        height = self.query_one("#body").size.height
+        least = min(max(1, groups), _LEAST_GROUP_ROWS) + 2
+        taken = sum(pane.outer_size.height for pane in (alerts,) if pane.display)
+        figures = _NARROW_TOP_ROWS if self._is_narrow else _WIDE_TOP_ROWS
+        self.set_class(height - taken - figures < least, "-no-top")
+        room = height - taken - (0 if self.has_class("-no-top") or not top.display else top.outer_size.height)
         wanted = min(max(1, groups) + 2, room, _MOST_GROUP_ROWS)
         shared = room - wanted >= _LEAST_TAIL_ROWS and not self.has_class("zoomed")
         self.set_class(not shared, "-no-tail")

@@ -8,16 +8,29 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
+from textual.events import Key
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
 from console.flows import requests
 from console.flows.dialog import Dialog
-from console.keymap import OVERVIEW, VIEWS, actions_of, bindings_of, is_refused, shown_key
-from console.render import panels
+from console.flows.hold import ask_hold_or_release
+from console.keymap import (
+    DELIVERIES,
+    OVERVIEW,
+    SEARCH_BOX,
+    VIEWS,
+    action_of,
+    actions_of,
+    bindings_of,
+    is_refused,
+    shown_key,
+)
+from console.render import header
+from console.widgets.key_bar import KeyBar, KeyHint
 from console.widgets.lines import LineList
-from console.widgets.question import Question
-from relay.domain.format import span
+from console.widgets.question import Kind, Prompt, Question
+from relay.domain.format import plural, span
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -36,6 +49,14 @@ if TYPE_CHECKING:
 
 WIDE = 110
 """From this width on there are two columns."""
+
+
+_CHARACTERS = {"plus": "+", "minus": "-", "question_mark": "?"}
+"""What the keys of a strip type."""
+
+
+def _hint(action: Action) -> KeyHint:
+    return KeyHint(action.keys[0], shown_key(action.keys[0]), action.label)
 
 
 Pane = TypeVar("Pane", bound="Widget")
@@ -77,7 +98,7 @@ class View(Screen[None]):
         with Vertical(id="body"):
             yield from self.compose_body()
         yield Question(id="question")
-        yield Static("", id="keys", markup=False)
+        yield KeyBar(id="keys")
 
     def compose_body(self) -> ComposeResult:
         """Return the screen's own widgets."""
@@ -152,7 +173,7 @@ class View(Screen[None]):
             return
         self.refresh_header()
         self.question.show_heartbeat(min((relay.age_s for relay in snapshot.overview.alive), default=None))
-        self.question.show_plans(snapshot.plans)
+        self.question.show_plans(snapshot.plans, self.context.pace)
         if self.reading() is None or snapshot.reading == self.reading():
             self._shown_at = snapshot.read_at
         self.paint(snapshot)
@@ -168,23 +189,31 @@ class View(Screen[None]):
             return
         context, snapshot = self.context, self.context.snapshot
         width = self.app.size.width
-        self.query_one("#keys", Static).update(self._keys(width))
+        self.show_keys()
         cause = self.query_one("#cause", Static)
         cause.set_class(context.trouble is not None, "trouble")
         if snapshot is None:
             self.query_one("#status", Static).update(self._connecting())
+            if context.round_trip_s > header.SLOW_S and not context.trouble:
+                cause.update(header.slow_link(context.round_trip_s))
+                return
             cause.update(Content(f"{context.trouble}. Trying again." if context.trouble else ""))
             return
         age_s = time.monotonic() - snapshot.read_at
         self.query_one("#status", Static).update(
-            panels.status_line(
+            header.status_line(
                 snapshot,
-                age_s=age_s,
-                operator=context.operator,
-                read_only=context.read_only,
-                paused=context.paused,
-                width=width,
-                place=context.place,
+                header.Standing(
+                    place=context.place,
+                    environment=context.environment,
+                    operator=context.operator,
+                    read_only=context.read_only,
+                    paused=context.paused,
+                    is_away=context.trouble is not None,
+                    age_s=age_s,
+                    round_trip_s=context.round_trip_s,
+                ),
+                width,
             )
         )
         if context.trouble is not None:
@@ -212,27 +241,39 @@ class View(Screen[None]):
         del cause
         return ""
 
-    def _keys(self, width: int) -> Content:
-        views = [
-            Content.assemble(
-                (f"{number}", "bold $accent"), (f" {title}", "bold reverse" if view == self.VIEW else "$text-muted")
-            )
+    def show_keys(self) -> None:
+        """Show the keys of what has the focus: the strip or the search box while one is open, else this screen."""
+        if not self.is_up:
+            return
+        width = self.app.size.width
+        taken = list(self.question.actions)
+        if not taken and self.is_typed_into:
+            taken = list(actions_of(SEARCH_BOX, read_only=self.context.read_only))
+        if taken:
+            self.query_one(KeyBar).show([], [_hint(action) for action in taken], width)
+            return
+        ways = [
+            KeyHint(str(number), str(number), title, is_here=view == self.VIEW)
             for number, (view, title) in enumerate(VIEWS.items(), start=1)
         ]
-        shown = [
-            Content.assemble((shown_key(action.keys[0]), "bold $accent"), (f" {action.label}", "$text-muted"))
-            for action in self.possible_actions()
-            if action.shown
-        ]
-        ways = Content(" ").join(views) + Content.styled(" │", "$text-muted")
         if width < WIDE:
-            ways = Content.assemble(("1-6", "bold $accent"), (" views", "$text-muted"))
-        while shown:
-            line = Content(" ") + Content("  ").join([ways, *shown])
-            if line.cell_length <= width:
-                return line
-            shown.pop(-2 if len(shown) > 1 else 0)
-        return ways
+            ways = [KeyHint("", "1-6", "views")]
+        self.query_one(KeyBar).show(ways, [_hint(one) for one in self.possible_actions() if one.shown], width)
+
+    async def on_key_bar_clicked(self, event: KeyBar.Clicked) -> None:
+        """Do what the key does for what has the focus."""
+        event.stop()
+        if self.question.is_open:
+            character = _CHARACTERS.get(event.key, event.key if len(event.key) == 1 else None)
+            self.question.post_message(Key(event.key, character))
+        elif isinstance(self.focused, Input):
+            await self.focused.run_action(action_of(SEARCH_BOX, event.key) or "")
+        elif (action := next((one for one in self.possible_actions() if event.key in one.keys), None)) is not None:
+            await self.run_action(action.name)
+
+    def on_descendant_focus(self) -> None:
+        """Show the keys of what has the focus."""
+        self.call_after_refresh(self.show_keys)
 
     def possible_actions(self) -> Iterator[Action]:
         """Return the actions of this screen that are possible now, in the key map's order, one a key."""
@@ -277,10 +318,15 @@ class View(Screen[None]):
         event.stop()
         self.dialog.answered(event.prompt, event.answer)
 
-    def on_question_dry_run(self, event: Question.DryRun) -> None:
-        """Start the dry run of the flow that asked."""
+    def on_question_adjusted(self, event: Question.Adjusted) -> None:
+        """Pass the action on to the flow that asked."""
         event.stop()
-        self.dialog.tried(event.prompt)
+        self.dialog.adjusted(event.prompt, event.action)
+
+    def on_question_listed(self, event: Question.Listed) -> None:
+        """List the deliveries of a replay."""
+        event.stop()
+        self.request(requests.GoTo(DELIVERIES, filter=f"replay:{event.plan_id}"))
 
     def on_question_steered(self, event: Question.Steered) -> None:
         """Pause, resume or stop the replay on the strip."""
@@ -314,17 +360,19 @@ class View(Screen[None]):
 
     def action_back(self) -> None:
         """Go back to the screen below, or to the overview. On the overview it quits nothing: a key too many is safe."""
-        if self.VIEW == OVERVIEW:
-            self.say("q quits")
-        else:
+        if self.VIEW != OVERVIEW:
             self.request(requests.GoBack())
 
     def action_leave(self) -> None:
         """Back; from the overview, quit."""
-        if self.VIEW == OVERVIEW:
-            self.request(requests.Quit())
-        else:
+        if self.VIEW != OVERVIEW:
             self.action_back()
+        elif self.context.drafts:
+            lost = f"{plural(len(self.context.drafts), 'edited payload')} not sent. Quitting discards the edits."
+            quits = Prompt(title="quit", lines=[Content(lost)], kind=Kind.YES)
+            self.dialog.ask(quits, lambda _: self.request(requests.Quit()))
+        else:
+            self.request(requests.Quit())
 
     def action_pause_display(self) -> None:
         """Pause the display, or resume it."""
@@ -353,6 +401,10 @@ class View(Screen[None]):
     def action_escalate(self) -> None:
         """Open the escalation."""
         self.request(requests.OpenEscalation())
+
+    def action_hold(self) -> None:
+        """Hold forwarding, or release it."""
+        ask_hold_or_release(self)
 
     def action_test_webhook(self) -> None:
         """Choose an event and post it as a test webhook."""

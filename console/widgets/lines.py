@@ -7,6 +7,7 @@ change. It takes `Content` and never parses markup. It has no keys of its own: t
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.content import Content
@@ -178,6 +179,10 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         self._at_newest = self._newest_first
         self.move_to(0)
 
+    def pin(self) -> None:
+        """Keep the cursor on its row, also where it follows the newest: a key was pressed about that row."""
+        self._at_newest = False
+
     def _put_by_hand(self, *, newest: bool = False) -> None:
         self.touched = True
         self._at_newest = newest and self._newest_first
@@ -214,6 +219,8 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
 
     def _strip(self, content: Content, width: int, component: str | None) -> Strip:
         style = self.get_visual_style(component) if component else self.visual_style
+        if component and self.get_component_styles(component).text_style.reverse:
+            style = replace(style, reverse=True)  # `get_visual_style` drops it (Textual 8.2.8)
         if content.cell_length > width:
             content = content.truncate(width, ellipsis=True)
         strip = Strip(content.render_segments(style))

@@ -1,7 +1,8 @@
 """The docked strip: asks before anything is sent, takes a reason, offers a choice, and shows a replay's progress.
 
-Enter alone never confirms, nor does the key that opened it. The strip posts `Answered`, `DryRun` and `Steered`; it
-knows neither who asks nor what an answer does.
+Enter alone never confirms, nor does the key that opened it. Keys that mean nothing are ignored: only `esc` cancels.
+The strip posts `Answered`, `Adjusted`, `Cancelled`, `Steered` and `Listed`; it knows neither who asks nor what an
+answer does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
-from console.keymap import CONFIRMATION, PROGRESS, action_of
+from console.keymap import ACTIONS, CONFIRMATION, PLAN, PROGRESS, action_of, actions_of, shown_key
 from console.render.formatting import QUIET_RELAY_S
 from console.render.plans import plan_lines
 from console.render.wrapping import hanging
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from textual import events
     from textual.app import RenderResult
 
+    from console.data.plan_pace import PlanPace
+    from console.keymap import Action
     from relay.store.replays import Plan
 
 _MAX_TYPED = 500
@@ -45,7 +48,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is asked. With `offers_dry_run` a key asks for a dry run instead of an answer.
+    """What is asked. `adjusts` names the actions of a replay plan (`keymap.PLAN`) that it offers besides an answer.
 
     `follows` is the kind of the question after a wait: only what fits it can be typed ahead.
     """
@@ -55,7 +58,7 @@ class Prompt:
     kind: Kind
     expected: str = ""
     choices: Sequence[str] = field(default=())
-    offers_dry_run: bool = False
+    adjusts: frozenset[str] = frozenset()
     follows: Kind | None = None
 
 
@@ -85,12 +88,13 @@ class Question(Widget, can_focus=True):
             self.prompt = prompt
             self.answer = answer
 
-    class DryRun(Message):
-        """The operator wants to see what a prompt would do."""
+    class Adjusted(Message):
+        """The operator wants a prompt adjusted, or shown, by one of the actions that it offers."""
 
-        def __init__(self, prompt: Prompt) -> None:
+        def __init__(self, prompt: Prompt, action: str) -> None:
             super().__init__()
             self.prompt = prompt
+            self.action = action
 
     class Steered(Message):
         """The operator pauses, resumes or stops the replay that the strip shows."""
@@ -100,16 +104,24 @@ class Question(Widget, can_focus=True):
             self.plan_id = plan_id
             self.control_wanted = control
 
+    class Listed(Message):
+        """The operator wants the deliveries of the replay that the strip shows as a list."""
+
+        def __init__(self, plan_id: int) -> None:
+            super().__init__()
+            self.plan_id = plan_id
+
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._prompt: Prompt | None = None
+        self._aside: Sequence[Content] = ()
         self._typed = ""
         self._wrong = ""
         self._plan: Plan | None = None
         self._plan_id: int | None = None
         self._quiet_s: float | None = 0.0
+        self._left_s: float | None = None
         self._came_from: Widget | None = None
-        self._enter_closes = True
 
     @property
     def is_open(self) -> bool:
@@ -121,6 +133,13 @@ class Question(Widget, can_focus=True):
         """The replay it shows."""
         return self._plan_id
 
+    @property
+    def actions(self) -> list[Action]:
+        """What it takes now, as the key map has it; nothing while it is closed."""
+        if self._prompt is not None:
+            return _actions_of(self._prompt)
+        return list(actions_of(PROGRESS, read_only=False)) if self._plan_id is not None else []
+
     def shows(self, prompt: Prompt) -> bool:
         """Return True while `prompt` is open: not closed, and not replaced."""
         return self._prompt is prompt
@@ -130,30 +149,49 @@ class Question(Widget, can_focus=True):
         was_waiting = self._prompt is not None and self._prompt.kind is Kind.WAIT
         ahead = self._typed if was_waiting and self._prompt is not None and self._prompt.follows is prompt.kind else ""
         self._plan_id = self._plan = None
-        self._prompt, self._typed, self._wrong = prompt, ahead.rstrip("\n"), ""
+        self._prompt, self._typed, self._wrong, self._aside = prompt, ahead.rstrip("\n"), "", ()
         self._open(prompt.title, progress=False)
         if ahead.endswith("\n"):
             self._enter(prompt)
 
-    def renew(self, shown: Prompt, lines: Sequence[Content]) -> Prompt:
-        """Show other lines in `shown` if it is still open. Returns the prompt that is open then."""
-        if not self.shows(shown) or lines == shown.lines:
+    def renew(
+        self,
+        shown: Prompt,
+        lines: Sequence[Content],
+        *,
+        expected: str | None = None,
+        adjusts: frozenset[str] | None = None,
+    ) -> Prompt:
+        """Show other lines in `shown` if it is still open. Returns the prompt that is open then.
+
+        What was typed is kept unless another answer is `expected` now.
+        """
+        expected = shown.expected if expected is None else expected
+        renewed = replace(shown, lines=lines, expected=expected, adjusts=shown.adjusts if adjusts is None else adjusts)
+        if not self.shows(shown) or renewed == shown:
             return shown
-        self._prompt = replace(shown, lines=lines)
+        if expected != shown.expected:
+            self._wrong = f"the count is {expected} now" if self._typed else ""
+            self._typed = ""
+        self._prompt = renewed
         self.refresh(layout=True)
         return self._prompt
 
-    def watch_plan(self, plan_id: int, *, enter_closes: bool = True) -> None:
-        """Show a replay until it has ended and a key is pressed; enter is such a key if `enter_closes`."""
-        self._enter_closes = enter_closes
-        self._prompt, self._plan, self._plan_id = None, None, plan_id
+    def show_aside(self, lines: Sequence[Content]) -> None:
+        """Show `lines` in place of the question until a key is pressed; what was typed is kept."""
+        self._aside = lines
+        self.refresh(layout=True)
+
+    def watch_plan(self, plan_id: int) -> None:
+        """Show a replay until the strip is closed."""
+        self._prompt, self._plan, self._plan_id, self._left_s = None, None, plan_id, None
         self._open(f"replay #{plan_id}", progress=True)
 
-    def show_plans(self, plans: Sequence[Plan]) -> None:
-        """Show the watched replay as it is in `plans`."""
+    def show_plans(self, plans: Sequence[Plan], pace: PlanPace) -> None:
+        """Show the watched replay as it is in `plans`, with the time left at its measured `pace`."""
         plan = next((plan for plan in plans if plan.id == self._plan_id), None)
-        if plan is not None and plan != self._plan:
-            self._plan = plan
+        if plan is not None and (plan != self._plan or self._left_s != pace.left_s(plan)):
+            self._plan, self._left_s = plan, pace.left_s(plan)
             self.refresh(layout=True)
 
     def show_heartbeat(self, age_s: float | None) -> None:
@@ -166,6 +204,7 @@ class Question(Widget, can_focus=True):
     def close(self) -> None:
         """Close; the focus goes back to where it was."""
         self._prompt = self._plan = self._plan_id = None
+        self._aside = ()
         self.remove_class("open", "progress")
         self.screen.remove_class("asking")
         if self._came_from is not None and self._came_from.is_mounted:
@@ -184,10 +223,13 @@ class Question(Widget, can_focus=True):
 
     def render(self) -> RenderResult:
         """Return the strip's lines."""
+        if self._prompt is not None and self._aside:
+            back = Content.styled("nothing was sent; any key goes back", "$text-muted")
+            return Content("\n").join([*self._fitted(self._aside), back])
         if self._prompt is not None:
             return Content("\n").join([*self._fitted(self._prompt.lines), self._last_line(self._prompt)])
         if self._plan is not None:
-            return Content("\n").join(plan_lines(self._plan, self.size.width, self._quiet_s))
+            return Content("\n").join(plan_lines(self._plan, self.size.width, self._quiet_s, self._left_s))
         return Content.styled("waiting for a relay to claim it …" if self._plan_id else "", "$text-muted")
 
     def _fitted(self, lines: Sequence[Content]) -> list[Content]:
@@ -199,25 +241,26 @@ class Question(Widget, can_focus=True):
 
     def _last_line(self, prompt: Prompt) -> Content:
         cursor = Content.styled("▏", "blink")
-        dry = "n dry run, " if prompt.offers_dry_run else ""
+        shows = "n shows it · " if prompt.expected == "1" else "n shows them · "
+        ways = f"{shows if 'dry_run' in prompt.adjusts else ''}? explains · esc cancels"
         typed = (self._typed, "bold")
         wrong = (f"  {self._wrong}", "$text-error")
         if prompt.kind is Kind.YES:
-            return Content.assemble(("y", "bold $text-warning"), f" does it, {dry}any other key cancels")
+            return Content.assemble(("y", "bold $text-warning"), f" does it · {ways}")
         if prompt.kind is Kind.COUNT:
-            how = f"type {prompt.expected} and enter to run, {dry}esc cancels > "
+            how = f"type {prompt.expected} and enter · {ways} > "
             return Content.assemble((how, "$text-warning"), typed, cursor, wrong)
         if prompt.kind is Kind.TEXT:
             return Content.assemble(("and enter; esc cancels > ", "$text-warning"), typed, cursor, wrong)
         if prompt.kind is Kind.CHOICE:
-            return Content.assemble(("type its number; any other key cancels", "$text-warning"))
+            return Content.assemble(("type its number; esc cancels", "$text-warning"))
         if prompt.kind is Kind.WAIT:
             return Content.assemble(("esc cancels  ", "$text-muted"), (self._typed.replace("\n", " ⏎"), "bold"))
         return Content.styled("any key closes this", "$text-muted")
 
     def on_key(self, event: events.Key) -> None:
         """Take the keys while it is open; those that it does not know while it shows a replay go to the view."""
-        if self._prompt is not None:
+        if self._prompt is not None and event.key != "ctrl+z":
             event.stop()
             event.prevent_default()
             self._answer(self._prompt, event)
@@ -226,22 +269,28 @@ class Question(Widget, can_focus=True):
 
     def _answer(self, prompt: Prompt, event: events.Key) -> None:
         action, character = action_of(CONFIRMATION, event.key), event.character or ""
-        if action == "cancel":
-            self.close()
-        elif action == "dry_run" and prompt.offers_dry_run and not self._typed:
-            self.post_message(self.DryRun(prompt))
-        elif prompt.kind is Kind.YES:
-            self.close()
-            if action == "agree":
-                self.post_message(self.Answered(prompt, character))
-        elif prompt.kind is Kind.CHOICE:
-            self.close()
-            if character.isdecimal() and 1 <= int(character) <= len(prompt.choices):
-                self.post_message(self.Answered(prompt, prompt.choices[int(character) - 1]))
-        elif prompt.kind is Kind.NOTICE:
+        adjusts = action_of(PLAN, event.key)
+        if self._aside:
+            self._aside = ()
+            self.refresh(layout=True)
+            if not (prompt.kind is Kind.COUNT and character.isdigit()):
+                return
+        if action == "cancel" or prompt.kind is Kind.NOTICE:
             self.close()
         elif prompt.kind is Kind.WAIT:
             self._type_ahead(prompt, action, character)
+        elif adjusts in prompt.adjusts:
+            self.post_message(self.Adjusted(prompt, adjusts or ""))
+        elif action == "explain" and prompt.kind is not Kind.TEXT:
+            self.show_aside(_explanation(prompt))
+        elif prompt.kind is Kind.YES:
+            if action == "agree":
+                self.close()
+                self.post_message(self.Answered(prompt, character))
+        elif prompt.kind is Kind.CHOICE:
+            if character.isdecimal() and 1 <= int(character) <= len(prompt.choices):
+                self.close()
+                self.post_message(self.Answered(prompt, prompt.choices[int(character) - 1]))
         else:
             self._type(prompt, action, character)
 
@@ -271,7 +320,6 @@ class Question(Widget, can_focus=True):
             self._typed = ""
         elif character.isprintable() and character and len(self._typed) < _MAX_TYPED:
             if prompt.kind is Kind.COUNT and not character.isdigit():
-                self.close()
                 return
             self._typed += character
         self.refresh(layout=True)
@@ -299,8 +347,10 @@ class Question(Widget, can_focus=True):
     def _steer(self, event: events.Key) -> None:
         action = action_of(PROGRESS, event.key)
         ended = self._plan is not None and self._plan.ended
-        closes_ended = action == "close_ended" or (action == "acknowledge" and self._enter_closes)
-        if action == "close" or (closes_ended and ended):
+        if action == "close" or (action == "close_ended" and ended):
+            self.close()
+        elif action == "list_ended" and ended and self._plan_id is not None:
+            self.post_message(self.Listed(self._plan_id))
             self.close()
         elif action == "stop_replay" and not ended and self._plan_id is not None:
             self.post_message(self.Steered(self._plan_id, Control.STOP))
@@ -311,3 +361,25 @@ class Question(Widget, can_focus=True):
             return
         event.stop()
         event.prevent_default()
+
+
+_ANSWERS = {
+    Kind.YES: {"agree"},
+    Kind.COUNT: {"submit", "delete_left", "delete_all"},
+    Kind.TEXT: {"submit", "delete_left", "delete_all"},
+}
+
+
+def _actions_of(prompt: Prompt) -> list[Action]:
+    """Return the actions that `prompt` takes: those that change it, those that answer it, and to cancel."""
+    answers = _ANSWERS.get(prompt.kind, set()) | {"cancel"}
+    changes = [action for action in ACTIONS if action.belongs_to(PLAN) and action.name in prompt.adjusts]
+    return changes + [action for action in ACTIONS if action.belongs_to(CONFIRMATION) and action.name in answers]
+
+
+def _explanation(prompt: Prompt) -> list[Content]:
+    """Return the keys of `prompt`, a line each."""
+    return [
+        Content.assemble((f"{' '.join(map(shown_key, action.keys)):>12}  ", "bold $accent"), action.text)
+        for action in _actions_of(prompt)
+    ]

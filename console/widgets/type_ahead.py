@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from typing import TYPE_CHECKING
 
 from textual import events
 from textual.app import App
 from textual.message import Message
+
+if TYPE_CHECKING:
+    from textual.driver import Driver
 
 _LAPS = 2
 _ECHO_WITHIN_S = 0.5
@@ -35,8 +39,8 @@ class TypeAhead(App[None]):
             self.number = number
             self.lap = lap
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, driver_class: type[Driver] | None = None) -> None:
+        super().__init__(driver_class=driver_class)
         self._number = 0
         self._under_way = False
         self._ahead: deque[events.Key | events.Paste] = deque()

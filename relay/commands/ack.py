@@ -36,7 +36,7 @@ def command(rule: str, for_s: float, reason: str, *, as_json: bool) -> None:
             until = await alerts.acknowledge(connection, operator(), rule, reason, for_s)
             fires = rule in await alerts.active(connection)
         if as_json:
-            document = {"rule": rule, "by": operator(), "reason": reason, "until": until.isoformat(), "fires": fires}
+            document = {"rule": rule, "by": operator(), "reason": reason, "until": until, "fires": fires}
             print_json({"database": source.document} | document)
         else:
             say_source(source, place)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from relay.chatwoot.client import Chatwoot
 from relay.commands.common import say
 from relay.errors import RelayError
-from relay.replay.answered import answered
+from relay.replay.answered import answered_rows
 from relay.store import backfill
 
 if TYPE_CHECKING:
@@ -44,12 +42,7 @@ async def answered_letters(connection: Connection, settings: Settings, letters: 
     if not messages:
         return set()
     try:
-        async with asyncio.timeout(CHECK_S), Chatwoot(settings) as chatwoot:
-            found = await answered(chatwoot, messages.values())
-    except TimeoutError:
-        say(f"Chatwoot did not say within {CHECK_S} s which of them are answered by now", err=True)
-        return set()
+        return await answered_rows(settings, messages, within_s=CHECK_S)
     except RelayError as error:
         say(f"Whether some of them are answered by now is not known: {error}", err=True)
         return set()
-    return {row_id for row_id, message in messages.items() if message in found}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from relay.domain.duration import seconds_of
 from relay.errors import ConfigurationError, StatementRefused, StoreUnavailable
 from relay.incident import without_store
 from relay.settings import load_settings
@@ -24,19 +24,13 @@ if TYPE_CHECKING:
     from relay.store.database import Connection
     from relay.store.databases import Place
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-
 
 def seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     """`90s`, `30m`, `1h30m` in seconds."""
-    if value is None:
-        return None
-    text = value.strip().lower()
-    parts = _SPAN.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise click.BadParameter("must be a time such as 90s, 30m, 2h or 1h30m")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    try:
+        return None if value is None else seconds_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")

@@ -190,11 +190,11 @@ def _since(verdict: Verdict) -> str:
     )
 
 
-def _acknowledgement(verdict: Verdict) -> dict[str, str] | None:
+def _acknowledgement(verdict: Verdict) -> dict[str, Any] | None:
     note = verdict.acknowledged
     if note is None:
         return None
-    return {"by": note.who, "reason": note.reason, "at": note.at.isoformat(), "until": note.until.isoformat()}
+    return {"by": note.who, "reason": note.reason, "at": note.at, "until": note.until}
 
 
 def _percent(rate: Rate) -> str:

@@ -1,7 +1,7 @@
 """The filter grammar of command line and console: text in, checked terms out. `relay.store.filters` makes SQL of it.
 
-    error:503  status:429,timeout,reset  status:5xx  event:message_created  conv:77  id:0192f  state:dead
-    age:<1h  age:>30m  since:14:02  since:2026-11-23T14:02  until:15:00  test:yes
+    error:503  status:429,timeout,reset  status:5xx  event:message_*  conv:77,78  conv:7*  id:0192f  state:dead
+    replay:12  age:<1h  age:>30m  since:14:02  since:2026-11-23T14:02  until:15:00  test:yes
     payload.conversation.id:77  payload.sender.name:jane*  word  "two words"  !word  !status:422
 
 Terms are separated by spaces and must all hold; `!` negates one. `age:`, `since:` and `until:` compare the time of
@@ -26,6 +26,7 @@ _TERM = re.compile(
         (?=\s|$)""",
     re.VERBOSE,
 )
+_OPERATORS = {"OR", "AND", "NOT"}
 _AGE = re.compile(r"([<>]?)(\d+(?:\.\d+)?)(ms|[smhdw])")
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LONGEST_AGE_S = 1e10  # some centuries; Postgres's calendar begins in 4713 BC
@@ -63,6 +64,10 @@ def parse(text: str) -> list[Term]:
             rest = text[position:].split(maxsplit=1)[0]
             raise FilterError(f"{rest}: a quote is left open, or is inside a word")
         value = match["plain"] if match["quoted"] is None else _unquoted(match["quoted"])
+        if match["plain"] in _OPERATORS and not match["key"]:
+            raise FilterError(
+                f"{match['plain']}: terms must all hold; alternatives are a list: status:429,503 (or quote the word)"
+            )
         if not value:
             raise FilterError(f"{match.group()}: a value is missing")
         key = match["key"] or ""
@@ -124,6 +129,25 @@ def states(term: Term) -> list[str]:
     if unknown is not None:
         raise FilterError(f"state:{term.value}: {unknown} is not a state; states are {', '.join(known)}")
     return wanted
+
+
+def alternatives(term: Term) -> tuple[list[str], list[str]]:
+    """The values that a term's list names: those that are exact, and those with a `*` as patterns of LIKE."""
+    values = [value for value in term.value.split(",") if value]
+    patterns = [re.sub(r"([\\%_])", r"\\\1", value).replace("*", "%") for value in values if "*" in value]
+    return [value for value in values if "*" not in value], patterns
+
+
+def plan_ids(term: Term) -> list[int]:
+    """The ids of the replays that a `replay:` term names.
+
+    Raises:
+        FilterError: one of them is no number.
+    """
+    wanted = term.value.removeprefix("#").split(",")
+    if not all(value.isascii() and value.isdigit() and len(value) < 19 for value in wanted):
+        raise FilterError(f"replay:{term.value}: say replay:12, the replay's number")
+    return [int(value) for value in wanted]
 
 
 def is_test(term: Term) -> bool:

@@ -6,13 +6,15 @@ import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from relay.chatwoot.client import ChatwootError
+from relay.chatwoot.client import Chatwoot, ChatwootError
 from relay.chatwoot.faults import Fault
+from relay.errors import RelayError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from relay.chatwoot.client import Chatwoot, Message
+    from relay.chatwoot.client import Message
+    from relay.settings import Settings
 
 _AT_ONCE = 5
 _PAGE = 100
@@ -35,6 +37,20 @@ def answered_of(message_ids: Iterable[int], replies: Sequence[int]) -> set[int]:
     """Those of `message_ids` that a later reply follows (message ids grow with time)."""
     last = max(replies, default=0)
     return {message_id for message_id in message_ids if message_id < last}
+
+
+async def answered_rows(settings: Settings, messages: Mapping[int, tuple[int, int]], *, within_s: float) -> set[int]:
+    """Return the keys of those of `messages`, pairs of conversation and message id, that were answered by now.
+
+    Raises:
+        RelayError: Chatwoot cannot be asked, or did not answer in time.
+    """
+    try:
+        async with asyncio.timeout(within_s), Chatwoot(settings) as chatwoot:
+            found = await answered(chatwoot, messages.values())
+    except TimeoutError:
+        raise RelayError(f"Chatwoot did not answer within {within_s:g} s") from None
+    return {key for key, message in messages.items() if message in found}
 
 
 async def answered(chatwoot: Chatwoot, messages: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:

@@ -28,6 +28,26 @@ class Pace:
     canary: int
     stop_after: int
 
+    def faster(self) -> Pace:
+        """Return it with the next higher rate of `RATES`, no limit above the last one."""
+        if self.rate is None:
+            return self
+        current = self.rate
+        return replace(self, rate=next((rate for rate in RATES if rate > current), None))
+
+    def slower(self) -> Pace:
+        """Return it with the next lower rate of `RATES`."""
+        lower = [rate for rate in RATES if self.rate is None or rate < self.rate]
+        return replace(self, rate=lower[-1] if lower else self.rate)
+
+    def next_canary(self, count: int) -> Pace:
+        """Return it with the next size of `CANARIES` that is less than `count`; the first follows the last."""
+        return replace(self, canary=_next(self.canary, [size for size in CANARIES if size < count]))
+
+    def next_stop(self) -> Pace:
+        """Return it with the next stop rule of `STOPS`; the first follows the last."""
+        return replace(self, stop_after=_next(self.stop_after, STOPS))
+
     def canary_of(self, count: int) -> int:
         """The size of the canary of a replay of `count` deliveries: a single delivery needs none."""
         return self.canary if count > 1 else 0
@@ -43,6 +63,19 @@ class Pace:
         first = f"first {canary} as a canary, then " if canary else ""
         stop = f", stop at {plural(self.stop_after, 'failure')} in a row" if self.stop_after and count > 1 else ""
         return f"{first}{rate}{stop}"
+
+
+RATES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+"""The rates that an operator steps through. No limit follows the last one."""
+
+CANARIES = (0, 1, 5, 20)
+STOPS = (0, 1, 3, 10)
+"""The canary sizes and stop rules that an operator steps through; 0 is none."""
+
+
+def _next(current: int, choices: Sequence[int]) -> int:
+    """Return the first of `choices` above `current`, else the first one."""
+    return next((choice for choice in choices if choice > current), choices[0] if choices else current)
 
 
 DEFAULT = Pace(rate=20.0, canary=1, stop_after=3)

@@ -39,7 +39,10 @@ Key = tuple["datetime | None", int]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One delivery as a list shows it. Times in UTC, durations in ms; those and the status are of the last run."""
+    """One delivery as a list shows it. Times in UTC, durations in ms; those and the status are of the last run.
+
+    `waits` says why it waits (order, capacity, hold, breaker, retry), `next_attempt_at` when its next attempt is due.
+    """
 
     id: int
     delivery_id: str
@@ -54,6 +57,8 @@ class Row:
     last_error: str | None
     received_at: datetime
     finished_at: datetime | None
+    waits: str | None = None
+    next_attempt_at: datetime | None = None
 
     @property
     def key(self) -> Key:
@@ -68,7 +73,9 @@ class Row:
 
 _ROW = SQL("""
     d.id, d.delivery_id, d.state, d.run, d.event, d.conversation_id, d.test, d.attempts, d.duration_ms,
-    d.final_status, d.last_error, d.received_at, d.finished_at
+    d.final_status, d.last_error, d.received_at, d.finished_at,
+    CASE WHEN d.state IN ('received', 'waiting') THEN d.waits END AS waits,
+    CASE WHEN d.state = 'waiting' THEN d.next_attempt_at END AS next_attempt_at
 """)
 
 
@@ -344,20 +351,25 @@ _DISCARDED = """
 
 
 async def detail(connection: Connection, row_id: int) -> Detail | None:
-    """Everything about one delivery; None if it no longer exists."""
-    cursor = await rows_of(connection, _detail).execute(_DETAIL, {"id": row_id, "most": BODY_BYTES})
-    found = await cursor.fetchone()
+    """Everything about one delivery; None if it no longer exists. Its statements share one round trip."""
+    given = {"id": row_id, "chars": _ANSWER_CHARS}
+    details, attempts = rows_of(connection, _detail), rows_of(connection, Try, limit=_ANSWER_CHARS)
+    replays, discards = rows_of(connection, Replayed), rows_of(connection, Discarded)
+    async with connection.pipeline():
+        await details.execute(_DETAIL, {"id": row_id, "most": BODY_BYTES})
+        await attempts.execute(_TRIES, given)
+        await replays.execute(_REPLAYED, given)
+        await discards.execute(_DISCARDED, given)
+    found = await details.fetchone()
     if found is None:
         return None
-    given = {"id": row_id, "chars": _ANSWER_CHARS}
-    attempts = await rows_of(connection, Try, limit=_ANSWER_CHARS).execute(_TRIES, given)
-    found = replace(found, attempts=tuple(await attempts.fetchall()))
-    replays = await rows_of(connection, Replayed).execute(_REPLAYED, given)
-    found = replace(found, replays=tuple(await replays.fetchall()))
-    if found.row.state in {State.DEAD, State.DISCARDED}:
-        discards = await rows_of(connection, Discarded).execute(_DISCARDED, given)
-        found = replace(found, discards=tuple(await discards.fetchall()))
-    return found
+    is_final = found.row.state in {State.DEAD, State.DISCARDED}
+    return replace(
+        found,
+        attempts=tuple(await attempts.fetchall()),
+        replays=tuple(await replays.fetchall()),
+        discards=tuple(await discards.fetchall()) if is_final else (),
+    )
 
 
 def _detail(
@@ -382,10 +394,17 @@ async def row_of(connection: Connection, delivery_id: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-_PLANS = SQL("SELECT {} FROM relay.replay_plans p ORDER BY p.id DESC LIMIT %s").format(plan_columns)
+_PLANS = SQL("""
+    SELECT {} FROM relay.replay_plans p
+     WHERE p.id >= coalesce((SELECT min(n.id) FROM (
+               SELECT id FROM relay.replay_plans ORDER BY id DESC LIMIT %(newest)s) AS n), 0)
+        OR p.id IN (SELECT o.id FROM relay.replay_plans o
+                     WHERE o.state IN ('queued', 'running', 'paused') ORDER BY o.id LIMIT %(newest)s)
+     ORDER BY p.id DESC
+""").format(plan_columns)
 
 
-async def plans(connection: Connection, limit: int) -> list[Plan]:
-    """The newest replay plans, newest first."""
-    cursor = await rows_of(connection, plan_of_row).execute(_PLANS, (limit,))
+async def plans(connection: Connection, newest: int) -> list[Plan]:
+    """The `newest` replay plans and those that have not ended, newest first."""
+    cursor = await rows_of(connection, plan_of_row).execute(_PLANS, {"newest": newest})
     return await cursor.fetchall()

@@ -114,11 +114,21 @@ def _status(term: Term, name: str, _: datetime) -> _Built:
 
 
 def _event(term: Term, name: str, _: datetime) -> _Built:
-    return _contains("d.event", name), {name: term.value}
+    exact, patterns = filters.alternatives(term)
+    if not patterns and len(exact) == 1:
+        return _contains("d.event", name), {name: exact[0]}
+    either = "lower(d.event) = ANY({0}) OR d.event ILIKE ANY({1})"
+    return _with(either, name), {name: [value.lower() for value in exact], f"{name}b": patterns}
 
 
 def _conversation(term: Term, name: str, _: datetime) -> _Built:
-    return _with("d.conversation_id = {0}", name), {name: term.value}
+    exact, patterns = filters.alternatives(term)
+    if not patterns:
+        return _with("d.conversation_id = ANY({0})", name), {name: exact}
+    return _with("d.conversation_id = ANY({0}) OR d.conversation_id LIKE ANY({1})", name), {
+        name: exact,
+        f"{name}b": patterns,
+    }
 
 
 def _id(term: Term, name: str, _: datetime) -> _Built:
@@ -131,6 +141,11 @@ def _id(term: Term, name: str, _: datetime) -> _Built:
 
 def _state(term: Term, name: str, _: datetime) -> _Built:
     return _with("d.state = ANY({0})", name), {name: filters.states(term)}
+
+
+def _replay(term: Term, name: str, _: datetime) -> _Built:
+    sql = "d.id IN (SELECT i.delivery FROM relay.replay_items i WHERE i.plan_id = ANY({0}))"
+    return _with(sql, name), {name: filters.plan_ids(term)}
 
 
 def _test(term: Term, _name: str, _: datetime) -> _Built:
@@ -169,6 +184,7 @@ _KEYS: dict[str, Callable[[Term, str, datetime], _Built]] = {
     "conv": _conversation,
     "id": _id,
     "state": _state,
+    "replay": _replay,
     "age": _age,
     "since": _since,
     "until": _until,

@@ -83,9 +83,10 @@ class Terminal:
         surroundings |= {"TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT)} | env
         self._surroundings = surroundings
         given = [part for name, value in surroundings.items() if name in env for part in ("-e", f"{name}={value}")]
+        named = ("env", f"TERM={env['TERM']}") if "TERM" in env else ()  # tmux gives its own name otherwise
         self._tmux(
             "-f", os.devnull, "new-session", "-d", "-x", str(size[0]), "-y", str(size[1]), "-c", str(folder), *given,
-            "-e", f"PYTHONPATH={ROOT}", "--", sys.executable, *arguments,
+            "-e", f"PYTHONPATH={ROOT}", "--", *named, sys.executable, *arguments,
             ";", "set-option", "-g", "remain-on-exit", "on",
             ";", "set-option", "-s", "set-clipboard", "on",
         )  # fmt: skip

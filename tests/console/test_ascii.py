@@ -81,7 +81,7 @@ async def walk(seen: Watched) -> None:
     await seen.shows("Failure groups", str(OVERLOADED))
     for keys, shown, leave in (
         ("2", "CAUSE", ()), ("r", "y does it", ("escape",)), ("d", "DISCARD", ("escape",)),
-        ("R", "n dry run", ()), ("n", "would be sent", ("x",)), ("e", "Edit the payload", ("escape",)),
+        ("R", "n shows them", ()), ("n", "would be sent", ("x", "escape")), ("e", "Edit the payload", ("escape",)),
         ("enter", "Attempts", ()), ("slash", "find in the delivery", ("escape", "escape")),
         ("3", "STATE", ()), ("4", "FOLLOWING", ()), ("5", "FIRING", ()), ("6", "Who did what", ()),
         ("D", "PROBLEM", ("escape",)), ("x", "ESCALATION.md", ("escape",)), ("question_mark", "Keys: Activity", ("q",)),

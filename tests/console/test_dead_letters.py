@@ -192,13 +192,20 @@ async def test_one_is_replayed_by_y(incident: RunningRelay, console: Console, ro
     assert dead(rows) == ALL - 1
 
 
-@pytest.mark.parametrize("key", ["enter", "r", "escape", "q", "n", "x", "space"])
-async def test_no_other_key_sends_anything(incident: RunningRelay, console: Console, rows: Rows, key: str) -> None:
+async def test_no_other_key_sends_or_cancels_anything(incident: RunningRelay, console: Console, rows: Rows) -> None:
     async with console() as seen:
         await in_queue(seen)
         await seen.press("r")
         await seen.shows("y does it")
-        await seen.press(key)
+        await seen.press("enter", "r", "q", "x", "space", "left", "c", "plus", "4")
+        await seen.shows("y does it", "1 delivery")
+        await seen.press("question_mark")
+        await seen.shows("Show what would be sent", "any key goes back")
+        await seen.press("y")
+        await seen.shows("y does it")
+        await seen.press("n")
+        await seen.shows("1 delivery would be sent", "nothing was sent")
+        await seen.press("n", "escape")
         await seen.hides("y does it")
         assert plans(rows) == []
 
@@ -452,7 +459,7 @@ async def test_the_editor_says_all_that_it_has_to_say_in_eighty_columns(
 
         await in_queue(seen)
         await seen.press("e")
-        await says("a JSON object, as it came. ctrl+s reviews, ctrl+e opens $EDITOR, esc discards it")
+        await says("a JSON object, as it came. ctrl+s reviews, ctrl+e opens $EDITOR, esc goes back")
         editor = seen.app.screen.query_one("#editor")
         editor.text = '{\n  "content": "not \n closed"}'
         await says("Invalid control character at line 2, column 19")

@@ -552,7 +552,7 @@ async def test_pasted_text_is_cleaned(incident: RunningRelay, console: Console) 
         ("postgresql://maria:s3cret@db.example:5433/hotdash?sslmode=require", "hotdash@db.example"),
         ("postgresql://a,b/hotdash?target_session_attrs=read-write", "hotdash@a,b"),
         ("host=/run/postgresql user=maria", "maria@localhost"),
-        (None, "embedded"),
+        (None, "embedded, local"),
     ],
 )
 def test_which_database_it_is_is_said_without_credentials(dsn: str | None, place: str) -> None:

@@ -1,0 +1,33 @@
+"""Draws the backlog: what waits by reason, the oldest, how fast it drains. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from relay.domain.format import span
+
+if TYPE_CHECKING:
+    from relay.store.backlog import BacklogState
+
+_MUTED = "$text-muted"
+
+
+def backlog_line(backlog: BacklogState) -> Content:
+    """Return the backlog in one line: number and oldest, reasons, rate and time to empty."""
+    if not backlog.waiting:
+        return Content.styled("nothing waits", _MUTED)
+    reasons = " · ".join(f"{reason.value} {number:,}" for reason, number in sorted(backlog.by_reason.items()))
+    empty = "" if backlog.empty_in_s is None else f", empty in {span(backlog.empty_in_s)}"
+    return Content.assemble(
+        (f"{backlog.waiting:,} wait", "$text-warning bold"),
+        f", the oldest for {span(backlog.oldest_s)}   {reasons}",
+        (f"   drains {backlog.drain_per_s:.1f}/s{empty}", _MUTED),
+    )
+
+
+def backlog_lines(backlog: BacklogState) -> list[Content]:
+    """Return the backlog with what stops it: who holds forwarding and why, or why the breaker is open."""
+    stopped = [Content.styled(backlog.stopped, "$text-warning bold")] if backlog.stopped else []
+    return [*stopped, backlog_line(backlog)]

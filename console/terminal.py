@@ -1,0 +1,115 @@
+"""The terminal that the console runs on: what it can show, its title, and its input. Knows no screen.
+
+`TerminalDriver` replaces the input loop of Textual's `LinuxDriver`, by Textual's public `driver_class`. That loop
+decodes strictly, so that a byte that is not UTF-8 ends the app, and it spins once its terminal is gone.
+"""
+
+from __future__ import annotations
+
+import locale
+import os
+import re
+import selectors
+import signal
+from codecs import getincrementaldecoder
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual._xterm_parser import XTermParser  # the parser that Textual's own drivers use; it has no public name
+from textual.drivers.linux_driver import LinuxDriver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from textual.driver import Driver
+
+_READ_BYTES = 4096
+_POLL_S = 0.1
+_LEGACY_MOUSE = re.compile(rb"\x1b\[M.{3}", re.DOTALL)
+_BEGUN_REPORT = re.compile(rb"\x1b\[M.{0,2}\Z", re.DOTALL)
+_OLD_TERMINALS = ("dumb", "vt1", "vt2", "vt52", "ansi", "cons25")
+"""Beginnings of the names of terminals that show ASCII alone."""
+_MONO_TERMINALS = ("dumb", "vt1", "vt2", "vt52")
+"""Beginnings of the names of terminals without colours, as terminfo has them."""
+
+_PUSH_TITLE, _POP_TITLE = "\x1b[22;2t", "\x1b[23;2t"
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a terminal shows: ASCII alone, and colours or none."""
+
+    ascii_only: bool
+    mono: bool
+
+
+def abilities_of(environment: Mapping[str, str], encoding: str | None) -> Abilities:
+    """Return what the terminal shows, from its name, the locale and the `encoding` of the output.
+
+    Python's UTF-8 mode hides a C locale that was asked for, so the variables count too.
+    """
+    term = environment.get("TERM", "dumb")
+    asked = environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG") or ""
+    is_utf8 = (encoding or "").lower().replace("-", "") in {"utf8", "cp65001"}
+    is_old = term.startswith(_OLD_TERMINALS)
+    return Abilities(
+        ascii_only=not is_utf8 or is_old or asked in {"C", "POSIX"},
+        mono=bool(environment.get("NO_COLOR")) or term.startswith(_MONO_TERMINALS) or term.endswith(("-m", "-mono")),
+    )
+
+
+def output_encoding() -> str:
+    """Return the encoding that the locale asks for."""
+    return locale.getpreferredencoding(do_setlocale=False)
+
+
+def show_title(driver: Driver | None, title: str | None) -> None:
+    """Set the terminal's title, and keep the one from before; None brings that back. `title` is the console's text."""
+    if driver is None or not isinstance(driver, TerminalDriver):
+        return
+    driver.write(_POP_TITLE if title is None else f"{_PUSH_TITLE if not driver.has_title else ''}\x1b]2;{title}\x07")
+    driver.has_title = title is not None
+    driver.flush()
+
+
+class TerminalDriver(LinuxDriver):
+    """Ignores input that is no UTF-8 and legacy mouse reports, and ends the console once the terminal is gone."""
+
+    has_title = False
+
+    def run_input_thread(self) -> None:
+        """Read the terminal until the console ends."""
+        parser = XTermParser(self._debug)
+        decode = getincrementaldecoder("utf-8")("ignore").decode
+        rest = b""
+        with selectors.SelectSelector() as selector:
+            selector.register(self.fileno, selectors.EVENT_READ)
+            while not self.exit_event.is_set():
+                if selector.select(_POLL_S):
+                    given = self._read()
+                    if given is None:
+                        return
+                    whole, rest = without_legacy_mouse(rest + given)
+                    text = decode(whole)
+                    for event in parser.feed(text) if text else ():  # to the parser an empty text is the end
+                        self.process_message(event)
+                for event in parser.tick():
+                    self.process_message(event)
+
+    def _read(self) -> bytes | None:
+        """Return what was typed; None once the terminal is gone, which ends the console as a hang-up does."""
+        try:
+            given = os.read(self.fileno, _READ_BYTES)
+        except OSError:
+            given = b""
+        if given:
+            return given
+        os.kill(os.getpid(), signal.SIGHUP)
+        return None
+
+
+def without_legacy_mouse(given: bytes) -> tuple[bytes, bytes]:
+    """Return input without legacy mouse reports, and the beginning of one that is not complete yet."""
+    kept = _LEGACY_MOUSE.sub(b"", given)
+    begun = _BEGUN_REPORT.search(kept)
+    return (kept, b"") if begun is None else (kept[: begun.start()], kept[begun.start() :])

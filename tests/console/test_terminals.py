@@ -1,0 +1,167 @@
+"""Every terminal: sixteen colours, none, ASCII, small ones, suspended ones, odd input, and one that is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.color import Color
+
+from console.terminal import abilities_of, without_legacy_mouse
+from console.theme import THEMES, SixteenColours
+from tests.console.conftest import ALL, OVERLOADED, open_dead_letters
+from tests.console.screens import RawTerminal, Terminal
+from tests.servers import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.servers import RunningRelay
+
+    Console = Callable[..., Any]
+
+
+def test_a_terminals_abilities_are_seen_from_its_name_and_its_locale() -> None:
+    for environment, encoding, ascii_only, mono in (
+        ({"TERM": "xterm-256color", "LANG": "C.UTF-8"}, "UTF-8", False, False),
+        ({"TERM": "xterm-256color"}, "utf-8", False, False),
+        ({"TERM": "xterm-256color", "LC_ALL": "C"}, "utf-8", True, False),
+        ({"TERM": "xterm-256color", "LANG": "de_DE"}, "ISO-8859-1", True, False),
+        ({"TERM": "xterm-256color"}, "ANSI_X3.4-1968", True, False),
+        ({"TERM": "linux", "LANG": "C.UTF-8"}, "UTF-8", False, False),
+        ({"TERM": "vt100", "LANG": "C.UTF-8"}, "UTF-8", True, True),
+        ({"TERM": "xterm", "LANG": "C.UTF-8", "NO_COLOR": "1"}, "UTF-8", False, True),
+    ):
+        able = abilities_of(environment, encoding)
+        assert (able.ascii_only, able.mono) == (ascii_only, mono), environment
+
+
+def test_red_stays_red_with_sixteen_colours() -> None:
+    for theme in THEMES:
+        for name, number in (("error", 1), ("warning", 3), ("success", 2)):
+            style = Style.parse(f"{theme[name]} on {theme['background']}")
+            (drawn,) = SixteenColours().apply([Segment("x", style)], Color(0, 0, 0))
+            assert drawn.style is not None
+            assert drawn.style.color is not None
+            assert drawn.style.color.number == number, (theme["name"], name)
+
+
+def test_legacy_mouse_reports_are_no_keys() -> None:
+    assert without_legacy_mouse(b"a\x1b[MC\x83<b") == (b"ab", b"")
+    assert without_legacy_mouse(b"a\x1b[MC") == (b"a", b"\x1b[MC")
+    assert without_legacy_mouse(b"\x1b[M" + b"C\x83<\x1b") == (b"\x1b", b"")
+    assert without_legacy_mouse(b"\x1b[A") == (b"\x1b[A", b"")
+
+
+async def test_groups_are_visible_on_the_smallest_screens(incident: RunningRelay, console: Console) -> None:
+    for size in ((60, 16), (60, 20), (80, 24), (100, 30), (120, 36), (200, 60)):
+        async with console(size) as seen:
+            await seen.shows("Failure groups", f"{OVERLOADED}    +")
+            first = seen.text.splitlines()[0]
+            for vital in ("embedded"[:6], "LIVE", f"{ALL} ", "▲P0"):
+                assert vital in first, (size, first)
+
+
+async def test_a_click_on_the_footer_does_what_the_key_does(incident: RunningRelay, console: Console) -> None:
+    async with console((120, 36)) as seen:
+        await seen.shows("Failure groups", "2 Dead letters")
+        for label, text in (("2 Dead", f"all {ALL}"), ("r replay", "y does it"), ("esc cancel", f"all {ALL}")):
+            place = seen.text.splitlines()[-1].index(label)
+            await seen._pilot.click("#keys", offset=(place + 1, 0))
+            await seen.shows(text)
+        await seen.hides("y does it")
+
+
+async def test_the_footer_shows_the_keys_of_what_has_the_focus(incident: RunningRelay, console: Console) -> None:
+    async with console((80, 24)) as seen:
+        await open_dead_letters(seen)
+        await seen.press("R")
+        await seen.shows("+ faster", "- slower", "c canary")
+        await seen.press("escape")
+        await seen.shows("R replay all")
+        await seen.press("slash")
+        await seen.shows("enter submit", "esc close")
+        assert "R replay all" not in seen.text.splitlines()[-1]
+
+
+async def test_a_paste_onto_a_list_runs_no_key_and_a_large_one_costs_a_moment(
+    incident: RunningRelay, console: Console
+) -> None:
+    async with console() as seen:
+        await open_dead_letters(seen)
+        seen.app.post_message(events.Paste("rqdx" * 500_000))
+        await seen.press("j")
+        assert not seen.app.view.question.is_open
+        await seen.press("slash")
+        began = time.monotonic()
+        seen.app.post_message(events.Paste("conv:7 " + "x" * 2_000_000))
+        await seen.shows("conv:7 x")
+        assert time.monotonic() - began < 20
+        assert seen.app.view.is_typed_into
+
+
+TERMINALS = (
+    ((80, 24), {"TERM": "linux"}),
+    ((80, 24), {"NO_COLOR": "1"}),
+    ((60, 20), {"LC_ALL": "C"}),
+    ((80, 24), {"TERM": "vt100"}),
+    ((100, 30), {"TERM": "xterm-256color"}),
+)
+
+
+@pytest.mark.parametrize(("size", "env"), TERMINALS, ids=lambda given: "-".join(map(str, given)))
+async def test_every_screen_is_at_home_in_every_terminal(
+    incident: RunningRelay, terminal: Callable[..., Terminal], size: tuple[int, int], env: dict[str, str]
+) -> None:
+    screen = await asyncio.to_thread(terminal, size, **env)
+    await asyncio.to_thread(screen.shows, "Failure groups")
+    is_ascii = "LC_ALL" in env or env.get("TERM") == "vt100"
+    for keys, text in (
+        (("2",), "ID"), (("Enter",), "DEAD"), (("q", "3"), "STATE"), (("4",), "FOLLOWING"), (("5",), "Alert rules"),
+        (("6",), "Who did what"), (("D",), "PROBLEM"), (("q", "2", "r"), "does it"),
+    ):  # fmt: skip
+        await asyncio.to_thread(screen.press, *keys)
+        shown = await asyncio.to_thread(screen.shows, text)
+        assert not is_ascii or shown.isascii(), [character for character in shown if not character.isascii()]
+    if env.get("TERM") == "linux":
+        await until(lambda: re.search(r"\x1b\[(1;)?31m", screen.styled_text) is not None, what="red is red")
+    if "NO_COLOR" in env:
+        assert re.search(r"\x1b\[[0-9;]*7m[^\n]*\x1b?[^\n]*00000047", screen.styled_text) is not None
+
+
+@pytest.mark.slow
+def test_ctrl_z_suspends_it_and_fg_brings_it_back(tmp_path: Path, dsn: str) -> None:
+    shell = ("-c", "import os; os.execvp('bash', ['bash', '--norc', '-i'])")
+    screen = Terminal(tmp_path, (80, 24), shell, {"DATABASE_URL": dsn, "HOME": str(tmp_path)})
+    try:
+        screen.type(f"{sys.executable} -m console\n")
+        screen.shows("No open dead letters")
+        screen.press("C-z")
+        screen.shows("Stopped")
+        screen.type("fg\n")
+        screen.shows("No open dead letters")
+        screen.press("3")
+        screen.shows("No deliveries")
+    finally:
+        screen.close()
+
+
+@pytest.mark.slow
+def test_odd_bytes_are_ignored_and_a_terminal_that_is_gone_ends_it(tmp_path: Path, dsn: str) -> None:
+    terminal = RawTerminal(tmp_path, dsn)
+    terminal.read_until(b"hotdash", 60)
+    terminal.press(b"\x1b[MC\x83<")
+    terminal.press("é".encode("latin-1") + b"3")
+    terminal.read_until(b"STATE", 60)
+    assert terminal._process.poll() is None
+    os.close(terminal._master)
+    assert terminal._process.wait(30) is not None
