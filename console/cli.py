@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from functools import partial
@@ -12,17 +11,23 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from console.keymap import key_table
-from relay.cli import show_click_error
-from relay.errors import ConfigurationError, RelayError
+from relay.command_line import completion_option, run_program, version_option, warn_of_near_misses
+from relay.errors import ConfigurationError
 from relay.settings import load_settings
 from relay.store.databases import database
-from relay.text import clean
+from relay.text import json_text
 
 if TYPE_CHECKING:
     from relay.settings import Settings
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+_PROGRAM = "console"
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    params=[version_option(_PROGRAM), completion_option(_PROGRAM)],
+)
 @click.option("--dsn", help="The relay's database (DATABASE_URL; default: the embedded one on this machine).")
 @click.option("--read-only", is_flag=True, help="Hide and refuse every write, and connect as a role that cannot.")
 @click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII alone.")
@@ -47,6 +52,7 @@ def command(
     if print_keys:
         click.echo("\n".join(key_table()))
         return
+    warn_of_near_misses(_PROGRAM)
     settings = load_settings(database_url=dsn)
     if as_json and not timing:
         raise click.UsageError("--json goes with --timing; `relay status --json` prints the figures.")
@@ -82,7 +88,7 @@ def time_console(settings: Settings, dsn: str, *, read_only: bool, as_json: bool
     timer = StartTimer(ConsoleApp(settings, dsn, read_only=read_only))
     timer.run(headless=not (sys.stdin.isatty() and sys.stdout.isatty()))
     if as_json:
-        click.echo(json.dumps({"firstPaintSeconds": timer.first_paint_s, "firstDataSeconds": timer.first_data_s}))
+        click.echo(json_text({"first_paint_s": timer.first_paint_s, "first_data_s": timer.first_data_s}))
     else:
         click.echo("\n".join(timer.lines()))
     if timer.first_data_s is None:
@@ -91,14 +97,4 @@ def time_console(settings: Settings, dsn: str, *, read_only: bool, as_json: bool
 
 def main() -> NoReturn:
     """Run the command; every error raised on purpose is one line on stderr."""
-    try:
-        status = command(standalone_mode=False)
-    except click.ClickException as error:
-        show_click_error(error)
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except RelayError as error:
-        click.echo(f"console: {clean(str(error), newlines=True)}", err=True)
-        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
-    sys.exit(status or os.EX_OK)
+    run_program(_PROGRAM, command)

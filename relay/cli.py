@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-import io
-import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
-from relay import __version__
-from relay.errors import ConfigurationError, FilterError, RelayError
-from relay.text import clean
+from relay.command_line import completion_option, run_program, version_option, warn_of_near_misses
+
+_PROGRAM = "relay"
 
 _COMMANDS = {
     "serve": "Receive webhooks and forward them.",
@@ -25,6 +24,10 @@ _COMMANDS = {
     "release": "End the hold; what waits is forwarded in order.",
     "diagnose": "Walk the runbook's troubleshooting on the live system; the first line is the cause.",
     "escalate": "Gather the evidence, and append an entry to reports/manager/ESCALATION.md.",
+    "show": "Show one delivery: timeline, attempts, answers, payload.",
+    "tail": "Print the forwarding log and follow it.",
+    "erase": "Remove a person's stored payloads.",
+    "fsck": "Check the tables, and repair them.",
     "agent": "The reference Agent SDK: drafts replies as private notes; `agent check` tries any other one.",
     "deploy": "Print files for containers, Fly.io, systemd, proxies, Prometheus and Grafana.",
     "dsn": "Print the database's DSN, starting the embedded server if need be.",
@@ -32,7 +35,30 @@ _COMMANDS = {
 }
 
 
-_ERROR_CHARS = 10_000
+@functools.cache
+def _load(name: str) -> click.Command:
+    module = importlib.import_module(f"relay.commands.{name.replace('-', '_')}")
+    command: click.Command = module.command
+    _complete(command)
+    return command
+
+
+def _complete(command: click.Command) -> None:
+    """Give a command, and those below it, what every one has: `--version`, and a warning of misspelt variables."""
+    command.params.append(version_option(_PROGRAM))
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _complete(below)
+        return
+    work = command.callback
+    assert work is not None
+
+    @functools.wraps(work)
+    def warned(*args: Any, **kwargs: Any) -> Any:
+        warn_of_near_misses(_PROGRAM)
+        return work(*args, **kwargs)
+
+    command.callback = warned
 
 
 class _Commands(click.Group):
@@ -42,12 +68,7 @@ class _Commands(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        name = cmd_name.replace("-", "_")
-        module = importlib.import_module(f"relay.commands.{name}")
-        command: click.Command = module.command
-        return command
+        return _load(cmd_name) if cmd_name in _COMMANDS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -59,32 +80,12 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Settings come from the environment and from .env in the working directory. "
     "Exit status: 0 fine, 1 a check failed, 2 used or configured wrongly.",
+    params=[version_option(_PROGRAM), completion_option(_PROGRAM)],
 )
-@click.version_option(__version__, prog_name="relay")
 def cli() -> None:
     """A webhook relay that loses nothing: Chatwoot's webhooks reach the Agent SDK, or wait in sight."""
 
 
-def show_click_error(error: click.ClickException) -> None:
-    """Print a wrong use as click does, on stderr. What it quotes of the command line is cleaned."""
-    shown = io.StringIO()
-    error.show(shown)
-    click.echo(clean(shown.getvalue(), limit=_ERROR_CHARS, newlines=True), err=True, nl=False)
-
-
 def main() -> NoReturn:
     """Run the command; every error that the relay raises on purpose is one line on stderr."""
-    try:
-        status = cli(standalone_mode=False)  # what a command's exit asks for is returned, not raised
-    except click.ClickException as error:
-        show_click_error(error)
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Aborted.", err=True)
-        sys.exit(130)
-    except RelayError as error:
-        click.echo(f"relay: {clean(str(error), limit=_ERROR_CHARS, newlines=True)}", err=True)
-        sys.exit(2 if isinstance(error, (ConfigurationError, FilterError)) else 1)
-    except BrokenPipeError:
-        sys.exit(1)
-    sys.exit(status)
+    run_program(_PROGRAM, cli)

@@ -5,9 +5,9 @@ RelayError
 ├── StoreUnavailable     Postgres is away or does not answer in time; try again
 │   └── StatementRefused Postgres cancelled or refused this one statement
 ├── SchemaError          the database is not one this version can use
+│   └── FactsRefused     it stores webhooks, but `dashboard_facts` does not take facts
 ├── Refused              the database refuses a request: why
 ├── LeaseLost            another relay may own this delivery by now; stop
-├── Overloaded           as much is in flight as may be
 └── FilterError          a filter that does not parse
 """
 
@@ -35,16 +35,24 @@ class SchemaError(RelayError):
     """The database's tables are not ones that this version can work on."""
 
 
+class FactsRefused(SchemaError):
+    """The database stores and finishes deliveries, but `dashboard_facts` does not take what the relay records.
+
+    `reason` and `remedy` are for operators, without a full stop.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}. Remedy: {remedy}. Then start the relay again")
+        self.reason = reason
+        self.remedy = remedy
+
+
 class Refused(RelayError):
     """The database refuses an operator's request. The message says why and quotes no value."""
 
 
 class LeaseLost(RelayError):
     """This relay's lease expired: another relay may have claimed the delivery, so this one must stop."""
-
-
-class Overloaded(RelayError):
-    """`RELAY_MAX_IN_FLIGHT` or the room for bodies is reached; nothing was stored and the sender must try again."""
 
 
 class FilterError(RelayError):

@@ -8,6 +8,7 @@ remedy (`ConfigurationError`), never a traceback.
 from __future__ import annotations
 
 import getpass
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relay import dsn as dsns
+from relay import env_file, variable_names
 from relay.domain.alerts import Severity
 from relay.domain.networks import Network, parse_networks
 from relay.domain.retry import RetryPolicy
@@ -63,6 +65,7 @@ def _http_url(value: str) -> str:
 
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+DEFAULT_AGENT_SDK_URL = "https://hotdash-agent-service.fly.dev"
 
 
 def split_bind(value: str) -> tuple[str, int]:
@@ -111,7 +114,7 @@ class Settings(BaseSettings):
     chatwoot_base_url: HttpUrl | None = None
     chatwoot_api_key: SecretStr | None = None
     chatwoot_account_id: int | None = Field(default=None, ge=1)
-    agent_sdk_url: HttpUrl = "https://hotdash-agent-service.fly.dev"
+    agent_sdk_url: HttpUrl = DEFAULT_AGENT_SDK_URL
     chatwoot_webhook_secret: SecretStr | None = None
 
     # RUNBOOK, Retry Policy
@@ -169,7 +172,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     relay_database_prepare: Literal["auto", "off"] = "auto"
     relay_facts_table: str | None = None
-    relay_data_dir: Path = Field(default_factory=lambda: Path(Unix("hotdash-relay").user_data_dir))
+    relay_data_dir: Path = Field(default_factory=lambda: _default_data_dir())  # noqa: PLW0108 - defined below
     relay_lease_seconds: float = Field(default=30, ge=1, le=3_600)
     relay_retention_days: float = Field(default=30, gt=0, le=36_500)
     relay_probe_seconds: float = Field(default=30, ge=1, le=86_400)
@@ -221,7 +224,10 @@ class Settings(BaseSettings):
     def _data_dir_is_absolute(cls, value: Path) -> Path:
         if " " in str(value):  # pg_ctl splits its options at spaces
             raise ValueError("must not contain a space")
-        return value.expanduser().absolute()
+        try:
+            return value.expanduser().absolute()
+        except RuntimeError:
+            raise ValueError("begins with ~, and this account has no home directory; give the whole path") from None
 
     @field_validator("relay_alert_webhook_url")
     @classmethod
@@ -331,6 +337,11 @@ class Settings(BaseSettings):
         host, port = split_bind(self.relay_bind)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_default_agent(endpoint: str) -> bool:
+    """True if `endpoint` is that of the default `AGENT_SDK_URL`, which a relay has if it was given no other."""
+    return endpoint == DEFAULT_AGENT_SDK_URL + AGENT_PATH
 
 
 _HANDED_ON = (
@@ -443,13 +454,32 @@ def load_settings(**overrides: Any) -> Settings:
     """The settings from environment, `.env` and `overrides` (which win; None means not given).
 
     Raises:
-        ConfigurationError: a value is bad; the message is one line for each bad variable.
+        ConfigurationError: a value is bad, one line for each bad variable; or `.env` cannot be read.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
+    env_file.names()
     try:
         return Settings(**given)
     except ValidationError as error:
         raise ConfigurationError("\n".join(_explain(item, given) for item in error.errors())) from None
+
+
+def near_misses() -> list[tuple[str, str]]:
+    """The names in environment and `.env` that are not read although they are nearly a variable's, each with that one.
+
+    Raises:
+        ConfigurationError: `.env` cannot be read.
+    """
+    known = {name.upper() for name in Settings.model_fields}
+    return variable_names.near_misses([*os.environ, *env_file.names()], known)
+
+
+def _default_data_dir() -> Path:
+    """The user's data directory; for an account without a home directory the system's."""
+    try:
+        return Path(Unix("hotdash-relay").user_data_dir)
+    except (RuntimeError, KeyError):
+        return Path("/var/lib/hotdash-relay")
 
 
 def _explain(item: Any, given: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from datetime import UTC, datetime
 from typing import Any
 
 SHOWN_CHARS = 500
@@ -104,11 +105,20 @@ def _unicode_escape(match: re.Match[str]) -> str:
 def json_text(value: object, *, indent: int | None = None) -> str:
     r"""`value` as JSON. What is readable stays readable; harmful characters in strings are `\uXXXX` escapes.
 
-    So the text is safe to print, and a JSON parser gets the exact values back. What is no JSON value becomes its
-    `str()`.
+    So the text is safe to print, and a JSON parser gets the exact values back. A time becomes RFC 3339 text in UTC,
+    anything else that is no JSON value its `str()`.
     """
-    document = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    document = json.dumps(value, indent=indent, ensure_ascii=False, default=_as_json)
     return "\n".join(escaped(line) for line in document.split("\n"))  # json.dumps writes line ends only between values
+
+
+def _as_json(value: object) -> str:
+    return rfc3339(value) if isinstance(value, datetime) else str(value)
+
+
+def rfc3339(moment: datetime) -> str:
+    """`2026-11-27T14:02:11.045Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _size(characters: int) -> str:
@@ -181,6 +191,46 @@ def chatwoot_text(text: str, *, limit: int) -> str:
     kept = _MENTION_SCHEME.sub("mention ", _MENTION.sub(r"\1", kept))
     kept = _LIQUID.sub("{ ", kept).strip()
     return kept if len(kept) <= limit and len(text) <= 2 * limit else kept[: limit - len(_CUT)] + _CUT
+
+
+MASK = "(not shown)"
+"""What is shown in place of a secret."""
+
+_SECRET = re.compile(
+    r"""
+    (?<=://) [^\s/@"']{1,500} @ (?=\S)                                        # user:password@ in a URL
+    | (?P<scheme> \b(?:bearer|basic|token) \s+ ) (?=\S*[0-9=]) [a-z0-9._~+/=-]{8,}
+    | (?P<name>
+          (?:api[_-]?key|access[_-]?key|private[_-]?key|token|secret|passw(?:or)?d|passphrase|signature|authorization|cookie)
+          [a-z0-9_-]{0,10} ["']? \s* [:=] \s* (?:(?:bearer|basic|token)\s+)? )
+      (?!\d+\b|(?:is|was|not|no|invalid|missing|expired|required|null|none|true|false|must|expected)\b)
+      (?: "[^"]{1,500}" | '[^']{1,500}' | [^\s"'&,;)}\]]{3,} )
+    | \b (?: [spr]k[-_] | (?: ghp|gho|ghs|github_pat|glpat|xox[abps]|akia|aiza ) [-_]? ) (?=\S*[0-9]) [a-z0-9_-]{16,}
+    | \b eyj[a-z0-9_-]{10,} \. [a-z0-9_-]{4,} (?: \.[a-z0-9_-]* )?              # a JSON Web Token
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+_SECRET_HINTS = (
+    "://", "bearer", "basic", "token", "key", "secret", "passw", "passphrase", "signature", "authorization", "cookie",
+    "sk-", "sk_", "pk-", "pk_", "rk-", "rk_", "ghp", "gho", "ghs", "github_pat", "glpat", "xox", "akia", "aiza", "eyj",
+)  # fmt: skip
+"""One of these is in every text that `_SECRET` matches."""
+
+
+def without_secrets(text: str) -> str:
+    """`text` with `MASK` for what looks like a credential: in URLs, after names such as `token=`, and known forms."""
+    lower = text.lower()
+    if not any(hint in lower for hint in _SECRET_HINTS):  # nearly all text: the search takes longer
+        return text
+    return _SECRET.sub(_masked, text)
+
+
+def _masked(match: re.Match[str]) -> str:
+    if match.group().endswith("@"):
+        return f"{MASK}@"
+    return f"{match['scheme'] or match['name'] or ''}{MASK}"
 
 
 def is_safe(text: str) -> bool:

@@ -133,14 +133,24 @@ class CommandLine:
         self.env = {"DATABASE_URL": dsn, "HOME": str(folder), "PYTHONPATH": str(ROOT)}
 
     def __call__(
-        self, *arguments: str, stdin: str | None = None, timeout_s: float = 2 * PATIENCE_S, **env: str
+        self,
+        *arguments: str,
+        program: str = "relay",
+        stdin: str | None = None,
+        timeout_s: float = 2 * PATIENCE_S,
+        **env: str,
     ) -> subprocess.CompletedProcess[str]:
         """Run `relay ARGUMENTS` to its end. `env` adds to the environment; an empty value is an unset one."""
         return subprocess.run(
-            [sys.executable, "-m", "relay", *arguments],
-            cwd=self.folder, env=os.environ | self.env | env, capture_output=True, text=True, check=False,
-            input=stdin if stdin is not None else "", timeout=timeout_s,
-        )  # fmt: skip
+            [sys.executable, "-m", program, *arguments],
+            cwd=self.folder,
+            env=os.environ | self.env | env,
+            capture_output=True,
+            text=True,
+            check=False,
+            input=stdin if stdin is not None else "",
+            timeout=timeout_s,
+        )
 
     async def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """The same, beside the test's loop."""

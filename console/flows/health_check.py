@@ -24,9 +24,14 @@ async def run_health_check(context: Context, show: Callable[[HealthCheck], None]
     show(HealthCheck(("Health check is running …",)))
     try:
         check = await check_health(context.settings)
-        path = await asyncio.to_thread(write_artifact, check, ARTIFACTS)
-    except (RelayError, OSError) as error:
+    except RelayError as error:
         show(HealthCheck((f"The health check could not be run: {error}",), ok=False))
         return
+    try:
+        path = await asyncio.to_thread(write_artifact, check, ARTIFACTS)
+    except OSError as error:
+        why = f"The artifact could not be written: {error}"
+        show(HealthCheck((*check.lines(None), why), ok=False))
+        return
     show(HealthCheck(tuple(check.lines(path)), ok=check.all_ok))
-    await context.session.record("check-health", {"allOk": check.all_ok, "artifact": str(path)})
+    await context.session.record("check-health", {"all_ok": check.all_ok, "artifact": str(path)})

@@ -119,7 +119,7 @@ def _json(detail: Detail, limit: int) -> Content:
     if len(lines) > PAYLOAD_LINES:  # a widget takes its time for each of them
         lines = [
             *lines[:PAYLOAD_LINES],
-            f"… {len(lines) - PAYLOAD_LINES:,} more lines, and what follows, are not shown",
+            f"… {plural(len(lines) - PAYLOAD_LINES, 'more line')}, and what follows, are not shown",
         ]
     return highlight("\n".join(lines), language="json")
 

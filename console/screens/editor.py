@@ -20,6 +20,7 @@ from textual.widgets import Static, TextArea
 from console.flows.requests import Edit
 from console.keymap import EDITOR, bindings_of
 from relay.chatwoot.payload import BadBody, parse_object
+from relay.domain.format import plural
 from relay.text import HARMFUL, clean, pretty_json
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _diff(before: str, after: str) -> Content:
     shown = [Content.styled(clean(line, limit=400), styles.get(line[:1], "$text-muted")) for line in lines[:_SHOWN]]
     if len(lines) > _SHOWN:
         shown.append(
-            Content.styled(f"… {len(lines) - _SHOWN:,} more lines of differences are not shown", "$text-warning")
+            Content.styled(f"… {plural(len(lines) - _SHOWN, 'more line')} of differences not shown", "$text-warning")
         )
     if max(len(old), len(new)) > _COMPARED:
         left_out = f"… {max(len(old), len(new)) - _COMPARED:,} more lines, some of which differ, are not compared"

@@ -26,11 +26,13 @@ from relay.commands.common import (
 )
 from relay.commands.plan_progress import alive_relays, document, follow, summary
 from relay.domain.filters import Term, moment
+from relay.domain.format import plural
 from relay.errors import ConfigurationError, RelayError
 from relay.replay.backfill import customers_messages, missing
 from relay.replay.requests import Pace, plan_request
 from relay.settings import load_settings
 from relay.store import actions, backfill, replays
+from relay.store.replays import LEAST_RATE, MOST_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +84,9 @@ class _Plan:
 @click.command("backfill")
 @click.option("--since", required=True, metavar="T", help="From then on: 14:02 or 2026-11-23T14:02 (UTC).")
 @click.option("--until", metavar="T", help="Before then. Default: now.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Sends a second. Default: no limit.")
+@click.option(
+    "--rate", type=click.FloatRange(LEAST_RATE, MOST_RATE), metavar="N", help="Sends a second. Default: no limit."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--include-answered", is_flag=True, help="Send those too whose customer was answered by now.")
@@ -150,7 +154,7 @@ async def _backfill(
         raise RelayError("No relay is running, so they would not be sent; start one with `relay serve`")
     _confirm(wanted, plan)
     given = [(one.delivery_id(wanted.account_id), one.conversation_id, one.body) for one in chosen]
-    letters = await backfill.store(connection, given)
+    letters = await backfill.store(connection, given, operator())
     if not letters:
         _end(wanted, plan, source)
         return 0
@@ -180,8 +184,8 @@ def _lines(wanted: _Wanted, plan: _Plan) -> list[str]:
     conversations = len({one.conversation_id for one in plan.found})
     lines = [
         (
-            f"{wanted.window}, account {wanted.account_id}: {len(plan.found)} messages of customers in "
-            f"{conversations} conversations, {len(plan.missing)} of them never came here"
+            f"{wanted.window}, account {wanted.account_id}: {plural(len(plan.found), 'message')} of customers in "
+            f"{plural(conversations, 'conversation')}, {len(plan.missing)} of them never came here"
         )
     ]
     if plan.missing:
@@ -198,8 +202,8 @@ def _lines(wanted: _Wanted, plan: _Plan) -> list[str]:
 def _counts(wanted: _Wanted, plan: _Plan) -> dict[str, Any]:
     return {
         "account": wanted.account_id,
-        "since": wanted.since.isoformat(),
-        "until": wanted.until.isoformat(),
+        "since": wanted.since,
+        "until": wanted.until,
         "messages": len(plan.found),
         "missing": len(plan.missing),
         "answered": plan.answered,
@@ -210,7 +214,7 @@ def _counts(wanted: _Wanted, plan: _Plan) -> dict[str, Any]:
 def _end(wanted: _Wanted, plan: _Plan, source: Source) -> None:
     """Say that nothing is sent."""
     if wanted.as_json:
-        print_json({"database": source.document} | _counts(wanted, plan) | {"dryRun": wanted.dry_run, "plan": None})
+        print_json({"database": source.document} | _counts(wanted, plan) | {"dry_run": wanted.dry_run, "plan": None})
     elif not plan.missing:
         say("Nothing is missing.")
     else:
@@ -221,5 +225,5 @@ def _confirm(wanted: _Wanted, plan: _Plan) -> None:
     if wanted.yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{len(plan.chosen)} messages would be sent. Add --yes to send them, or --dry-run.")
-    click.confirm(f"Send these {len(plan.chosen)}?", abort=True)
+        raise click.UsageError(f"{plural(len(plan.chosen), 'message')} would be sent. Add --yes to send, or --dry-run.")
+    click.confirm(f"Send {plural(len(plan.chosen), 'message')}?", abort=True)

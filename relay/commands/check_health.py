@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from relay.commands.common import as_json, print_json
-from relay.errors import RelayError
-from relay.monitoring.probes import ARTIFACTS, check_health, write_artifact
+from relay.commands.common import as_json, print_json, say
+from relay.monitoring.probes import ARTIFACTS, HealthCheck, check_health, write_artifact
 from relay.settings import load_settings
 
 
@@ -23,14 +22,25 @@ from relay.settings import load_settings
 )
 @as_json
 def command(artifacts: Path, *, as_json: bool) -> None:
-    """Run the runbook's health check: Chatwoot, its authenticated API, the Agent SDK. Exit 0 if all pass."""
+    """Run the runbook's health check: Chatwoot, its authenticated API, the Agent SDK.
+
+    Exit 0 if all pass and the artifact is written. The first line is about Chatwoot alone.
+    """
     check = asyncio.run(check_health(load_settings()))
-    try:
-        path = write_artifact(check, artifacts)
-    except OSError as error:
-        raise RelayError(f"{artifacts}: the artifact cannot be written ({error.strerror})") from error
+    path, fault = _write(check, artifacts)
     if as_json:
-        print_json(check.as_dict() | {"artifact": str(path)})
+        artifact = {"artifact": None if path is None else str(path), "artifact_error": fault}
+        print_json(check.as_dict() | artifact)
     else:
         click.echo("\n".join(check.lines(path)))
-    click.get_current_context().exit(0 if check.all_ok else 1)
+    if fault is not None:
+        say(f"relay: {fault}", err=True)
+    click.get_current_context().exit(0 if check.all_ok and fault is None else 1)
+
+
+def _write(check: HealthCheck, folder: Path) -> tuple[Path | None, str | None]:
+    """The artifact's path, or why there is none."""
+    try:
+        return write_artifact(check, folder), None
+    except OSError as error:
+        return None, f"{folder}: the artifact cannot be written ({error.strerror})"

@@ -18,6 +18,7 @@ from relay.commands.status import lines
 from relay.demo.debrief import Observer, debrief
 from relay.demo.drills import AFTER_S, DRILLS, INCIDENT_S
 from relay.demo.play import play
+from relay.domain.format import plural
 from relay.errors import ConfigurationError
 from relay.incident import state as incident_state
 from relay.incident.headline import headline
@@ -112,7 +113,7 @@ async def _drill(place: Place, drill: Drill, seconds: float | None, *, on_termin
             await demo_history.plant_history(connection, deliveries=history.deliveries, silent_for=history.silent_for)
             if history.relay_stopped:
                 await demo_history.plant_stopped_relay(connection, silent_for=history.silent_for)
-        say(f"[drill] A history of {history.deliveries} deliveries was planted for it.")
+        say(f"[drill] A history of {plural(history.deliveries, 'delivery')} was planted for it.")
     observer = Observer(drill, dsn)
     await play(
         dsn,

@@ -48,7 +48,7 @@ def command(*, as_json: bool) -> None:
 def document(diagnosis: Diagnosis, source: Source) -> dict[str, Any]:
     """The diagnosis as one JSON document."""
     return {
-        "at": diagnosis.at.isoformat(),
+        "at": diagnosis.at,
         "database": source.document,
         "cause": diagnosis.headline,
         "chapters": [asdict(chapter) | {"problem": chapter.problem} for chapter in diagnosis.chapters],

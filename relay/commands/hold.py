@@ -42,9 +42,7 @@ def command(reason: str, for_s: float | None, *, as_json: bool) -> None:
             current = await gate.current_hold(connection)
         until = None if current is None or current.until is None else current.until
         if as_json:
-            print_json(
-                {"database": source.document, "held": True, "until": None if until is None else until.isoformat()}
-            )
+            print_json({"database": source.document, "held": True, "until": until})
         else:
             say_source(source, place)
             end = "until `relay release`" if until is None else f"until {until:%Y-%m-%d %H:%M:%S}Z or `relay release`"

@@ -75,7 +75,7 @@ def document(plan: Plan) -> dict[str, Any]:
         "dead": plan.dead,
         "skipped": plan.skipped,
         "left": plan.left,
-        "stoppedWhy": plan.stopped_why,
+        "stopped_why": plan.stopped_why,
     }
 
 

@@ -40,7 +40,8 @@ def command(rate: float | None, *, as_json: bool) -> None:
         else:
             say_source(source, place)
             pace = "" if rate is None else f" at {rate:g} a second"
-            done = f"Forwarding is released. {waiting} deliveries wait and are forwarded{pace}."
+            wait = "delivery waits and is" if waiting == 1 else "deliveries wait and are"
+            done = f"Forwarding is released. {waiting} {wait} forwarded{pace}."
             say(done if released else "Forwarding is not held.")
         return 0 if released else 1
 

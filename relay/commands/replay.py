@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,12 +22,14 @@ from relay.commands.common import (  # fmt: skip
 )
 from relay.commands.plan_progress import alive_relays, document, follow, summary
 from relay.domain.delivery import State
+from relay.domain.format import plural
 from relay.errors import RelayError
 from relay.replay.requests import DEFAULT, Pace, plan_request
 from relay.settings import load_settings
 from relay.store import replays
 from relay.store.actions import signed
 from relay.store.filters import Condition, compile_filter
+from relay.store.replays import LEAST_RATE, MOST_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,9 +68,9 @@ def _text(_context: click.Context, _parameter: click.Parameter, given: Any) -> A
     return given
 
 
-def _finite(_context: click.Context, _parameter: click.Parameter, given: float) -> float:
-    if not math.isfinite(given):
-        raise click.BadParameter(f"{given:g} is not a number of deliveries; 0 is for no limit")
+def _bounded(_context: click.Context, _parameter: click.Parameter, given: float) -> float:
+    if given and not LEAST_RATE <= given <= MOST_RATE:
+        raise click.BadParameter(f"{given:g} is not from {LEAST_RATE:g} to {MOST_RATE:,} a second; 0 is for no limit")
     return given
 
 
@@ -82,7 +83,7 @@ def _finite(_context: click.Context, _parameter: click.Parameter, given: float) 
     default=DEFAULT.rate,
     show_default=True,
     metavar="N",
-    callback=_finite,
+    callback=_bounded,
     help="Deliveries a second, at most; 0 for no limit.",
 )
 @click.option(
@@ -178,7 +179,7 @@ async def _replay(
     plan_id = await replays.ask(connection, request, letters)
     plan = await follow(connection, plan_id, quiet=wanted.as_json)
     if wanted.as_json:
-        print_json({"database": source.document} | document(plan) | {"notSent": not_dead})
+        print_json({"database": source.document} | document(plan) | {"not_sent": _not_sent(not_dead)})
     else:
         say(summary(plan))
     delivered_elsewhere = await replays.delivered_elsewhere(connection, plan_id)
@@ -212,6 +213,10 @@ async def _without_answered(
     return [letter for letter in letters if letter.id not in answered], left_out
 
 
+def _not_sent(states: dict[str, str]) -> list[dict[str, str]]:
+    return [{"delivery_id": delivery_id, "state": state} for delivery_id, state in states.items()]
+
+
 def _nothing(wanted: _Wanted, not_dead: dict[str, str], source: Source) -> None:
     if wanted.as_json:
         print_json(
@@ -222,7 +227,7 @@ def _nothing(wanted: _Wanted, not_dead: dict[str, str], source: Source) -> None:
                 "delivered": 0,
                 "dead": 0,
                 "skipped": 0,
-                "notSent": not_dead,
+                "not_sent": _not_sent(not_dead),
             }
         )
     elif not not_dead:
@@ -239,16 +244,15 @@ def _show_dry_run(
 ) -> None:
     if wanted.as_json:
         ids = [letter.delivery_id for letter in letters]
-        found: dict[str, object] = {"dryRun": True, "total": len(letters), "agentEndpoint": agent, "deliveries": ids}
-        found |= {"notSent": not_sent} if not_sent else {}
-        print_json({"database": source.document} | found)
+        found: dict[str, object] = {"dry_run": True, "total": len(letters), "agent_endpoint": agent, "deliveries": ids}
+        print_json({"database": source.document} | found | {"not_sent": _not_sent(not_sent)})
         return
     say([_plan_line(wanted, letters, agent or "no relay is running", who), *_list(letters)])
     click.echo("Dry run: nothing was sent.")
 
 
 def _plan_line(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str, who: str) -> str:
-    count = "1 dead letter" if len(letters) == 1 else f"{len(letters)} dead letters"
+    count = plural(len(letters), "dead letter")
     return f"{count} → {agent} as {who}: {wanted.pace.described(len(letters))}"
 
 
@@ -266,7 +270,7 @@ def _confirm(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str, who: st
     if wanted.yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{len(letters)} dead letters match. Add --yes to send them, or --dry-run to preview.")
+        raise click.UsageError(f"{plural(len(letters), 'dead letter')} would be sent. Add --yes to send, or --dry-run.")
     say([_plan_line(wanted, letters, agent, who), *_list(letters)])
     if len(letters) > 50:
         typed = click.prompt(f"Type {len(letters)} to send them", default="", show_default=False)

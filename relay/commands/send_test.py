@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,7 +24,7 @@ from relay.settings import WEBHOOK_PATH, Settings, load_settings
 from relay.store import deliveries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from relay.chatwoot.follow_test import Step
     from relay.commands.common import Source
@@ -89,18 +90,22 @@ async def _follow(
         print_json(
             {
                 "database": source.document,
-                "deliveryId": test.delivery_id,
+                "delivery_id": test.delivery_id,
                 "conversation": test.conversation,
-                "asksToPost": test.conversation is not None,
+                "asks_to_post": test.conversation is not None,
                 "url": target,
                 "status": answer.status,
-                "durationMs": answer.took_ms,
+                "duration_ms": answer.took_ms,
                 "answer": answer.body,
                 "state": None if progress is None else progress.state,
-                "attempts": [] if progress is None else progress.attempts,
+                "attempts": [] if progress is None else [_attempt(attempt) for attempt in progress.attempts],
             }
         )
     return 0 if progress is not None and progress.state is State.DELIVERED else 1
+
+
+def _attempt(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {**columns, "started_at": datetime.fromisoformat(columns["started_at"])}
 
 
 def _lines(step: Step, wait_s: float) -> list[str]:

@@ -15,6 +15,7 @@ from relay.settings import load_settings
 from relay.store import preflight
 from relay.store.database import connect, unavailable
 from relay.store.migrate import migrate
+from relay.store.sizing import shortage
 from relay.telemetry.log_sink import Format  # noqa: TC001 - beside LogOptions
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def command(bind: str | None, workers: int | None, log_format: Format, log_level
     with database(settings, create=True) as place:
         try:
             try:
-                asyncio.run(_prepare(place, roles=settings.database_url is None))
+                asyncio.run(_prepare(place, settings.relay_workers, roles=settings.database_url is None))
             except StoreUnavailable as error:
                 say(f"relay: {error}. Serving 503 until it is there.", err=True)
             options = LogOptions(log_format, log_level)
@@ -48,7 +49,7 @@ def command(bind: str | None, workers: int | None, log_format: Format, log_level
     click.get_current_context().exit(status)
 
 
-async def _prepare(place: Place, *, roles: bool) -> None:
+async def _prepare(place: Place, workers: int, *, roles: bool) -> None:
     """Bring the schema up to date, and refuse a demo's database. A worker that finds Postgres away now does so later.
 
     Raises:
@@ -61,5 +62,7 @@ async def _prepare(place: Place, *, roles: bool) -> None:
     try:
         async with await connect(place.dsn, "hotdash-relay start") as connection:
             await refuse_demo(connection, place)
+            if sentence := await shortage(connection, workers):
+                say(f"relay: {sentence}", err=True)
     except psycopg.OperationalError as error:
         raise unavailable(error) from error

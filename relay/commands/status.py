@@ -9,14 +9,16 @@ import click
 
 from relay.commands.common import Source, as_json, connected, database, print_json, run, say
 from relay.domain.delivery import WaitReason
-from relay.domain.format import NO_DATA, average, figure, in_flight, milliseconds, percent, span, utc_clock
+from relay.domain.format import NO_DATA, average, clipped, figure, in_flight, milliseconds, percent, span, utc_clock
 from relay.domain.targets import title
 from relay.incident import state as incident_state
 from relay.incident.cause import Kind
 from relay.incident.headline import headline
-from relay.settings import load_settings
+from relay.settings import is_default_agent, load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from relay.domain.alerts import Rate, Verdict
     from relay.domain.stats import Figures
     from relay.incident.cause import Headline
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from relay.store.databases import Place
     from relay.store.gate import Hold, OpenBreaker
     from relay.store.overview import Overview
+
+_NAME_CHARS = 40
+_MOST_NAMES = 8
 
 
 @click.command("status")
@@ -52,9 +57,10 @@ def command(*, as_json: bool) -> None:
 def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]:
     """The overview as one JSON document; rates in percent, durations in the unit that their name ends in."""
     return {
-        "at": state.at.isoformat(),
+        "at": state.at,
         "headline": {"sentence": cause.sentence, "kind": cause.kind, "level": cause.level},
         "database": source.document,
+        "replica": state.replica,
         "alerts": [
             {
                 "rule": verdict.rule.name,
@@ -63,7 +69,8 @@ def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]
                 "firing": verdict.firing,
                 "value": verdict.value,
                 "threshold": verdict.threshold,
-                "since": None if verdict.since is None else verdict.since.isoformat(),
+                "unit": verdict.rule.unit,
+                "since": verdict.since,
             }
             for verdict in state.verdicts
         ],
@@ -93,19 +100,18 @@ def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]
         "oldest_in_flight_s": state.oldest_in_flight_s,
         "last_webhook_age_s": state.last_webhook_age_s,
         "health": [asdict(health) for health in state.health],
-        "relays": [asdict(relay) for relay in state.relays],
+        "relays": [asdict(relay) | {"agent_is_default": is_default_agent(relay.agent)} for relay in state.relays],
     }
 
 
 def _hold(hold: Hold | None) -> dict[str, Any] | None:
     if hold is None:
         return None
-    until = None if hold.until is None else hold.until.isoformat()
-    return {"by": hold.who, "reason": hold.reason, "since": hold.since.isoformat(), "until": until}
+    return {"by": hold.who, "reason": hold.reason, "since": hold.since, "until": hold.until}
 
 
 def _breaker(breaker: OpenBreaker | None) -> dict[str, Any] | None:
-    return None if breaker is None else {"why": breaker.why, "since": breaker.since.isoformat()}
+    return None if breaker is None else {"why": breaker.why, "since": breaker.since}
 
 
 def _figures(figures: Figures) -> dict[str, Any]:
@@ -135,6 +141,8 @@ def lines(state: Overview, source: Source, cause: Headline) -> list[str]:
     stopped = None if cause.kind in {Kind.HELD, Kind.BREAKER_OPEN} else state.backlog.stopped
     rows = [] if stopped is None else [("forwarding", stopped)]
     rows += [("database", source.line)]
+    if state.replica:
+        rows.append(("", "a read-only replica (hot standby): its figures may lag behind the primary's"))
     rows += [("alerts", alert) for alert in _alerts(state)]
     rows += [
         ("success", ", ".join(f"{_percent(figures.rate)} in {window}" for figures, window in rates)),
@@ -142,14 +150,14 @@ def lines(state: Overview, source: Source, cause: Headline) -> list[str]:
         ("backlog", _backlog(state.backlog)),
         ("attempts", _attempts(hour)),
         ("forwarding", f"average {_ms(hour.average_ms)}, p95 {_ms(hour.p95_ms)} in 1 h"),
-        ("failures", ", ".join(f"{count} × {status}" for status, count in hour.failures.items()) or "none in 1 h"),
+        ("failures", _counts(hour.failures) or "none in 1 h"),
         ("dead letters", f"{state.open_dead_letters} open; {hour.dead_letters} in 1 h, {day.dead_letters} in 24 h"),
     ]  # fmt: skip
     if state.tests_1h:
         counted = "only the runbook's SQL counts them"
         rows.append(("tests", f"{state.tests_15min} in 15 min, {state.tests_1h} in 1 h; {counted}"))
     if hour.rejected:
-        rows.append(("rejected", ", ".join(f"{count} × {reason}" for reason, count in hour.rejected.items())))
+        rows.append(("rejected", _counts(hour.rejected)))
     rows += [("health", health) for health in _health(state)]
     rows += [("relays", relay) for relay in _relays(state)]
     shown, last = [f"DEMO: {cause.sentence}" if source.demo else cause.sentence], ""
@@ -157,6 +165,13 @@ def lines(state: Overview, source: Source, cause: Headline) -> list[str]:
         shown.append(f"{'' if name == last else name:13} {text}")
         last = name
     return shown
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    """How often what was: the most frequent ones, each name cut. Others may have written the names."""
+    shown = [f"{count} × {clipped(name, _NAME_CHARS)}" for name, count in list(counts.items())[:_MOST_NAMES]]
+    more = len(counts) - len(shown)
+    return ", ".join(shown + ([f"{more} more kinds"] if more > 0 else []))
 
 
 def _alerts(state: Overview) -> list[str]:
@@ -210,8 +225,10 @@ def _relays(state: Overview) -> list[str]:
         return ["none has run in the last day; start one with: relay serve"]
     if not state.alive:
         return [f"NONE ALIVE; the last heartbeat was {span(state.relays[0].age_s)} ago"]
-    return [
+    alive = [
         f"{relay.name.rpartition('/')[2]} worker {relay.slot}, v{relay.version}, beat {span(relay.age_s)} ago, "
         + ("signed webhooks only" if relay.signed else "UNSIGNED webhooks accepted")
         for relay in state.alive
     ]
+    by_default = sorted({relay.agent for relay in state.alive if is_default_agent(relay.agent)})
+    return alive + [f"AGENT_SDK_URL is the default: deliveries go to {agent}" for agent in by_default]

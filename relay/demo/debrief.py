@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from relay.demo.drills import INCIDENT_S
-from relay.domain.format import utc_clock
+from relay.domain.format import plural, utc_clock
 from relay.incident.diagnosis import diagnose
 from relay.incident.evidence import gather
 from relay.store import actions, alerts, browse, overview
@@ -103,7 +103,9 @@ class Debrief:
             first = (self.done[0].at - self.observer.cause_at).total_seconds()
             acted = f"The first action came {first:.0f} s after the cause, {len(self.done)} in all."
         left = sum(group.count for group in self.dead_letters)
-        queue = f"{left} dead letters still wait." if left else "No dead letter waits."
+        queue = "No dead letter waits."
+        if left:
+            queue = f"{plural(left, 'dead letter')} still {'waits' if left == 1 else 'wait'}."
         causes = [f"  {group.count} × {group.last_error}" for group in self.dead_letters]
         return [alerts_line, f"{acted} {queue}", *causes]
 
@@ -115,7 +117,7 @@ def _after(at: datetime, cause_at: datetime) -> str:
 def _described(action: OperatorAction) -> str:
     total = action.details.get("total")
     about = [f"plan {action.plan_id}"] if action.plan_id is not None else []
-    about += [f"{total} deliveries"] if total else []
+    about += [plural(total, "delivery")] if total else []
     about += [action.reason] if action.reason else []
     return f"{action.action} ({', '.join(about)})" if about else action.action
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 Headers = tuple[tuple[str, str], ...]
 
+BACKFILL_ID = "backfill-"
+OWN_IDS = ("relay-", BACKFILL_ID, "replay-")
+"""How delivery ids begin that the relay itself gives. No sender may claim one: it could meet a row of the relay's."""
+
 
 class State(StrEnum):
     """The state of a delivery. DESIGN, 1, names every transition and who makes it."""

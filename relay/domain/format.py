@@ -73,6 +73,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def clipped(text: str, most: int) -> str:
+    """The first characters of `text`, `most` of them with the `…` that stands for the rest."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def plural(number: int, noun: str) -> str:
     """`1 dead letter`, `204 dead letters`; `y` becomes `ies`."""
     if number == 1:

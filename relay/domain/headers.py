@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from relay.text import MASK
+
 if TYPE_CHECKING:
     from relay.domain.delivery import Headers
 
@@ -42,7 +44,6 @@ _FORMS = {
     "traceparent": re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
 }
 
-MASK = "(not shown)"
 _SECRET_PARTS = ("signature", "token", "secret", "auth", "key", "password")
 
 

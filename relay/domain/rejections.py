@@ -40,7 +40,7 @@ _TABLE = (
     Rejection("reencoded_body", 401, "body re-encoded after it was signed"),
     Rejection("body_too_large", 413, "body too large"),
     Rejection("not_stored", 503, "not stored by Postgres"),
-    Rejection("overloaded", 503, "no memory left for bodies"),
+    Rejection("overloaded", 503, "no memory left for bodies"),  # of earlier versions
     Rejection("wrong_path", 404, "wrong path"),
     Rejection("unsupported_encoding", 415, "unknown Content-Encoding"),
     Rejection("body_too_slow", 408, "body too slow"),

@@ -17,6 +17,8 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from relay.text import without_secrets
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -228,8 +230,8 @@ def most_attempts(policy: RetryPolicy, made: int) -> int:
 
 
 def answer_excerpt(raw: bytes) -> str:
-    """The beginning of an answer as text that Postgres can hold: UTF-8, NUL and bad bytes replaced."""
-    text = raw[: ANSWER_CHARS * 4].decode("utf-8", "replace")[:ANSWER_CHARS]
+    """The beginning of an answer as text that Postgres can hold: UTF-8, NUL and bad bytes replaced, no credentials."""
+    text = without_secrets(raw[: ANSWER_CHARS * 4].decode("utf-8", "replace"))[:ANSWER_CHARS]
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
@@ -261,6 +263,7 @@ def with_agents_error(error: str | None, raw: bytes) -> str | None:
     reason = answer.get("error") if isinstance(answer, dict) else None
     if not isinstance(reason, str) or not (reason := " ".join(reason.split()).rstrip(".")):
         return error
+    reason = without_secrets(reason[: 2 * ANSWER_CHARS])
     for pattern in _VARYING:
         reason = pattern.sub(lambda found: (found.group(1) if found.re.groups else "") + "…", reason)
     reason = answer_excerpt(reason.encode("utf-8", "replace"))

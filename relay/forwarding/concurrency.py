@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
+
 _REPLAY_SHARE = 20
 """Replays get at least one slot in so many (DESIGN, 1.1)."""
 
@@ -15,11 +18,13 @@ class Slots:
     def __init__(self, most: int) -> None:
         self._most = most
         self._agent: int | None = None
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self.used = 0
 
     def limit_agent(self, slots: int | None) -> None:
         """Use at most so many from now on. What is in progress goes on."""
         self._agent = slots
+        self._pass_on()
 
     @property
     def agent_limit(self) -> int | None:
@@ -42,9 +47,31 @@ class Slots:
         return max(1, self.limit // _REPLAY_SHARE)
 
     def take(self) -> None:
-        """Use a slot."""
+        """Use a slot, whatever the limit."""
         self.used += 1
+
+    async def acquire(self) -> None:
+        """Use a slot as soon as one is free, before any delivery that comes later."""
+        if self.free:
+            self.used += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release()
+            raise
 
     def release(self) -> None:
         """Free a slot."""
         self.used -= 1
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        while self._waiting and self.free:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self.used += 1
+                turn.set_result(None)

@@ -154,6 +154,8 @@ class Forwarder:
         Raises:
             LeaseLost: from `check_lease`.
         """
+        if not is_probe and (shut := self._gate.why_closed(delivery)) is not None:
+            return Deferred((), delivery.spent_ms, shut, 0, earlier=delivery.tries)
         attempts: list[Attempt] = []
         pause_ms = float(delivery.paused_ms)
         most = most_attempts(self._policy, delivery.tries)

@@ -17,8 +17,10 @@ import psycopg
 from relay.domain.delivery import Deferred, State, WaitReason
 from relay.errors import LeaseLost, RelayError, StatementRefused, StoreUnavailable
 from relay.forwarding.finisher import facts_for
+from relay.forwarding.store_faults import StoreFaults
 from relay.store.database import described
 from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Incoming, Waiting
+from relay.store.receipts import waits_for_a_row
 from relay.telemetry.tracing import now
 
 if TYPE_CHECKING:
@@ -95,8 +97,7 @@ class Pipeline:
         self._senders: dict[int, Ticket] = {}
         self._opened = asyncio.Event()
         self._draining = False
-        self.store_fault: str | None = None
-        """Why Postgres refuses to store webhooks, until it stores one again. It quotes no value."""
+        self.store_faults = StoreFaults()
         self._work = asyncio.Event()
         self.is_behind = False  # more waits than this relay can claim: fresh webhooks then wait too, in their order
         self.replays_wait = False  # a replay has deliveries left to send: live traffic leaves it a few slots
@@ -169,8 +170,10 @@ class Pipeline:
             del self._senders[ticket.row_id]
 
     def resume(self, claimed: Claimed, *, is_probe: bool = False) -> asyncio.Task[Outcome | WaitReason | None]:
-        """Carry a delivery that this relay has claimed in the store."""
-        self.slots.take()
+        """Carry a delivery that this relay has claimed in the store.
+
+        A webhook may have taken the slot that was free when the claim began: the delivery then has the next one.
+        """
         return self._start(self._carry_in_slot(claimed, is_probe=is_probe), claimed.delivery.size)
 
     async def drain(self, patience_s: float) -> None:
@@ -290,6 +293,7 @@ class Pipeline:
         order_key = receipt.order_key if self._ordered else None
         incoming = Incoming(uuid4(), receipt, order_key, wanted or receipt.test)
         deadline = time.monotonic() + STORE_PATIENCE_S
+        refusal: StatementRefused | None = None
         if not self._opened.is_set():
             await self._until_open()
         while True:
@@ -297,17 +301,21 @@ class Pipeline:
                 stored = await self._receipts.submit(incoming, by=deadline)
             except StoreUnavailable as error:
                 if isinstance(error, StatementRefused):
-                    self._forwarding_log.not_stored(receipt.delivery_id, str(error))
+                    if refusal is None:
+                        self._forwarding_log.not_stored(receipt.delivery_id, str(error))
+                    refusal = error
                 if time.monotonic() + _RETRY_STORE_S > deadline:
-                    return await self._without_postgres(incoming, error)
+                    reason = refusal or error
+                    self.store_faults.failed(receipt.delivery_id, str(reason), one_only=waits_for_a_row(reason))
+                    return await self._without_postgres(incoming, reason)
                 await asyncio.sleep(_RETRY_STORE_S)
             except psycopg.Error as error:
                 self._forwarding_log.not_stored(receipt.delivery_id, described(error))
-                if isinstance(error, psycopg.ProgrammingError):  # a right or a table is missing: so it is for all
-                    self.store_fault = described(error)
+                one_only = not isinstance(error, psycopg.ProgrammingError)  # a missing right or table concerns all
+                self.store_faults.failed(receipt.delivery_id, described(error), one_only=one_only)
                 raise StoreUnavailable(f"Postgres refuses this webhook: {type(error).__name__}") from error
             else:
-                self.store_fault = None
+                self.store_faults.stored()
                 return stored
 
     async def _without_postgres(self, _incoming: Incoming, error: StoreUnavailable) -> Stored:
@@ -326,10 +334,15 @@ class Pipeline:
             raise StoreUnavailable("The relay is not ready to store webhooks") from None
 
     async def _carry_in_slot(self, claimed: Claimed, *, is_probe: bool) -> Outcome | WaitReason | None:
+        self._held.add(claimed.delivery.id)
         try:
-            return await self._carry(claimed, is_probe=is_probe)
+            await self.slots.acquire()
+            try:
+                return await self._carry(claimed, is_probe=is_probe)
+            finally:
+                self._free_slot()
         finally:
-            self._free_slot()
+            self._held.discard(claimed.delivery.id)
 
     def _free_slot(self) -> None:
         self.slots.release()

@@ -170,7 +170,9 @@ def _now(verdict: Verdict) -> str:
         "escalate-replies": f"A customer's message has waited {value} for its delivery",
         "relay-down": "A relay runs again",
         "refused": f"{value} refused webhooks; none is refused now",
-        "lost": f"{value} webhooks were refused in the last hour and are lost",
+        "lost": "1 webhook was refused in the last hour and is lost"
+        if verdict.value == 1
+        else f"{value} webhooks were refused in the last hour and are lost",
     }
     return next((said for name, said in sentences.items() if rule.name.startswith(name)), f"{rule.condition}: {value}")
 

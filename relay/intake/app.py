@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from quart.wrappers import BaseRequestWebsocket
     from werkzeug.routing import MapAdapter
 
+    from relay.errors import FactsRefused
     from relay.intake.context import IntakeContext
     from relay.store.aside import Waiting as FactsWaiting
     from relay.store.backlog import BacklogState
@@ -128,7 +129,7 @@ async def _health(context: IntakeContext) -> Response:
             database = {"ok": writable, "latency_ms": round((time.perf_counter() - began) * 1000, 1)}
             if not writable:
                 database["error"] = "Postgres is read-only"
-            recorded = _facts(await aside.waiting(connection))
+            recorded = _facts(await aside.waiting(connection), context.facts_check.fault)
             waits = _waits(await backlog.read(connection))
             probed = {
                 health.target: {
@@ -148,13 +149,14 @@ async def _health(context: IntakeContext) -> Response:
     except psycopg.ProgrammingError:
         if not database["ok"] or recorded is None:  # else only dashboard_facts cannot be read: webhooks are stored
             database = {"ok": False, "error": "Postgres has no tables that this relay may use, or not yet"}
-    if database["ok"] and context.pipeline.store_fault is not None:
-        database |= {"ok": False, "error": f"Postgres refuses to store webhooks: {context.pipeline.store_fault}"}
+    if database["ok"] and context.pipeline.is_accepting and (fault := await context.store_probe.fault()) is not None:
+        database |= {"ok": False, "error": f"Postgres refuses to store webhooks: {fault}"}
     ok = database["ok"] and context.pipeline.is_accepting
     body = {
         "status": "ok" if ok else "unavailable",
         "version": __version__,
         "database": database,
+        "storing": _storing(context, database),
         "facts": recorded,
         **{target.value: probed.get(target) for target in Target},
         "in_flight": context.pipeline.in_flight,
@@ -162,6 +164,14 @@ async def _health(context: IntakeContext) -> Response:
         "signed": context.instance.signed,
     }
     return _answer(200 if ok else 503, body, {} if ok else {"Retry-After": "5"})
+
+
+def _storing(context: IntakeContext, database: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether webhooks are stored, and how many this worker answered 503 in the last five minutes, with the reason."""
+    recent = context.pipeline.store_faults.recent
+    if recent is None:
+        return {"ok": database["ok"], "not_stored": 0}
+    return {"ok": False, "not_stored": recent.count, "reason": recent.reason}
 
 
 def _waits(state: BacklogState) -> dict[str, Any]:
@@ -178,8 +188,13 @@ def _waits(state: BacklogState) -> dict[str, Any]:
     }
 
 
-def _facts(waiting: FactsWaiting | None) -> dict[str, Any]:
+def _facts(waiting: FactsWaiting | None, fault: FactsRefused | None) -> dict[str, Any]:
     """Whether `dashboard_facts` takes what the relay records; if not, why, and what to do."""
+    if fault is not None:
+        return {
+            "ok": False, "aside": 0 if waiting is None else waiting.facts, "reason": fault.reason,
+            "remedy": fault.remedy,
+        }  # fmt: skip
     if waiting is None:
         return {"ok": True, "aside": 0}
     reason, remedy = explain(waiting.reason)

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from relay.forwarding.pipeline import Pipeline
     from relay.intake.body_budget import BodyBudget
     from relay.intake.rejections import Rejections
+    from relay.intake.store_probe import StoreProbe
+    from relay.monitoring.facts_check import FactsCheck
     from relay.settings import Settings
     from relay.store.database import Database
     from relay.store.instances import Instance
@@ -27,4 +29,6 @@ class IntakeContext:
     rejections: Rejections
     body_budget: BodyBudget
     counters: Counters
+    facts_check: FactsCheck
+    store_probe: StoreProbe
     tracing: Tracing

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from relay.chatwoot.payload import is_from_customer, is_private_note, parse_object
 from relay.chatwoot.signature import DELIVERY_HEADER
-from relay.domain.delivery import Headers, Receipt
+from relay.domain.delivery import OWN_IDS, Headers, Receipt
 from relay.domain.headers import FORWARDED_FROM_HEADER, TEST_SENDER, first_header, received
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def read_receipt(
     It is ignored if it is a private note that comes back (CONTRACT, "loops"), or if events are named that are
     `forwarded`, and it is none of them. An event that is no string counts as unknown.
 
-    A delivery id that is missing, or is not 1 to 200 visible ASCII characters, is replaced by a fresh
-    UUID: such a webhook is no duplicate by its id (DESIGN, 1).
+    A delivery id that is missing, is not 1 to 200 visible ASCII characters, or has a form that only the relay gives
+    is replaced by a fresh UUID: such a webhook is no duplicate by its id (DESIGN, 1).
 
     Raises:
         BadBody: the body is not a JSON object.
@@ -50,7 +50,7 @@ def read_receipt(
     given = first_header(headers, DELIVERY_HEADER) or ""
     event = payload["event"] if isinstance(payload.get("event"), str) else None
     return Receipt(
-        delivery_id=given if _DELIVERY_ID.fullmatch(given) else str(uuid.uuid4()),
+        delivery_id=given if _may_be_given(given) else str(uuid.uuid4()),
         headers=received(headers),
         body=body,
         event=_field_text(event),
@@ -62,6 +62,11 @@ def read_receipt(
         signature=signature,
         account_id=_account_id(payload) or _field_text(own_account),
     )
+
+
+def _may_be_given(delivery_id: str) -> bool:
+    """True for a delivery id that a sender may give."""
+    return _DELIVERY_ID.fullmatch(delivery_id) is not None and not delivery_id.lower().startswith(OWN_IDS)
 
 
 def _account_id(payload: dict[str, Any]) -> str | None:

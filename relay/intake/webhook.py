@@ -19,7 +19,7 @@ from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, Signatu
 from relay.domain.delivery import WaitReason
 from relay.domain.headers import CONTENT_ENCODING, FORWARDED_FROM_HEADER, TEST_SENDER, first_header
 from relay.domain.networks import client_address
-from relay.errors import Overloaded, StoreUnavailable
+from relay.errors import StoreUnavailable
 from relay.intake.asgi import Answer, SenderGone, body_parts
 from relay.intake.encoding import TAKEN, CorruptBody, DecodedTooLarge, Decoder, UnsupportedEncoding, coding_of
 from relay.intake.receipt import read_receipt
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from relay.domain.delivery import Headers, Outcome, Receipt
     from relay.forwarding.pipeline import Ticket
+    from relay.intake.body_budget import BodyShare
     from relay.intake.context import IntakeContext
     from relay.store.deliveries import Stored
 
@@ -82,12 +83,10 @@ class WebhookRoute:
 async def _answer(context: IntakeContext, headers: Headers, receive: ASGIReceiveCallable) -> Answer:
     began, began_at = time.monotonic(), now()
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await _read_body(context, headers, receive)
+        async with asyncio.timeout(BODY_TIMEOUT_S) as patience:
+            body = await _read_body(context, headers, receive, patience)
     except SenderGone:
         return Answer(400, {"error": "The body is not whole"})
-    except Overloaded as error:
-        return _overloaded(context, error)
     except (BodyTooLarge, DecodedTooLarge):
         limit = context.settings.chatwoot_webhook_max_body_bytes
         return _refuse(context, 413, "body_too_large", f"The body is larger than {limit} bytes")
@@ -147,8 +146,10 @@ class _Body:
         return (self.decoded,) if self.encoded is None else (self.encoded, self.decoded)
 
 
-async def _read_body(context: IntakeContext, headers: Headers, receive: ASGIReceiveCallable) -> _Body:
-    """The body as it streams in, decoded meanwhile.
+async def _read_body(
+    context: IntakeContext, headers: Headers, receive: ASGIReceiveCallable, patience: asyncio.Timeout
+) -> _Body:
+    """The body as it streams in, decoded meanwhile. While it waits for room in memory, `patience` stands still.
 
     Raises:
         SenderGone: its sender hung up.
@@ -156,7 +157,6 @@ async def _read_body(context: IntakeContext, headers: Headers, receive: ASGIRece
         DecodedTooLarge: without its content coding it is larger than may be.
         UnsupportedEncoding: it has a content coding that is not taken; it has been read to its end.
         CorruptBody: it is not a stream of its content coding; it has been read to its end.
-        Overloaded: large bodies that are still coming in have all the room there is for them.
     """
     limit, body = context.settings.chatwoot_webhook_max_body_bytes, bytearray()
     if int(first_header(headers, "content-length") or 0) > limit:
@@ -168,16 +168,16 @@ async def _read_body(context: IntakeContext, headers: Headers, receive: ASGIRece
         decoder = None if coding is None else Decoder(coding, limit)
     except UnsupportedEncoding as error:
         fault = error
-    with context.body_budget.one() as reached:
+    with context.body_budget.one() as share:
         async for part in body_parts(receive):
             body += part
             if len(body) > limit:
                 raise BodyTooLarge
-            reached(len(body) + (0 if decoder is None else len(decoder.body)))
+            await _reserve(share, len(body) + (0 if decoder is None else len(decoder.body)), patience)
             if decoder is not None and fault is None:
                 try:
                     for _ in decoder.feed(part):
-                        reached(len(body) + len(decoder.body))
+                        await _reserve(share, len(body) + len(decoder.body), patience)
                         await asyncio.sleep(0)
                 except CorruptBody as error:
                     fault = error
@@ -187,6 +187,17 @@ async def _read_body(context: IntakeContext, headers: Headers, receive: ASGIRece
             return _Body(bytes(body), None)
         decoder.close()
         return _Body(bytes(decoder.body), bytes(body))
+
+
+async def _reserve(share: BodyShare, size: int, patience: asyncio.Timeout) -> None:
+    """Count a body that has reached `size` bytes. Without room for it, its sender has to wait: nothing more is read."""
+    if share.take(size):
+        return
+    loop, ends_at = asyncio.get_running_loop(), patience.when()
+    left_s = BODY_TIMEOUT_S if ends_at is None else ends_at - loop.time()
+    patience.reschedule(None)
+    await share.wait(size)
+    patience.reschedule(loop.time() + left_s)
 
 
 async def _carry(context: IntakeContext, receipt: Receipt, began: float) -> Answer:
@@ -255,12 +266,6 @@ def _outcome(delivery_id: str, outcome: Outcome) -> Answer:
         "retryable": last.retryable,
     }
     return Answer(500, failed)
-
-
-def _overloaded(context: IntakeContext, error: Overloaded) -> Answer:
-    context.counters.overloaded += 1
-    context.rejections.add("overloaded", 503)
-    return Answer(503, {"error": str(error)}, {"Retry-After": "1"})
 
 
 def _is_test(headers: Headers) -> bool:

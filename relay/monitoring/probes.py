@@ -7,7 +7,6 @@ answers 200 on every path, so that a status alone proves nothing: the body is ch
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from relay.domain.retry import failure_of
 from relay.domain.targets import Target
 from relay.errors import ConfigurationError, RelayError
 from relay.settings import without_credentials
+from relay.text import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -234,10 +234,10 @@ class HealthCheck:
     def as_dict(self) -> dict[str, Any]:
         """The JSON artifact (DESIGN, 8)."""
         return {
-            "startedAt": self.started_at.isoformat(),
-            "endedAt": self.ended_at.isoformat(),
-            "allOk": self.all_ok,
-            "chatwootVersion": self.chatwoot_version,
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+            "all_ok": self.all_ok,
+            "chatwoot_version": self.chatwoot_version,
             "checks": [
                 {
                     "name": result.label,
@@ -245,18 +245,23 @@ class HealthCheck:
                     "status": result.status,
                     "ok": result.ok,
                     "error": result.error,
-                    "latencyMs": round(result.latency_ms, 1),
+                    "latency_ms": round(result.latency_ms, 1),
                 }
                 | ({} if result.remedy is None else {"remedy": result.remedy})
                 for result in self.results
             ],
         }
 
-    def lines(self, artifact: Path) -> list[str]:
-        """What is printed: the runbook's lines, then the Agent SDK's."""
-        verdict = "OK" if self.all_ok else "FAILED"
+    @property
+    def chatwoot_ok(self) -> bool:
+        """True if every probe of Chatwoot was, whatever the Agent SDK's found."""
+        return all(result.ok for result in self.results if result.target != Target.AGENT)
+
+    def lines(self, artifact: Path | None) -> list[str]:
+        """What is printed: the runbook's lines, then the Agent SDK's. `artifact` is None if it was not written."""
+        verdict = "OK" if self.chatwoot_ok else "FAILED"
         return [
-            f"Chatwoot health check {verdict} → {artifact}",
+            f"Chatwoot health check {verdict} → {artifact or 'no artifact'}",
             *(text for result in self.results for text in result.lines),
         ]
 
@@ -286,5 +291,5 @@ def write_artifact(check: HealthCheck, folder: Path = ARTIFACTS) -> Path:
     """Write the check's JSON as `chatwoot_health_TIMESTAMP.json` in `folder`; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"chatwoot_health_{check.started_at:%Y-%m-%dT%H-%M-%S.%fZ}.json"
-    path.write_text(json.dumps(check.as_dict(), indent=2) + "\n", encoding="utf-8")
+    path.write_text(json_text(check.as_dict(), indent=2) + "\n", encoding="utf-8")
     return path

@@ -12,6 +12,7 @@ from uuid import UUID, uuid5
 
 from relay.domain.format import utc_clock
 from relay.domain.retry import RETRIED_4XX, Failure
+from relay.errors import Refused
 from relay.replay.requests import AUTOMATIC, plan_request
 from relay.store import instances, outages, replays
 from relay.store.filters import compile_filter
@@ -79,5 +80,10 @@ class AutoReplay:
                 reason=f"the Agent SDK has recovered; down {down}",
                 filter=text,
             )
-            plan_id = await replays.ask(connection, request, letters)
+            try:
+                plan_id = await replays.ask(connection, request, letters)
+            except Refused:
+                if await replays.is_known(connection, request_id):  # another relay was faster, with other letters
+                    return
+                raise
         self._log.info("Auto-replay requested", replay=plan_id, deliveries=len(letters))

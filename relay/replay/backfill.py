@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from relay.chatwoot.client import ChatwootError
 from relay.chatwoot.faults import Fault
 from relay.chatwoot.synthesis import message_created
+from relay.domain.delivery import BACKFILL_ID
 from relay.replay.answered import answered_of, replies_in
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Found:
 
     def delivery_id(self, account_id: int) -> str:
         """The id of the delivery that backfill makes of it."""
-        return f"backfill-{account_id}-{self.message_id}"
+        return f"{BACKFILL_ID}{account_id}-{self.message_id}"
 
 
 async def customers_messages(chatwoot: Chatwoot, account_id: int, since: datetime, until: datetime) -> list[Found]:

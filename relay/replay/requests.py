@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
+from relay.domain.format import plural
 from relay.store.replays import PlanRequest
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Pace:
         canary = self.canary_of(count)
         rate = "as fast as the relay allows" if self.rate is None else f"up to {self.rate:g}/s"
         first = f"first {canary} as a canary, then " if canary else ""
-        stop = f", stop at {self.stop_after} failures in a row" if self.stop_after and count > 1 else ""
+        stop = f", stop at {plural(self.stop_after, 'failure')} in a row" if self.stop_after and count > 1 else ""
         return f"{first}{rate}{stop}"
 
 

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from relay.domain.delivery import Outcome
+from relay.domain.format import plural
 from relay.errors import StoreUnavailable
 from relay.store import replays
 from relay.store.actions import signed
@@ -173,7 +174,7 @@ class _PlanRun:
         if self._streak and self._canary_left:
             return "the canary failed"
         if self._plan.stop_after and self._streak >= self._plan.stop_after:
-            return f"{self._streak} failures in a row"
+            return f"{plural(self._streak, 'failure')} in a row"
         return None
 
     def _room(self) -> int:

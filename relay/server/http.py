@@ -138,6 +138,7 @@ class _Connection:
         self._loop = asyncio.get_running_loop()
         self._requests = _Requests(h11.SERVER, max_incomplete_event_size=server.config.h11_max_incomplete_size)
         self._timer: asyncio.TimerHandle | None = None
+        self._sent = asyncio.Event()
 
     async def run(self) -> None:
         """Read requests and write their answers until the connection has ended."""
@@ -166,16 +167,33 @@ class _Connection:
             self.abort()
 
     async def _read(self, protocol: H11Protocol) -> None:
-        while not self._reader.at_eof():
+        data = b"x"
+        while data:
             try:
                 data = await self._reader.read(_READ_BYTES)
             except OSError:
                 break
+            if not data:
+                await self._until_answered()
             await protocol.handle(RawData(data))
         await protocol.handle(Closed())
 
+    async def _until_answered(self) -> None:
+        """Let the answer to a request that came whole go out: its client may have closed its own side only."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(KEEP_ALIVE_S):
+                while self._requests.owes_an_answer and not self._writer.transport.is_closing():
+                    self._sent.clear()
+                    await self._sent.wait()
+
     async def _send(self, event: Event) -> None:
         """Do what the protocol asks for."""
+        try:
+            await self._send_one(event)
+        finally:
+            self._sent.set()
+
+    async def _send_one(self, event: Event) -> None:
         if isinstance(event, RawData):
             await self._write(event.data)
         elif isinstance(event, Closed):
@@ -228,10 +246,18 @@ class _Connection:
 class _Requests(h11.Connection):
     """Parses HTTP/1.x. Drops `Upgrade`, which a server may ignore (RFC 9110, 7.8), so that Hypercorn does not obey it.
 
+    Methods are case-sensitive (RFC 9110, 9.1), but Hypercorn capitalizes them. Therefore `post` becomes `X-POST`,
+    a method that no route has.
+
     Once `are_over` is set, the requests that were received but not begun are dropped.
     """
 
     are_over = False
+
+    @property
+    def owes_an_answer(self) -> bool:
+        """True if a request was received whole, and its answer is not complete."""
+        return self.their_state in {h11.DONE, h11.MUST_CLOSE} and self.our_state in {h11.SEND_RESPONSE, h11.SEND_BODY}
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
         """Return the next event.
@@ -247,9 +273,10 @@ class _Requests(h11.Connection):
         if not event.http_version.startswith(b"1."):
             raise h11.RemoteProtocolError("the version is not HTTP/1.x")
         headers = [header for header in event.headers if header[0] != b"upgrade"]
-        if len(headers) == len(event.headers):
+        method = event.method if event.method.isupper() else b"x-" + event.method
+        if len(headers) == len(event.headers) and method is event.method:
             return event
-        return h11.Request(method=event.method, target=event.target, headers=headers, http_version=event.http_version)
+        return h11.Request(method=method, target=event.target, headers=headers, http_version=event.http_version)
 
 
 def _address(name: tuple[str, int] | None) -> tuple[str, int] | None:

@@ -26,6 +26,7 @@ from relay.server.http import serve_http
 from relay.server.listener import bound_url, listen, raise_file_limit, run_loop, stop_on_signals
 from relay.server.notify import READY, STOPPING, notify
 from relay.server.worker import Identity, Worker
+from relay.settings import is_default_agent
 from relay.telemetry.counts import PART_BYTES
 from relay.telemetry.log_sink import RELAY_SCOPE, LogSink, capture_libraries
 from relay.telemetry.tracing import NOT_INSTALLED, REMEDY, is_installed
@@ -153,6 +154,8 @@ def announce(sink: LogSink, settings: Settings, bound: socket.socket, *, embedde
         workers=settings.relay_workers,
         database="embedded" if embedded else "DATABASE_URL",
     )
+    if is_default_agent(settings.agent_endpoint):
+        log.warning("AGENT_SDK_URL is the default: deliveries go there", agentEndpoint=settings.agent_endpoint_shown)
     if settings.otel_exporter_otlp_endpoint is not None and not is_installed():
         log.warning(NOT_INSTALLED, remedy=REMEDY)
     if not settings.secrets:

@@ -23,7 +23,9 @@ from relay.forwarding.recovery import Recovery
 from relay.intake.body_budget import BodyBudget
 from relay.intake.context import IntakeContext
 from relay.intake.rejections import RejectionRecorder, Rejections
+from relay.intake.store_probe import StoreProbe
 from relay.monitoring.alert_notifier import AlertNotifier
+from relay.monitoring.facts_check import FactsCheck
 from relay.monitoring.heartbeat import Heartbeat
 from relay.monitoring.prober import Prober
 from relay.replay.automatic import INTERVAL_S, AutoReplay
@@ -31,7 +33,7 @@ from relay.replay.discards import DiscardRunner
 from relay.replay.runner import ReplayRunner
 from relay.server.maintenance import HeaderScrubber, Retention, SignatureCleaner
 from relay.server.services import ServiceLoop
-from relay.store import deliveries, demo_history, facts, gate, instances, log, preflight, replays
+from relay.store import deliveries, demo_history, facts, gate, instances, log, replays
 from relay.store.database import Database, described
 from relay.store.instances import Instance
 from relay.store.migrate import migrate, migrations, schema_version
@@ -131,6 +133,7 @@ class Worker:
         self._backlog = Backlog(
             settings, self.database, owner, pipeline=self.pipeline, lease=lease, forwarding_log=forwarding_log
         )
+        self._facts_check = FactsCheck(dsn, self.database, self._log)
         self.intake = IntakeContext(
             settings=settings,
             instance=self.instance,
@@ -139,6 +142,8 @@ class Worker:
             rejections=self.rejections,
             body_budget=BodyBudget(),
             counters=self.counters,
+            facts_check=self._facts_check,
+            store_probe=StoreProbe(self.database, owner, self.pipeline.store_faults),
             tracing=self._tracing,
         )
         self._heartbeat = Heartbeat(
@@ -178,6 +183,7 @@ class Worker:
             Prober(settings, self.database, owner),
             AlertNotifier(settings, self.database, owner, self._log),
             self._finisher,
+            self._facts_check,
             Retention(self.database, owner, timedelta(days=settings.relay_retention_days), self._stopping.is_set),
             SignatureCleaner(self.database, self._stopping.is_set),
             HeaderScrubber(self.database, self._stopping.is_set),
@@ -249,7 +255,7 @@ class Worker:
     async def _migrate_and_register(self) -> None:
         await migrate(self._dsn)
         if self._checks:
-            await preflight.check(self._dsn)
+            await self._facts_check.at_start()
         async with self.database.connection() as connection:
             if not self._demo:
                 await self._exclude_invented(connection)

@@ -45,26 +45,52 @@ async def known_messages(
 
 _STORE = """
     SELECT id, delivery_id, run
-      FROM relay.store_backfill(%(ids)s::text[], %(conversations)s::text[], %(bodies)b::bytea[])
+      FROM relay.store_backfill(%(ids)s::text[], %(conversations)s::text[], %(bodies)b::bytea[], %(operator)s)
 """
+_MOST_MESSAGES, _MOST_BYTES = 500, 16 * 1024 * 1024
 
 
-async def store(connection: Connection, messages: Sequence[tuple[str, int, bytes]]) -> list[DeadLetter]:
+async def store(connection: Connection, messages: Sequence[tuple[str, int, bytes]], operator: str) -> list[DeadLetter]:
     """Store messages (delivery id, conversation, body) as dead letters for a replay, and return them.
 
-    What is stored already and waits as a dead letter is returned too; what was delivered meanwhile is not.
+    All are stored or none. What is stored already and waits as a dead letter is returned too; what was delivered
+    meanwhile is not. The audit names `operator`.
 
     Raises:
-        Refused: an id is not `backfill-ACCOUNT-MESSAGE`.
+        Refused: an id is not `backfill-ACCOUNT-MESSAGE`, or a body is not that message, or larger than 4 MiB.
     """
+    letters: list[DeadLetter] = []
+    with refusals():
+        async with connection.transaction():
+            for part in _parts(messages):
+                letters += await _store_part(connection, part, operator)
+    return letters
+
+
+def _parts(messages: Sequence[tuple[str, int, bytes]]) -> list[list[tuple[str, int, bytes]]]:
+    """`messages` in parts that one statement takes."""
+    parts: list[list[tuple[str, int, bytes]]] = []
+    room = 0
+    for message in messages:
+        if not parts or len(parts[-1]) == _MOST_MESSAGES or len(message[2]) > room:
+            parts.append([])
+            room = _MOST_BYTES
+        parts[-1].append(message)
+        room -= len(message[2])
+    return parts
+
+
+async def _store_part(
+    connection: Connection, messages: Sequence[tuple[str, int, bytes]], operator: str
+) -> list[DeadLetter]:
     given = {
         "ids": [delivery_id for delivery_id, _, _ in messages],
         "conversations": [str(number) for _, number, _ in messages],
         "bodies": [body for _, _, body in messages],
+        "operator": operator,
     }
     conversations = {delivery_id: str(number) for delivery_id, number, _ in messages}
-    with refusals():
-        cursor = await exact(connection).execute(_STORE, given)
+    cursor = await exact(connection).execute(_STORE, given)
     return [
         DeadLetter(row_id, delivery_id, run, "message_created", conversations[delivery_id], None, None, None)
         for row_id, delivery_id, run in await cursor.fetchall()

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psycopg
 
@@ -19,12 +19,19 @@ from relay.errors import StatementRefused, StoreUnavailable
 from relay.store.database import unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 _log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_Waiter = tuple[Item, asyncio.Future[Result], float]
+"""An item, the future of its result, and the time after which no commit of it begins."""
+
+_PARTS = 8
+"""Into how many parts a batch is split that fails for one of its items."""
+
+_PARTS_AT_ONCE = 2
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -36,7 +43,8 @@ class GroupCommit(Generic[Item, Result]):
 
     `alone` commits one item on a connection of its own, beside the batches, so that it delays none of them:
     heavy items, those submitted so, and each item of a batch that Postgres refused or cancelled, so that a bad item
-    fails by itself. Without `alone` that is `commit` with a batch of one.
+    fails by itself. Without `alone` that is `commit` with a batch of one. With `part`, such a batch is committed in
+    parts instead, and a part that fails in smaller ones: `part` is a `commit` that works beside the batches.
     """
 
     def __init__(
@@ -44,6 +52,7 @@ class GroupCommit(Generic[Item, Result]):
         commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
         alone: Callable[[Item], Awaitable[Result]] | None = None,
+        part: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]] | None = None,
         size: Callable[[Item], int] = lambda _: 0,
         max_items: int = 256,
         max_bytes: int = 8 * 1024 * 1024,
@@ -52,13 +61,15 @@ class GroupCommit(Generic[Item, Result]):
     ) -> None:
         self._commit = commit
         self._alone = alone or self._in_a_batch_of_one
+        self._part = part
         self._size = size
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._heavy = heavy
-        self._waiting: deque[tuple[Item, asyncio.Future[Result], float]] = deque()
+        self._waiting: deque[_Waiter[Item, Result]] = deque()
         self._wake = asyncio.Event()
         self._room_alone = asyncio.Semaphore(most_alone)
+        self._room_for_parts = asyncio.Semaphore(_PARTS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(self, item: Item, *, by: float = math.inf, alone: bool = False) -> Result:
@@ -88,7 +99,7 @@ class GroupCommit(Generic[Item, Result]):
                 self._wake.clear()
                 while self._waiting:
                     if batch := self._take():
-                        await self._commit_batch(batch)
+                        await self._commit_batch(batch, self._commit)
         finally:
             while self._waiting:
                 _fail(self._waiting.popleft()[1], StoreUnavailable("The relay is stopping"))
@@ -97,13 +108,12 @@ class GroupCommit(Generic[Item, Result]):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result], float]]:
-        batch: list[tuple[Item, asyncio.Future[Result], float]] = []
+    def _take(self) -> list[_Waiter[Item, Result]]:
+        batch: list[_Waiter[Item, Result]] = []
         weight, now = 0, time.monotonic()
         while self._waiting and len(batch) < self._max_items:
-            item, future, by = self._waiting[0]
-            if by < now:
-                _fail(future, StoreUnavailable("Postgres did not answer in time"))
+            item, _, _ = self._waiting[0]
+            if _is_too_late(self._waiting[0], now):
                 self._waiting.popleft()
                 continue
             weight += self._size(item)
@@ -112,9 +122,11 @@ class GroupCommit(Generic[Item, Result]):
             batch.append(self._waiting.popleft())
         return batch
 
-    async def _commit_batch(self, batch: list[tuple[Item, asyncio.Future[Result], float]]) -> None:
+    async def _commit_batch(
+        self, batch: list[_Waiter[Item, Result]], commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
+    ) -> None:
         try:
-            results = await self._commit([item for item, _, _ in batch])
+            results = await commit([item for item, _, _ in batch])
         except asyncio.CancelledError:
             for _, future, _ in batch:
                 _fail(future, StoreUnavailable("The relay is stopping"))
@@ -122,8 +134,10 @@ class GroupCommit(Generic[Item, Result]):
         except Exception as error:  # noqa: BLE001 - the loop's top: every waiter gets an answer
             reason = _reason(error)
             if len(batch) > 1 and _concerns_one_item(reason):
-                for item, future, by in batch:
-                    self._start_alone(item, future, by)
+                if commit is self._part:
+                    await self._split(batch)
+                else:
+                    self._start(self._split_beside(batch))
                 return
             for _, future, _ in batch:
                 _fail(future, reason)
@@ -132,16 +146,40 @@ class GroupCommit(Generic[Item, Result]):
                 if not future.done():
                     future.set_result(result)
 
+    async def _split(self, batch: list[_Waiter[Item, Result]]) -> None:
+        """Commit a batch that failed for one of its items: each part in its turn, so that their order stays."""
+        if self._part is None:
+            for item, future, by in batch:
+                self._start_alone(item, future, by)
+            return
+        size = -(-len(batch) // _PARTS)
+        for start in range(0, len(batch), size):
+            now = time.monotonic()
+            part = batch[start : start + size]
+            if left := [waiter for waiter in part if not _is_too_late(waiter, now)]:
+                await self._commit_batch(left, self._part)
+
+    async def _split_beside(self, batch: list[_Waiter[Item, Result]]) -> None:
+        try:
+            async with self._room_for_parts:
+                await self._split(batch)
+        except asyncio.CancelledError:
+            for _, future, _ in batch:
+                _fail(future, StoreUnavailable("The relay is stopping"))
+            raise
+
     def _start_alone(self, item: Item, future: asyncio.Future[Result], by: float) -> None:
-        task = asyncio.create_task(self._commit_alone(item, future, by))
+        self._start(self._commit_alone(item, future, by))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _commit_alone(self, item: Item, future: asyncio.Future[Result], by: float) -> None:
         try:
             async with self._room_alone:
-                if by < time.monotonic():
-                    _fail(future, StoreUnavailable("Postgres did not answer in time"))
+                if _is_too_late((item, future, by), time.monotonic()):
                     return
                 result = await self._alone(item)
         except asyncio.CancelledError:
@@ -174,6 +212,14 @@ def _reason(error: Exception) -> Exception:
 def _concerns_one_item(error: Exception) -> bool:
     """True if the batch may commit without one of its items. Missing rights and tables concern all alike."""
     return isinstance(error, (psycopg.Error, StatementRefused)) and not isinstance(error, psycopg.ProgrammingError)
+
+
+def _is_too_late(waiter: _Waiter[Any, Any], now: float) -> bool:
+    """True if no commit of it may begin any more; its waiter then gets an error."""
+    _, future, by = waiter
+    if by < now:
+        _fail(future, StoreUnavailable("Postgres did not answer in time"))
+    return by < now
 
 
 def _fail(future: asyncio.Future[Result], error: Exception) -> None:

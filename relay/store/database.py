@@ -183,7 +183,7 @@ class Database:
         with heeding_cancellation():
             try:
                 async with self._pool.connection() as connection:
-                    with no_longer_than(patience_s, connection):
+                    with no_longer_than(patience_s, connection), _closed_if_read_only(connection):
                         yield connection
             except _UNAVAILABLE as error:
                 raise unavailable(self.why(error)) from error
@@ -241,6 +241,7 @@ class DedicatedConnection:
         return (
             connection is not None
             and isinstance(error, psycopg.Error)
+            and not isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
             and error.sqlstate is not None
             and connection.info.transaction_status is TransactionStatus.IDLE
         )
@@ -340,6 +341,16 @@ def no_longer_than(seconds: float, connection: Connection) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def _closed_if_read_only(connection: Connection) -> Iterator[None]:
+    """Give up a session that became read-only: its server was demoted, or a trigger has set that in the session."""
+    try:
+        yield
+    except psycopg.errors.ReadOnlySqlTransaction:
+        _hang_up(connection)
+        raise
 
 
 def _hang_up(connection: Connection) -> None:

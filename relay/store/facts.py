@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _RECORD = """
     SELECT w.refused, w.late, w.reason FROM relay.write_facts(ARRAY[%(facts)s::jsonb], %(scope)s, true) AS w
 """
-_RECORD_LIMIT_MS = 2_000
+RECORD_LIMIT_MS = 2_000
 
 
 async def record(connection: Connection, facts: Sequence[Fact]) -> FactsAside:
@@ -39,7 +39,7 @@ async def record(connection: Connection, facts: Sequence[Fact]) -> FactsAside:
     if not facts:
         return FactsAside()
     rows = json.dumps([fact_row(fact) for fact in facts])
-    async with time_limit(connection, _RECORD_LIMIT_MS):
+    async with time_limit(connection, RECORD_LIMIT_MS):
         cursor = await connection.execute(_RECORD, {"scope": SCOPE, "facts": rows})
     return FactsAside(*(await cursor.fetchone() or ()))
 
@@ -110,7 +110,8 @@ _HEALTH = """
            value ->> 'target' AS target, coalesce(value ->> 'ok', '') = 'true' AS ok, value ->> 'status' AS status,
            CASE WHEN value ->> 'latencyMs' ~ '^[0-9]{1,12}(\\.[0-9]{1,20})?$' THEN (value ->> 'latencyMs')::float8 END
                AS latency_ms,
-           value ->> 'error' AS error, recorded_at AS at, extract(epoch FROM now() - recorded_at)::float8 AS age_s
+           value ->> 'error' AS error, recorded_at::timestamptz AS at,
+           extract(epoch FROM now() - recorded_at)::float8 AS age_s
       FROM dashboard_facts
      WHERE fact_type = %(health)s AND recorded_at > now() - interval '1 hour' AND value ->> 'target' = ANY(%(targets)s)
      ORDER BY value ->> 'target', recorded_at DESC

@@ -191,6 +191,20 @@ async def leave_duties(connection: Connection, owner: UUID) -> None:
     await connection.execute(_LEAVE_DUTIES, (owner,))
 
 
+_TOUCH = """
+    UPDATE relay.instances SET heartbeat_at = heartbeat_at
+     WHERE id = (SELECT id FROM relay.instances WHERE id = %s FOR UPDATE SKIP LOCKED)
+"""
+
+
+async def touch(connection: Connection, owner: UUID) -> None:
+    """Write the row of the relay `owner` without a change, so that its transaction is one that has to be committed.
+
+    Does nothing while another session holds the row.
+    """
+    await connection.execute(_TOUCH, (owner,))
+
+
 _CAN_WRITE = "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'"
 
 

@@ -16,6 +16,7 @@ import psycopg
 from psycopg.sql import SQL
 
 from relay.errors import SchemaError
+from relay.store import facts_shape
 from relay.store.database import connect, described, unavailable
 from relay.store.waits import Waiting
 
@@ -202,6 +203,8 @@ class _Run:
         """Apply what is pending; returns it."""
         done = await self._read_history()
         pending = [step for step in migrations() if step.version not in done]
+        if pending:
+            await facts_shape.check(self.connection)
         applied = [step for step in pending if await self._applied(step)]
         await self._follow_facts()
         if roles:
@@ -257,9 +260,8 @@ class _Run:
             if step.version in await _done(guard):
                 return False
             self.on_step(step)
-            await _drop_invalid_index(self.connection, step)
             try:
-                await psycopg.AsyncCursor(self.connection).execute(await _in_its_schema(self.connection, step))
+                await self._build_index(step)
             except psycopg.errors.QueryCanceled as error:
                 raise SchemaError(
                     f"Step {step.name} takes longer than the login's statement_timeout, which cannot be lifted through "
@@ -267,6 +269,23 @@ class _Run:
                 ) from error
             await self.connection.execute(_RECORD, (step.version, step.name))
         return True
+
+    async def _build_index(self, step: Migration) -> None:
+        """Build the step's index beside running writers: of a partitioned table one for each partition first."""
+        build = await _index_build(self.connection, step)
+        for index, table in build.parts:
+            cursor = await self.connection.execute(_INVALID, (index, table))
+            for (name,) in await cursor.fetchall():
+                drop = SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(SQL(name))
+                await psycopg.AsyncCursor(self.connection).execute(drop)
+            await psycopg.AsyncCursor(self.connection).execute(build.statement(index, table).encode())
+        if build.is_partitioned:  # it takes over the indexes of the partitions, and builds none itself
+            await self._retried(lambda: self._join_indexes(build))
+
+    async def _join_indexes(self, build: _IndexBuild) -> None:
+        async with self.connection.transaction():
+            await self.connection.execute(_LIMITS)
+            await self.connection.execute(build.statement(*build.whole).replace(" CONCURRENTLY", "", 1).encode())
 
     async def _follow_facts(self) -> None:
         """Let the figures count the facts of a `dashboard_facts` that was dropped and made again."""
@@ -307,9 +326,14 @@ async def _has_history(connection: Connection) -> bool:
 
 
 _BUILT = re.compile(r"CREATE INDEX CONCURRENTLY IF NOT EXISTS (\w+) ON ([\w.]+)")
-_QUALIFIED = """
-    SELECT format('%%I.%%I', n.nspname, c.relname)
+_TABLE = """
+    SELECT format('%%I.%%I', n.nspname, c.relname), c.relkind = 'p'
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
+"""
+_PARTITIONS = """
+    SELECT c.oid::int8, format('%%I.%%I', n.nspname, c.relname)
+      FROM pg_partition_tree(to_regclass(%s)) p JOIN pg_class c ON c.oid = p.relid
+      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.isleaf AND c.relkind = 'r'
 """
 _INVALID = """
     SELECT format('%%I.%%I', c.relnamespace::regnamespace, c.relname)
@@ -318,25 +342,43 @@ _INVALID = """
 """
 
 
-async def _drop_invalid_index(connection: Connection, step: Migration) -> None:
-    """Remove what an interrupted build of `step` left behind: an index that costs and serves nothing."""
+@dataclass(frozen=True, slots=True)
+class _IndexBuild:
+    """A step that builds an index on `table`, whose name has its schema: a lent session has its own search path."""
+
+    before: str
+    index: str
+    after: str
+    table: str
+    is_partitioned: bool
+    partitions: list[tuple[int, str]]
+
+    @property
+    def whole(self) -> tuple[str, str]:
+        """The index and the table that the step names."""
+        return self.index, self.table
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """The indexes and tables that can be built beside writers: those of the partitions, else the whole."""
+        if self.is_partitioned:
+            return [(f"{self.index}_{oid}", name) for oid, name in self.partitions]
+        return [self.whole]
+
+    def statement(self, index: str, table: str) -> str:
+        """The step's statement for an index of that name on `table`."""
+        return f"{self.before}{index} ON {table}{self.after}"
+
+
+async def _index_build(connection: Connection, step: Migration) -> _IndexBuild:
     built = _BUILT.search(step.sql)
     assert built is not None, f"{step.name} builds no index: let it run in a transaction"
-    cursor = await connection.execute(_INVALID, built.groups())
-    for (name,) in await cursor.fetchall():
-        await psycopg.AsyncCursor(connection).execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(SQL(name)))
-
-
-async def _in_its_schema(connection: Connection, step: Migration) -> bytes:
-    """The step's statement with its table's schema: outside of a transaction a lent session has its own search path."""
-    built = _BUILT.search(step.sql)
-    assert built is not None
-    table = built[2]
-    if "." not in table:
-        cursor = await connection.execute(_QUALIFIED, (table,))
-        row = await cursor.fetchone()
-        table = row[0] if row else table
-    return (step.sql[: built.start(2)] + table + step.sql[built.end(2) :]).encode()
+    row = await (await connection.execute(_TABLE, (built[2],))).fetchone()
+    table, is_partitioned = row or (built[2], False)
+    partitions = await (await connection.execute(_PARTITIONS, (built[2],))).fetchall() if is_partitioned else []
+    return _IndexBuild(
+        step.sql[: built.start(1)], built[1], step.sql[built.end(2) :], table, is_partitioned, list(partitions)
+    )
 
 
 async def schema_version(connection: Connection) -> int:

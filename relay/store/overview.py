@@ -56,17 +56,18 @@ _NOW = SQL("""
                  WHERE state IN ('received', 'waiting') AND customer AND NOT test ORDER BY received_at LIMIT 1))
                AS waiting),
            (SELECT extract(epoch FROM now() - max({heard_at}))::float8 FROM relay.instances),
-           (SELECT recorded_at FROM dashboard_facts
+           (SELECT recorded_at::timestamptz AS at FROM dashboard_facts
              WHERE fact_type = 'support.webhook.dead_letter'
                AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
              ORDER BY recorded_at DESC LIMIT 1),
-            {is_demo}
+            {is_demo}, pg_is_in_recovery()
 """).format(heard_at=instances.HEARD_AT, is_demo=IS_DEMO)
 _AGENT_FAILING = """
     SELECT extract(epoch FROM now() - min(at) FILTER (WHERE at > coalesce(well_at, '-infinity')))::float8,
            max(at) FILTER (WHERE NOT ok)
       FROM (SELECT at, ok, max(at) FILTER (WHERE ok) OVER () AS well_at
-              FROM (SELECT recorded_at AS at, coalesce(value ->> 'ok', '') = 'true' AS ok FROM dashboard_facts
+              FROM (SELECT recorded_at::timestamptz AS at, coalesce(value ->> 'ok', '') = 'true' AS ok
+                      FROM dashboard_facts
                      WHERE fact_type = 'support.health' AND recorded_at > now() - interval '2 hours'
                        AND value ->> 'target' = 'agent') AS probes) AS seen
 """
@@ -120,7 +121,7 @@ _STREAKS = SQL("""
            AND f.recorded_at < start.minute + interval '1 minute' AND {failed_so}
          ORDER BY f.recorded_at LIMIT 1), start.minute) AS at) AS began
       LEFT JOIN LATERAL (
-        SELECT f.recorded_at AS at FROM dashboard_facts f
+        SELECT f.recorded_at::timestamptz AS at FROM dashboard_facts f
          WHERE f.fact_type = s.fact_type AND f.recorded_at >= s.last
            AND f.recorded_at < s.last + interval '1 minute' AND {failed_so}
          ORDER BY f.recorded_at DESC LIMIT 1) AS newest ON true
@@ -131,6 +132,8 @@ _STREAKS = SQL("""
 @dataclass(frozen=True, slots=True)
 class Overview:
     """Everything at one moment, invented if `demo`. `last_*` are figures of that window; ages in seconds.
+
+    `replica` is true if Postgres is a hot standby, which lags behind its primary and takes no writes.
 
     `minutes` are `(minute, delivered, failed)` of each minute in which something was, oldest first. `streaks` are
     the latest failures by status, `last_failure_at` is when the last webhook was dead-lettered, `last_success_at` when
@@ -144,6 +147,7 @@ class Overview:
 
     at: datetime
     demo: bool
+    replica: bool
     verdicts: list[Verdict]
     last_10min: Figures
     last_15min: Figures
@@ -194,7 +198,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     cursor = await connection.execute(_NOW)
     row = await cursor.fetchone()
     assert row is not None
-    now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at, demo = row
+    now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at, demo, replica = row
     facts_aside = await aside.waiting(connection)
     waits = await backlog.read(connection)
     windows = [figures(tallies) for tallies in await facts.tallies(connection, _WINDOWS)]
@@ -236,6 +240,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     return Overview(
         at=now,
         demo=demo,
+        replica=replica,
         verdicts=sustain(evaluate(measures), await alerts.active(connection), now),
         last_10min=last_10min,
         last_15min=last_15min,
@@ -292,7 +297,7 @@ async def _arrival_age_s(
 
 
 _LAST_SUCCESS = """
-    SELECT recorded_at FROM dashboard_facts
+    SELECT recorded_at::timestamptz AS at FROM dashboard_facts
      WHERE fact_type = 'support.webhook.retry' AND recorded_at >= %(minute)s
        AND recorded_at < %(minute)s::timestamptz + interval '1 minute'
        AND relay.json_or_null(value) ->> 'success' = 'true'
@@ -312,7 +317,7 @@ async def _last_success(connection: Connection, minutes: Sequence[tuple[datetime
 
 
 _FIRST_SUCCESS = """
-    SELECT recorded_at FROM dashboard_facts
+    SELECT recorded_at::timestamptz AS at FROM dashboard_facts
      WHERE fact_type = 'support.webhook.retry' AND recorded_at > %(after)s
        AND relay.json_or_null(value) ->> 'success' = 'true'
        AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -9,10 +11,10 @@ from uuid import uuid4
 
 import psycopg
 
-from relay.domain.delivery import Attempt, FactType, Outcome, Receipt
+from relay.domain.delivery import OWN_IDS, Attempt, FactType, Outcome, Receipt, Signature
 from relay.domain.facts import Fact, facts_of_run
-from relay.errors import SchemaError
-from relay.store import facts
+from relay.errors import FactsRefused, SchemaError, StatementRefused
+from relay.store import effects, facts, instances
 from relay.store.database import connect, described, time_limit, unavailable
 from relay.store.deliveries import Claimed, FactsAside, Finish, Incoming
 from relay.store.finishing import finish
@@ -21,71 +23,100 @@ from relay.store.storing import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from relay.store.database import Connection
+    from relay.store.effects import Before
 
 _LIMIT_MS = 5_000
-_BODY = b'{"event": "message_created", "id": 12345, "content": "Test", "message_type": 0, "conversation": {"id": 1}}'
+_TRIAL_LOCK_MS = 1_000
+_CONTENT = os.urandom(1_500).hex()  # as long as a usual webhook's, and not compressible: it is stored out of line
+_BODY = (
+    f'{{"event": "message_created", "id": 12345, "content": "{_CONTENT}", '
+    '"message_type": 0, "conversation": {"id": 1}}'
+).encode()
 _ENDPOINT = "https://hotdash-agent-service.fly.dev/webhooks/chatwoot"
 
 
 async def check(dsn: str) -> None:
     """Store and finish deliveries and record every type of fact, twice each; nothing of it stays.
 
-    A table that is merely slow or locked passes.
+    Deferred constraints are checked as a commit would. A table that is merely slow or locked passes.
 
     Raises:
         StoreUnavailable: Postgres is away.
-        SchemaError: the database refuses something; the message is one line that says what, and the remedy.
+        FactsRefused: `dashboard_facts` does not take the relay's facts; the message says why, and the remedy.
+        SchemaError: the database refuses something else; the message is one line that says what, and the remedy.
     """
     try:
-        connection = await connect(dsn, "hotdash-relay start")
-    except psycopg.OperationalError as error:
-        raise unavailable(error) from error
-    async with connection:
-        try:
-            async with connection.transaction(force_rollback=True):
-                async with time_limit(connection, _LIMIT_MS):
-                    pass
-                await _store_and_finish(connection)
-                await _record(connection)
-                await _refuse_uncounted(connection)
-        except psycopg.errors.QueryCanceled:
+        await _try_all(dsn)
+    except psycopg.Error as error:
+        if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and not _is_refusal(error):
+            await effects.refuse_if_facts_end_the_session(dsn, _store_and_finish, _record)
+        await effects.refuse_if_facts_change_the_session(dsn, _samples())
+        if isinstance(error, psycopg.errors.QueryCanceled):
             return
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
             raise unavailable(error) from error
-        except psycopg.Error as error:
-            raise SchemaError(
-                f"The relay cannot store and finish deliveries in this database: {described(error)}. "
-                "Run `relay migrate --roles` as the owner of schema relay, and grant relay_service to the relay's login"
-            ) from error
+        raise SchemaError(
+            f"The relay cannot store and finish deliveries in this database: {described(error)}. "
+            "Run `relay migrate --roles` as the owner of schema relay, and grant relay_service to the relay's login"
+        ) from error
 
 
-async def _store_and_finish(connection: Connection) -> None:
+def _is_refusal(error: psycopg.Error) -> bool:
+    """True if Postgres refused one statement: the session did not end."""
+    return isinstance(unavailable(error), StatementRefused)
+
+
+async def _try_all(dsn: str) -> None:
+    connection = await connect(dsn, "hotdash-relay start")
+    async with connection, connection.transaction(force_rollback=True):
+        async with time_limit(connection, _LIMIT_MS):
+            pass
+        was = await effects.before(connection, _LIMIT_MS, facts.RECORD_LIMIT_MS)
+        await _store_and_finish(connection, was)
+        await _record(connection, was)
+        await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        await effects.refuse_changes(connection, was)
+        await _refuse_uncounted(connection)
+
+
+async def _store_and_finish(connection: Connection, was: Before) -> None:
     owner = uuid4()
     stored = await store(connection, owner, [_incoming() for _ in range(5)])
     claimed = [one for one in stored if isinstance(one, Claimed)]
     for success in (True, False):
         batch = [_finished(one, success=success) for one in claimed[success:4:2]]
-        _refuse(await _outcome_of(connection, batch), [FactType.RETRY] if success else [FactType.DEAD_LETTER])
+        _refuse(await _outcome_of(connection, was, batch), [FactType.RETRY] if success else [FactType.DEAD_LETTER])
     await finish(connection, [_finished(claimed[-1], success=True)], facts_later=True)
 
 
-async def _outcome_of(connection: Connection, batch: Sequence[Finish]) -> FactsAside:
+async def _outcome_of(connection: Connection, was: Before, batch: Sequence[Finish]) -> FactsAside:
     seen = [FactsAside()]
+    began = time.monotonic()
     await finish(connection, batch, guarded=True, on_aside=seen.append)
+    await effects.refuse_raised_delays(connection, was, seen[-1], time.monotonic() - began)
     return seen[-1]
 
 
-async def _record(connection: Connection) -> None:
+async def _record(connection: Connection, was: Before) -> None:
+    for sample in _samples():
+        began = time.monotonic()
+        aside = await facts.record(connection, [sample, replace(sample)])
+        await effects.refuse_raised_delays(connection, was, aside, time.monotonic() - began)
+        _refuse(aside, [sample.fact_type])
+
+
+def _samples() -> list[Fact]:
+    """A fact of each type."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     run = {"attempts": 1, "success": True, "durationMs": 145, "finalStatus": "200"}
-    samples = [
-        Fact(
-            FactType.REPLAY,
-            run | {"requestedBy": "operator", "replayId": 1},
-            {"timestamp": now, "deliveryId": str(uuid4()), "event": "message_created", "conversationId": 1},
-        ),
+    of_delivery = {"timestamp": now, "deliveryId": str(uuid4()), "event": "message_created", "conversationId": 1}
+    return [
+        Fact(FactType.REPLAY, run | {"requestedBy": "operator", "replayId": 1}, of_delivery),
+        Fact(FactType.RETRY, run, of_delivery),
+        Fact(FactType.DEAD_LETTER, run | {"lastError": "Agent SDK answered 503", "payload": {}}, of_delivery),
         Fact(FactType.REJECTED, {"reason": "invalid_signature", "count": 1}, {"timestamp": now, "status": 401}),
         Fact(
             FactType.HEALTH,
@@ -98,37 +129,52 @@ async def _record(connection: Connection) -> None:
             {"timestamp": now, "condition": "more than 10 dead letters in 1 h", "since": now},
         ),
     ]
-    for sample in samples:
-        _refuse(await facts.record(connection, [sample, replace(sample)]), [sample.fact_type])
 
 
 async def _refuse_uncounted(connection: Connection) -> None:
     row = await (await connection.execute("SELECT relay.facts_are_followed()")).fetchone()
     if row is None or not row[0]:
-        raise SchemaError(
+        raise FactsRefused(
             f"The figures do not count what is written into {TABLE}: it was made again, or its triggers are "
-            "gone or disabled. Remedy: run `relay migrate` as the owner of it and of schema relay"
+            "gone or disabled",
+            "run `relay migrate` as the owner of it and of schema relay",
         )
 
 
 def _refuse(aside: FactsAside, types: Sequence[FactType]) -> None:
     if aside.refused:
         what, remedy = explain(aside.reason)
-        raise SchemaError(
-            f"{TABLE} refuses facts that the relay must record ({', '.join(types)}): {what}. "
-            f"Remedy: {remedy}. Then start the relay again"
-        )
+        raise FactsRefused(f"{TABLE} refuses facts that the relay must record ({', '.join(types)}): {what}", remedy)
+
+
+async def has_run(connection: Connection) -> bool:
+    """True if a delivery was stored in this database: it is not a fresh one."""
+    row = await (await connection.execute("SELECT EXISTS (SELECT FROM relay.deliveries)")).fetchone()
+    return bool(row and row[0])
+
+
+async def try_storing(connection: Connection, owner: UUID) -> None:
+    """Store a webhook and take it back, then commit something: a mark on the row of the relay `owner`.
+
+    Raises:
+        psycopg.Error: the database stores no webhook, or commits nothing.
+    """
+    async with connection.transaction():
+        async with connection.transaction(force_rollback=True):
+            await store(connection, owner, [_incoming()], lock_ms=_TRIAL_LOCK_MS)
+        await instances.touch(connection, owner)
 
 
 def _incoming() -> Incoming:
     receipt = Receipt(
-        delivery_id=f"start-{uuid4()}",
+        delivery_id=f"{OWN_IDS[0]}start-{uuid4()}",
         headers=(("content-type", "application/json"),),
         body=_BODY,
         event="message_created",
         conversation_id="1",
         customer=False,
         test=True,  # neither a hold nor the breaker stops it
+        signature=Signature(uuid4(), int(time.time())),
     )
     return Incoming(uuid4(), receipt, f"start/{uuid4()}")
 

@@ -1,9 +1,16 @@
-"""Stores receipts in groups: concurrent webhooks share one statement and one flush to disk."""
+"""Stores receipts in groups: concurrent webhooks share one statement and one flush to disk.
+
+A row that another session holds delays nothing but the webhooks that need that row: a batch waits for it a moment and
+is then committed in parts. Any login that may insert a delivery can hold one, by leaving its transaction open.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psycopg
+
+from relay.errors import StatementRefused
 from relay.store.batch import GroupCommit
 from relay.store.database import DEDICATED_SILENCE_S, DedicatedConnection
 from relay.store.storing import store
@@ -15,6 +22,10 @@ if TYPE_CHECKING:
     from relay.store.database import Database
     from relay.store.deliveries import Incoming, Stored
 
+_BATCH_LOCK_MS = 50
+_PART_LOCK_MS = 10
+_MOST_HELD = 1_000
+
 
 class ReceiptStore:
     """Commits receipts for the relay `owner`. Run `run` as a task."""
@@ -23,8 +34,13 @@ class ReceiptStore:
         self._database = database
         self._owner = owner
         self._connection = DedicatedConnection(database)
+        self._held: set[str] = set()  # delivery ids whose row another session held of late
         self._group: GroupCommit[Incoming, Stored] = GroupCommit(
-            self._commit, alone=self._commit_alone, size=lambda item: item.receipt.size
+            self._commit,
+            alone=self._commit_alone,
+            part=self._commit_part,
+            size=lambda item: item.receipt.size,
+            most_alone=1,
         )
 
     async def run(self) -> None:
@@ -38,7 +54,17 @@ class ReceiptStore:
             StoreUnavailable: Postgres did not store it in time, or refused the statement.
             psycopg.Error: Postgres refuses a value of this receipt.
         """
-        return await self._group.submit(item, by=by)
+        delivery_id = item.receipt.delivery_id
+        try:
+            stored = await self._group.submit(item, by=by, alone=delivery_id in self._held)
+        except StatementRefused as error:
+            if waits_for_a_row(error):
+                if len(self._held) >= _MOST_HELD:
+                    self._held.clear()
+                self._held.add(delivery_id)
+            raise
+        self._held.discard(delivery_id)
+        return stored
 
     async def close(self) -> None:
         """Give the connection back to the pool."""
@@ -46,8 +72,16 @@ class ReceiptStore:
 
     async def _commit(self, batch: Sequence[Incoming]) -> list[Stored]:
         async with self._connection.connection() as connection:
-            return await store(connection, self._owner, batch)
+            return await store(connection, self._owner, batch, lock_ms=_BATCH_LOCK_MS)
+
+    async def _commit_part(self, part: Sequence[Incoming]) -> list[Stored]:
+        async with self._database.connection(DEDICATED_SILENCE_S) as connection:
+            return await store(connection, self._owner, part, lock_ms=_PART_LOCK_MS)
 
     async def _commit_alone(self, item: Incoming) -> Stored:
-        async with self._database.connection(DEDICATED_SILENCE_S) as connection:
-            return (await store(connection, self._owner, [item]))[0]
+        return (await self._commit_part([item]))[0]
+
+
+def waits_for_a_row(error: BaseException) -> bool:
+    """True if a statement was given up because another session holds a row that it needs."""
+    return isinstance(error.__cause__, psycopg.errors.LockNotAvailable)

@@ -13,6 +13,9 @@ MOST_COUNTED = 10_000
 
 _NAMES = re.compile(r'(trigger|rule|constraint|column) ("(?:[^"]|"")*"|\S+)( (?!trigger|rule|constraint|column)[^"]*)?')
 _DROPPED = "RL002"
+_NO_PARTITION = "partition"
+_READ_ONLY = "25006"
+ENDS_SESSION = "57P01"
 
 _CAUSES = {
     _DROPPED: "they are dropped without an error",
@@ -29,6 +32,7 @@ _CAUSES = {
     "42703": "a column is missing",
     "55P03": "another session holds a lock",
     "57014": "they are not inserted in time",
+    ENDS_SESSION: "inserting one ends the database session",
 }
 _REMEDIES = {
     _DROPPED: f"find the trigger or rule of {TABLE}, or of a partition, that drops rows; let fact types that begin "
@@ -46,7 +50,11 @@ _REMEDIES = {
     "42703": "add the column again: fact_type, scope, value, metadata, recorded_at",
     "55P03": "end the session that holds the lock (pg_locks, pg_stat_activity)",
     "57014": f"find what makes INSERT into {TABLE} slow: a trigger, a lock, or the server",
+    ENDS_SESSION: f"find the trigger of {TABLE} that calls pg_terminate_backend, and mend its function or disable it",
 }
+_ADD_PARTITION = (
+    f"create the partition for the present, or one for all the rest: CREATE TABLE … PARTITION OF {TABLE} DEFAULT"
+)
 
 
 def explain(reason: str | None) -> tuple[str, str]:
@@ -54,11 +62,21 @@ def explain(reason: str | None) -> tuple[str, str]:
     if not reason:
         return "they are not inserted in time", _REMEDIES["57014"]
     state, _, rest = reason.partition(" ")
+    if state == "23514" and rest == _NO_PARTITION:
+        return f"no partition of {TABLE} takes them ({state})", _ADD_PARTITION
+    if state == _READ_ONLY:
+        return (
+            f"a trigger makes the transaction read-only ({state})",
+            f"find that trigger of {TABLE}, and mend its function",
+        )
     trigger = next((match[2] for match in _NAMES.finditer(rest) if match[1] == "trigger"), None)
     cause = _CAUSES.get(state, "Postgres refuses them")
     remedy = _REMEDIES.get(state, f"see the server's log for SQLSTATE {state}, and correct the table or its triggers")
     if state == _DROPPED and rest:
         remedy = "drop the rule, or let the trigger's function return NEW for fact types that begin with 'support.'"
+    elif state == "23514" and not rest:  # a check constraint has a name
+        cause = "no partition takes them"
+        remedy = f"add the partition, and one for the rest: CREATE TABLE … PARTITION OF {TABLE} DEFAULT"
     elif trigger is not None:
         cause = f"trigger {trigger} fails"
         remedy = f"mend the trigger's function, or ALTER TABLE {TABLE} DISABLE TRIGGER {trigger}"

@@ -38,15 +38,15 @@ _REFUSED = """
            coalesce(began.at, r.since) AS since, r.in_run
       FROM runs r
       LEFT JOIN LATERAL (
-        SELECT f.recorded_at AS at FROM dashboard_facts f
+        SELECT f.recorded_at::timestamptz AS at FROM dashboard_facts f
          WHERE f.fact_type = %(rejected)s AND f.recorded_at >= r.first AND f.recorded_at < r.first + interval '1 minute'
            AND relay.json_or_null(f.value) ->> 'reason' = r.reason ORDER BY f.recorded_at LIMIT 1) AS oldest ON true
       LEFT JOIN LATERAL (
-        SELECT f.recorded_at AS at FROM dashboard_facts f
+        SELECT f.recorded_at::timestamptz AS at FROM dashboard_facts f
          WHERE f.fact_type = %(rejected)s AND f.recorded_at >= r.since AND f.recorded_at < r.since + interval '1 minute'
            AND relay.json_or_null(f.value) ->> 'reason' = r.reason ORDER BY f.recorded_at LIMIT 1) AS began ON true
       LEFT JOIN LATERAL (
-        SELECT f.recorded_at AS at FROM dashboard_facts f
+        SELECT f.recorded_at::timestamptz AS at FROM dashboard_facts f
          WHERE f.fact_type = %(rejected)s AND f.recorded_at >= r.last AND f.recorded_at < r.last + interval '1 minute'
            AND relay.json_or_null(f.value) ->> 'reason' = r.reason
          ORDER BY f.recorded_at DESC LIMIT 1) AS newest ON true

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from relay.store.filters import Condition
 
 CHANNEL = "relay_replay"
+LEAST_RATE, MOST_RATE = 0.001, 10_000
+"""The bounds of a plan's rate in deliveries a second; `relay.ask_replay` has the same ones."""
 
 
 class PlanState(StrEnum):
@@ -187,11 +189,11 @@ async def is_known(connection: Connection, request_id: UUID) -> bool:
 async def ask(connection: Connection, request: PlanRequest, frozen: Sequence[DeadLetter]) -> int:
     """Enqueue a replay of the `frozen` dead letters and record who asked; returns the plan's id.
 
-    One statement, one transaction. Asking again with the same `request_id` from the same database login changes
-    nothing and returns the plan that is there.
+    One statement, one transaction. Asking for the same again with the same `request_id` from the same database login
+    changes nothing and returns the plan that is there.
 
     Raises:
-        Refused: the request cannot be carried out as it is, or its id belongs to another login's replay.
+        Refused: the request cannot be carried out as it is, or its id belongs to another replay.
     """
     with refusals():
         cursor = await connection.execute(
@@ -253,8 +255,8 @@ _CLAIM = SQL("""
               LATERAL (SELECT CASE
                            WHEN p.edited_body IS NOT NULL AND items.n > 1
                            THEN format('it has one edited body for %%s deliveries', items.n)
-                           WHEN NOT (p.rate > 0 AND p.rate < 'Infinity')
-                           THEN 'its rate is not a positive, finite number' END AS why) AS fault)
+                           WHEN NOT (p.rate >= {least} AND p.rate <= {most})
+                           THEN 'its rate is not from {least} to {most} a second' END AS why) AS fault)
      WHERE p.id = (
         SELECT p.id FROM relay.replay_plans p
           {last_control}
@@ -264,7 +266,7 @@ _CLAIM = SQL("""
            AND (p.state <> 'paused' OR c.action IS DISTINCT FROM 'replay.pause')
          ORDER BY p.id LIMIT 1 FOR UPDATE OF p SKIP LOCKED)
     RETURNING {columns}
-""").format(columns=plan_columns, last_control=_LAST_CONTROL)
+""").format(columns=plan_columns, last_control=_LAST_CONTROL, least=SQL(str(LEAST_RATE)), most=SQL(str(MOST_RATE)))
 
 
 async def claim(connection: Connection, owner: UUID, *, working: Sequence[int]) -> Plan | None:

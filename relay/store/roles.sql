@@ -53,7 +53,7 @@ GRANT EXECUTE ON FUNCTION
     relay.control_replay(bigint, text, text, text),
     relay.ask_discard(bigint[], text, text),
     relay.record_action(text, text, text, jsonb),
-    relay.store_backfill(text[], text[], bytea[]),
+    relay.store_backfill(text[], text[], bytea[], text),
     relay.hold(text, text, double precision),
     relay.release(text, double precision)
     TO relay_service, console_operator;

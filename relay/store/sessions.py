@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from relay.errors import RelayError, SchemaError
+from relay.errors import RelayError, SchemaError, StoreUnavailable
 from relay.store.database import SILENCE_S, connect, described, no_longer_than, unavailable
 from relay.store.migrate import migrate, schema_version
 from relay.store.refusal import TABLE, explain
@@ -63,6 +63,10 @@ def trouble(error: psycopg.Error | OSError) -> RelayError:
         return SchemaError(f"{TABLE}: {what}. Deliveries go on, their facts wait aside. Remedy: {remedy}")
     if isinstance(error, _NO_TABLES):
         return SchemaError("The relay's tables are not there, or of another version: run `relay migrate`")
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return StoreUnavailable(
+            f"{described(error)}: this Postgres is a read-only replica, or its sessions are read-only; use the primary"
+        )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return RelayError(f"This role of Postgres may not do that: {described(error)}")
     return unavailable(error)

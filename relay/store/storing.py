@@ -46,7 +46,8 @@ _STORED_MEANWHILE = "RL003"
 _STORED = SQL("""
     WITH light AS MATERIALIZED (
         SELECT r.*, k.id IS NULL AS fresh
-          FROM unnest(%(ids)b::text[], %(claims)b::uuid[], %(keys)b::text[], %(arrivals)b::integer[],
+          FROM (SELECT set_config('lock_timeout', %(lock_ms)s, true)) AS l,
+               unnest(%(ids)b::text[], %(claims)b::uuid[], %(keys)b::text[], %(arrivals)b::integer[],
                       %(wanted)b::boolean[])
                WITH ORDINALITY AS r(delivery_id, claim, key, arrival, wanted, n)
           LEFT JOIN relay.deliveries k ON k.delivery_id = r.delivery_id
@@ -144,7 +145,7 @@ _STATES: dict[type[Stored], State] = {
 }
 
 
-async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming]) -> list[Stored]:
+async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming], *, lock_ms: int = 0) -> list[Stored]:
     """Commit a batch of receipts as deliveries that `owner` is forwarding, that wait, or as ignored; in one statement.
 
     The order of arrival in a conversation is the order in `batch`.
@@ -153,17 +154,19 @@ async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming]) 
     again as it is stored, with its new signature, if the body is the same. One with another body is stored as a
     delivery of its own, under a UUID made of both, so that the same webhook gets the same one again. A signature that
     another delivery was stored with gives a `Duplicate` that names that delivery. Storing the same `Incoming` again,
-    after a commit whose end was not seen, changes nothing.
+    after a commit whose end was not seen, changes nothing. A row that another session holds is waited for at most
+    `lock_ms` (0: without end).
 
     Raises:
         psycopg.DataError: Postgres refuses a value; nothing was stored.
+        psycopg.errors.LockNotAvailable: another session holds a row. Some may be stored: store them again.
     """
     results: dict[int, Stored] = {}
     pending = dict(enumerate(batch))
     recorded: set[tuple[UUID, str]] = set()
     while pending:  # most batches need one round
         firsts = _firsts(pending)
-        settled = await _store_round(connection, owner, pending, firsts, recorded)
+        settled = await _store_round(connection, owner, pending, firsts, recorded, lock_ms)
         settled |= _copies(pending, firsts, settled)
         results |= settled
         pending = {place: item for place, item in pending.items() if place not in settled}
@@ -212,6 +215,7 @@ async def _store_round(
     pending: dict[int, Incoming],
     firsts: Sequence[int],
     recorded: set[tuple[UUID, str]],
+    lock_ms: int,
 ) -> dict[int, Stored]:
     """Store those of `pending` that are `firsts`. What is not in the result is to be stored again, as `pending` then
     has it: it was not decided, or gets an id of its own. `recorded` are the signatures and ids of `pending` that are
@@ -219,7 +223,7 @@ async def _store_round(
     """
     items = [pending[place] for place in firsts]
     try:
-        cursor = await _execute_store(connection, owner, items, firsts, recorded)
+        cursor = await _execute_store(connection, owner, items, firsts, recorded, lock_ms)
     except psycopg.errors.UniqueViolation as error:
         if error.diag.constraint_name != _SIGNATURES_KEY:
             raise
@@ -268,9 +272,11 @@ async def _execute_store(
     items: Sequence[Incoming],
     arrivals: Sequence[int],
     recorded: Collection[tuple[UUID, str]],
+    lock_ms: int,
 ) -> AsyncCursor[Any]:
     receipts = [item.receipt for item in items]
     parameters: dict[str, Any] = {
+        "lock_ms": str(lock_ms),
         "owner": owner,
         "ids": [r.delivery_id for r in receipts],
         "claims": [item.claim for item in items],

@@ -54,7 +54,7 @@ def gauges_of(state: Overview) -> Iterator[Gauge]:
 def _backlog(backlog: BacklogState) -> Iterator[Gauge]:
     for reason in WaitReason:
         yield Gauge("relay_backlog", backlog.by_reason.get(reason, 0), "Deliveries that wait", {"reason": reason.value})
-    yield Gauge("relay_backlog_size", backlog.size, "Deliveries that are not finished")
+    yield Gauge("relay_backlog_size", backlog.size, "Deliveries that wait for capacity, a hold or the breaker")
     yield Gauge("relay_backlog_oldest_seconds", backlog.oldest_s or 0, "Age of the oldest delivery that waits")
     yield Gauge("relay_backlog_drain_per_second", backlog.drain_per_s, "Deliveries that finish a second")
     if backlog.empty_in_s is not None:

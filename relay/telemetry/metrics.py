@@ -28,7 +28,6 @@ _COUNTS = {
     "ignored": "Webhooks stored and not forwarded",
     "taken_over": "Deliveries taken over from a relay that is no longer alive",
     "unavailable": "Webhooks refused because Postgres did not store them",
-    "overloaded": "Webhooks refused because too many were in flight",
 }
 """Counts without labels, by the attribute of `Counters`; a metric is `relay_webhooks_NAME_total`."""
 
@@ -91,7 +90,6 @@ class Counters:
     ignored = _Count()
     taken_over = _Count()
     unavailable = _Count()
-    overloaded = _Count()
 
     def __init__(self, memory: memoryview | None = None, slot: int = 0) -> None:
         self._memory = memoryview(bytearray((slot + 1) * PART_BYTES)) if memory is None else memory

@@ -26,7 +26,8 @@ class _Client:
 
     def __init__(self, port: int, path: str) -> None:
         self._port = port
-        body = webhook_body()
+        self._conversation = 100_000
+        body = webhook_body(self._conversation)
         self._head = (
             f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nx-chatwoot-delivery: "
@@ -37,7 +38,9 @@ class _Client:
     async def post(self, due: float) -> float:
         """Post one; seconds from `due` to the end of its answer."""
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
-        writer.write(self._head + str(uuid.uuid4()).encode() + self._body)
+        self._conversation = 100_000 + (self._conversation + 1) % 900_000
+        body = self._body.replace(b'"id":100000', b'"id":%d' % self._conversation)
+        writer.write(self._head + str(uuid.uuid4()).encode() + body)
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.split()[1] == b"200", head
         length = int(head.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import sys
 import time
 import uuid
@@ -18,12 +19,15 @@ from typing import cast
 
 import uvloop
 
+_PLACEHOLDER = 987_654
 PAYLOAD = Path(__file__).parents[2] / "relay" / "chatwoot" / "payloads" / "message_created.json"
 
 
-def webhook_body() -> bytes:
-    """Chatwoot's documented `message_created`, compact as Rails sends it."""
-    return json.dumps(json.loads(PAYLOAD.read_text()), separators=(",", ":")).encode()
+def webhook_body(conversation: int = 100_000) -> bytes:
+    """Chatwoot's documented `message_created` of a conversation, compact as Rails sends it."""
+    payload = json.loads(PAYLOAD.read_text())
+    payload["conversation"]["id"] = conversation
+    return json.dumps(payload, separators=(",", ":")).encode()
 
 
 class _Sender(asyncio.Protocol):
@@ -72,19 +76,21 @@ class Load:
         self._done = asyncio.Event()
         self.statuses: Counter[int] = Counter()
         self.seconds: list[float] = []
-        body = webhook_body()
+        body = webhook_body(_PLACEHOLDER)
+        self._conversation = random.randrange(100_000, 900_000)
         self._head = (
             f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
             f"accept: application/json\r\ncontent-length: {len(body)}\r\nx-chatwoot-delivery: {prefix}"
         ).encode()
-        self._body = b"\r\n\r\n" + body
+        self._before, self._after = (b"\r\n\r\n" + body).split(b"%d" % _PLACEHOLDER)
 
     def next_request(self) -> bytes | None:
-        """The bytes of the next webhook, with a delivery id of its own; None when all are sent."""
+        """The bytes of the next webhook, with a delivery id and a conversation of its own; None when all are sent."""
         if not self._left:
             return None
         self._left -= 1
-        return self._head + str(uuid.uuid4()).encode() + self._body
+        number = b"%d" % (100_000 + (self._conversation + self._left) % 900_000)
+        return self._head + str(uuid.uuid4()).encode() + self._before + number + self._after
 
     def answered(self, status: int, seconds: float) -> None:
         """One webhook was answered."""

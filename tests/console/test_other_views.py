@@ -490,7 +490,7 @@ async def test_h_runs_the_runbooks_health_check(
         )  # fmt: skip
         await until(lambda: rows("SELECT operator FROM relay.operator_actions") == ["maria"])
     (artifact,) = (tmp_path / "artifacts" / "ops").iterdir()
-    assert json.loads(artifact.read_text())["allOk"] is True
+    assert json.loads(artifact.read_text())["all_ok"] is True
 
 
 async def test_h_says_what_is_missing(relay: RunningRelay, console: Console) -> None:

@@ -61,24 +61,23 @@ async def test_beyond_the_limit_webhooks_wait_in_postgres_and_are_delivered_once
     survived(f"Agent hanging under {LIMIT} in flight, senders pushing", counts, recovery)
 
 
-async def test_large_bodies_that_never_end_have_so_much_room_and_no_more(
+async def test_large_bodies_that_never_end_have_so_much_room_and_the_rest_is_not_read(
     make_relay: Callable[..., RelayProcess], senders: Senders, rows: Rows
 ) -> None:
     relay, ledger = await make_relay().start(), Ledger()
-    before, answers, connections = memory_mb(relay), [], []
+    before, connections = memory_mb(relay), []
     head = f"POST {WEBHOOK_PATH} HTTP/1.1\r\nhost: relay\r\ncontent-length: {LARGE + 1}\r\n\r\n".encode()
 
     async def begin() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
         connections.append(writer)
         writer.write(head + b" " * LARGE)
-        answers.append((await reader.read(1_000)).lower())
+        await reader.read(1_000)
 
     beginning = [asyncio.create_task(begin()) for _ in range(80)]
-    await until(lambda: len(answers) >= 20, what="there is no room for the last of them")
+    await until(lambda: len(connections) == 80, what="all have begun")
+    await until(lambda: memory_mb(relay) > before + 200, what="there is no room for the last of them")
     assert await senders.post(relay.url, ledger) == 200
-    assert [answer for answer in answers if not answer.startswith(b"http/1.1 503")] == []
-    assert [answer for answer in answers if b"retry-after: 1\r\n" not in answer] == []
     assert memory_mb(relay) < before + 400
     for writer in connections:
         writer.transport.abort()

@@ -76,8 +76,7 @@ async def test_while_the_agent_accepts_and_never_answers_everything_is_stored_an
     start_relay: StartRelay, agent: HeldAgent, rows: Rows
 ) -> None:
     relay = await start_relay(
-        relay_max_in_flight=3, agent_sdk_timeout_ms=300, chatwoot_webhook_max_attempts=100,
-        chatwoot_webhook_response_deadline_ms=100,
+        relay_max_in_flight=3, agent_sdk_timeout_ms=300, chatwoot_webhook_max_attempts=100, relay_respond="stored",
     )  # fmt: skip
     agent.hold()
     answers = await asyncio.gather(*(relay.post(message(n, n)) for n in range(8)))  # heads of conversations first
@@ -162,7 +161,7 @@ async def test_a_run_under_way_keeps_its_count_over_a_hold(
 async def test_a_long_wait_is_a_row_that_another_relay_can_take(
     start_relay: StartRelay, agent: HeldAgent, rows: Rows
 ) -> None:
-    first = await start_relay(chatwoot_webhook_response_deadline_ms=200, chatwoot_webhook_max_delay_ms=3_600_000)
+    first = await start_relay(relay_respond="stored", chatwoot_webhook_max_delay_ms=3_600_000)
     agent.behave(Behaviour(status=429, retry_after="600", times=1))
     answer = await first.post(message(1), X_Chatwoot_Delivery="one")
     assert (answer.status_code, "waiting" in answer.json()) == (202, False)
@@ -180,7 +179,7 @@ async def test_a_long_wait_is_a_row_that_another_relay_can_take(
 async def test_a_retry_wait_of_more_than_a_minute_delays_its_conversation_no_longer(
     start_relay: StartRelay, agent: HeldAgent, rows: Rows
 ) -> None:
-    relay = await start_relay(chatwoot_webhook_response_deadline_ms=200, chatwoot_webhook_max_delay_ms=3_600_000)
+    relay = await start_relay(relay_respond="stored", chatwoot_webhook_max_delay_ms=3_600_000)
     agent.behave(Behaviour(status=429, retry_after="600", times=1))
     await relay.post(message(1), X_Chatwoot_Delivery="one")
     await until(lambda: trace(rows, "one").state == "waiting")
@@ -208,8 +207,9 @@ async def test_an_open_breaker_lets_deliveries_wait_and_a_probe_closes_it(
     start_relay: StartRelay, agent: HeldAgent, rows: Rows
 ) -> None:
     relay = await start_relay(
-        relay_breaker="on", chatwoot_webhook_base_delay_ms=200, chatwoot_webhook_response_deadline_ms=60_000
-    )
+        relay_breaker="on", chatwoot_webhook_base_delay_ms=200, chatwoot_webhook_backoff_factor=1,
+        chatwoot_webhook_max_attempts=100, chatwoot_webhook_response_deadline_ms=60_000,
+    )  # fmt: skip
     agent.behave(Behaviour(status=503))
     answers = await asyncio.gather(*(relay.post(message(n, n)) for n in range(40)))
     assert {(answer.status_code, answer.json()["waiting"]) for answer in answers} == {(202, "breaker")}

@@ -45,8 +45,9 @@ async def operator(dsn: str) -> AsyncIterator[Operator]:
     ("body", "rate", "items", "why"),
     [
         (f'{{"a": "{SECRET}"}}'.encode(), 5.0, 2, "one edited body for 2 deliveries"),
-        (None, float("nan"), 1, "its rate is not a positive, finite number"),
-        (None, float("inf"), 1, "its rate is not a positive, finite number"),
+        (None, float("nan"), 1, "its rate is not from 0.001 to 10000 a second"),
+        (None, 1e-300, 1, "its rate is not from 0.001 to 10000 a second"),
+        (None, float("inf"), 1, "its rate is not from 0.001 to 10000 a second"),
     ],
 )
 async def test_a_plan_that_can_never_be_sent_is_stopped_and_those_behind_it_are_done(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
 from relay.cli import cli
@@ -40,8 +41,24 @@ def test_the_help_lists_every_command(relay_command: CommandLine, arguments: lis
     assert [name for name in NAMES if f"\n  {name} " not in ended.stdout] == []
 
 
-def test_the_version_is_the_packages(relay_command: CommandLine) -> None:
-    assert relay_command("--version").stdout == f"relay, version {version('hotdash-relay')}\n"
+@pytest.mark.parametrize("program", ["relay", "console"])
+def test_the_version_is_the_packages(relay_command: CommandLine, program: str) -> None:
+    assert relay_command("--version", program=program).stdout == f"{program}, version {version('hotdash-relay')}\n"
+
+
+def test_every_command_has_the_version(relay_command: CommandLine) -> None:
+    context = click.Context(cli)
+    commands = [cli.get_command(context, name) for name in NAMES]
+    assert [command for command in commands if not any("--version" in option.opts for option in command.params)] == []  # type: ignore[union-attr]
+    assert relay_command("agent", "serve", "--version").stdout == f"relay, version {version('hotdash-relay')}\n"
+
+
+@pytest.mark.parametrize("program", ["relay", "console"])
+def test_a_shell_completes_its_words(relay_command: CommandLine, program: str) -> None:
+    script = relay_command("--completion", "bash", program=program)
+    assert (script.returncode, f"_{program.upper()}_COMPLETE=bash_complete" in script.stdout) == (0, True)
+    words = {f"_{program.upper()}_COMPLETE": "bash_complete", "COMP_WORDS": f"{program} --", "COMP_CWORD": "1"}
+    assert "plain,--version" in relay_command(program=program, **words).stdout.splitlines()
 
 
 def test_an_unknown_command_is_wrong_use(relay_command: CommandLine) -> None:

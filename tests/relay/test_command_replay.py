@@ -206,7 +206,7 @@ async def test_three_failures_in_a_row_stop_a_plan_by_default(
     ended = await relay_command.run("replay", "--yes", "--canary", "0", "--json")
     assert ended.returncode == 1
     document = json.loads(ended.stdout)
-    assert (document["dead"], document["left"], document["stoppedWhy"]) == (3, 2, "3 failures in a row")
+    assert (document["dead"], document["left"], document["stopped_why"]) == (3, 2, "3 failures in a row")
 
 
 async def test_json_is_one_document_and_nothing_else(
@@ -219,7 +219,7 @@ async def test_json_is_one_document_and_nothing_else(
     assert document.pop("database")["demo"] is False
     assert document == {
         "plan": 1, "state": "done", "total": 3, "delivered": 3, "dead": 0, "skipped": 0, "left": 0,
-        "stoppedWhy": None, "notSent": {},
+        "stopped_why": None, "not_sent": [],
     }  # fmt: skip
 
 
@@ -245,7 +245,7 @@ async def test_a_dry_run_needs_no_relay(relay_command: CommandLine, rows: Rows, 
     document = json.loads(ended.stdout)
     assert document.pop("database")["name"].endswith("@localhost (DATABASE_URL)")
     assert document == {
-        "dryRun": True, "total": 3, "agentEndpoint": None, "deliveries": letters,
+        "dry_run": True, "total": 3, "agent_endpoint": None, "deliveries": letters, "not_sent": [],
     }  # fmt: skip
     assert plans(rows) == []
 
@@ -284,7 +284,9 @@ async def test_named_ones_that_are_not_dead_are_listed_apart(
     assert (delivered.returncode, delivered.stderr) == (0, "done: delivered, not sent\n")
     ended = await relay_command.run("replay", "--yes", "--json", "done", "dropped", "open")
     assert ended.returncode == 1
-    assert json.loads(ended.stdout)["notSent"] == {"done": "delivered", "dropped": "discarded"}
+    assert json.loads(ended.stdout)["not_sent"] == [
+        {"delivery_id": "done", "state": "delivered"}, {"delivery_id": "dropped", "state": "discarded"},
+    ]  # fmt: skip
     assert sent(agent) == ["open"]
 
 

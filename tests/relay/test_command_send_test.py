@@ -99,7 +99,7 @@ async def test_every_documented_event_can_be_sent(
         document = json.loads(ended.stdout)
         assert (document["status"], document["state"]) == (200, "delivered")
         assert [attempt["status"] for attempt in document["attempts"]] == ["200"]
-        (body,) = (seen.body for seen in agent.seen if seen.delivery_id == document["deliveryId"])
+        (body,) = (seen.body for seen in agent.seen if seen.delivery_id == document["delivery_id"])
         assert json.loads(body) == documented_payload(event)
 
 

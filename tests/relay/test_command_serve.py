@@ -145,6 +145,15 @@ def test_it_says_where_it_listens_and_ends_on_a_signal(relay_command: CommandLin
     assert "Traceback" not in "".join(rest)
 
 
+def test_it_says_that_the_agent_is_the_default(relay_command: CommandLine) -> None:
+    port = free_port()
+    with serving(relay_command, "--bind", f"127.0.0.1:{port}") as (relay, out):
+        wait_until_healthy(port)
+        relay.send_signal(signal.SIGTERM)
+        assert relay.wait(PATIENCE_S) == 0
+    assert "[relay] AGENT_SDK_URL is the default: deliveries go there" in out.read_text(encoding="utf-8")
+
+
 def test_options_win_over_the_environment_and_that_over_the_file(relay_command: CommandLine) -> None:
     ports = {name: free_port() for name in ("option", "environment", "file")}
     (relay_command.folder / ".env").write_text(

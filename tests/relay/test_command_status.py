@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from relay.settings import Settings
 from tests.servers import free_port, until
 from tests.store.plant import REJECTED, Plant
 
@@ -56,6 +57,15 @@ def test_a_relay_without_heartbeats_is_an_alert(relay_command: CommandLine, plan
     assert "relay-down" in line(ended.stdout, "alerts")
 
 
+def test_a_relay_whose_agent_is_the_default_is_named(relay_command: CommandLine, plant: Plant, rows: Rows) -> None:
+    plant.relay()
+    assert "is the default" not in relay_command("status").stdout
+    rows("UPDATE relay.instances SET agent = %s", (Settings(_env_file=None).agent_endpoint,))
+    ended = relay_command("status")
+    assert "AGENT_SDK_URL is the default: deliveries go to https://hotdash-agent-service.fly.dev" in ended.stdout
+    assert json.loads(relay_command("status", "--json").stdout)["relays"][0]["agent_is_default"] is True
+
+
 def test_an_alert_is_named_with_its_condition_and_its_value(relay_command: CommandLine, plant: Plant) -> None:
     plant.relay()
     plant.dead_letters(7)
@@ -102,6 +112,15 @@ def test_a_postgres_that_is_away_is_one_line(relay_command: CommandLine) -> None
     assert ended.stdout == ""
     assert ended.stderr.startswith("relay: Postgres cannot be used now:")
     assert ended.stderr.count("\n") == 1
+
+
+def test_long_and_many_statuses_that_others_wrote_are_cut(relay_command: CommandLine, rows: Rows) -> None:
+    rows(
+        "INSERT INTO dashboard_facts (fact_type, scope, value, metadata) SELECT 'support.webhook.retry', 's', "
+        "jsonb_build_object('success', false, 'finalStatus', n || repeat('x', 90)), '{}' FROM generate_series(1, 20) n"
+    )
+    shown = line(relay_command("status").stdout, "failures")
+    assert ("…" in shown, "12 more kinds" in shown, len(shown) < 500) == (True, True, True)
 
 
 def test_the_first_line_is_the_headline_and_tests_are_counted_apart(relay_command: CommandLine, plant: Plant) -> None:

@@ -75,3 +75,30 @@ async def test_a_request_framed_in_one_way_leaves_its_connection_open(relay: Run
             assert (await wire.answer())[0] == 200
             await wire.send(request(f"Content-Length: {len(BODY)}") + BODY)
             assert (await wire.answer())[0] == 200
+
+
+async def test_a_method_in_small_letters_is_another_method(relay: RunningRelay, rows: Rows) -> None:
+    for method, path in (("post", WEBHOOK_PATH), ("Post", WEBHOOK_PATH), ("get", "/health")):
+        asked = request(f"Content-Length: {len(BODY)}", "Connection: close").replace(b"POST", method.encode())
+        answers = await all_answers(relay, asked.replace(WEBHOOK_PATH.encode(), path.encode()) + BODY)
+        assert answers.startswith(b"HTTP/1.1 405"), answers
+        assert answers.count(b"HTTP/1.1") == 1
+    assert rows("SELECT count(*) FROM relay.deliveries") == [0]
+
+
+async def test_a_client_that_closes_its_own_side_only_gets_its_answer(relay: RunningRelay, rows: Rows) -> None:
+    for asked, status in (
+        (b"GET /health HTTP/1.1\r\nHost: relay\r\n\r\n", b"200"),
+        (b"GET /metrics HTTP/1.1\r\nHost: relay\r\n\r\n", b"200"),
+        (request(f"Content-Length: {len(BODY)}") + BODY, b"200"),
+        (request(f"Content-Length: {len(BODY)}") + BODY + b"GET /health HTTP/1.1\r\nHost: relay\r\n\r\n", b"200"),
+        (request("Content-Length: 999") + BODY, None),
+    ):
+        async with wire_to(relay) as wire, asyncio.timeout(PATIENCE_S):
+            await wire.send(asked)
+            wire.writer.write_eof()
+            answers = await wire.reader.read()
+        if status is not None:
+            assert answers.startswith(b"HTTP/1.1 " + status), answers
+        assert answers.count(b"HTTP/1.1 200") == (asked.count(b" HTTP/1.1") if status else 0), answers
+    assert rows("SELECT count(*) FROM relay.deliveries") == [2]

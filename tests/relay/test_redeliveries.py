@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from relay.domain.retry import with_agents_error
-from tests.servers import Behaviour
+from tests.servers import Behaviour, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,6 +41,25 @@ async def test_what_an_agent_bot_sends_three_times_is_one_dead_letter(
     rows(EARLIER)
     await chatwoot.post(chatwoot.payload_of(message), delivery_id="the-same")
     assert len(rows.facts("support.webhook.dead_letter")) == 2
+
+
+async def test_a_redelivery_that_waits_long_before_it_dies_is_no_second_incident_either(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows
+) -> None:
+    relay = await start_relay(
+        chatwoot_webhook_max_attempts=2, chatwoot_webhook_max_delay_ms=3_600_000,
+        chatwoot_webhook_response_deadline_ms=60_000,
+    )  # fmt: skip
+    agent.behave(Behaviour(status=503))
+    assert (await relay.post(MESSAGE, x_chatwoot_delivery="the-same")).status_code == 500
+    agent.behave(Behaviour(status=429, retry_after="600", times=1), Behaviour(status=503))
+    again = asyncio.create_task(relay.post(MESSAGE, x_chatwoot_delivery="the-same"))
+    await until(lambda: rows("SELECT state FROM relay.deliveries") == ["waiting"])
+    rows("UPDATE relay.attempts SET started_at = started_at - interval '600 seconds'")
+    rows("UPDATE relay.deliveries SET next_attempt_at = now()")
+    assert (await again).status_code == 500
+    assert rows("SELECT state, run FROM relay.deliveries") == [("dead", 2)]
+    assert len(rows.facts("support.webhook.dead_letter")) == 1
 
 
 async def test_the_guarded_statement_leaves_no_second_dead_letter_either(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.agent.conftest import of_chatwoot
-from tests.servers import Behaviour, free_port, program, until
+from tests.servers import Behaviour, free_port, program, until, wait_until_healthy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -90,7 +91,8 @@ async def test_a_test_is_drafted_and_only_one_for_a_conversation_is_posted(
     env = {name.upper(): str(value) for name, value in of_chatwoot(chatwoot).items()}
     env |= {"DATABASE_URL": dsn, "HOME": str(relay_command.folder)}
     with program("-m", "relay", "agent", "serve", "--bind", f"127.0.0.1:{port}", env=env):
-        relay = await start_relay(agent=f"http://127.0.0.1:{port}", chatwoot_webhook_max_attempts=20)
+        await asyncio.to_thread(wait_until_healthy, port)
+        relay = await start_relay(agent=f"http://127.0.0.1:{port}", chatwoot_webhook_response_deadline_ms=60_000)
         plain = await relay_command.run("send-test", "--json", RELAY_URL=relay.url)
         assert plain.returncode == 0, plain.stdout
         assert chatwoot.notes == []

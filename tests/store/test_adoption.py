@@ -10,7 +10,7 @@ import pytest
 from relay.domain.delivery import FactType
 from relay.domain.facts import Fact
 from relay.errors import SchemaError
-from relay.store import facts, overview
+from relay.store import facts, overview, preflight
 from relay.store.database import connection_parameters
 from relay.store.migrate import migrate
 from tests.servers import Rows
@@ -202,3 +202,56 @@ async def test_a_table_in_a_schema_of_its_own_is_found_by_the_search_path(empty_
         "hotdash"
     ]
     assert rows("SELECT sum(facts)::int FROM relay.minutes") == [1]
+
+
+@pytest.mark.parametrize("by", ["RANGE (recorded_at)", "LIST (fact_type)"])
+async def test_a_partitioned_table_is_used_like_any_other(empty_dsn: str, relays: Connection, by: str) -> None:
+    rows = Rows(empty_dsn)
+    rows(f"CREATE TABLE dashboard_facts (id bigserial, {_REST}, {_TIME}) PARTITION BY {by}")
+    rows("CREATE TABLE other_facts PARTITION OF dashboard_facts DEFAULT")
+    write(rows, "serial id", first=1)
+    await migrate(empty_dsn)
+    await facts.record(relays, [Fact(FactType.RETRY, {"attempts": 1, "success": False}, {"test": False})])
+    assert rows.one(RECENT_ACTIVITY)[:2] == (4, 3)
+    hour = (await overview.read(relays)).last_1h
+    assert (hour.rate.delivered, hour.rate.failed) == (3, 1)
+    invalid = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
+    assert rows(invalid) == []
+    assert rows("SELECT count(*) FROM pg_inherits JOIN pg_index ON indexrelid = inhrelid") != [0]
+
+
+_KIND = "CREATE TABLE facts (id serial, fact_type text); CREATE {} dashboard_facts AS SELECT * FROM facts"
+REFUSED = {
+    "public.dashboard_facts is a view, and the relay needs a table": _KIND.format("VIEW"),
+    "public.dashboard_facts is a materialized view": _KIND.format("MATERIALIZED VIEW"),
+    "ALTER COLUMN fact_type TYPE text USING fact_type::text": (
+        "CREATE TYPE kind AS ENUM ('growth'); CREATE TABLE dashboard_facts (id serial, fact_type kind)"
+    ),
+    "ALTER COLUMN value TYPE jsonb USING value::text::jsonb": "CREATE TABLE dashboard_facts (id serial, value text)",
+    "ALTER COLUMN recorded_at TYPE timestamptz USING to_timestamp": (
+        "CREATE TABLE dashboard_facts (id serial, recorded_at bigint)"
+    ),
+    "ALTER COLUMN recorded_at TYPE timestamptz USING recorded_at::timestamptz": (
+        "CREATE TABLE dashboard_facts (id serial, recorded_at text)"
+    ),
+}
+
+
+async def test_what_cannot_work_is_one_line_with_the_remedy_and_nothing_is_changed(empty_dsn: str) -> None:
+    rows = Rows(empty_dsn)
+    for words, statements in REFUSED.items():
+        rows(statements)
+        with pytest.raises(SchemaError) as refused:
+            await migrate(empty_dsn)
+        assert words in str(refused.value)
+        assert "\n" not in str(refused.value)
+        assert rows("SELECT to_regnamespace('relay')::text") == [None]
+        rows("DROP SCHEMA public CASCADE")
+        rows("CREATE SCHEMA public")
+
+
+async def test_a_row_without_a_partition_is_named_as_that(empty_dsn: str) -> None:
+    Rows(empty_dsn)(f"CREATE TABLE dashboard_facts (id bigserial, {_REST}, {_TIME}) PARTITION BY RANGE (recorded_at)")
+    await migrate(empty_dsn)
+    with pytest.raises(SchemaError, match=r"no partition takes them .*PARTITION OF dashboard_facts DEFAULT"):
+        await preflight.check(empty_dsn)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -13,7 +15,7 @@ from relay.store import actions, browse, replays
 from relay.store.deliveries import apply_discards
 from relay.store.filters import compile_filter
 from relay.store.migrate import migrate, migrations
-from relay.store.replays import Control, PlanRequest
+from relay.store.replays import LEAST_RATE, MOST_RATE, Control, PlanRequest
 from tests.servers import Rows
 from tests.store.attacks import Target, target_on, tried
 from tests.store.plant import Plant
@@ -44,6 +46,20 @@ _GIVEN: dict[str, str] = {
 }  # fmt: skip
 
 
+_NO_RATES = ("NaN", "Infinity", "-Infinity", "-1", "0", "1e-300", "1e300")
+_NO_OBJECTS = (
+    "''",
+    "'null'",
+    "'[1]'",
+    "'1'",
+    "'{'",
+    "'\\xff'",
+    "'{} {}'",
+    """'{"a": NaN}'""",
+    "repeat('[', 99999)::bytea",
+)
+
+
 def ask_with(**given: str) -> str:
     return f"SELECT relay.ask_replay({', '.join(f'{name} => {value}' for name, value in (_GIVEN | given).items())})"
 
@@ -55,7 +71,8 @@ def ask_with(**given: str) -> str:
         ({"edited_body": "'{}'", "deliveries": "ARRAY[1, 2]", "runs": "ARRAY[1, 1]"}, "exactly one delivery"),
         ({"edited_body": "'{}'", "deliveries": "'{}'", "runs": "'{}'"}, "exactly one delivery"),
         ({"edited_body": "convert_to(repeat('x', 67108865), 'UTF8')"}, "64 MiB"),
-        *(({"rate": f"'{rate}'"}, "positive, finite") for rate in ("NaN", "Infinity", "-Infinity", "-1", "0")),
+        *(({"rate": f"'{rate}'"}, "0.001 to 10,000 a second") for rate in (*_NO_RATES, LEAST_RATE / 2, MOST_RATE + 1)),
+        *(({"edited_body": body}, "not a JSON object") for body in _NO_OBJECTS),
         *(({"canary": canary}, "canary") for canary in ("-1", "NULL")),
         *(({"stop_after": limit}, "limit of failures") for limit in ("-1", "NULL")),
         ({"deliveries": "ARRAY[1, 2]"}, "one run for each"),
@@ -82,8 +99,16 @@ def test_a_replay_that_cannot_be_carried_out_is_refused_with_the_reason(
     assert target.stored() == before
 
 
-def test_a_replay_without_limits_is_accepted(target: Target) -> None:
-    assert tried(target.login("console_operator"), ask_with(rate="NULL", canary="0", stop_after="0")) is None
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"rate": "NULL", "canary": "0", "stop_after": "0"}, {"rate": str(LEAST_RATE)}, {"rate": str(MOST_RATE)},
+        {"edited_body": """convert_to('{"a": "\\u0000", "n": 1e999999}', 'UTF8')"""},
+        {"deliveries": "'{}'", "runs": "'{}'"},
+    ],
+)  # fmt: skip
+def test_a_replay_that_can_be_carried_out_is_accepted(target: Target, given: dict[str, str]) -> None:
+    assert tried(target.login("console_operator"), ask_with(**given)) is None
 
 
 async def letters_of(target: Target) -> list[DeadLetter]:
@@ -98,7 +123,12 @@ async def test_asked_again_by_the_same_login_it_is_the_same_plan_and_another_log
     async with connected(mine) as connection:
         plan = await replays.ask(connection, request, letters)
         assert await replays.ask(connection, request, letters) == plan
-        assert await replays.ask(connection, request, []) == plan
+        for other_one in (replace(request, rate=7), replace(request, canary=1), replace(request, edited_body=b"{}")):
+            with pytest.raises(Refused, match="another replay"):
+                await replays.ask(connection, other_one, letters)
+        for other_letters in ([], [replace(one, run=9) for one in letters]):
+            with pytest.raises(Refused, match="another replay"):
+                await replays.ask(connection, request, other_letters)
     async with connected(other) as connection:
         with pytest.raises(Refused, match="another login"):
             await replays.ask(connection, request, letters)
@@ -267,3 +297,94 @@ async def test_an_installation_of_before_keeps_its_rows_and_loses_the_old_rights
                 await replays.ask(connection, PlanRequest(REQUEST, "m"), [])
     finally:
         target.close()
+
+
+def backfill_with(change: dict[str, object] | None = None, **given: str) -> str:
+    """A call that stores message 5 of account 1 in conversation 7; `change` and `given` say otherwise."""
+    message = {"event": "message_created", "id": 5, "message_type": "incoming", "private": False, "content": "hi",
+               "account": {"id": 1}, "conversation": {"id": 7}}  # fmt: skip
+    text = json.dumps(message | (change or {}))
+    plain = {
+        "ids": "'{backfill-1-5}'", "conversations": "'{7}'", "operator": "'maria'",
+        "bodies": f"ARRAY[convert_to($body${text}$body$, 'UTF8')]",
+    } | given  # fmt: skip
+    return f"SELECT relay.store_backfill({', '.join(f'{name} => {value}' for name, value in plain.items())})"
+
+
+_MANY = "(SELECT array_agg({}) FROM generate_series(1, 501) AS n)"
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        *((backfill_with({name: value}), "not the message_created") for name, value in (
+            ("id", 6), ("id", "5"), ("id", None), ("account", {"id": 2}), ("account", 1), ("conversation", {"id": 8}),
+            ("event", "conversation_created"), ("message_type", "outgoing"), ("private", True),
+        )),
+        *((backfill_with(bodies=f"ARRAY[{body}]"), "not the message_created") for body in (
+            "'not JSON'::bytea", "'[]'::bytea", "''::bytea", "NULL::bytea", "'\\xff'::bytea",
+        )),
+        *((backfill_with(ids=f"ARRAY['{one}']"), "not backfill-ACCOUNT-MESSAGE") for one in (
+            "x", "backfill-1", "backfill-01-5", "backfill-1-0", "backfill-1-5\n", "backfill-1-" + "9" * 30,
+        )),
+        (backfill_with(ids="ARRAY[NULL]::text[]"), "not backfill-ACCOUNT-MESSAGE"),
+        (backfill_with(ids="'{{backfill-1-5}}'"), "one conversation and one body"),
+        (backfill_with(conversations="'{}'"), "one conversation and one body"),
+        (backfill_with(conversations="'{x}'"), "not the message_created"),
+        (backfill_with(bodies="ARRAY[convert_to(repeat('x', 40000000), 'UTF8')]"), "larger than 4 MiB"),
+        (backfill_with(
+            ids="ARRAY['backfill-1-1', 'backfill-1-2', 'backfill-1-3', 'backfill-1-4', 'backfill-1-5']",
+            conversations="'{7,7,7,7,7}'",
+            bodies="array_fill(convert_to(repeat('x', 4000000), 'UTF8'), ARRAY[5])",
+        ), "more than 16 MiB"),
+        (backfill_with(
+            ids=_MANY.format("'backfill-1-' || n"), conversations=_MANY.format("'7'::text"),
+            bodies=_MANY.format("''::bytea"),
+        ), "more than 500"),
+        (backfill_with(
+            ids="'{backfill-1-5,backfill-1-5}'", conversations="'{7,7}'", bodies="ARRAY[''::bytea, '']",
+        ), "named twice"),
+    ],
+)  # fmt: skip
+def test_a_backfill_of_anything_but_customers_messages_is_refused(target: Target, call: str, why: str) -> None:
+    before = target.stored()
+    error = tried(target.login("console_operator"), call)
+    assert error is not None
+    assert error.sqlstate == "RL001", error
+    assert why in (error.diag.message_primary or "")
+    assert target.stored() == before
+
+
+async def test_a_backfill_is_in_the_audit_under_the_login(target: Target) -> None:
+    login = target.login("console_operator")
+    for _ in range(2):
+        assert Rows(login)(backfill_with(operator="'the CEO'"))
+    async with connected(target.dsn) as connection:
+        newest = await actions.newest(connection, 2)
+    assert {one.who for one in newest} == {f"the CEO (login: {name_of(login)})"}
+    assert [(one.action, one.details["asked"], one.details["stored"], one.details["first"]) for one in newest] == [
+        ("backfill", 1, 0, ["backfill-1-5"]), ("backfill", 1, 1, ["backfill-1-5"]),
+    ]  # fmt: skip
+
+
+def test_the_audits_time_is_the_moment_of_the_action(target: Target) -> None:
+    with psycopg.connect(target.login("console_operator")) as connection:
+        begun = connection.execute("SELECT now()").fetchone()
+        connection.execute("SELECT pg_sleep(0.01)")
+        connection.execute("SELECT relay.record_action('maria', 'note', '', '{}')")
+        connection.execute(ask_with())
+    later = "SELECT max({}) > %s + interval '10 ms' FROM relay.{}"
+    assert target.rows(later.format("at", "operator_actions"), begun) == [True]
+    assert target.rows(later.format("created_at", "replay_plans"), begun) == [True]
+
+
+def test_one_login_cannot_fill_the_audit(target: Target) -> None:
+    notes = "SELECT count(relay.record_action('maria', 'note', '', '{}')) FROM generate_series(1, {})"
+    one, other = target.login("console_operator"), target.login("console_operator")
+    before = target.rows("SELECT count(*) FROM relay.operator_actions")
+    error = tried(one, notes.replace("{})", "20000)"))
+    assert error is not None
+    assert (error.sqlstate, "1,000 actions a minute" in str(error)) == ("RL001", True)
+    assert target.rows("SELECT count(*) FROM relay.operator_actions") == before
+    assert tried(one, notes.replace("{})", "1000)")) is None
+    assert tried(other, notes.replace("{})", "1000)")) is None

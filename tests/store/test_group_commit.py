@@ -254,3 +254,23 @@ async def test_what_concerns_every_item_alike_splits_no_batch(numbers: Numbers, 
         results = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(result) for result in results} == {psycopg.errors.UndefinedTable}
     assert len(numbers.batches) <= 2
+
+
+async def test_a_batch_that_fails_for_one_item_commits_in_parts_and_only_that_item_fails(
+    numbers: Numbers, rows: Rows
+) -> None:
+    parts: list[list[str]] = []
+
+    async def part(batch: Sequence[str]) -> list[int]:
+        parts.append(list(batch))
+        return await numbers(batch)
+
+    group = GroupCommit(numbers, part=part)
+    items = [str(n) for n in range(1, 65)]
+    items[40] = "1001"
+    async with running(group):
+        results = await submit_while_busy(numbers, group, items)
+    assert isinstance(results.pop(40), psycopg.IntegrityError)
+    assert results == [n * n for n in range(1, 65) if n != 41]
+    assert [len(batch) for batch in parts] == [8] * 6 + [1] * 8 + [8] * 2
+    assert rows("SELECT count(*) FROM numbers") == [64]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from relay.domain.headers import MASK
 from relay.store import browse
 from relay.store.claims import claim_backlog
 from relay.store.scrub import BATCH, scrub_headers
+from relay.text import MASK
 
 if TYPE_CHECKING:
     from relay.store.database import Connection

@@ -39,5 +39,5 @@ def test_of_very_many_changes_the_first_are_shown_and_what_is_left_out_is_said()
     before = numbered(100_000)
     shown = _diff("\n".join(before), "\n".join(f"other {line}" for line in before)).plain
     assert "-line 1\n" in shown
-    assert "… 1,501 more lines of differences are not shown" in shown
+    assert "… 1,501 more lines of differences not shown" in shown
     assert "… 99,000 more lines, some of which differ, are not compared" in shown

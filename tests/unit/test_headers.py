@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.domain.headers import MASK, is_forwarded, kept, shown
+from relay.domain.headers import is_forwarded, kept, shown
+from relay.text import MASK
 
 CREDENTIALS = (
     "authorization", "proxy-authorization", "cookie", "x-api-key", "cf-access-jwt-assertion", "cf-access-client-secret",

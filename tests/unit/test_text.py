@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from relay.domain.filters import parse
 from relay.errors import FilterError
-from relay.text import chatwoot_text, clean, clean_value, escaped, json_text, unicode_escaped
+from relay.text import chatwoot_text, clean, clean_value, escaped, json_text, unicode_escaped, without_secrets
 from tests.store.hostile import HOSTILE, harmful, texts_in
 
 TEXTS = st.text() | st.lists(st.sampled_from(HOSTILE), max_size=20).map("".join)
@@ -100,3 +100,34 @@ def test_text_for_chatwoot_keeps_what_languages_need() -> None:
         assert chatwoot_text(text, limit=100) == text
     assert chatwoot_text("[Bob](mention://user/1/Bob), {{a}}", limit=100) == "Bob, { {a}}"
     assert chatwoot_text("x" * 101, limit=100) == "x" * 93 + "… (cut)"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no answer from https://bot:hunter2@chat.example/api", "no answer from https://(not shown)@chat.example/api"),
+        ("redis://:pa55@h:6379 is away", "redis://(not shown)@h:6379 is away"),
+        ("Authorization: Bearer abc.def-123456", "Authorization: Bearer (not shown)"),
+        ("sent Bearer abcdef123456 to it", "sent Bearer (not shown) to it"),
+        ("GET /x?api_key=abcdef&page=2", "GET /x?api_key=(not shown)&page=2"),
+        ('{"api_access_token": "abc def", "n": 1}', '{"api_access_token": (not shown), "n": 1}'),
+        ("password='a b c' is wrong", "password=(not shown) is wrong"),
+        ("CHATWOOT_WEBHOOK_SECRET=s3cr3t", "CHATWOOT_WEBHOOK_SECRET=(not shown)"),
+        ("key sk-proj-abcdefghij0123456789 was refused", "key (not shown) was refused"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc", "(not shown)"),
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_credential_is_masked(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Chatwoot answered 401", "model answered 400: max_tokens: 4096 is too large", "Basic authentication failed",
+        "token expiration reached", "mail to a@b.example bounced", "https://chat.example/@anna", "signature: invalid",
+        '{"status": "draft_ready", "note": 12}',
+    ],
+)  # fmt: skip
+def test_other_text_is_not_masked(text: str) -> None:
+    assert without_secrets(text) == text

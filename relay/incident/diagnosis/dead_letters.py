@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.domain.format import plural
 from relay.domain.retry import retry_helps
 from relay.incident.diagnosis.chapter import Chapter, Check, Order
 from relay.incident.state import state_of
@@ -41,14 +42,14 @@ def dead_letters(evidence: Evidence) -> Chapter:
         worst = max(refused, key=lambda group: (failures.get(group.final_status, 0), group.count))
         order, explains = Order.LOSSES, refused_lately
         verdict = (
-            f"{worst.last_error}: {worst.count} dead letters that retrying will not help, the oldest of "
+            f"{worst.last_error}: {plural(worst.count, 'dead letter')} that retrying will not help, the oldest of "
             f"{_when(worst.first)}; look at one payload."
         )
     elif open_now:
         ready = sum(group.count for group in gone)
         order = Order.WAITING
         hopeless = sum(group.count for group in refused)
-        verdict = f"{open_now} dead letters wait"
+        verdict = f"{plural(open_now, 'dead letter')} {'waits' if open_now == 1 else 'wait'}"
         verdict += f"; the cause of {ready} is gone: replay them" if ready else ""
         verdict += f"; retrying will not help {hopeless} of them" if hopeless else ""
         verdict += "."

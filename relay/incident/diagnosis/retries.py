@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.domain.format import plural
 from relay.domain.retry import Failure, retry_helps
 from relay.incident.diagnosis.chapter import Chapter, Check, Order, reached
 
@@ -31,7 +32,7 @@ def retries(evidence: Evidence) -> Chapter:
         ),
         Check(
             not failed,
-            f"{failed} deliveries failed after retries in the last hour ({_by_status(retried)})"
+            f"{plural(failed, 'delivery')} failed after retries in the last hour ({_by_status(retried)})"
             if failed
             else "no delivery failed after retries in the last hour",
         ),
@@ -56,7 +57,7 @@ def retries(evidence: Evidence) -> Chapter:
             else ("; its /health answers well now" if agent is not None else "")
         )
         order, explains = Order.LOSSES, failed
-        verdict = f"{_agent_does(worst)}: {retried[worst]} of {total} failures in the last hour{began}{now}."
+        verdict = f"{_agent_does(worst)}: {retried[worst]} of {plural(total, 'failure')} in the last hour{began}{now}."
     elif is_down:
         assert agent is not None
         order, explains, verdict = (

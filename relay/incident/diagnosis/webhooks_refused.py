@@ -32,6 +32,7 @@ _RESOLUTIONS = {
     ),
     "not_stored": (
         "Read the reason in the relay's log: grep 'Webhook not stored'; if a right is missing: relay migrate --roles",
+        "If it is a lock, end the session that holds it: pid and xact_start in pg_stat_activity, pg_terminate_backend",
         "Fetch what is missing: relay backfill --since TIME",
     ),
     "unsupported_encoding": ("Switch off the compression of request bodies in the proxy before the relay",),

@@ -1,0 +1,63 @@
+"""`relay erase`: removes a person's stored payloads."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from relay.commands.common import as_json, connected, database, operator, print_json, run, say
+from relay.domain.format import plural
+from relay.domain.person import Person
+from relay.settings import load_settings
+from relay.store.erasure import erase
+
+if TYPE_CHECKING:
+    from relay.store.databases import Place
+    from relay.store.erasure import Erased
+
+_NUMBER = click.IntRange(1, 2**63 - 1)
+
+
+@click.command("erase")
+@click.option("--conversation", type=_NUMBER, metavar="N", help="The conversation whose payloads go.")
+@click.option("--contact", type=_NUMBER, metavar="N", help="The contact: their messages, and their conversations.")
+@click.option("--account", type=_NUMBER, metavar="N", help="Only in this account (default CHATWOOT_ACCOUNT_ID).")
+@click.option("--reason", default="", metavar="TEXT", help="Recorded in the audit.")
+@click.option("--dry-run", is_flag=True, help="Count, and change nothing.")
+@as_json
+def command(
+    conversation: int | None, contact: int | None, account: int | None, reason: str, *, dry_run: bool, as_json: bool
+) -> None:
+    """Remove the stored payloads of a conversation or a contact from deliveries and facts.
+
+    Payloads, agents' answers, drafts and edited bodies go; states, times and counts stay. Dead letters among them are
+    discarded. It is recorded in the audit and cannot be undone. Needs the login that owns the tables. Exit 1 if some
+    deliveries are still to be forwarded: run it again when they are.
+    """
+    if (conversation is None) == (contact is None):
+        raise click.UsageError("Name one: --conversation N or --contact N.")
+    settings = load_settings()
+    person = Person(conversation, contact, account if account is not None else settings.chatwoot_account_id)
+
+    async def work(place: Place) -> int:
+        async with connected(place.dsn) as connection:
+            found = await erase(connection, person, operator=operator(), reason=reason, dry_run=dry_run)
+        if as_json:
+            print_json({"database": place.name, "erased": person.name, "dry_run": dry_run, **asdict(found)})
+        else:
+            say([f"database: {place.name}", *_lines(person, found, dry_run=dry_run)])
+        return 1 if found.unfinished else 0
+
+    with database(settings) as place:
+        run(work(place))
+
+
+def _lines(person: Person, found: Erased, *, dry_run: bool) -> list[str]:
+    counts = f"{plural(found.deliveries, 'payload')}, {plural(found.facts, 'fact')}, {plural(found.drafts, 'draft')}"
+    lines = [f"{person.name.capitalize()}: {counts} {'would be erased' if dry_run else 'erased'}."]
+    if found.unfinished:
+        left = plural(found.unfinished, "delivery") if found.unfinished == 1 else f"{found.unfinished} deliveries"
+        lines.append(f"{left} still to be forwarded: left as it is. Run this again later.")
+    return lines

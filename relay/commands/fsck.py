@@ -1,0 +1,71 @@
+"""`relay fsck`: checks the tables, and repairs them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from relay.commands.common import as_json, connected, database, operator, print_json, run, say
+from relay.domain.format import plural
+from relay.settings import load_settings
+from relay.store import actions
+from relay.store.fsck import check
+
+if TYPE_CHECKING:
+    from relay.store.databases import Place
+    from relay.store.fsck import Finding
+
+
+@click.command("fsck")
+@click.option("--repair", is_flag=True, help="Repair what can be computed anew. Needs the login that owns the tables.")
+@as_json
+def command(*, repair: bool, as_json: bool) -> None:
+    """Recount the roll-ups, and check sequences and whatever else the tables must agree on.
+
+    Safe beside running relays; run it after a restore. Exit 1 if something is wrong and was not repaired.
+    """
+
+    async def work(place: Place) -> int:
+        findings: list[Finding] = []
+        if not as_json:
+            say(f"database: {place.name}")
+        async with connected(place.dsn) as connection:
+            async for one in check(connection, repair=repair):
+                findings.append(one)
+                if not as_json:
+                    say(_line(one))
+            repaired = {one.check: one.wrong for one in findings if one.repaired}
+            if repaired:
+                await actions.record(connection, operator(), "note", "relay fsck --repair", {"repaired": repaired})
+        if as_json:
+            print_json(_document(place, findings))
+        elif wrong := [one for one in findings if not one.ok]:
+            hint = "" if repair else " `relay fsck --repair`, as the owner of the tables, repairs what it can."
+            say(f"{plural(len(wrong), 'check')} failed.{hint}")
+        else:
+            say("The tables agree.")
+        return 0 if all(one.ok for one in findings) else 1
+
+    with database(load_settings()) as place:
+        run(work(place))
+
+
+def _line(finding: Finding) -> str:
+    if not finding.wrong:
+        return f"  ok        {finding.check}"
+    return f"  {'repaired' if finding.repaired else 'WRONG':<9} {finding.check}: {finding.wrong} {finding.detail}"
+
+
+def _document(place: Place, findings: list[Finding]) -> dict[str, object]:
+    checks = [
+        {
+            "name": one.check,
+            "ok": one.ok,
+            "wrong": one.wrong,
+            "repaired": one.repaired,
+            "detail": one.detail if one.wrong else None,
+        }
+        for one in findings
+    ]
+    return {"database": place.name, "ok": all(one.ok for one in findings), "checks": checks}

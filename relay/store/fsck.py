@@ -1,0 +1,118 @@
+"""Checks what the tables must agree on, and repairs what can be computed anew.
+
+Reading needs any of the relay's roles; repairing needs the owner of the tables. Each repair is a transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from psycopg.sql import SQL, Identifier
+
+from relay.store.fsck_checks import CHECKS
+from relay.store.migrate import migrations
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from relay.store.database import Connection
+    from relay.store.fsck_checks import Check
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found: how many places are `wrong`, what that means, and whether they are `repaired`."""
+
+    check: str
+    wrong: int
+    detail: str
+    repaired: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """True if nothing is wrong, or nothing is any more."""
+        return not self.wrong or self.repaired
+
+
+_SEQUENCES = """
+    SELECT c.oid::regclass::text, a.attname, n.nspname, s.relname
+      FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+      JOIN pg_namespace n ON n.oid = s.relnamespace
+      JOIN pg_class c ON c.oid = d.refobjid JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
+     WHERE d.classid = 'pg_class'::regclass AND d.deptype IN ('i', 'a')
+       AND (c.relnamespace = 'relay'::regnamespace OR c.oid = to_regclass('dashboard_facts'))
+     ORDER BY 1
+"""
+_BEHIND = """
+    SELECT newest.id FROM (SELECT max({column}) AS id FROM {table}) AS newest, {sequence} AS s
+     WHERE newest.id >= s.last_value + s.is_called::int
+"""
+_APPLIED = "SELECT version FROM relay.schema_migrations"
+
+
+async def check(connection: Connection, *, repair: bool) -> AsyncIterator[Finding]:
+    """Yield what each check finds. With `repair` what can be repaired is, and is checked again.
+
+    Raises:
+        psycopg.Error: the login may not read or repair, or Postgres is away.
+    """
+    applied = {row[0] for row in await (await connection.execute(_APPLIED)).fetchall()}
+    pending = [step.name for step in migrations() if step.version not in applied]
+    yield Finding("migrations", len(pending), f"not applied: run `relay migrate` ({', '.join(pending[:3])} …)")
+    if pending:
+        return
+    yield await _settled(connection, "sequences", _count_sequences, _move_sequences if repair else None, _SEQUENCE_TEXT)
+    for one in CHECKS:
+        count, mend = partial(_count, one), partial(_repair, one)
+        yield await _settled(connection, one.name, count, mend if repair and one.repair else None, one.wrong)
+
+
+async def _count(one: Check, connection: Connection) -> int:
+    row = await (await connection.execute(one.count)).fetchone()
+    return int(row[0]) if row else 0
+
+
+async def _repair(one: Check, connection: Connection) -> None:
+    for statement in one.repair:
+        await connection.execute(statement)
+
+
+_SEQUENCE_TEXT = "give ids that are taken, as after a logical restore: the next row would be refused"
+
+
+async def _settled(
+    connection: Connection,
+    name: str,
+    count: Callable[[Connection], Awaitable[int]],
+    mend: Callable[[Connection], Awaitable[Any]] | None,
+    text: str,
+) -> Finding:
+    wrong = await count(connection)
+    if not wrong or mend is None:
+        return Finding(name, wrong, text)
+    async with connection.transaction():
+        await mend(connection)
+    return Finding(name, wrong, text, repaired=not await count(connection))
+
+
+async def _behind(connection: Connection) -> list[tuple[str, int]]:
+    """The sequences that are behind their column, each with the newest id."""
+    found: list[tuple[str, int]] = []
+    for table, column, schema, name in await (await connection.execute(_SEQUENCES)).fetchall():
+        sequence = Identifier(schema, name)
+        statement = SQL(_BEHIND).format(column=Identifier(column), table=SQL(table), sequence=sequence)
+        row = await (await connection.execute(statement)).fetchone()
+        if row is not None:
+            found.append((sequence.as_string(connection), int(row[0])))
+    return found
+
+
+async def _count_sequences(connection: Connection) -> int:
+    return len(await _behind(connection))
+
+
+async def _move_sequences(connection: Connection) -> None:
+    for sequence, newest in await _behind(connection):
+        await connection.execute("SELECT setval(%s::regclass, %s)", (sequence, newest))

@@ -1,0 +1,150 @@
+"""What the tables must agree on: for each check a statement that counts what is wrong, and those that repair it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg.sql import SQL
+
+if TYPE_CHECKING:
+    from psycopg.sql import Composed
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`count` counts what is wrong, in the sense of `wrong`; `repair` runs in one transaction (empty: cannot be)."""
+
+    name: str
+    count: SQL | Composed
+    wrong: str
+    repair: tuple[SQL | Composed, ...] = ()
+
+
+# The last day, by whole hours: what the figures are read from (see relay.follow_facts).
+_SINCE = SQL("date_trunc('hour', now() - interval '25 hours', 'UTC')")
+_KEY = SQL("fact_type, test, success, attempts, final_status, slot")
+_TALLIED = SQL("""
+    WITH tallied AS (
+        SELECT date_trunc('minute', f.recorded_at) AS minute, rtrim(format('%s', f.fact_type)) AS fact_type, t.test,
+               t.success, t.attempts, t.final_status, t.slot, sum(t.facts) AS facts, sum(t.duration_ms) AS duration_ms
+          FROM dashboard_facts f
+         CROSS JOIN LATERAL (SELECT relay.json_or_null(format('%s', f.value)) AS value OFFSET 0) AS parsed
+         CROSS JOIN LATERAL relay.tally(rtrim(format('%s', f.fact_type)), parsed.value,
+                                        relay.json_or_null(format('%s', f.metadata))) t
+         WHERE rtrim(format('%s', f.fact_type)) IN ('support.webhook.retry', 'support.webhook.dead_letter',
+                                                    'support.webhook.replay', 'support.webhook.rejected')
+           AND f.recorded_at BETWEEN {since} AND '9999-12-31' AND (parsed.value IS NOT NULL OR f.value IS NULL)
+         GROUP BY 1, 2, 3, 4, 5, 6, 7
+    ), by_hour AS (
+        SELECT date_trunc('hour', minute, 'UTC') AS hour, {key}, sum(facts) AS facts, sum(duration_ms) AS duration_ms
+          FROM tallied GROUP BY 1, 2, 3, 4, 5, 6, 7
+    )
+""").format(since=_SINCE, key=_KEY)
+_LOCK_FACTS = SQL("LOCK TABLE dashboard_facts IN SHARE ROW EXCLUSIVE MODE")
+
+
+def _differing(true: SQL | Composed, kept: SQL | Composed) -> SQL | Composed:
+    """Counts the rows of one query that the other lacks, both ways."""
+    statement = "SELECT count(*) FROM (({true} EXCEPT {kept}) UNION ({kept} EXCEPT {true})) AS differing"
+    return SQL(statement).format(true=SQL("({})").format(true), kept=SQL("({})").format(kept))
+
+
+def _kept(table: str, time: str) -> SQL | Composed:
+    return SQL("""
+        SELECT {time}, {key}, sum(facts), sum(duration_ms) FROM relay.{table} WHERE {time} >= {since}
+         GROUP BY 1, 2, 3, 4, 5, 6, 7 HAVING sum(facts) <> 0 OR sum(duration_ms) <> 0
+    """).format(time=SQL(time), table=SQL(table), key=_KEY, since=_SINCE)
+
+
+def _roll_up(name: str, table: str, time: str, true: str) -> Check:
+    """The check of one table of roll-ups; `true` is the table expression that it must equal."""
+    insert = "{tallied} INSERT INTO relay.{table} SELECT {time}, {key}, 0, facts, duration_ms FROM {true}"
+    delete = "DELETE FROM relay.{table} WHERE {time} >= {since}"
+    names = {"table": SQL(table), "time": SQL(time)}
+    return Check(
+        name,
+        SQL("{} {}").format(_TALLIED, _differing(SQL("SELECT * FROM {}").format(SQL(true)), _kept(table, time))),
+        "differ from a recount of the facts of 25 hours",
+        (
+            _LOCK_FACTS,
+            SQL(delete).format(since=_SINCE, **names),
+            SQL(insert).format(tallied=_TALLIED, key=_KEY, true=SQL(true), **names),
+        ),
+    )
+
+
+_DEAD = SQL("""
+    SELECT coalesce(final_status, ''), coalesce(last_error, ''), coalesce(event, ''), count(*)
+      FROM relay.deliveries WHERE state = 'dead' GROUP BY 1, 2, 3
+""")
+_COUNTED_DEAD = SQL("""
+    SELECT final_status, last_error, event, sum(letters) FROM relay.dead_causes
+     GROUP BY 1, 2, 3 HAVING sum(letters) <> 0
+""")
+_ITEMS = SQL("""
+    SELECT p.id, count(*) FILTER (WHERE i.state = 'delivered') AS delivered,
+           count(*) FILTER (WHERE i.state = 'dead') AS dead, count(*) FILTER (WHERE i.state = 'skipped') AS skipped
+      FROM relay.replay_plans p JOIN relay.replay_items i ON i.plan_id = p.id
+     WHERE p.state IN ('stopped', 'done') GROUP BY p.id
+""")
+_ORPHANS = SQL("FROM relay.attempts a WHERE NOT EXISTS (SELECT FROM relay.deliveries d WHERE d.id = a.delivery)")
+_ENDLESS = SQL("state IN ('delivered', 'dead') AND finished_at IS NULL")
+
+CHECKS = (
+    Check(
+        "figures follow dashboard_facts",
+        SQL("SELECT (NOT relay.facts_are_followed())::int"),
+        "its triggers are gone or disabled, or it was made again",
+        (SQL("SELECT relay.follow_facts()"),),
+    ),
+    _roll_up("roll-ups by minute", "minutes", "minute", "tallied"),
+    _roll_up("roll-ups by hour", "hours", "hour", "by_hour"),
+    Check(
+        "failure groups",
+        _differing(_DEAD, _COUNTED_DEAD),
+        "differ from a recount of the dead letters",
+        (
+            SQL("LOCK TABLE relay.deliveries IN SHARE ROW EXCLUSIVE MODE"),
+            SQL("DELETE FROM relay.dead_causes"),
+            SQL("""
+                INSERT INTO relay.dead_causes (final_status, last_error, event, letters, writer)
+                SELECT *, 0 FROM ({}) AS counted
+            """).format(_DEAD),
+        ),
+    ),
+    Check(
+        "counts of replay plans",
+        SQL("""
+            SELECT count(*) FROM relay.replay_plans p JOIN ({}) AS i USING (id)
+             WHERE (p.delivered, p.dead, p.skipped) IS DISTINCT FROM (i.delivered, i.dead, i.skipped)
+        """).format(_ITEMS),
+        "differ from a recount of their items",
+        (
+            SQL("""
+                UPDATE relay.replay_plans p SET delivered = i.delivered, dead = i.dead, skipped = i.skipped
+                  FROM ({}) AS i WHERE i.id = p.id
+            """).format(_ITEMS),
+        ),
+    ),
+    Check(
+        "attempts have a delivery",
+        SQL("SELECT count(*) {}").format(_ORPHANS),
+        "belong to no delivery",
+        (SQL("DELETE {}").format(_ORPHANS),),
+    ),
+    Check(
+        "finished deliveries have an end",
+        SQL("SELECT count(*) FROM relay.deliveries WHERE {}").format(_ENDLESS),
+        "have no time at which they finished",
+        (SQL("UPDATE relay.deliveries SET finished_at = greatest(received_at, claimed_at) WHERE {}").format(_ENDLESS),),
+    ),
+    Check(
+        "indexes are valid",
+        SQL("""
+            SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+             WHERE c.relnamespace = 'relay'::regnamespace AND NOT i.indisvalid
+        """),
+        "were not built to their end: REINDEX them, or drop them and run `relay migrate`",
+    ),
+)
