@@ -37,6 +37,7 @@ class WaitReason(StrEnum):
     HOLD = "hold"
     BREAKER = "breaker"
     RETRY = "retry"
+    DESTINATION = "destination"
 
 
 class FactType(StrEnum):
@@ -69,7 +70,8 @@ class Receipt:
     where no secret is configured.
     `event` and `conversation_id` are read from the body and None where it does not say; `customer` is True
     for a message that a customer wrote and that waits for an answer. `ignored` is True for a webhook that is stored
-    but not forwarded. `account_id` is the account that the payload names, None if it names none.
+    but not forwarded. `account_id` is the account that the payload names, None if it names none. `destination` is the
+    Agent SDK that it was accepted for, as the spool keeps it; None: that of the relay that stores it.
     """
 
     delivery_id: str
@@ -83,6 +85,7 @@ class Receipt:
     encoded_body: bytes | None = None
     signature: Signature | None = None
     account_id: str | None = None
+    destination: str | None = None
 
     @property
     def order_key(self) -> str | None:

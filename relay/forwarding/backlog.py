@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from relay.domain.delivery import Outcome
 from relay.forwarding.circuit_breaker import FIRST_PAUSE_S, MOST_PAUSE_S, AttemptWindow, verdict
-from relay.store import claims, gate
+from relay.store import claims, destinations, gate
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -94,6 +94,7 @@ class Backlog:
             self._housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
             await gate.end_holds(connection)
             await gate.release_order(connection, RELEASE_ORDER_S)
+            await destinations.refresh(connection)
         if self._has_breaker:
             await self._consider_opening(connection)
         state = await gate.read(connection, self._owner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,12 @@ class Spooling:
     """Takes receipts that Postgres did not take.
 
     After one of them the next are spooled at once, until Postgres commits again (`committed`). `on_begin` is called
-    when that begins.
+    when that begins. What it spools is for `destination`, whichever relay drains it.
     """
 
-    def __init__(self, spool: Spool, forwarding_log: ForwardingLog, counters: Counters) -> None:
+    def __init__(self, spool: Spool, forwarding_log: ForwardingLog, counters: Counters, destination: str) -> None:
         self._spool = spool
+        self._destination = destination
         self._forwarding_log = forwarding_log
         self._counters = counters
         self.at_once = False
@@ -57,7 +59,7 @@ class Spooling:
         `began` is when it was received (`time.monotonic()`). None if it is for Postgres to store, also because the
         spool does not take it.
         """
-        item = _item(incoming, began)
+        item = self._item(incoming, began)
         try:
             if self.at_once:
                 return self._taken(incoming, await self._spool.append(item))
@@ -75,7 +77,7 @@ class Spooling:
             StoreUnavailable: the spool does not take it either.
         """
         try:
-            result = await self._spool.append(_item(incoming, began))
+            result = await self._spool.append(self._item(incoming, began))
         except SpoolError as refusal:
             message = f"{error}. {refusal}" if self._spool.is_on else str(error)
             raise StoreUnavailable(message) from error
@@ -92,7 +94,7 @@ class Spooling:
         self._forwarding_log.spooled(incoming.receipt.delivery_id)
         return Spooled(result.delivery_id)
 
-
-def _item(incoming: Incoming, began: float) -> SpooledReceipt:
-    received_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - began)
-    return SpooledReceipt(incoming.claim, incoming.receipt, received_at, incoming.order_key)
+    def _item(self, incoming: Incoming, began: float) -> SpooledReceipt:
+        received_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - began)
+        receipt = replace(incoming.receipt, destination=self._destination)
+        return SpooledReceipt(incoming.claim, receipt, received_at, incoming.order_key)

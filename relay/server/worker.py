@@ -134,7 +134,7 @@ class Worker:
             max_bytes=settings.relay_spool_max_bytes,
             say=lambda sentence: self._log.error("The spool was damaged", reason=sentence),
         )
-        spooling = Spooling(self.spool, forwarding_log, self.counters)
+        spooling = Spooling(self.spool, forwarding_log, self.counters, settings.agent_endpoint_shown)
         ordered = settings.relay_order == "conversation"
         self.pipeline = Pipeline(
             forwarder=self._forwarder,

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relay.domain.delivery import WaitReason
-from relay.store import gate
+from relay.store import destinations, gate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from relay.store.database import Connection
+    from relay.store.destinations import Gone
     from relay.store.gate import Hold, OpenBreaker
 
 _COUNTS = "SELECT kind, sum(number)::bigint FROM relay.backlog_counts GROUP BY kind HAVING sum(number) > 0"
@@ -33,6 +34,9 @@ _FINISHED_NOW = """
        AND NOT test
 """
 
+_OWN_REASONS = {WaitReason.ORDER, WaitReason.RETRY, WaitReason.DESTINATION}
+"""Reasons that a hold or the breaker does not replace."""
+
 
 @dataclass(frozen=True, slots=True)
 class BacklogState:
@@ -40,6 +44,7 @@ class BacklogState:
 
     `by_reason` has a number for each reason for which something waits. `oldest_s` is the age of the oldest of all.
     `drain_per_s` is how many deliveries finish a second, of the last minute or of this one, whichever is more.
+    `gone` are the destinations that deliveries wait for and no live relay forwards to, longest first.
     """
 
     by_reason: Mapping[WaitReason, int]
@@ -47,6 +52,7 @@ class BacklogState:
     drain_per_s: float
     hold: Hold | None
     breaker: OpenBreaker | None
+    gone: Sequence[Gone] = ()
 
     @property
     def waiting(self) -> int:
@@ -55,15 +61,19 @@ class BacklogState:
 
     @property
     def size(self) -> int:
-        """The backlog: what waits for capacity, a hold or the breaker (waits for order and retries are none)."""
+        """What waits for capacity, a hold, the breaker or its destination (waits for order and retries are none)."""
         return self.waiting - self.by_reason.get(WaitReason.ORDER, 0) - self.by_reason.get(WaitReason.RETRY, 0)
 
     @property
     def empty_in_s(self) -> float | None:
-        """Seconds until the backlog is empty at the present rate; None if nothing drains or nothing waits."""
-        if not self.size or not self.drain_per_s or self.hold is not None or self.breaker is not None:
+        """Seconds until the backlog is empty at the present rate; None if nothing drains or nothing waits.
+
+        What waits for a destination without a relay does not drain and is left out.
+        """
+        stuck = self.by_reason.get(WaitReason.DESTINATION, 0)
+        if self.size <= stuck or not self.drain_per_s or self.hold is not None or self.breaker is not None:
             return None
-        return self.waiting / self.drain_per_s
+        return (self.waiting - stuck) / self.drain_per_s
 
     @property
     def stopped(self) -> str | None:
@@ -80,7 +90,18 @@ class BacklogState:
     @property
     def overdue_s(self) -> float | None:
         """The age of the oldest delivery that waits for another reason than an operator's hold."""
-        return None if self.hold is not None else self.oldest_s
+        if self.hold is None:
+            return self.oldest_s
+        return max((one.oldest_s for one in self.gone), default=None)
+
+    @property
+    def without_relay(self) -> list[str]:
+        """A sentence for each destination without a live relay."""
+        return [
+            f"No live relay forwards to {one.destination}: start one with that AGENT_SDK_URL, or move what waits with "
+            f"`relay redirect --from {one.destination} --to URL`"
+            for one in self.gone
+        ]
 
 
 async def read(connection: Connection) -> BacklogState:
@@ -95,6 +116,7 @@ async def read(connection: Connection) -> BacklogState:
         drain_per_s=max(float(row[0]) for row in rates if row is not None),
         hold=hold,
         breaker=breaker,
+        gone=await destinations.gone(connection),
     )
 
 
@@ -107,6 +129,6 @@ def _reasons(kinds: Mapping[str, int], hold: Hold | None, breaker: OpenBreaker |
         stopped = WaitReason.BREAKER
     found: dict[WaitReason, int] = {}
     for kind, number in kinds.items():
-        reason = WaitReason(kind) if kind in {WaitReason.ORDER, WaitReason.RETRY} else stopped
+        reason = WaitReason(kind) if kind in _OWN_REASONS else stopped
         found[reason] = found.get(reason, 0) + number
     return found

@@ -1,6 +1,7 @@
 """Claims deliveries: those whose relay is gone, and those of the backlog whose turn has come.
 
-A `claim` (a UUID made anew whenever a relay takes a delivery) fences it.
+A `claim` (a UUID made anew whenever a relay takes a delivery) fences it. A relay claims what was accepted for its own
+Agent SDK, and what has no destination yet, because it was stored by an earlier version.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ _COLUMNS = SQL("""d.id, d.claim, d.delivery_id, d.run, d.headers, d.body, d.even
 """What a claiming statement returns of `relay.deliveries d`; `paused_ms` follows."""
 
 claimed_columns = _COLUMNS + SQL(", 0")
+own_agent = SQL("(SELECT i.agent FROM relay.instances i WHERE i.id = %(owner)s)")
+"""SQL: the destination of the relay `owner`, NULL if it is not registered."""
+
 # A run none of whose attempts is recorded begins anew, as another run. The others go on.
 # The lease is looked up, not joined: Postgres checks a row again that another relay took meanwhile, and it
 # would check it against the old owner's lease, joined before.
 _CLAIM_ABANDONED = SQL("""
     UPDATE relay.deliveries d
-       SET owner = %(owner)s, claim = gen_random_uuid(), claimed_at = now(), run = d.run + (d.tries = 0)::integer
+       SET owner = %(owner)s, claim = gen_random_uuid(), claimed_at = now(), run = d.run + (d.tries = 0)::integer,
+           destination = coalesce(d.destination, {agent})
       FROM (SELECT o.id FROM relay.deliveries o
-             WHERE o.state = 'forwarding'
+             WHERE o.state = 'forwarding' AND (o.destination IS NULL OR o.destination = {agent})
                AND NOT (o.owner = %(owner)s AND o.id = ANY(%(held)s))
                AND (coalesce((SELECT i.lease_until FROM relay.instances i WHERE i.id = o.owner), '-infinity')
                     <= CASE WHEN %(settled)s THEN now() ELSE '-infinity' END
@@ -42,8 +47,8 @@ _CLAIM_ABANDONED = SQL("""
              ORDER BY o.id LIMIT %(most)s
                FOR UPDATE OF o SKIP LOCKED) AS abandoned
      WHERE d.id = abandoned.id
-    RETURNING {}
-""").format(claimed_columns)
+    RETURNING {columns}
+""").format(agent=own_agent, columns=claimed_columns)
 # Waits that are over come before what was never tried: they are older. A large body may leave less to claim than asked.
 _SIZE = SQL("octet_length(o.body) + coalesce(octet_length(o.encoded_body), 0) AS bytes")
 
@@ -51,18 +56,22 @@ _SIZE = SQL("octet_length(o.body) + coalesce(octet_length(o.encoded_body), 0) AS
 def _backlog(condition: SQL) -> Composed:
     """The statement that claims what waits and meets `condition` (on `relay.deliveries o`)."""
     return SQL("""
-    WITH due AS MATERIALIZED (
-        SELECT o.id, o.plan_id IS NOT NULL AS replay, {size}, 0 AS later, o.next_attempt_at AS at
-          FROM relay.deliveries o
-         WHERE o.state = 'waiting' AND o.next_attempt_at <= now()
-           AND {condition}
-         ORDER BY o.plan_id IS NOT NULL, o.next_attempt_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
+    WITH destinations AS MATERIALIZED (
+        SELECT '' AS destination UNION SELECT coalesce({agent}, '')
+    ), due AS MATERIALIZED (
+        SELECT w.* FROM destinations n CROSS JOIN LATERAL (
+            SELECT o.id, o.plan_id IS NOT NULL AS replay, {size}, 0 AS later, o.next_attempt_at AS at
+              FROM relay.deliveries o
+             WHERE o.state = 'waiting' AND coalesce(o.destination, '') = n.destination AND o.next_attempt_at <= now()
+               AND {condition}
+             ORDER BY o.plan_id IS NOT NULL, o.next_attempt_at LIMIT %(most)s FOR UPDATE SKIP LOCKED) AS w
     ), ready AS MATERIALIZED (
-        SELECT o.id, o.plan_id IS NOT NULL AS replay, {size}, 1 AS later, NULL::timestamptz AS at
-          FROM relay.deliveries o
-         WHERE o.state = 'received' AND NOT o.blocked
-           AND {condition}
-         ORDER BY o.plan_id IS NOT NULL, o.id LIMIT %(most)s FOR UPDATE SKIP LOCKED
+        SELECT w.* FROM destinations n CROSS JOIN LATERAL (
+            SELECT o.id, o.plan_id IS NOT NULL AS replay, {size}, 1 AS later, NULL::timestamptz AS at
+              FROM relay.deliveries o
+             WHERE o.state = 'received' AND coalesce(o.destination, '') = n.destination AND NOT o.blocked
+               AND {condition}
+             ORDER BY o.plan_id IS NOT NULL, o.id LIMIT %(most)s FOR UPDATE SKIP LOCKED) AS w
     ), chosen AS (
         SELECT id FROM (
             SELECT id, row_number() OVER turn AS n, sum(bytes) OVER turn AS bytes
@@ -72,11 +81,12 @@ def _backlog(condition: SQL) -> Composed:
     )
     UPDATE relay.deliveries d
        SET state = 'forwarding', owner = %(owner)s, claim = gen_random_uuid(), claimed_at = now(), waits = NULL,
-           waited_ms = d.waited_ms + (extract(epoch FROM now() - d.since) * 1000)::bigint, next_attempt_at = NULL
+           waited_ms = d.waited_ms + (extract(epoch FROM now() - d.since) * 1000)::bigint, next_attempt_at = NULL,
+           destination = coalesce(d.destination, {agent})
       FROM chosen c
      WHERE d.id = c.id
     RETURNING {columns}, CASE WHEN d.tries > 0 THEN (extract(epoch FROM now() - d.since) * 1000)::bigint ELSE 0 END
-""").format(columns=_COLUMNS, size=_SIZE, condition=condition)
+""").format(agent=own_agent, columns=_COLUMNS, size=_SIZE, condition=condition)
 
 
 _CLAIM_BACKLOG = _backlog(SQL("EXISTS (SELECT FROM relay.gate g WHERE NOT g.held AND NOT g.open)"))

@@ -102,7 +102,10 @@ async def beat(connection: Connection, instance: UUID, *, lease_s: float, in_fli
     return cursor.rowcount == 1
 
 
-_END = "UPDATE relay.instances SET lease_until = '-infinity', stopped_at = now(), in_flight = 0 WHERE id = %s"
+_END = """
+    UPDATE relay.instances SET lease_until = '-infinity', stopped_at = now(), heartbeat_at = now(), in_flight = 0
+     WHERE id = %s
+"""
 
 
 async def end(connection: Connection, instance: UUID) -> None:

@@ -1,7 +1,8 @@
 """Stores receipts as deliveries, in one statement a batch, and gives each its place in its conversation.
 
 A delivery is stored `forwarding` if this relay wants to forward it now, nothing earlier of its conversation is
-unfinished, and forwarding is neither held nor stopped by the breaker. Otherwise it is stored `received`.
+unfinished, and forwarding is neither held nor stopped by the breaker. Otherwise it is stored `received`. Its
+destination is the Agent SDK of this relay, unless a relay with another one had spooled it.
 """
 
 from __future__ import annotations
@@ -69,21 +70,25 @@ _STORED = SQL("""
     ), stored AS (
         INSERT INTO relay.deliveries AS d
                (delivery_id, claim, headers, body, encoded_body, event, conversation_id, customer, test,
-                conversation_key, position, blocked, waits, received_at, since, state, owner, finished_at)
+                conversation_key, position, blocked, waits, received_at, since, state, owner, finished_at, destination)
         SELECT r.delivery_id, r.claim, r.headers, r.body, nullif(r.encoded_body, ''), r.event, r.conversation_id,
                r.customer, r.test, p.key, p.position, coalesce(p.position <> p.head, false), why.reason,
                p.received_at, p.received_at,
                CASE WHEN r.ignored THEN 'ignored' WHEN why.reason IS NULL THEN 'forwarding' ELSE 'received' END,
                CASE WHEN NOT r.ignored AND why.reason IS NULL THEN %(owner)s::uuid END,
-               CASE WHEN r.ignored THEN now() END
+               CASE WHEN r.ignored THEN now() END, coalesce(nullif(r.destination, ''), own.agent)
           FROM placed p
           JOIN unnest(%(ids)b::text[], %(claims)b::uuid[], %(headers)b::text[]::jsonb[], %(bodies)b::bytea[],
                       %(encoded_bodies)b::bytea[], %(events)b::text[], %(conversations)b::text[],
-                      %(customers)b::boolean[], %(tests)b::boolean[], %(ignored)b::boolean[])
+                      %(customers)b::boolean[], %(tests)b::boolean[], %(ignored)b::boolean[],
+                      %(destinations)b::text[])
                WITH ORDINALITY AS r(delivery_id, claim, headers, body, encoded_body, event, conversation_id, customer,
-                                    test, ignored, n) USING (n)
+                                    test, ignored, destination, n) USING (n)
+         CROSS JOIN (SELECT (SELECT i.agent FROM relay.instances i WHERE i.id = %(owner)s) AS agent) AS own
          CROSS JOIN LATERAL (
-               SELECT CASE WHEN r.test OR r.ignored THEN NULL
+               SELECT CASE WHEN r.ignored THEN NULL
+                           WHEN nullif(r.destination, '') <> own.agent THEN 'capacity'
+                           WHEN r.test THEN NULL
                            WHEN g.held THEN 'hold'
                            WHEN g.open THEN 'breaker'
                            WHEN p.position <> p.head THEN 'order'
@@ -93,6 +98,7 @@ _STORED = SQL("""
            SET state = CASE WHEN d.claim = excluded.claim THEN d.state ELSE excluded.state END,
                owner = CASE WHEN d.claim = excluded.claim THEN d.owner ELSE excluded.owner END,
                waits = CASE WHEN d.claim = excluded.claim THEN d.waits ELSE excluded.waits END,
+               destination = CASE WHEN d.claim = excluded.claim THEN d.destination ELSE excluded.destination END,
                conversation_key = CASE WHEN d.claim = excluded.claim THEN d.conversation_key END,
                run = d.run + (d.claim <> excluded.claim)::integer,
                tries = CASE WHEN d.claim = excluded.claim THEN d.tries ELSE 0 END,
@@ -317,6 +323,7 @@ async def _execute_store(
         "customers": [r.customer for r in receipts],
         "tests": [r.test for r in receipts],
         "ignored": [r.ignored for r in receipts],
+        "destinations": [r.destination or "" for r in receipts],
     }
     signed = [
         (r.signature, r.delivery_id)

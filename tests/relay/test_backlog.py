@@ -249,7 +249,8 @@ async def test_the_command_line_holds_shows_who_holds_and_releases(
     assert "Forwarding is held by" in status.stdout.splitlines()[0]
     assert "(deploying the agent). 1 waits." in status.stdout.splitlines()[0]
     shown = json.loads((await relay_command.run("status", "--json")).stdout)
-    assert shown["backlog"]["by_reason"] == {"order": 0, "capacity": 0, "hold": 1, "breaker": 0, "retry": 0}
+    assert {reason for reason, number in shown["backlog"]["by_reason"].items() if number} == {"hold"}
+    assert shown["backlog"]["by_reason"]["hold"] == 1
     assert shown["forwarding"]["held"]["reason"] == "deploying the agent"
     health = (await relay.client.get("/health")).json()
     assert (health["backlog"]["held"], health["backlog"]["size"]) == (True, 1)
