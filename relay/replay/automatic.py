@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from relay.store.database import Database
     from relay.store.outages import Outage
 
-OPERATOR = "auto-replay"
+OPERATOR = replays.AUTOMATIC
 GOOD_PROBES = 2
 """Good probes in a row after which the agent counts as recovered. Deliveries in retry have ended by then."""
 

@@ -143,7 +143,7 @@ class _PlanRun:
             if room:
                 nothing_left = not await self._send(room)
             elif nothing_left and not self._sending and await self._all_settled():
-                await self._end(PlanState.DONE)
+                await self._end_or_leave()
                 return
             else:
                 await self._wait(nothing_left)
@@ -231,6 +231,12 @@ class _PlanRun:
         """True once none of the plan's deliveries is in flight, in this relay or another."""
         async with self._database.connection() as connection:
             return not await replays.in_flight(connection, self._plan.id)
+
+    async def _end_or_leave(self) -> None:
+        """End the plan, or queue it again if what is left of it is for relays with another Agent SDK."""
+        async with self._database.connection() as connection:
+            is_left = await replays.left_to_others(connection, self._plan.id)
+        await self._end(PlanState.QUEUED if is_left else PlanState.DONE)
 
     async def _end(self, state: PlanState, why: str | None = None) -> None:
         async with self._database.connection() as connection:

@@ -13,10 +13,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Literal
 
-from relay.store.claims import claimed_columns, read_claimed
+from relay.store.claims import claimed_columns, own_agent, read_claimed
 from relay.store.database import exact, one_moment, refusals, rows_of
+from relay.store.destinations import is_gone
 from relay.store.filters import of_deliveries
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from relay.store.filters import Condition
 
 CHANNEL = "relay_replay"
+AUTOMATIC = "auto-replay"
+"""Who requests a replay that no operator asked for."""
+
 LEAST_RATE, MOST_RATE = 0.001, 10_000
 """The bounds of a plan's rate in deliveries a second; `relay.ask_replay` has the same ones."""
 
@@ -244,6 +248,12 @@ _LAST_CONTROL = SQL("""
         WHERE a.plan_id = p.id AND a.action IN ('replay.pause', 'replay.resume', 'replay.stop')
         ORDER BY a.id DESC LIMIT 1) AS c ON true
 """)
+# A relay sends what was accepted for its own Agent SDK. What was accepted for one that no live relay forwards to is
+# sent by any, if an operator asked for it. An item that is to be skipped is any relay's.
+_MINE = SQL("""
+    (d.id IS NULL OR d.state <> 'dead' OR d.run <> i.run OR d.destination IS NULL OR d.destination = {agent}
+     OR p.requested_by <> {automatic} AND {gone})
+""").format(agent=own_agent, automatic=Literal(AUTOMATIC), gone=is_gone(SQL("d.destination")))
 _CLAIM = SQL("""
     UPDATE relay.replay_plans p
        SET started_at = coalesce(p.started_at, now()),
@@ -264,9 +274,18 @@ _CLAIM = SQL("""
            AND (coalesce((SELECT o.lease_until FROM relay.instances o WHERE o.id = p.owner), '-infinity') < now()
                 OR p.owner = %(owner)s)
            AND (p.state <> 'paused' OR c.action IS DISTINCT FROM 'replay.pause')
+           AND (NOT EXISTS (SELECT FROM relay.replay_items i WHERE i.plan_id = p.id AND i.state = 'pending')
+                OR EXISTS (SELECT FROM relay.replay_items i LEFT JOIN relay.deliveries d ON d.id = i.delivery
+                            WHERE i.plan_id = p.id AND i.state = 'pending' AND {mine}))
          ORDER BY p.id LIMIT 1 FOR UPDATE OF p SKIP LOCKED)
     RETURNING {columns}
-""").format(columns=plan_columns, last_control=_LAST_CONTROL, least=SQL(str(LEAST_RATE)), most=SQL(str(MOST_RATE)))
+""").format(
+    columns=plan_columns,
+    last_control=_LAST_CONTROL,
+    mine=_MINE,
+    least=SQL(str(LEAST_RATE)),
+    most=SQL(str(MOST_RATE)),
+)
 
 
 async def claim(connection: Connection, owner: UUID, *, working: Sequence[int]) -> Plan | None:
@@ -303,17 +322,19 @@ def _checked(
 
 _NEXT = SQL("""
     WITH next AS (
-        SELECT i.position, i.delivery, i.run FROM relay.replay_items i
-         WHERE i.plan_id = %(plan)s AND i.state = 'pending'
-         ORDER BY i.position LIMIT %(most)s FOR UPDATE SKIP LOCKED
+        SELECT i.position, i.delivery, i.run
+          FROM relay.replay_items i JOIN relay.replay_plans p ON p.id = i.plan_id
+          LEFT JOIN relay.deliveries d ON d.id = i.delivery
+         WHERE i.plan_id = %(plan)s AND i.state = 'pending' AND {mine}
+         ORDER BY i.position LIMIT %(most)s FOR UPDATE OF i SKIP LOCKED
     ), claimed AS (
         UPDATE relay.deliveries d
            SET state = 'forwarding', owner = %(owner)s, claim = gen_random_uuid(), claimed_at = now(),
                run = d.run + 1, plan_id = %(plan)s, finished_at = NULL, conversation_key = NULL, tries = 0,
-               spent_ms = 0, waited_ms = 0
+               spent_ms = 0, waited_ms = 0, destination = coalesce({agent}, d.destination)
           FROM next n
          WHERE d.id = n.delivery AND d.run = n.run AND d.state = 'dead'
-        RETURNING {}
+        RETURNING {columns}
     ), marked AS (
         UPDATE relay.replay_items i
            SET state = CASE WHEN c.id IS NULL THEN 'skipped' ELSE 'sending' END,
@@ -328,18 +349,27 @@ _NEXT = SQL("""
     )
     SELECT (SELECT count(*) FROM marked WHERE state = 'skipped'), c.* FROM (SELECT 1) AS one
       LEFT JOIN claimed c ON true
-""").format(claimed_columns)
+""").format(agent=own_agent, columns=claimed_columns, mine=_MINE)
 
 
 async def claim_next(connection: Connection, plan_id: int, owner: UUID, most: int) -> tuple[list[Claimed], int]:
     """Claim up to `most` of the plan's next deliveries; also returns how many had to be skipped instead.
 
-    Neither any claimed nor any skipped means that nothing is left to send.
+    Neither any claimed nor any skipped means that nothing is left for this relay to send.
     """
     cursor = await exact(connection).execute(_NEXT, {"plan": plan_id, "owner": owner, "most": most})
     rows = await cursor.fetchall()
     skipped = int(rows[0][0]) if rows else 0
     return await read_claimed(connection, [row[1:] for row in rows if row[1] is not None]), skipped
+
+
+_LEFT_TO_OTHERS = "SELECT EXISTS (SELECT FROM relay.replay_items WHERE plan_id = %s AND state = 'pending')"
+
+
+async def left_to_others(connection: Connection, plan_id: int) -> bool:
+    """True if the plan holds deliveries that a relay with another Agent SDK is to send."""
+    row = await (await connection.execute(_LEFT_TO_OTHERS, (plan_id,))).fetchone()
+    return bool(row and row[0])
 
 
 _IN_FLIGHT = "SELECT count(*) FROM relay.replay_items WHERE plan_id = %s AND state = 'sending'"
