@@ -22,6 +22,7 @@ _COMMANDS = {
     "backfill": "Fetch what no webhook brought: customers' messages that Chatwoot has and this database lacks.",
     "hold": "Stop forwarding on all relays; webhooks are stored and wait.",
     "release": "End the hold; what waits is forwarded in order.",
+    "redirect": "Move what waits for one Agent SDK to another.",
     "diagnose": "Walk the runbook's troubleshooting on the live system; the first line is the cause.",
     "escalate": "Gather the evidence, and append an entry to reports/manager/ESCALATION.md.",
     "show": "Show one delivery: timeline, attempts, answers, payload.",

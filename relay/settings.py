@@ -92,6 +92,14 @@ def without_credentials(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query, fragment=""))
 
 
+def destination_of(url: str) -> str:
+    """The destination of relays whose AGENT_SDK_URL is `url`; `url` may also be a destination as it is shown.
+
+    Raises ValueError if it is no http(s) URL.
+    """
+    return without_credentials(_http_url(url).removesuffix(AGENT_PATH) + AGENT_PATH)
+
+
 def _without_what_may_be_secret(value: str) -> str:
     """A `value` that is no URL although it was meant as one, without all that may be credentials or a query."""
     scheme, slashes, rest = value.rpartition("://")

@@ -67,6 +67,8 @@ def _document(found: Detail) -> dict[str, Any]:
         "final_status": row.final_status,
         "last_error": row.last_error,
         "agent_status": found.agent_status,
+        "destination": found.destination,
+        "waits": row.waits,
         "duration_ms": row.duration_ms,
         "attempts": [
             {
@@ -98,7 +100,13 @@ def _body(found: Detail) -> str:
 
 def _lines(found: Detail) -> list[str]:
     row = found.row
-    facts = [("event", row.event), ("conversation", row.conversation_id), ("error", row.last_error)]
+    facts = [
+        ("event", row.event),
+        ("conversation", row.conversation_id),
+        ("error", row.last_error),
+        ("destination", found.destination),
+        ("waits for", row.waits),
+    ]
     lines = [f"delivery {row.delivery_id}: {row.state}" + (" (test)" if row.test else "")]
     lines += [f"  {name}: {value}" for name, value in facts if value]
     lines += ["", "timeline"]

@@ -41,7 +41,8 @@ Key = tuple["datetime | None", int]
 class Row:
     """One delivery as a list shows it. Times in UTC, durations in ms; those and the status are of the last run.
 
-    `waits` says why it waits (order, capacity, hold, breaker, retry), `next_attempt_at` when its next attempt is due.
+    `waits` says why it waits (order, capacity, hold, breaker, retry, destination), `next_attempt_at` when its next
+    attempt is due.
     """
 
     id: int
@@ -317,7 +318,8 @@ class Discarded:
 @dataclass(frozen=True, slots=True)
 class Detail:
     """One delivery close up. `body` is its beginning, as it came; `body_length` all of it in bytes. `headers` are those
-    that may be shown, secrets masked.
+    that may be shown, secrets masked. `destination` is the Agent SDK that it was accepted for, None of a row from
+    before that was recorded.
     """
 
     row: Row
@@ -325,13 +327,15 @@ class Detail:
     body: bytes
     body_length: int
     agent_status: str | None
+    destination: str | None = None
     attempts: tuple[Try, ...] = ()
     replays: tuple[Replayed, ...] = ()
     discards: tuple[Discarded, ...] = ()
 
 
 _DETAIL = SQL("""
-    SELECT {row}, d.headers, substring(d.body FOR %(most)s) AS body, length(d.body) AS body_length, d.agent_status
+    SELECT {row}, d.headers, substring(d.body FOR %(most)s) AS body, length(d.body) AS body_length, d.agent_status,
+           d.destination
       FROM relay.deliveries d WHERE d.id = %(id)s
 """).format(row=_ROW)
 _TRIES = """

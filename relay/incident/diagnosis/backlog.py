@@ -27,9 +27,12 @@ def backlog(evidence: Evidence) -> Chapter | None:
     if state.stopped is not None:
         order, verdict = Order.STOPPED, state.stopped
         lines.append(_PROBES if state.hold is None else _RELEASE)
+    elif state.gone:
+        order = Order.LOSSES
     elif (state.overdue_s or 0) > _OVERDUE_S:
         order = Order.LOSSES
         lines.append(_MORE_SLOTS)
+    lines += state.without_relay
     return Chapter(
         "backlog", "Deliveries Wait", order, verdict, (Check(order is Order.WELL, found),), tuple(lines),
         explains=state.waiting,
