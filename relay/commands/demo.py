@@ -91,6 +91,7 @@ async def _mark(place: Place) -> None:
                 "set RELAY_DATA_DIR to another directory"
             )
         await demo_history.mark_as_demo(connection)
+        await demo_history.forget_destinations(connection)
 
 
 def _practise(settings: Settings, drill: Drill, seconds: float | None, *, on_terminal: bool) -> int:

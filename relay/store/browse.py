@@ -377,11 +377,17 @@ async def detail(connection: Connection, row_id: int) -> Detail | None:
 
 
 def _detail(
-    *, headers: list[list[str]], body: bytes, body_length: int, agent_status: str | None, **columns: Any
+    *,
+    headers: list[list[str]],
+    body: bytes,
+    body_length: int,
+    agent_status: str | None,
+    destination: str | None,
+    **columns: Any,
 ) -> Detail:
     """A delivery close up, without attempts, replays and discards."""
     kept = shown(tuple((name, value) for name, value in headers))
-    return Detail(_row(**columns), kept, bytes(body), body_length, agent_status)
+    return Detail(_row(**columns), kept, bytes(body), body_length, agent_status, destination)
 
 
 async def body_of(connection: Connection, row_id: int) -> bytes:

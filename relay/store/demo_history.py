@@ -151,3 +151,13 @@ async def plant_stopped_relay(connection: Connection, *, silent_for: timedelta) 
 async def plant_history(connection: Connection, *, deliveries: int, silent_for: timedelta) -> None:
     """`deliveries` that went well over the last 24 hours, the last of them `silent_for` ago."""
     await connection.execute(_HISTORY, {"count": deliveries, "silent": silent_for})
+
+
+_FORGET_DESTINATIONS = """
+    UPDATE relay.deliveries SET destination = NULL WHERE state IN ('received', 'waiting', 'forwarding')
+"""
+
+
+async def forget_destinations(connection: Connection) -> None:
+    """Leave what an earlier demo did not finish to the next one, whose Agent SDK has another port."""
+    await connection.execute(_FORGET_DESTINATIONS)

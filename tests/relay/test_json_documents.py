@@ -102,6 +102,7 @@ async def test_every_document_has_the_fields_and_types_that_the_page_lists(
         "relay hold": ("--reason", "deploy", "--for", "30m"),
         "relay status": (),
         "relay release": (),
+        "relay redirect": ("--from", "http://gone", "--to", "http://new"),
         "relay diagnose": (),
         "relay check-health": (),
         "relay migrate --status": (),
