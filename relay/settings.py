@@ -171,6 +171,8 @@ class Settings(BaseSettings):
     relay_alert_format: Literal["slack", "pagerduty", "opsgenie"] | None = None
     relay_alert_key: SecretStr | None = None
     relay_heartbeat_url: SecretStr | None = None
+    agent_sdk_logs: str | None = None
+    relay_outage_runbook: str | None = None
 
     # Keeping
     database_url: SecretStr | None = None

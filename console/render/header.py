@@ -102,8 +102,9 @@ def status_line(snapshot: Snapshot, standing: Standing, width: int) -> Content:
 def _head(state: Overview, standing: Standing, place: str) -> Content:
     """Return environment, database and the age of the data."""
     name = Content.styled(" hotdash ", "bold reverse")
-    if state.demo:
-        name = Content.styled(" DEMO ", "bold reverse $text-warning")
+    special = " DEMO " if state.demo else " REPLICA " if state.replica else ""
+    if special:
+        name = Content.styled(special, "bold reverse $text-warning")
     elif standing.environment is not None:
         name = environment_badge(standing.environment)
     return name + f" {place} " + _age(standing)

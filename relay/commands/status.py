@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.commands.common import Source, as_json, connected, database, print_json, run, say
+from relay.commands.common import Source, as_json, connected, database, or_partly, print_json, run, say
 from relay.domain.delivery import WaitReason
 from relay.domain.format import (
     NO_DATA,
@@ -72,7 +72,7 @@ def command(*, as_json: bool) -> None:
         return 1 if state.firing or not state.alive else 0
 
     with database(settings, or_demo=True) as place:
-        run(show(place))
+        run(or_partly(show(place), settings, as_json=as_json))
 
 
 def _say_local_spool(local: SpoolState | None, *, as_json: bool) -> None:

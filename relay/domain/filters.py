@@ -1,6 +1,6 @@
 """The filter grammar of command line and console: text in, checked terms out. `relay.store.filters` makes SQL of it.
 
-    error:503  status:429,timeout,reset  status:5xx  event:message_*  conv:77,78  conv:7*  id:0192f  state:dead
+    error:503  status:429,timeout,reset  status:5xx  event:message_*  conv:77,78  id:0192f  state:dead
     replay:12  age:<1h  age:>30m  since:14:02  since:2026-11-23T14:02  until:15:00  test:yes
     payload.conversation.id:77  payload.sender.name:jane*  word  "two words"  !word  !status:422
 
@@ -64,6 +64,8 @@ def parse(text: str) -> list[Term]:
             rest = text[position:].split(maxsplit=1)[0]
             raise FilterError(f"{rest}: a quote is left open, or is inside a word")
         value = match["plain"] if match["quoted"] is None else _unquoted(match["quoted"])
+        if (match["key"] or "").lower() == "conv" and "*" in (match["plain"] or ""):
+            raise FilterError(f"{match.group()}: name conversations whole, in a list: conv:77,78")
         if match["plain"] in _OPERATORS and not match["key"]:
             raise FilterError(
                 f"{match['plain']}: terms must all hold; alternatives are a list: status:429,503 (or quote the word)"
@@ -131,11 +133,16 @@ def states(term: Term) -> list[str]:
     return wanted
 
 
-def alternatives(term: Term) -> tuple[list[str], list[str]]:
-    """The values that a term's list names: those that are exact, and those with a `*` as patterns of LIKE."""
-    values = [value for value in term.value.split(",") if value]
-    patterns = [re.sub(r"([\\%_])", r"\\\1", value).replace("*", "%") for value in values if "*" in value]
-    return [value for value in values if "*" not in value], patterns
+def event_patterns(term: Term) -> list[str]:
+    """The patterns of LIKE that an `event:` term names: parts of names, or whole names with a `*`."""
+    values = [value for value in term.value.split(",") if value] or [term.value]
+    escaped = [(re.sub(r"([\\%_])", r"\\\1", value), "*" in value) for value in values]
+    return [text.replace("*", "%") if is_whole else f"%{text}%" for text, is_whole in escaped]
+
+
+def conversations(term: Term) -> list[str]:
+    """The conversations that a `conv:` term names."""
+    return [value for value in term.value.split(",") if value]
 
 
 def plan_ids(term: Term) -> list[int]:

@@ -34,9 +34,9 @@ _PLANS = 8
 
 @dataclass(frozen=True, slots=True)
 class StoreOutage:
-    """Postgres is away since then. `refused` webhooks were answered 503 and are lost."""
+    """Postgres is away since then (None: unknown). `refused` webhooks were answered 503 and are lost."""
 
-    since: datetime
+    since: datetime | None
     refused: int = 0
 
 

@@ -169,6 +169,8 @@ async def _health(context: IntakeContext) -> Response:
         "backlog": waits,
         "signed": context.instance.signed,
     }
+    if context.outage.since is not None:
+        body["outage"] = {"since": context.outage.since.isoformat(), "refused": context.outage.lost}
     return _answer(200 if ok else 503, body, {} if ok else {"Retry-After": "5"})
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from relay.intake.rejections import Rejections
     from relay.intake.store_probe import StoreProbe
     from relay.monitoring.facts_check import FactsCheck
+    from relay.monitoring.store_outage import StoreOutage
     from relay.settings import Settings
     from relay.store.database import Database
     from relay.store.instances import Instance
@@ -34,3 +35,4 @@ class IntakeContext:
     facts_check: FactsCheck
     store_probe: StoreProbe
     tracing: Tracing
+    outage: StoreOutage

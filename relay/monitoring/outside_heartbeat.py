@@ -15,7 +15,7 @@ from relay.errors import StoreUnavailable
 from relay.store import instances
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from structlog.typing import FilteringBoundLogger
 
@@ -26,7 +26,11 @@ _STORE_S = 5.0
 
 
 class OutsideHeartbeat:
-    """Fetches the address. `can_spool` says whether a webhook can be stored without Postgres."""
+    """Fetches the address.
+
+    `store_fault` says why Postgres takes no webhook, None if it does. `can_spool` says whether a webhook can be stored
+    without Postgres.
+    """
 
     name = "outside heartbeat"
     interval_s = 60.0
@@ -37,8 +41,8 @@ class OutsideHeartbeat:
         database: Database,
         log: FilteringBoundLogger,
         *,
+        store_fault: Callable[[], Awaitable[str | None]],
         can_spool: Callable[[], bool] = lambda: False,
-        store_fault: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._url = url
         self._database = database
@@ -66,4 +70,4 @@ class OutsideHeartbeat:
                 can_write = await instances.can_write(connection)
         except StoreUnavailable:
             can_write = False
-        return (can_write and self._store_fault() is None) or self._can_spool()
+        return (can_write and await self._store_fault() is None) or self._can_spool()

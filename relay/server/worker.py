@@ -154,6 +154,7 @@ class Worker:
         self._drain = SpoolDrain(
             self.spool, spooling, self.database, owner, pipeline=self.pipeline, forwarding_log=forwarding_log
         )
+        outage = StoreOutage(self.counters)
         self._facts_check = FactsCheck(dsn, self.database, self._log)
         self.intake = IntakeContext(
             settings=settings,
@@ -167,6 +168,7 @@ class Worker:
             facts_check=self._facts_check,
             store_probe=StoreProbe(self.database, owner, self.pipeline.store_faults),
             tracing=self._tracing,
+            outage=outage,
         )
         self._heartbeat = Heartbeat(
             self.database,
@@ -191,7 +193,7 @@ class Worker:
             owner,
             self._log,
             watch=IncidentWatch(self._spool_state),
-            outage=StoreOutage(self.counters),
+            outage=outage,
             origin=Origin(settings.installation, database_name(settings)),
             leads=identity.slot == 0,
         )
@@ -237,8 +239,8 @@ class Worker:
                     url,
                     self.database,
                     self._log,
+                    store_fault=self.intake.store_probe.fault,
                     can_spool=lambda: self.spool.is_on and self.spool.state.can_store,
-                    store_fault=lambda: self.pipeline.store_faults.lasting,
                 )
             )
         if settings.relay_auto_replay:

@@ -114,21 +114,11 @@ def _status(term: Term, name: str, _: datetime) -> _Built:
 
 
 def _event(term: Term, name: str, _: datetime) -> _Built:
-    exact, patterns = filters.alternatives(term)
-    if not patterns and len(exact) == 1:
-        return _contains("d.event", name), {name: exact[0]}
-    either = "lower(d.event) = ANY({0}) OR d.event ILIKE ANY({1})"
-    return _with(either, name), {name: [value.lower() for value in exact], f"{name}b": patterns}
+    return _with("d.event ILIKE ANY({0})", name), {name: filters.event_patterns(term)}
 
 
 def _conversation(term: Term, name: str, _: datetime) -> _Built:
-    exact, patterns = filters.alternatives(term)
-    if not patterns:
-        return _with("d.conversation_id = ANY({0})", name), {name: exact}
-    return _with("d.conversation_id = ANY({0}) OR d.conversation_id LIKE ANY({1})", name), {
-        name: exact,
-        f"{name}b": patterns,
-    }
+    return _with("d.conversation_id = ANY({0})", name), {name: filters.conversations(term)}
 
 
 def _id(term: Term, name: str, _: datetime) -> _Built:

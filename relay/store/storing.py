@@ -37,6 +37,8 @@ _DIFFERING = UUID("6e1f2f0c-5a1d-4a3e-9d5c-0c6b7f3a9b41")
 _STORED_MEANWHILE = "RL003"
 """The SQLSTATE of `relay.undo_store`: a position went to a delivery that another relay stored at the same time."""
 
+# A plan that is made while the table is small is kept while it grows: without OFFSET the look-up of known ids would
+# be a join that reads all of it.
 # Positions are issued first, conversation by conversation in the order of their keys, so that no two batches deadlock.
 # A delivery that is known already gets none. One that another relay stores at the same time would leave a position
 # that nothing holds: `complete` then undoes the statement, and it is tried again.
@@ -50,7 +52,8 @@ _STORED = SQL("""
                unnest(%(ids)b::text[], %(claims)b::uuid[], %(keys)b::text[], %(arrivals)b::integer[],
                       %(wanted)b::boolean[], %(received)b::timestamptz[])
                WITH ORDINALITY AS r(delivery_id, claim, key, arrival, wanted, received_at, n)
-          LEFT JOIN relay.deliveries k ON k.delivery_id = r.delivery_id
+          LEFT JOIN LATERAL (SELECT d.id, d.state, d.claim FROM relay.deliveries d
+                              WHERE d.delivery_id = r.delivery_id OFFSET 0) AS k ON true
          WHERE k.id IS NULL OR k.state = 'dead' OR k.claim = r.claim
     ), turns AS MATERIALIZED (
         INSERT INTO relay.conversations AS c (key, issued, head)

@@ -106,12 +106,19 @@ def test_what_is_under_way_is_shown_with_the_age_of_the_oldest(relay_command: Co
     assert re.search(r"; 2 in flight, the oldest for 9\d\.\d s$", line(ended.stdout, "deliveries"))
 
 
-def test_a_postgres_that_is_away_is_one_line(relay_command: CommandLine) -> None:
-    ended = relay_command("status", DATABASE_URL=f"postgresql://127.0.0.1:{free_port()}/none")
-    assert ended.returncode == 1
-    assert ended.stdout == ""
-    assert ended.stderr.startswith("relay: Postgres cannot be used now:")
-    assert ended.stderr.count("\n") == 1
+def test_while_postgres_is_away_it_says_so_and_what_it_could_not_read(relay_command: CommandLine) -> None:
+    away = {
+        "DATABASE_URL": f"postgresql://127.0.0.1:{free_port()}/none", "AGENT_SDK_URL": f"http://127.0.0.1:{free_port()}",
+        "RELAY_URL": f"http://127.0.0.1:{free_port()}",
+    }  # fmt: skip
+    for command in ("status", "diagnose"):
+        ended = relay_command(command, **away)
+        assert ended.returncode == 1
+        assert ended.stdout.startswith("Postgres is away: webhooks are refused (503); they are lost.\n"), ended.stdout
+        assert "Postgres cannot be used now:" in ended.stdout
+        assert "the relay: none answers at " in ended.stdout
+        assert "Agent SDK /health: FAILED (connection_refused)" in ended.stdout
+        assert "not read: alerts, figures, dead letters" in ended.stdout
 
 
 def test_long_and_many_statuses_that_others_wrote_are_cut(relay_command: CommandLine, rows: Rows) -> None:

@@ -146,10 +146,13 @@ async def test_what_a_channel_does_not_accept_is_sent_again(scene: Scene) -> Non
 async def test_the_outside_heartbeat_beats_while_webhooks_can_be_stored(
     scene: Scene, away: bool, can_spool: bool, fault: str | None, fetched: int
 ) -> None:
+    async def store_fault() -> str | None:
+        return fault
+
     beat = OutsideHeartbeat(
         f"http://127.0.0.1:{free_port()}/ping/secret", scene.away if away else scene.there,
         scene.sink.logger(RELAY_SCOPE),
-        can_spool=lambda: can_spool, store_fault=lambda: fault,
+        can_spool=lambda: can_spool, store_fault=store_fault,
     )  # fmt: skip
     await beat.run_once()
     scene.sink.close()

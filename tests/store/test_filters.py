@@ -81,7 +81,6 @@ FILTERS = {
     "!event:message": "bd",
     "conv:77": "a",
     "conv:77,79999": "a",
-    "conv:7*": "a",
     "event:message_*": "ac",
     "event:message_created,MESSAGE_UPDATED": "ac",
     "!conv:77": "bcd",

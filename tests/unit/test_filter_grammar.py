@@ -52,7 +52,7 @@ def test_all_terms_must_hold() -> None:
     both = compile_filter("event:a conv:77")
     first, second = (compile_filter(text).sql.as_string() for text in ("event:a", "conv:77"))
     assert both.sql.as_string() == f"{first} AND {second.replace('f0', 'f1')}"
-    assert both.parameters == {"f0": "a", "f1": "77"}
+    assert both.parameters == {"f0": ["%a%"], "f1": ["77"]}
 
 
 _TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40)

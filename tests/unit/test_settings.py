@@ -201,7 +201,7 @@ def test_every_variable_is_tried_with_a_bad_value() -> None:
     }  # fmt: skip
     anything_goes = {
         "CONSOLE_OPERATOR", "RELAY_FORWARD_EVENTS", "LLM_MODEL", "AGENT_PROMPT_FILE", "AGENT_STOP_LABEL",
-        "TRANSCRIBE_MODEL", "CONSOLE_ENVIRONMENT",
+        "TRANSCRIBE_MODEL", "CONSOLE_ENVIRONMENT", "AGENT_SDK_LOGS", "RELAY_OUTAGE_RUNBOOK",
     }  # fmt: skip
     assert {name.upper() for name in Settings.model_fields} == BAD.keys() | secrets | anything_goes
 
