@@ -28,6 +28,8 @@ _COMMANDS = {
     "tail": "Print the forwarding log and follow it.",
     "erase": "Remove a person's stored payloads.",
     "fsck": "Check the tables, and repair them.",
+    "ack": "Acknowledge an alert: it stays visible and is not sent again for a while.",
+    "alerts": "Test where notifications of alerts go.",
     "agent": "The reference Agent SDK: drafts replies as private notes; `agent check` tries any other one.",
     "deploy": "Print files for containers, Fly.io, systemd, proxies, Prometheus and Grafana.",
     "dsn": "Print the database's DSN, starting the embedded server if need be.",

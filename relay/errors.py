@@ -4,6 +4,9 @@ RelayError
 ├── ConfigurationError   a setting is wrong: which, and why
 ├── StoreUnavailable     Postgres is away or does not answer in time; try again
 │   └── StatementRefused Postgres cancelled or refused this one statement
+├── SpoolError           the spool does not take a receipt
+│   ├── SpoolFull        RELAY_SPOOL_MAX_BYTES or the disk is full
+│   └── SpoolUnwritable  its file cannot be written
 ├── SchemaError          the database is not one this version can use
 │   └── FactsRefused     it stores webhooks, but `dashboard_facts` does not take facts
 ├── Refused              the database refuses a request: why
@@ -29,6 +32,25 @@ class StatementRefused(StoreUnavailable):
 
     The message holds the SQLSTATE and names, never a row's values.
     """
+
+
+class SpoolError(RelayError):
+    """The spool did not take a receipt. Nothing may be assumed stored."""
+
+
+class SpoolFull(SpoolError):
+    """The spool, or its disk, has no room for a receipt.
+
+    `holds` is how many bytes the spool held then, None if it is the disk that is full.
+    """
+
+    def __init__(self, message: str, holds: int | None = None) -> None:
+        super().__init__(message)
+        self.holds = holds
+
+
+class SpoolUnwritable(SpoolError):
+    """The spool's file cannot be opened or written. The message says why."""
 
 
 class SchemaError(RelayError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -167,12 +168,18 @@ class Settings(BaseSettings):
     # Telling
     relay_alert_webhook_url: SecretStr | None = None
     relay_alert_severities: str = "P0,P1,Critical,escalate"
+    relay_alert_format: Literal["slack", "pagerduty", "opsgenie"] | None = None
+    relay_alert_key: SecretStr | None = None
+    relay_heartbeat_url: SecretStr | None = None
+    agent_sdk_logs: str | None = None
+    relay_outage_runbook: str | None = None
 
     # Keeping
     database_url: SecretStr | None = None
     relay_database_prepare: Literal["auto", "off"] = "auto"
     relay_facts_table: str | None = None
     relay_data_dir: Path = Field(default_factory=lambda: _default_data_dir())  # noqa: PLW0108 - defined below
+    relay_spool_max_bytes: int = Field(default=256 * 1024 * 1024, ge=0, le=1 << 40)
     relay_lease_seconds: float = Field(default=30, ge=1, le=3_600)
     relay_retention_days: float = Field(default=30, gt=0, le=36_500)
     relay_probe_seconds: float = Field(default=30, ge=1, le=86_400)
@@ -229,11 +236,12 @@ class Settings(BaseSettings):
         except RuntimeError:
             raise ValueError("begins with ~, and this account has no home directory; give the whole path") from None
 
-    @field_validator("relay_alert_webhook_url")
+    @field_validator("relay_alert_webhook_url", "relay_heartbeat_url")
     @classmethod
     def _alerts_go_to_a_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _http_url(value.get_secret_value().partition("?")[0])
+            for url in _split_urls(value):
+                _http_url(url.partition("?")[0])
         return value
 
     @field_validator("relay_alert_severities")
@@ -268,6 +276,16 @@ class Settings(BaseSettings):
     def alert_severities(self) -> frozenset[Severity]:
         """The severities whose alerts are sent to `RELAY_ALERT_WEBHOOK_URL`."""
         return _split_severities(self.relay_alert_severities)
+
+    @property
+    def alert_urls(self) -> tuple[str, ...]:
+        """The addresses in `RELAY_ALERT_WEBHOOK_URL`, separated by commas or spaces."""
+        return () if self.relay_alert_webhook_url is None else _split_urls(self.relay_alert_webhook_url)
+
+    @property
+    def installation(self) -> str:
+        """What the operators call this installation: `CONSOLE_ENVIRONMENT`, else the host and the bound address."""
+        return self.console_environment or f"{socket.gethostname()} {self.relay_bind}"
 
     @property
     def forwarded_events(self) -> frozenset[str]:
@@ -360,6 +378,10 @@ def as_environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def _split_urls(value: SecretStr) -> tuple[str, ...]:
+    return tuple(re.split(r"[\s,]+(?=https?://)", value.get_secret_value().strip()))
+
+
 def _split_secrets(value: SecretStr | None) -> tuple[bytes, ...]:
     if value is None:
         return ()
@@ -439,6 +461,8 @@ _SECRET_FIELDS = {
     "chatwoot_webhook_secret",
     "database_url",
     "relay_alert_webhook_url",
+    "relay_alert_key",
+    "relay_heartbeat_url",
 }
 _URL_FIELDS = {
     "otel_exporter_otlp_endpoint",

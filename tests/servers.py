@@ -216,14 +216,14 @@ class RunningRelay:
         return self._stream.getvalue()
 
     async def ready(self) -> RunningRelay:
-        """Wait until it takes webhooks."""
+        """Wait until it stores webhooks in Postgres."""
         await until(self._is_healthy, what="the relay is healthy")
         return self
 
     async def _is_healthy(self) -> bool:
         assert not self._task.done(), self._task.exception()
         try:
-            return (await self.client.get("/health")).status_code == 200
+            return (await self.client.get("/health")).json()["status"] == "ok"
         except httpx.TransportError:
             return False
 
@@ -250,6 +250,7 @@ def relay_settings(agent: AgentStandIn | str, **overrides: Any) -> Settings:
         "chatwoot_webhook_base_delay_ms": 1,
         "relay_lease_seconds": 10,
         "relay_probe_seconds": 3600,
+        "relay_spool_max_bytes": 0,  # a test that is about the spool gives it a directory of its own
     }
     return load_settings(_env_file=None, **(given | overrides))
 

@@ -14,7 +14,7 @@ import psycopg
 from console.data import snapshot
 from relay.store import log, replays
 from relay.store.database import heeding_cancellation, no_longer_than
-from relay.store.sessions import open_session, trouble
+from relay.store.sessions import open_session, ping, trouble
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -91,7 +91,7 @@ class Poller:
         last: Snapshot | None = None
         began = time.monotonic()
         with no_longer_than(_SILENCE_S, connection):
-            await connection.execute("SELECT 1")
+            await ping(connection)
         self._front.round_trip_s = time.monotonic() - began
         silence_s = _SILENCE_S + _TRIPS * self._front.round_trip_s
         while True:

@@ -31,8 +31,9 @@ from relay.errors import ConfigurationError, RelayError
 from relay.replay.backfill import customers_messages, missing
 from relay.replay.requests import Pace, plan_request
 from relay.settings import load_settings
-from relay.store import actions, backfill, replays
+from relay.store import actions, backfill, replays, spools
 from relay.store.replays import LEAST_RATE, MOST_RATE
+from relay.store.spool import local_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,6 +123,7 @@ def command(
     async def work(place: Place) -> int:
         async with connected(place.dsn) as connection:
             source = await source_of(connection, place)
+            await spools.refuse_unless_empty(connection, local_state(settings.relay_data_dir, place.dsn))
             if source.demo and urlsplit(settings.chatwoot_base_url or "").hostname not in _LOOPBACK:
                 await refuse_demo(connection, place)
         if not wanted.as_json:

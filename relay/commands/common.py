@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.errors import ConfigurationError
+from relay.domain.duration import seconds_of
+from relay.errors import ConfigurationError, StatementRefused, StoreUnavailable
+from relay.incident import without_store
 from relay.settings import load_settings
 from relay.store import demo_history, sessions
 from relay.store.databases import database
@@ -18,8 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
     from contextlib import AbstractAsyncContextManager
 
+    from relay.settings import Settings
     from relay.store.database import Connection
     from relay.store.databases import Place
+
+
+def seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """`90s`, `30m`, `1h30m` in seconds."""
+    try:
+        return None if value is None else seconds_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
@@ -63,6 +75,21 @@ async def refuse_demo(connection: Connection, place: Place) -> None:
         raise ConfigurationError(demo_history.REFUSAL.replace("The database", place.name, 1))
 
 
+async def or_partly(work: Coroutine[Any, Any, int], settings: Settings, *, as_json: bool) -> int:
+    """Do `work`; while Postgres is away, print what can be said without it, and return 1."""
+    try:
+        return await work
+    except StatementRefused:
+        raise
+    except StoreUnavailable as error:
+        found = await without_store.look(settings, error)
+    if as_json:
+        print_json(found.document)
+    else:
+        say(found.lines)
+    return 1
+
+
 def run(work: Coroutine[Any, Any, int]) -> None:
     """Run a command's coroutine and leave with the exit status that it returns."""
     status = asyncio.run(work)
@@ -97,6 +124,6 @@ def operator() -> str:
 
 
 __all__ = [
-    "Source", "as_json", "connected", "database", "operator", "print_json", "refuse_demo", "run", "say", "say_source",
-    "say_waiting", "source_of",
+    "Source", "as_json", "connected", "database", "operator", "or_partly", "print_json", "refuse_demo", "run", "say",
+    "say_source", "say_waiting", "seconds", "source_of",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.commands.common import Source, as_json, connected, database, print_json, run, say, source_of
+from relay.commands.common import Source, as_json, connected, database, or_partly, print_json, run, say, source_of
 from relay.incident.diagnosis import Diagnosis, diagnose
 from relay.incident.evidence import gather
 from relay.settings import load_settings
@@ -42,7 +42,7 @@ def command(*, as_json: bool) -> None:
         return 1 if diagnosis.problem else 0
 
     with database(settings, or_demo=True) as place:
-        run(read(place))
+        run(or_partly(read(place), settings, as_json=as_json))
 
 
 def document(diagnosis: Diagnosis, source: Source) -> dict[str, Any]:

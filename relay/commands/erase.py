@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import as_json, connected, database, operator, print_json, run, say
+from relay.commands.common import as_json, connected, database, operator, print_json, run, say, source_of
 from relay.domain.format import plural
 from relay.domain.person import Person
 from relay.settings import load_settings
@@ -43,11 +43,12 @@ def command(
 
     async def work(place: Place) -> int:
         async with connected(place.dsn) as connection:
+            source = await source_of(connection, place)
             found = await erase(connection, person, operator=operator(), reason=reason, dry_run=dry_run)
         if as_json:
-            print_json({"database": place.name, "erased": person.name, "dry_run": dry_run, **asdict(found)})
+            print_json({"database": source.document, "erased": person.name, "dry_run": dry_run, **asdict(found)})
         else:
-            say([f"database: {place.name}", *_lines(person, found, dry_run=dry_run)])
+            say([f"database: {source.line}", *_lines(person, found, dry_run=dry_run)])
         return 1 if found.unfinished else 0
 
     with database(settings) as place:

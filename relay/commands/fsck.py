@@ -6,31 +6,34 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import as_json, connected, database, operator, print_json, run, say
+from relay.commands.common import as_json, connected, database, operator, print_json, run, say, source_of
 from relay.domain.format import plural
 from relay.settings import load_settings
 from relay.store import actions
 from relay.store.fsck import check
 
 if TYPE_CHECKING:
+    from relay.commands.common import Source
     from relay.store.databases import Place
     from relay.store.fsck import Finding
 
 
 @click.command("fsck")
-@click.option("--repair", is_flag=True, help="Repair what can be computed anew. Needs the login that owns the tables.")
+@click.option("--repair", is_flag=True, help="Repair what can be computed anew.")
 @as_json
 def command(*, repair: bool, as_json: bool) -> None:
     """Recount the roll-ups, and check sequences and whatever else the tables must agree on.
 
-    Safe beside running relays; run it after a restore. Exit 1 if something is wrong and was not repaired.
+    Safe beside running relays; run it after a restore, as the login that owns the tables. Exit 1 if something is wrong
+    and was not repaired.
     """
 
     async def work(place: Place) -> int:
         findings: list[Finding] = []
-        if not as_json:
-            say(f"database: {place.name}")
         async with connected(place.dsn) as connection:
+            source = await source_of(connection, place)
+            if not as_json:
+                say(f"database: {source.line}")
             async for one in check(connection, repair=repair):
                 findings.append(one)
                 if not as_json:
@@ -39,9 +42,9 @@ def command(*, repair: bool, as_json: bool) -> None:
             if repaired:
                 await actions.record(connection, operator(), "note", "relay fsck --repair", {"repaired": repaired})
         if as_json:
-            print_json(_document(place, findings))
+            print_json(_document(source, findings))
         elif wrong := [one for one in findings if not one.ok]:
-            hint = "" if repair else " `relay fsck --repair`, as the owner of the tables, repairs what it can."
+            hint = "" if repair else " `relay fsck --repair` repairs what it can."
             say(f"{plural(len(wrong), 'check')} failed.{hint}")
         else:
             say("The tables agree.")
@@ -57,7 +60,7 @@ def _line(finding: Finding) -> str:
     return f"  {'repaired' if finding.repaired else 'WRONG':<9} {finding.check}: {finding.wrong} {finding.detail}"
 
 
-def _document(place: Place, findings: list[Finding]) -> dict[str, object]:
+def _document(source: Source, findings: list[Finding]) -> dict[str, object]:
     checks = [
         {
             "name": one.check,
@@ -68,4 +71,4 @@ def _document(place: Place, findings: list[Finding]) -> dict[str, object]:
         }
         for one in findings
     ]
-    return {"database": place.name, "ok": all(one.ok for one in findings), "checks": checks}
+    return {"database": source.document, "ok": all(one.ok for one in findings), "checks": checks}

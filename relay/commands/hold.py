@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import as_json, database, operator, print_json, run, say, say_source, source_of
-from relay.domain.duration import seconds_of
+from relay.commands.common import as_json, database, operator, print_json, run, say, say_source, seconds, source_of
 from relay.settings import load_settings
 from relay.store import gate
 from relay.store.sessions import connected
@@ -16,17 +15,9 @@ if TYPE_CHECKING:
     from relay.store.databases import Place
 
 
-def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    """`90s`, `30m`, `1h30m` in seconds."""
-    try:
-        return None if value is None else seconds_of(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command("hold")
 @click.option("--reason", required=True, metavar="TEXT", help="Why, for the audit and for whoever looks.")
-@click.option("--for", "for_s", metavar="TIME", callback=_seconds, help="End by itself after so long, e.g. 30m.")
+@click.option("--for", "for_s", metavar="TIME", callback=seconds, help="End by itself after so long, e.g. 30m.")
 @as_json
 def command(reason: str, for_s: float | None, *, as_json: bool) -> None:
     """Stop forwarding on all relays within a second. Webhooks are stored and wait until `relay release`.

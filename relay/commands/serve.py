@@ -40,7 +40,7 @@ def command(bind: str | None, workers: int | None, log_format: Format, log_level
             try:
                 asyncio.run(_prepare(place, settings.relay_workers, roles=settings.database_url is None))
             except StoreUnavailable as error:
-                say(f"relay: {error}. Serving 503 until it is there.", err=True)
+                say(f"relay: {error}. Webhooks wait in the spool until it is there.", err=True)
             options = LogOptions(log_format, log_level)
             status = serve(settings, place.dsn, options, embedded=settings.database_url is None)
         except SchemaError as error:

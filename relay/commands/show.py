@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.commands.common import as_json, connected, database, print_json, run, say
+from relay.commands.common import as_json, connected, database, print_json, run, say, source_of
 from relay.domain.format import exact_clock
 from relay.errors import RelayError
 from relay.settings import load_settings
@@ -32,6 +32,7 @@ def command(delivery_id: str, *, as_json: bool) -> None:
 
     async def work(place: Place) -> int:
         async with connected(place.dsn) as connection:
+            source = await source_of(connection, place)
             rows = await rows_beginning(connection, delivery_id)
             found = await browse.detail(connection, rows[0]) if len(rows) == 1 else None
         if len(rows) > 1:
@@ -39,9 +40,9 @@ def command(delivery_id: str, *, as_json: bool) -> None:
         if found is None:
             raise RelayError(f"There is no delivery {clean(delivery_id)} in {place.name}")
         if as_json:
-            print_json(_document(found))
+            print_json({"database": source.document} | _document(found))
         else:
-            say([f"database: {place.name}", *_lines(found)])
+            say([f"database: {source.line}", *_lines(found)])
         return 0
 
     with database(load_settings(), or_demo=True) as place:
@@ -85,7 +86,7 @@ def _document(found: Detail) -> dict[str, Any]:
             for one in found.replays
         ],
         "discards": [{"at": _text(one.at), "operator": one.operator, "reason": one.reason} for one in found.discards],
-        "headers": dict(found.headers),
+        "headers": [{"name": name, "value": value} for name, value in found.headers],
         "payload": _body(found),
         "payload_bytes": found.body_length,
     }

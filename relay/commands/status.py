@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.commands.common import Source, as_json, connected, database, print_json, run, say
+from relay.commands.common import Source, as_json, connected, database, or_partly, print_json, run, say
 from relay.domain.delivery import WaitReason
-from relay.domain.format import NO_DATA, average, clipped, figure, in_flight, milliseconds, percent, span, utc_clock
+from relay.domain.format import (
+    NO_DATA,
+    average,
+    clipped,
+    data_size,
+    figure,
+    in_flight,
+    milliseconds,
+    percent,
+    plural,
+    span,
+    utc_clock,
+)
 from relay.domain.targets import title
+from relay.errors import SpoolError, StoreUnavailable
 from relay.incident import state as incident_state
 from relay.incident.cause import Kind
 from relay.incident.headline import headline
 from relay.settings import is_default_agent, load_settings
+from relay.store.spool import local_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +41,7 @@ if TYPE_CHECKING:
     from relay.store.databases import Place
     from relay.store.gate import Hold, OpenBreaker
     from relay.store.overview import Overview
+    from relay.store.spool_file import SpoolState
 
 _NAME_CHARS = 40
 _MOST_NAMES = 8
@@ -38,8 +54,13 @@ def command(*, as_json: bool) -> None:
     settings = load_settings()
 
     async def show(place: Place) -> int:
-        async with connected(place.dsn) as connection:
-            state, whole = await incident_state.read(connection)
+        try:
+            async with connected(place.dsn) as connection:
+                state, whole = await incident_state.read(connection)
+        except StoreUnavailable:
+            with suppress(SpoolError):
+                _say_local_spool(local_state(settings.relay_data_dir, place.dsn), as_json=as_json)
+            raise
         cause = headline(whole)
         source = Source(place.name, state.demo)
         if as_json:
@@ -51,7 +72,17 @@ def command(*, as_json: bool) -> None:
         return 1 if state.firing or not state.alive else 0
 
     with database(settings, or_demo=True) as place:
-        run(show(place))
+        run(or_partly(show(place), settings, as_json=as_json))
+
+
+def _say_local_spool(local: SpoolState | None, *, as_json: bool) -> None:
+    """Show what this host's spool holds while Postgres, which knows all else, is away."""
+    if local is None:
+        return
+    if as_json:
+        print_json({"spool": {"receipts": local.receipts, "bytes": local.bytes}})
+    else:
+        say(f"{'spool':13} this host: {plural(local.receipts, 'receipt')}, {data_size(local.bytes)}")
 
 
 def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]:
@@ -71,6 +102,7 @@ def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]
                 "threshold": verdict.threshold,
                 "unit": verdict.rule.unit,
                 "since": verdict.since,
+                "acknowledged": _acknowledgement(verdict),
             }
             for verdict in state.verdicts
         ],
@@ -96,6 +128,7 @@ def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]
             "drain_per_s": state.backlog.drain_per_s,
             "empty_in_s": state.backlog.empty_in_s,
         },
+        "spool": _spool_document(state),
         "in_flight": state.in_flight,
         "oldest_in_flight_s": state.oldest_in_flight_s,
         "last_webhook_age_s": state.last_webhook_age_s,
@@ -112,6 +145,15 @@ def _hold(hold: Hold | None) -> dict[str, Any] | None:
 
 def _breaker(breaker: OpenBreaker | None) -> dict[str, Any] | None:
     return None if breaker is None else {"why": breaker.why, "since": breaker.since}
+
+
+def _spool_document(state: Overview) -> dict[str, Any]:
+    return {
+        "receipts": sum(one.receipts for one in state.spools),
+        "bytes": sum(one.bytes for one in state.spools),
+        "max_bytes": sum(one.max_bytes for one in state.spools),
+        "hosts": [asdict(one) for one in state.spools],
+    }
 
 
 def _figures(figures: Figures) -> dict[str, Any]:
@@ -158,6 +200,7 @@ def lines(state: Overview, source: Source, cause: Headline) -> list[str]:
         rows.append(("tests", f"{state.tests_15min} in 15 min, {state.tests_1h} in 1 h; {counted}"))
     if hour.rejected:
         rows.append(("rejected", _counts(hour.rejected)))
+    rows += [("spool", spool) for spool in _spools(state)]
     rows += [("health", health) for health in _health(state)]
     rows += [("relays", relay) for relay in _relays(state)]
     shown, last = [f"DEMO: {cause.sentence}" if source.demo else cause.sentence], ""
@@ -182,7 +225,18 @@ def _alerts(state: Overview) -> list[str]:
 
 
 def _since(verdict: Verdict) -> str:
-    return "" if verdict.since is None else f", since {utc_clock(verdict.since)}"
+    since = "" if verdict.since is None else f", since {utc_clock(verdict.since)}"
+    note = verdict.acknowledged
+    return (
+        since if note is None else f"{since}; acknowledged by {note.who} until {utc_clock(note.until)}: {note.reason}"
+    )
+
+
+def _acknowledgement(verdict: Verdict) -> dict[str, Any] | None:
+    note = verdict.acknowledged
+    if note is None:
+        return None
+    return {"by": note.who, "reason": note.reason, "at": note.at, "until": note.until}
 
 
 def _percent(rate: Rate) -> str:
@@ -218,6 +272,19 @@ def _health(state: Overview) -> list[str]:
         verdict = "ok" if health.ok else f"FAILED: {health.error}"
         shown.append(f"{title(health.target)}: {verdict}, {_ms(health.latency_ms)}, probed {span(health.age_s)} ago")
     return shown or ["not probed in the last hour"]
+
+
+def _spools(state: Overview) -> list[str]:
+    shown = []
+    for one in state.spools:
+        held = "empty"
+        if one.receipts:
+            held = f"{plural(one.receipts, 'receipt')}, the oldest for {span(one.oldest_s or 0)}"
+        refused = f"; Postgres refuses {one.refused}" if one.refused else ""
+        broken = f"; TAKES NONE: {one.error}" if one.error else ""
+        size = f"{data_size(one.bytes)} of {data_size(one.max_bytes)}"
+        shown.append(f"{one.host}: {held}, {size}{refused}{broken}; reported {span(one.reported_s)} ago")
+    return shown or ["none is reported"]
 
 
 def _relays(state: Overview) -> list[str]:

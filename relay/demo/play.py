@@ -67,7 +67,9 @@ def demo_settings(agent: AgentStandIn, chatwoot: ChatwootStandIn, **other: Any) 
     }
     loaded = load_settings(**(given | other))
     # An invented alert must not reach a real team.
-    return loaded.model_copy(update={"database_url": None, "relay_alert_webhook_url": None})
+    return loaded.model_copy(
+        update={"database_url": None, "relay_alert_webhook_url": None, "relay_heartbeat_url": None}
+    )
 
 
 async def play(

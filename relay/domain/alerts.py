@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-from relay.domain.format import figure
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -121,6 +119,16 @@ class Measures:
     arrival_age_s: float | None = None
     usual_gap_s: float | None = None
 
+    @classmethod
+    def of_nothing(cls, **known: Any) -> Measures:
+        """Measures without data, but for those that are `known`."""
+        nothing: dict[str, Any] = {
+            "rate_10min": Rate(0, 0), "rate_15min": Rate(0, 0), "rate_30min": Rate(0, 0), "failing_s": None,
+            "dead_letters_1h": 0, "average_attempts_1h": None, "average_ms_15min": None, "agent_failing_s": None,
+            "oldest_customer_wait_s": None, "heartbeat_age_s": None, "last_webhook_age_s": None, "webhooks_24h": 0,
+        }  # fmt: skip
+        return cls(**(nothing | known))
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -169,12 +177,22 @@ class ActiveAlert:
 
 
 @dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """Who has taken note of an alert, why, since when and until when it is not sent again."""
+
+    who: str
+    reason: str
+    at: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The result of one rule.
 
     It fires while its condition `holds`, and for `CLEAR_AFTER_S` longer if it was active before. `since` is when it
     was raised; None if it does not fire, or if no relay has recorded it yet. `measured_against` is the threshold at
-    this moment, None for the rule's own.
+    this moment, None for the rule's own. `acknowledged` is set only while it fires.
     """
 
     rule: Rule
@@ -183,6 +201,7 @@ class Verdict:
     holds: bool = False
     since: datetime | None = None
     measured_against: float | None = None
+    acknowledged: Acknowledgement | None = None
 
     @property
     def threshold(self) -> float:
@@ -286,9 +305,22 @@ def evaluate(measures: Measures) -> list[Verdict]:
     return [rule.evaluate(measures) for rule in RULES]
 
 
-def sustain(verdicts: Sequence[Verdict], active: Mapping[str, ActiveAlert], now: datetime) -> list[Verdict]:
-    """`verdicts` with the time they were raised, and with alerts that have not cleared yet. `active` is by rule."""
-    return [_sustained(verdict, active.get(verdict.rule.name), now) for verdict in verdicts]
+def sustain(
+    verdicts: Sequence[Verdict],
+    active: Mapping[str, ActiveAlert],
+    now: datetime,
+    acknowledged: Mapping[str, Acknowledgement] | None = None,
+) -> list[Verdict]:
+    """`verdicts` with the time they were raised, with alerts that have not cleared yet, and with who has taken note.
+
+    `active` and `acknowledged` are by rule.
+    """
+    sustained = [_sustained(verdict, active.get(verdict.rule.name), now) for verdict in verdicts]
+    notes = acknowledged or {}
+    return [
+        replace(verdict, acknowledged=notes.get(verdict.rule.name)) if verdict.firing else verdict
+        for verdict in sustained
+    ]
 
 
 def _sustained(verdict: Verdict, alert: ActiveAlert | None, now: datetime) -> Verdict:
@@ -312,13 +344,3 @@ class Transition:
     def state(self) -> str:
         """`raised` or `cleared`."""
         return "raised" if self.raised else "cleared"
-
-    @property
-    def text(self) -> str:
-        """The sentence of the notification."""
-        rule = self.verdict.rule
-        now = f"now {figure(self.verdict.value, rule.unit)}"
-        if self.raised:
-            return f"{rule.severity} raised: {rule.condition} ({now}; rule {rule.name})"
-        minutes = (self.at - self.since).total_seconds() / 60
-        return f"{rule.severity} cleared after {minutes:.0f} min: {rule.condition} ({now}; rule {rule.name})"

@@ -85,6 +85,17 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{number:,} {noun}s"
 
 
+def data_size(number: int) -> str:
+    """`512 B`, `34.2 KiB`, `1.0 MiB`."""
+    value, units = float(number), ["KiB", "MiB", "GiB", "TiB"]
+    if value < 1024:
+        return f"{number} B"
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        unit = units.pop(0)
+    return f"{value:.1f} {unit}"
+
+
 def measured(value: float | None, unit: str) -> str:
     """The value of an alert rule in its unit, rounded as columns show it: `38.0 %`, `29m`, `1,204`."""
     if value is None:

@@ -10,17 +10,11 @@ import asyncio
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import uuid4
-
-import psycopg
 
 from relay.domain.delivery import Deferred, State, WaitReason
-from relay.errors import LeaseLost, RelayError, StatementRefused, StoreUnavailable
+from relay.errors import LeaseLost, RelayError, StoreUnavailable
 from relay.forwarding.finisher import facts_for
-from relay.forwarding.store_faults import StoreFaults
-from relay.store.database import described
-from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Incoming, Waiting
-from relay.store.receipts import waits_for_a_row
+from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Waiting
 from relay.telemetry.tracing import now
 
 if TYPE_CHECKING:
@@ -33,18 +27,14 @@ if TYPE_CHECKING:
     from relay.forwarding.forwarder import Forwarder
     from relay.forwarding.gate import Gate
     from relay.forwarding.lease import Lease
+    from relay.forwarding.receipt_storage import ReceiptStorage
+    from relay.forwarding.store_faults import StoreFaults
     from relay.store.deliveries import Stored
-    from relay.store.receipts import ReceiptStore
     from relay.telemetry.forwarding_log import ForwardingLog
     from relay.telemetry.metrics import Counters
 
-STORE_PATIENCE_S = 3.5
-"""How long a webhook waits for Postgres. Chatwoot itself waits 5 s."""
-
 BODIES_IN_FLIGHT = 256 * 1024 * 1024
 """Bytes of bodies that are stored or forwarded at the same time. What is above it waits: in Postgres, or to be read."""
-
-_RETRY_STORE_S = 0.1
 
 
 @dataclass(slots=True)
@@ -70,7 +60,7 @@ class Pipeline:
         self,
         *,
         forwarder: Forwarder,
-        receipts: ReceiptStore,
+        storage: ReceiptStorage,
         finisher: Finisher,
         lease: Lease,
         gate: Gate,
@@ -78,10 +68,9 @@ class Pipeline:
         forwarding_log: ForwardingLog,
         counters: Counters,
         endpoint: str,
-        ordered: bool = True,
     ) -> None:
         self._forwarder = forwarder
-        self._receipts = receipts
+        self._storage = storage
         self._finisher = finisher
         self._lease = lease
         self._gate = gate
@@ -90,21 +79,18 @@ class Pipeline:
         self._counters = counters
         self._tracing = forwarder.tracing
         self._endpoint = endpoint
-        self._ordered = ordered
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bytes = 0
         self._held: set[int] = set()
         self._senders: dict[int, Ticket] = {}
-        self._opened = asyncio.Event()
         self._draining = False
-        self.store_faults = StoreFaults()
         self._work = asyncio.Event()
         self.is_behind = False  # more waits than this relay can claim: fresh webhooks then wait too, in their order
         self.replays_wait = False  # a replay has deliveries left to send: live traffic leaves it a few slots
 
     def open(self) -> None:
         """Begin to store: the store is ready and the lease held. What came before has waited for it."""
-        self._opened.set()
+        self._storage.open()
 
     @property
     def in_flight(self) -> int:
@@ -113,8 +99,18 @@ class Pipeline:
 
     @property
     def is_accepting(self) -> bool:
-        """True once webhooks can be stored, until the relay stops."""
-        return self._opened.is_set() and not self._draining
+        """True once webhooks can be stored in Postgres, until the relay stops."""
+        return self._storage.is_open and not self._draining
+
+    @property
+    def store_faults(self) -> StoreFaults:
+        """What was stored in Postgres of late, and what was not."""
+        return self._storage.faults
+
+    @property
+    def is_stopping(self) -> bool:
+        """True once no more webhooks are taken."""
+        return self._draining
 
     @property
     def capacity(self) -> int:
@@ -176,6 +172,12 @@ class Pipeline:
         """
         return self._start(self._carry_in_slot(claimed, is_probe=is_probe), claimed.delivery.size)
 
+    def adopt(self, stored: Stored) -> None:
+        """Carry what was stored for no sender that still waits: from the spool, or by a commit that ended late."""
+        if isinstance(stored, Claimed) and not self._draining:
+            self.resume(stored)
+        self._work.set()
+
     async def drain(self, patience_s: float) -> None:
         """Accept no more, wait up to `patience_s` for what is in flight, and release the rest."""
         self._draining = True
@@ -224,7 +226,7 @@ class Pipeline:
         began = now()
         try:
             try:
-                stored = await self._store(receipt, wanted=wanted)
+                stored = await self._storage.store(receipt, wanted=wanted)
                 self._tracing.step("store", receipt.delivery_id, receipt.headers, began)
             except BaseException as error:
                 self._tracing.step("store", receipt.delivery_id, receipt.headers, began, error=type(error).__name__)
@@ -281,57 +283,6 @@ class Pipeline:
         """Log that the store gave a webhook another delivery id than its sender."""
         if delivery_id != receipt.delivery_id:
             self._forwarding_log.kept_apart(receipt.delivery_id, delivery_id)
-
-    async def _store(self, receipt: Receipt, *, wanted: bool) -> Stored:
-        """Commit the receipt, trying again for as long as its sender can wait; a relay that starts may yet be ready.
-
-        The claim stays the same: if a commit went through whose end was not seen, the next one finds its own.
-
-        Raises:
-            StoreUnavailable: Postgres did not take it in time.
-        """
-        order_key = receipt.order_key if self._ordered else None
-        incoming = Incoming(uuid4(), receipt, order_key, wanted or receipt.test)
-        deadline = time.monotonic() + STORE_PATIENCE_S
-        refusal: StatementRefused | None = None
-        if not self._opened.is_set():
-            await self._until_open()
-        while True:
-            try:
-                stored = await self._receipts.submit(incoming, by=deadline)
-            except StoreUnavailable as error:
-                if isinstance(error, StatementRefused):
-                    if refusal is None:
-                        self._forwarding_log.not_stored(receipt.delivery_id, str(error))
-                    refusal = error
-                if time.monotonic() + _RETRY_STORE_S > deadline:
-                    reason = refusal or error
-                    self.store_faults.failed(receipt.delivery_id, str(reason), one_only=waits_for_a_row(reason))
-                    return await self._without_postgres(incoming, reason)
-                await asyncio.sleep(_RETRY_STORE_S)
-            except psycopg.Error as error:
-                self._forwarding_log.not_stored(receipt.delivery_id, described(error))
-                one_only = not isinstance(error, psycopg.ProgrammingError)  # a missing right or table concerns all
-                self.store_faults.failed(receipt.delivery_id, described(error), one_only=one_only)
-                raise StoreUnavailable(f"Postgres refuses this webhook: {type(error).__name__}") from error
-            else:
-                self.store_faults.stored()
-                return stored
-
-    async def _without_postgres(self, _incoming: Incoming, error: StoreUnavailable) -> Stored:
-        """What becomes of a webhook that Postgres did not take in time: this is where a spool would take it.
-
-        Raises:
-            StoreUnavailable: nothing takes it.
-        """
-        raise error
-
-    async def _until_open(self) -> None:
-        try:
-            async with asyncio.timeout(STORE_PATIENCE_S):
-                await self._opened.wait()
-        except TimeoutError:
-            raise StoreUnavailable("The relay is not ready to store webhooks") from None
 
     async def _carry_in_slot(self, claimed: Claimed, *, is_probe: bool) -> Outcome | WaitReason | None:
         self._held.add(claimed.delivery.id)
@@ -398,9 +349,16 @@ class Pipeline:
         if finished.state is State.WAITING:
             self._forwarding_log.deferred(delivery, WaitReason.BREAKER, 0)
             return WaitReason.BREAKER
-        self._counters.finished(run, since_receipt_s=None if came_at is None else time.monotonic() - came_at)
+        self._counters.finished(run, since_receipt_s=_since_receipt_s(delivery, run, came_at))
         if run.success:
             self._forwarding_log.delivered(delivery, run)
         else:
             self._forwarding_log.dead_lettered(delivery, run)
         return run
+
+
+def _since_receipt_s(delivery: Delivery, outcome: Outcome, came_at: float | None) -> float | None:
+    """The time since the webhook came in, as far as this relay knows it: not that of a replay."""
+    if came_at is not None:
+        return time.monotonic() - came_at
+    return None if delivery.plan_id is not None else (delivery.waited_ms + outcome.duration_ms) / 1000

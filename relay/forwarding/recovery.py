@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.forwarding.pipeline import STORE_PATIENCE_S
+from relay.forwarding.receipt_storage import STORE_PATIENCE_S
 from relay.store import claims
 
 if TYPE_CHECKING:

@@ -33,6 +33,7 @@ class StoreFaults:
         self._clock = clock
         self._times: deque[float] = deque(maxlen=_MOST_COUNTED)
         self._reason = ""
+        self._last_failed_at = float("-inf")
         self._stored_at = float("-inf")
         self._failing: set[str] = set()
         self._failing_since = float("inf")
@@ -45,11 +46,16 @@ class StoreFaults:
         self._failing.clear()
         self._failing_since = float("inf")
 
-    def failed(self, delivery_id: str, reason: str, *, one_only: bool = False) -> None:
-        """Record that a webhook was not stored. With `one_only` that says nothing about other webhooks."""
+    def failed(self, delivery_id: str, reason: str, *, one_only: bool = False, is_spooled: bool = False) -> None:
+        """Record that a webhook was not stored. With `one_only` that says nothing about other webhooks.
+
+        One that `is_spooled` is not lost: it is not counted in `recent`.
+        """
         now = self._clock()
-        self._times.append(now)
-        self._reason = reason
+        self._last_failed_at = now
+        if not is_spooled:
+            self._times.append(now)
+            self._reason = reason
         if one_only:
             return
         if len(self._failing) < _MOST_COUNTED:
@@ -64,7 +70,7 @@ class StoreFaults:
 
     def failed_since(self, moment: float) -> bool:
         """True if a webhook was not stored after `moment` (`time.monotonic()`)."""
-        return bool(self._times) and self._times[-1] > moment
+        return self._last_failed_at > moment
 
     @property
     def lasting(self) -> str | None:

@@ -113,7 +113,7 @@ def entry(found: Incident) -> str:
                 f"Notify: {found.notified}",
                 f"Filed by: {_text(found.operator)}",
                 *([f"Reason: {_text(found.reason)}"] if found.reason else []),
-                "Follow: docs/runbooks/support_outage.md",
+                *([] if found.evidence.runbook is None else [f"Follow: {_text(found.evidence.runbook)}"]),
             ]
         ),
         _section("Alerts", _alerts(found)),

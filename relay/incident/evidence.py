@@ -64,6 +64,7 @@ class Evidence:
     Chatwoot could not be asked. `server` is what `GET /api` says. `clock_ahead_s` is Chatwoot's clock against this
     machine's. `secrets` are those configured here, `addresses` what host names resolve to from here.
     `unattended` are the windows of the last day in which no relay ran, newest first. `plans` are the newest replays.
+    `agent_logs` is the command that shows the agent's logs, `runbook` where the runbook for outages is, if set.
     """
 
     overview: Overview
@@ -87,6 +88,8 @@ class Evidence:
     addresses: Mapping[str, frozenset[str]]
     unattended: Sequence[tuple[datetime, datetime]]
     plans: Sequence[Plan] = ()
+    agent_logs: str | None = None
+    runbook: str | None = None
 
     def addresses_of(self, host: str) -> frozenset[str]:
         """The addresses that `host` resolves to from here, none if it does not."""
@@ -137,6 +140,8 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
         addresses=await _addresses(urls),
         unattended=state.unattended,
         plans=plans,
+        agent_logs=settings.agent_sdk_logs,
+        runbook=settings.relay_outage_runbook,
     )
 
 

@@ -47,9 +47,10 @@ def store_away(state: State) -> Headline | None:
     """Postgres is away."""
     if state.outage is None:
         return None
-    since = (
-        f"Postgres is away since {day_clock(state.outage.since, state.at)} ({span(state.age_s(state.outage.since))})"
-    )
+    began = state.outage.since
+    since = "Postgres is away"
+    if began is not None:
+        since = f"{since} since {day_clock(began, state.at)} ({span(state.age_s(began))})"
     refused, spool = state.outage.refused, state.spool
     if spool is not None and spool.share < 1 and not refused:
         waits = f"{plural(spool.receipts, 'webhook')} in the spool" if spool.receipts else "the spool takes webhooks"

@@ -34,9 +34,9 @@ _PLANS = 8
 
 @dataclass(frozen=True, slots=True)
 class StoreOutage:
-    """Postgres is away since then. `refused` webhooks were answered 503 and are lost."""
+    """Postgres is away since then (None: unknown). `refused` webhooks were answered 503 and are lost."""
 
-    since: datetime
+    since: datetime | None
     refused: int = 0
 
 
@@ -144,10 +144,23 @@ class State:
         return agent is not None and agent.ok and agent.at > last and failed_at is not None and failed_at >= first
 
 
+def _spool(state: Overview) -> SpoolState | None:
+    """What the spools hold, if that is an alert: receipts that drain at once are none."""
+    if not any(verdict.rule.name == "spool-p1" for verdict in state.firing):
+        return None
+    oldest = [one.oldest_s for one in state.spools if one.oldest_s is not None]
+    return SpoolState(
+        receipts=sum(one.receipts for one in state.spools),
+        oldest_s=max(oldest, default=None),
+        share=max((one.share for one in state.spools), default=0),
+    )
+
+
 def state_of(state: Overview, groups: Sequence[Group], plans: Sequence[Plan], *, finding: str | None = None) -> State:
     """The state as one reading of the store has it. `plans` are the newest replay plans, newest first."""
     day = state.last_24h.rate
     return State(
+        spool=_spool(state),
         at=state.at,
         relays=len(state.alive),
         relay_seen_s=state.relay_seen_s,

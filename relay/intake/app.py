@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -18,7 +19,7 @@ from relay.errors import StatementRefused, StoreUnavailable
 from relay.intake.webhook import WebhookRoute
 from relay.store import aside, backlog, facts, instances, overview
 from relay.store.refusal import explain
-from relay.telemetry.gauges import Gauge, gauges_of
+from relay.telemetry.gauges import Gauge, gauges_of, spool_gauges
 from relay.telemetry.metrics import exposition
 
 if TYPE_CHECKING:
@@ -145,17 +146,22 @@ async def _health(context: IntakeContext) -> Response:
         if isinstance(error, StatementRefused):
             database["error"] = str(error)
         elif not database["ok"]:
-            database["error"] = "Postgres is away"
+            why = context.database.failure
+            database["error"] = "Postgres is away" if why is None else f"Postgres is away: {why}"
     except psycopg.ProgrammingError:
         if not database["ok"] or recorded is None:  # else only dashboard_facts cannot be read: webhooks are stored
             database = {"ok": False, "error": "Postgres has no tables that this relay may use, or not yet"}
     if database["ok"] and context.pipeline.is_accepting and (fault := await context.store_probe.fault()) is not None:
         database |= {"ok": False, "error": f"Postgres refuses to store webhooks: {fault}"}
-    ok = database["ok"] and context.pipeline.is_accepting
+    stores = database["ok"] and context.pipeline.is_accepting
+    spool = await _spool(context, probe=not stores)
+    spools = spool is not None and spool["ok"] and not context.pipeline.is_stopping
+    ok = stores or spools
     body = {
-        "status": "ok" if ok else "unavailable",
+        "status": "ok" if stores else "spooling" if spools else "unavailable",
         "version": __version__,
         "database": database,
+        "spool": spool,
         "storing": _storing(context, database),
         "facts": recorded,
         **{target.value: probed.get(target) for target in Target},
@@ -163,7 +169,32 @@ async def _health(context: IntakeContext) -> Response:
         "backlog": waits,
         "signed": context.instance.signed,
     }
+    if context.outage.since is not None:
+        body["outage"] = {"since": context.outage.since.isoformat(), "refused": context.outage.lost}
     return _answer(200 if ok else 503, body, {} if ok else {"Retry-After": "5"})
+
+
+async def _spool(context: IntakeContext, *, probe: bool) -> dict[str, Any] | None:
+    """What the spool holds and whether it takes more; None if it is off. `probe` finds out by writing to the disk."""
+    if not context.spool.is_on:
+        return None
+    state = context.spool.state
+    try:
+        async with asyncio.timeout(_HEALTH_TIMEOUT_S):
+            state = await context.spool.refresh(probe=probe)
+    except TimeoutError:
+        state = replace(state, error="The spool's disk does not answer")
+    return {
+        "ok": state.can_store,
+        "receipts": state.receipts,
+        "bytes": state.bytes,
+        "max_bytes": state.max_bytes,
+        "oldest_at": None if state.oldest_at is None else state.oldest_at.isoformat(),
+        "refused": state.refused,
+        "foreign": state.foreign,
+        "damaged_files": list(state.aside),
+        "error": state.error,
+    }
 
 
 def _storing(context: IntakeContext, database: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,6 +238,8 @@ async def _metrics(context: IntakeContext) -> Response:
         Gauge("relay_in_flight", context.pipeline.in_flight, "Deliveries that this worker forwards now"),
         Gauge("relay_in_flight_limit", context.settings.relay_max_in_flight, "The most that a worker forwards at once"),
     ]
+    if context.spool.is_on:
+        gauges += spool_gauges(await context.spool.refresh())
     is_up = True
     try:
         async with asyncio.timeout(_HEALTH_TIMEOUT_S), context.database.connection() as connection:

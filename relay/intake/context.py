@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from relay.intake.rejections import Rejections
     from relay.intake.store_probe import StoreProbe
     from relay.monitoring.facts_check import FactsCheck
+    from relay.monitoring.store_outage import StoreOutage
     from relay.settings import Settings
     from relay.store.database import Database
     from relay.store.instances import Instance
+    from relay.store.spool import Spool
     from relay.telemetry.metrics import Counters
     from relay.telemetry.tracing import Tracing
 
@@ -26,9 +28,11 @@ class IntakeContext:
     instance: Instance
     database: Database
     pipeline: Pipeline
+    spool: Spool
     rejections: Rejections
     body_budget: BodyBudget
     counters: Counters
     facts_check: FactsCheck
     store_probe: StoreProbe
     tracing: Tracing
+    outage: StoreOutage

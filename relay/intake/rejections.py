@@ -36,6 +36,7 @@ class Rejections:
         self._counters = counters
         self._forwarding_log = forwarding_log
         self._pending: Counter[tuple[str, int, bool]] = Counter()
+        self._unrecorded: dict[tuple[str, int, bool], Fact] = {}
         self._senders: defaultdict[tuple[str, int, bool], list[str | None]] = defaultdict(list)
 
     def add(self, reason: str, status: int, *, test: bool = False) -> None:
@@ -46,7 +47,7 @@ class Rejections:
             self._senders[reason, status, test].append(SENDER.get())
 
     def take(self) -> list[Fact]:
-        """Log the rejections since the last call and return their facts."""
+        """Log the rejections since the last call and return their facts, after those that were put back."""
         pending, self._pending = self._pending, Counter()
         senders, self._senders = self._senders, defaultdict(list)
         facts: list[Fact] = []
@@ -57,13 +58,17 @@ class Rejections:
                 client = known[number] if number < len(known) else None
                 self._forwarding_log.rejected(reason, status, share, client=client)
                 facts.append(_fact(reason, status, share, test=test))
-        return facts
+        unrecorded, self._unrecorded = self._unrecorded, {}
+        return [*unrecorded.values(), *facts]
 
     def put_back(self, facts: list[Fact]) -> None:
-        """Take back facts that could not be recorded; `take` logs and returns them again."""
+        """Take back facts that could not be recorded, as one a reason with the time of the first."""
         for fact in facts:
             key = (fact.value["reason"], fact.value["status"], fact.metadata["test"])
-            self._pending[key] += fact.value["count"]
+            first = self._unrecorded.get(key)
+            count = fact.value["count"] + (0 if first is None else first.value["count"])
+            metadata = fact.metadata if first is None else first.metadata
+            self._unrecorded[key] = Fact(fact.fact_type, fact.value | {"count": count}, metadata)
 
 
 class RejectionRecorder:

@@ -20,12 +20,13 @@ from relay.domain.delivery import WaitReason
 from relay.domain.headers import CONTENT_ENCODING, FORWARDED_FROM_HEADER, TEST_SENDER, first_header
 from relay.domain.networks import client_address
 from relay.errors import StoreUnavailable
+from relay.forwarding.receipt_storage import STORE_PATIENCE_S
 from relay.intake.asgi import Answer, SenderGone, body_parts
 from relay.intake.encoding import TAKEN, CorruptBody, DecodedTooLarge, Decoder, UnsupportedEncoding, coding_of
 from relay.intake.receipt import read_receipt
 from relay.intake.rejections import SENDER
 from relay.settings import WEBHOOK_PATH
-from relay.store.deliveries import Duplicate, Ignored, Waiting
+from relay.store.deliveries import Duplicate, Ignored, Spooled, Waiting
 from relay.telemetry.tracing import now
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 BODY_TIMEOUT_S = 20
 """How long a body may take to stream in. Chatwoot itself gives up after five seconds."""
+
+_DURABLE_WITHIN_S = STORE_PATIENCE_S + 1
+"""How long a sender waits, past a shorter deadline of its own, until Postgres or the spool has the webhook."""
 
 _log = logging.getLogger(__name__)
 
@@ -209,6 +213,7 @@ async def _carry(context: IntakeContext, receipt: Receipt, began: float) -> Answ
         respond_when = ticket.finished if settings.relay_respond == "forwarded" else ticket.stored
         try:
             await _wait(respond_when, deadline)
+            await _wait(ticket.stored, began + _DURABLE_WITHIN_S)
         finally:
             context.pipeline.forget(ticket)
         stored = _stored(ticket)
@@ -222,6 +227,8 @@ async def _carry(context: IntakeContext, receipt: Receipt, began: float) -> Answ
     if isinstance(stored, Ignored):
         return Answer(200, {"success": True, "ignored": True, "delivery_id": stored.delivery_id})
     context.counters.received += 1
+    if isinstance(stored, Spooled):
+        return Answer(202, {"accepted": True, "spooled": True, "delivery_id": stored.delivery_id})
     delivery_id = stored.delivery_id if isinstance(stored, Waiting) else stored.delivery.delivery_id
     accepted = {"accepted": True, "delivery_id": delivery_id}
     result = ticket.finished.result() if ticket.finished.done() else None

@@ -76,7 +76,7 @@ class ServiceLoop:
         except StoreUnavailable as error:
             if not self._unavailable:
                 self._unavailable = True
-                self._log.error("Postgres is away; webhooks are answered 503", reason=str(error))
+                self._log.error("Postgres is away", reason=str(error))
         except SchemaError as error:
             if self._strict and name == "start":
                 raise

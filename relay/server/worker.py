@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from relay import __version__
 from relay.chatwoot.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
-from relay.errors import SchemaError, StoreUnavailable
+from relay.domain.notifications import Origin
+from relay.errors import SchemaError, SpoolError, StoreUnavailable
 from relay.forwarding.backlog import Backlog
 from relay.forwarding.concurrency import Slots
 from relay.forwarding.finisher import Finisher
@@ -19,7 +20,12 @@ from relay.forwarding.forwarder import Forwarder
 from relay.forwarding.gate import Gate
 from relay.forwarding.lease import Lease
 from relay.forwarding.pipeline import Pipeline
+from relay.forwarding.receipt_storage import ReceiptStorage
 from relay.forwarding.recovery import Recovery
+from relay.forwarding.spool_drain import SpoolDrain, SpoolReporter
+from relay.forwarding.spooling import Spooling
+from relay.incident.state import SpoolState
+from relay.incident.watch import IncidentWatch
 from relay.intake.body_budget import BodyBudget
 from relay.intake.context import IntakeContext
 from relay.intake.rejections import RejectionRecorder, Rejections
@@ -27,17 +33,21 @@ from relay.intake.store_probe import StoreProbe
 from relay.monitoring.alert_notifier import AlertNotifier
 from relay.monitoring.facts_check import FactsCheck
 from relay.monitoring.heartbeat import Heartbeat
+from relay.monitoring.outside_heartbeat import OutsideHeartbeat
 from relay.monitoring.prober import Prober
+from relay.monitoring.store_outage import StoreOutage
 from relay.replay.automatic import INTERVAL_S, AutoReplay
 from relay.replay.discards import DiscardRunner
 from relay.replay.runner import ReplayRunner
 from relay.server.maintenance import HeaderScrubber, Retention, SignatureCleaner
 from relay.server.services import ServiceLoop
-from relay.store import deliveries, demo_history, facts, gate, instances, log, replays
+from relay.store import deliveries, demo_history, facts, gate, instances, log, replays, spools
 from relay.store.database import Database, described
+from relay.store.databases import database_name
 from relay.store.instances import Instance
 from relay.store.migrate import migrate, migrations, schema_version
 from relay.store.receipts import ReceiptStore
+from relay.store.spool import Spool
 from relay.telemetry import log_tail
 from relay.telemetry.forwarding_log import ForwardingLog
 from relay.telemetry.log_sink import RELAY_SCOPE
@@ -118,9 +128,17 @@ class Worker:
         slots = Slots(settings.relay_max_in_flight)
         if settings.relay_agent_concurrency is not None:
             slots.limit_agent(0)  # until this relay holds slots
+        self.spool = Spool(
+            settings.relay_data_dir,
+            dsn,
+            max_bytes=settings.relay_spool_max_bytes,
+            say=lambda sentence: self._log.error("The spool was damaged", reason=sentence),
+        )
+        spooling = Spooling(self.spool, forwarding_log, self.counters)
+        ordered = settings.relay_order == "conversation"
         self.pipeline = Pipeline(
             forwarder=self._forwarder,
-            receipts=self._receipts,
+            storage=ReceiptStorage(self._receipts, spooling, forwarding_log, ordered=ordered),
             finisher=self._finisher,
             lease=lease,
             gate=its_gate,
@@ -128,23 +146,29 @@ class Worker:
             forwarding_log=forwarding_log,
             counters=self.counters,
             endpoint=settings.agent_endpoint_shown,
-            ordered=settings.relay_order == "conversation",
         )
         self._backlog = Backlog(
             settings, self.database, owner, pipeline=self.pipeline, lease=lease, forwarding_log=forwarding_log
         )
+        self._receipts.on_late = self.pipeline.adopt
+        self._drain = SpoolDrain(
+            self.spool, spooling, self.database, owner, pipeline=self.pipeline, forwarding_log=forwarding_log
+        )
+        outage = StoreOutage(self.counters)
         self._facts_check = FactsCheck(dsn, self.database, self._log)
         self.intake = IntakeContext(
             settings=settings,
             instance=self.instance,
             database=self.database,
             pipeline=self.pipeline,
+            spool=self.spool,
             rejections=self.rejections,
             body_budget=BodyBudget(),
             counters=self.counters,
             facts_check=self._facts_check,
             store_probe=StoreProbe(self.database, owner, self.pipeline.store_faults),
             tracing=self._tracing,
+            outage=outage,
         )
         self._heartbeat = Heartbeat(
             self.database,
@@ -163,9 +187,27 @@ class Worker:
             forwarding_log=forwarding_log,
             counters=self.counters,
         )
+        self._alerts = AlertNotifier(
+            settings,
+            self.database,
+            owner,
+            self._log,
+            watch=IncidentWatch(self._spool_state),
+            outage=outage,
+            origin=Origin(settings.installation, database_name(settings)),
+            leads=identity.slot == 0,
+        )
         self._main: asyncio.Task[None] | None = None
         self.defect: BaseException | None = None
         self._stopping = asyncio.Event()
+
+    def _spool_state(self) -> SpoolState | None:
+        """This host's spool, for the headline of an outage."""
+        state = self.spool.state
+        if not state.can_store:
+            return None
+        oldest_s = None if state.oldest_at is None else (datetime.now(UTC) - state.oldest_at).total_seconds()
+        return SpoolState(state.receipts, oldest_s, state.bytes / state.max_bytes)
 
     def _attempted(self, delivery: Delivery, attempt: Attempt) -> None:
         self._backlog.attempted(delivery, attempt)
@@ -181,13 +223,26 @@ class Worker:
             self._replays,
             DiscardRunner(self.database),
             Prober(settings, self.database, owner),
-            AlertNotifier(settings, self.database, owner, self._log),
+            self._alerts,
             self._finisher,
             self._facts_check,
             Retention(self.database, owner, timedelta(days=settings.relay_retention_days), self._stopping.is_set),
             SignatureCleaner(self.database, self._stopping.is_set),
             HeaderScrubber(self.database, self._stopping.is_set),
         ]
+        if self.spool.is_on:
+            services += [self._drain, SpoolReporter(self.spool, self.database)]
+        if settings.relay_heartbeat_url is not None and self.instance.slot == 0:
+            url = settings.relay_heartbeat_url.get_secret_value()
+            services.append(
+                OutsideHeartbeat(
+                    url,
+                    self.database,
+                    self._log,
+                    store_fault=self.intake.store_probe.fault,
+                    can_spool=lambda: self.spool.is_on and self.spool.state.can_store,
+                )
+            )
         if settings.relay_auto_replay:
             interval_s = min(INTERVAL_S, settings.relay_probe_seconds)
             services.append(AutoReplay(self.database, owner, self._log, interval_s=interval_s))
@@ -199,8 +254,19 @@ class Worker:
         `on_defect` is called if they end by themselves, which is a defect: `defect` is then its exception.
         """
         await self.database.open()
+        await self._open_spool()
         self._main = asyncio.create_task(self._run(), name="relay worker")
         self._main.add_done_callback(lambda main: None if main.cancelled() else self._fail(main, on_defect))
+
+    async def _open_spool(self) -> None:
+        state = await self.spool.refresh(probe=True)
+        if state.error is not None:
+            self._log.warning("The spool cannot be used: webhooks are answered 503 while Postgres is away",
+                              reason=state.error)  # fmt: skip
+        if state.receipts:
+            self._log.info("The spool holds webhooks, they go into Postgres now", webhooks=state.receipts)
+        if state.foreign:
+            self._log.warning("The spool holds webhooks for another database, which stay there", webhooks=state.foreign)
 
     def _fail(self, main: asyncio.Task[None], on_defect: Callable[[], object]) -> None:
         self.defect = main.exception()
@@ -227,6 +293,7 @@ class Worker:
         for part in (self._receipts, self._finisher, self._tail):
             await part.close()
         await self._forwarder.close()
+        await self.spool.close()
         await self.database.close()
         await asyncio.to_thread(self._tracing.close)
 
@@ -244,13 +311,24 @@ class Worker:
 
     async def _run(self) -> None:
         loop = ServiceLoop(self._log, strict=self._checks)
-        await loop.until_success("start", self._migrate_and_register)
+        watching = asyncio.create_task(self._watch_start(), name="alerts before the start")
+        try:
+            await loop.until_success("start", self._migrate_and_register)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
         async with asyncio.TaskGroup() as group:
             for committer in (self._receipts, self._finisher):
                 group.create_task(committer.run())
             self.pipeline.open()
             for service in self._services():
                 group.create_task(loop.run(service), name=service.name)
+
+    async def _watch_start(self) -> None:
+        """Raise the alert that Postgres is away also while it has not been there yet."""
+        while True:
+            await self._alerts.run_before_start()
+            await asyncio.sleep(self._alerts.interval_s)
 
     async def _migrate_and_register(self) -> None:
         await migrate(self._dsn)
@@ -259,10 +337,20 @@ class Worker:
         async with self.database.connection() as connection:
             if not self._demo:
                 await self._exclude_invented(connection)
+            await self._name_database(connection)
             found, known = await schema_version(connection), migrations()[-1].version
         if found > known:
             self._log.warning("The schema was made by a newer relay; this one works with it", schema=found, known=known)
         await self._heartbeat.register()
+
+    async def _name_database(self, connection: Connection) -> None:
+        """Let the spool know which database this is, so that it drains into no other."""
+        if not self.spool.is_on:
+            return
+        try:
+            await self.spool.name_target(await spools.database_name(connection))
+        except SpoolError as error:
+            self._log.warning("The spool cannot be used", reason=str(error))
 
     async def _exclude_invented(self, connection: Connection) -> None:
         """See that nothing that a demo invented is there to be forwarded, before the first delivery is claimed.

@@ -45,9 +45,11 @@ class GroupCommit(Generic[Item, Result]):
     heavy items, those submitted so, and each item of a batch that Postgres refused or cancelled, so that a bad item
     fails by itself. Without `alone` that is `commit` with a batch of one. With `part`, such a batch is committed in
     parts instead, and a part that fails in smaller ones: `part` is a `commit` that works beside the batches.
+
+    `late` gets the result of an item whose caller was cancelled while it was being committed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts
         self,
         commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
@@ -58,6 +60,7 @@ class GroupCommit(Generic[Item, Result]):
         max_bytes: int = 8 * 1024 * 1024,
         heavy: float = math.inf,
         most_alone: int = 3,
+        late: Callable[[Result], None] = lambda _: None,
     ) -> None:
         self._commit = commit
         self._alone = alone or self._in_a_batch_of_one
@@ -66,6 +69,7 @@ class GroupCommit(Generic[Item, Result]):
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._heavy = heavy
+        self._late = late
         self._waiting: deque[_Waiter[Item, Result]] = deque()
         self._wake = asyncio.Event()
         self._room_alone = asyncio.Semaphore(most_alone)
@@ -75,8 +79,8 @@ class GroupCommit(Generic[Item, Result]):
     async def submit(self, item: Item, *, by: float = math.inf, alone: bool = False) -> Result:
         """Commit `item` with whatever else is waiting, or by itself if `alone`, and return its result.
 
-        Cancelling the caller does not take the item out: it may still be committed. But no commit of it begins
-        after `by` (`time.monotonic()`).
+        No commit of it begins after `by` (`time.monotonic()`), or after its caller was cancelled if it has such a
+        limit; without one it may still be committed then.
 
         Raises:
             StatementRefused: Postgres cancelled or refused the item's own statement.
@@ -143,8 +147,7 @@ class GroupCommit(Generic[Item, Result]):
                 _fail(future, reason)
         else:
             for (_, future, _), result in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(result)
+                self._settle(future, result)
 
     async def _split(self, batch: list[_Waiter[Item, Result]]) -> None:
         """Commit a batch that failed for one of its items: each part in its turn, so that their order stays."""
@@ -188,8 +191,13 @@ class GroupCommit(Generic[Item, Result]):
         except Exception as error:  # noqa: BLE001 - the task's top: its waiter gets an answer
             _fail(future, _reason(error))
         else:
-            if not future.done():
-                future.set_result(result)
+            self._settle(future, result)
+
+    def _settle(self, future: asyncio.Future[Result], result: Result) -> None:
+        if future.cancelled():
+            self._late(result)
+        elif not future.done():
+            future.set_result(result)
 
     async def _in_a_batch_of_one(self, item: Item) -> Result:
         return (await self._commit([item]))[0]
@@ -217,9 +225,10 @@ def _concerns_one_item(error: Exception) -> bool:
 def _is_too_late(waiter: _Waiter[Any, Any], now: float) -> bool:
     """True if no commit of it may begin any more; its waiter then gets an error."""
     _, future, by = waiter
-    if by < now:
+    is_too_late = by < now or (by < math.inf and future.cancelled())  # its caller has stored it elsewhere
+    if is_too_late:
         _fail(future, StoreUnavailable("Postgres did not answer in time"))
-    return by < now
+    return is_too_late
 
 
 def _fail(future: asyncio.Future[Result], error: Exception) -> None:

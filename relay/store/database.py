@@ -156,6 +156,11 @@ class Database:
     def _connected(self, failure: BaseException | None) -> None:
         self._failure = failure
 
+    @property
+    def failure(self) -> str | None:
+        """Why the last connection could not be made, without a secret; None if it could."""
+        return None if self._failure is None else described(self._failure)
+
     def why(self, error: BaseException) -> BaseException:
         """What keeps connections from being made, if `error` says only that none was free; else `error`."""
         if not isinstance(error, PoolTimeout):

@@ -53,6 +53,13 @@ def name_of(dsn: str) -> str:
     return clean(f"{parts.get('dbname') or parts.get('user') or 'postgres'}@{host}", limit=80)
 
 
+def database_name(settings: Settings) -> str:
+    """The database that `settings` name, for people: without credentials."""
+    if settings.database_url is not None:
+        return name_of(settings.database_url.get_secret_value())
+    return f"embedded PostgreSQL in {clean(str(settings.relay_data_dir))}"
+
+
 def _ignore_other_servers() -> None:
     """Remove libpq's variables from the environment: they are about other servers than the embedded one."""
     for option in Conninfo.get_defaults():

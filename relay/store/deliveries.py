@@ -12,6 +12,7 @@ from relay.domain.delivery import Deferred, Delivery, Outcome, Receipt, State, W
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from relay.domain.facts import Fact
@@ -44,6 +45,13 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Spooled:
+    """A webhook that is durable in the spool, since Postgres did not store it."""
+
+    delivery_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ignored:
     """A webhook that was stored and goes no further."""
 
@@ -55,13 +63,14 @@ class Incoming:
     """A receipt on its way into the store, with the claim it is to be stored under.
 
     `order_key` names the conversation whose order it keeps, None for no order. It is forwarded at once only if it is
-    `wanted`: if its relay has a slot for it.
+    `wanted`: if its relay has a slot for it. `received_at` is None for a receipt that is stored as soon as it comes.
     """
 
     claim: UUID
     receipt: Receipt
     order_key: str | None = None
     wanted: bool = True
+    received_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +104,7 @@ class FactsAside:
         return self.refused + self.late > 0
 
 
-Stored = Claimed | Waiting | Duplicate | Ignored
+Stored = Claimed | Waiting | Duplicate | Ignored | Spooled
 
 
 @dataclass(frozen=True, slots=True)

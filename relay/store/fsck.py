@@ -1,6 +1,6 @@
 """Checks what the tables must agree on, and repairs what can be computed anew.
 
-Reading needs any of the relay's roles; repairing needs the owner of the tables. Each repair is a transaction.
+Needs the rights of the tables' owner. Each repair is a transaction.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from relay.domain.alerts import LEAST_DELIVERIES, Buckets, Measures, Rate, Verdi
 from relay.domain.delivery import FactType
 from relay.domain.rejections import rejection
 from relay.domain.stats import FailureStreak, Figures, failing_since_s, figures
-from relay.store import alerts, aside, backlog, facts, instances, refused, traffic
+from relay.store import alerts, aside, backlog, facts, instances, refused, spools, traffic
 from relay.store.database import one_moment, rows_of
 from relay.store.demo_history import IS_DEMO
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from relay.store.facts import Health
     from relay.store.instances import Liveness
     from relay.store.refused import Refused
+    from relay.store.spools import SpoolReport
 
 _WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (5, 10, 15, 30, 60, 6 * 60, 24 * 60))
 _SUSTAINED = timedelta(hours=2)
@@ -142,6 +143,7 @@ class Overview:
     flight for the first time that came in this minute or the last one. `facts_aside` is None while `dashboard_facts`
     takes every fact. `refused` are the webhooks that were refused in the last hour, by reason. `relay_seen_s` is how
     long ago any relay was last known to run; `unattended` are the windows of the last day in which none ran.
+    `spools` are those of the relays' hosts.
     `tests_*` count runs of test webhooks, which are in no other figure.
     """
 
@@ -168,6 +170,7 @@ class Overview:
     last_success_at: datetime | None
     agent_failed_at: datetime | None
     backlog: BacklogState
+    spools: list[SpoolReport]
     facts_aside: Waiting | None = None
     answers_since: datetime | None = None
     refused: Sequence[Refused] = ()
@@ -201,6 +204,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at, demo, replica = row
     facts_aside = await aside.waiting(connection)
     waits = await backlog.read(connection)
+    spooled = await spools.reports(connection)
     windows = [figures(tallies) for tallies in await facts.tallies(connection, _WINDOWS)]
     minutes = await facts.per_minute(connection, max(minutes_of, _SUSTAINED))
     cursor = await connection.execute(_AGENT_FAILING)
@@ -236,12 +240,16 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         turned_away_1h=last_1h.refused_with(401, 404),
         arrival_age_s=await _arrival_age_s(connection, webhook_s, turned_away, now),
         usual_gap_s=await traffic.usual_gap_s(connection),
+        spool_waits_s=max((one.waiting_s or 0 for one in spooled), default=None),
+        spool_share=max((one.share for one in spooled), default=None),
     )
     return Overview(
         at=now,
         demo=demo,
         replica=replica,
-        verdicts=sustain(evaluate(measures), await alerts.active(connection), now),
+        verdicts=sustain(
+            evaluate(measures), await alerts.active(connection), now, await alerts.acknowledged(connection)
+        ),
         last_10min=last_10min,
         last_15min=last_15min,
         last_30min=last_30min,
@@ -261,6 +269,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         last_success_at=last_success_at,
         agent_failed_at=agent_failed_at,
         backlog=waits,
+        spools=spooled,
         facts_aside=facts_aside,
         answers_since=await _first_success(connection, failed, last_success_at),
         refused=turned_away,

@@ -16,7 +16,7 @@ from relay.store.database import DEDICATED_SILENCE_S, DedicatedConnection
 from relay.store.storing import store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from relay.store.database import Database
@@ -31,6 +31,8 @@ class ReceiptStore:
     """Commits receipts for the relay `owner`. Run `run` as a task."""
 
     def __init__(self, database: Database, owner: UUID) -> None:
+        self.on_late: Callable[[Stored], None] = lambda _: None
+        """Gets what was stored after its caller had given up."""
         self._database = database
         self._owner = owner
         self._connection = DedicatedConnection(database)
@@ -41,7 +43,11 @@ class ReceiptStore:
             part=self._commit_part,
             size=lambda item: item.receipt.size,
             most_alone=1,
+            late=self._stored_late,
         )
+
+    def _stored_late(self, stored: Stored) -> None:
+        self.on_late(stored)
 
     async def run(self) -> None:
         """Commit what `submit` is given, until cancelled."""

@@ -62,7 +62,7 @@ def explain(reason: str | None) -> tuple[str, str]:
     if not reason:
         return "they are not inserted in time", _REMEDIES["57014"]
     state, _, rest = reason.partition(" ")
-    if state == "23514" and rest == _NO_PARTITION:
+    if state == "23514" and rest in {"", _NO_PARTITION}:  # a check constraint has a name
         return f"no partition of {TABLE} takes them ({state})", _ADD_PARTITION
     if state == _READ_ONLY:
         return (
@@ -74,9 +74,6 @@ def explain(reason: str | None) -> tuple[str, str]:
     remedy = _REMEDIES.get(state, f"see the server's log for SQLSTATE {state}, and correct the table or its triggers")
     if state == _DROPPED and rest:
         remedy = "drop the rule, or let the trigger's function return NEW for fact types that begin with 'support.'"
-    elif state == "23514" and not rest:  # a check constraint has a name
-        cause = "no partition takes them"
-        remedy = f"add the partition, and one for the rest: CREATE TABLE … PARTITION OF {TABLE} DEFAULT"
     elif trigger is not None:
         cause = f"trigger {trigger} fails"
         remedy = f"mend the trigger's function, or ALTER TABLE {TABLE} DISABLE TRIGGER {trigger}"

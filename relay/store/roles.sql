@@ -30,6 +30,7 @@ GRANT EXECUTE ON FUNCTION relay.whole(text), relay.tally(text, jsonb, jsonb), re
 -- writes how far it got, never who asked for what.
 GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA relay TO relay_service;
 REVOKE INSERT, UPDATE, DELETE ON relay.schema_migrations, relay.fact_tables, relay.operator_actions, relay.holds,
+    relay.acknowledgements, relay.identity,
     relay.gate FROM relay_service;
 REVOKE INSERT, UPDATE ON relay.replay_plans FROM relay_service;
 REVOKE INSERT, UPDATE, DELETE ON relay.replay_items FROM relay_service;
@@ -55,7 +56,8 @@ GRANT EXECUTE ON FUNCTION
     relay.record_action(text, text, text, jsonb),
     relay.store_backfill(text[], text[], bytea[], text),
     relay.hold(text, text, double precision),
-    relay.release(text, double precision)
+    relay.release(text, double precision),
+    relay.acknowledge(text, text, text, double precision)
     TO relay_service, console_operator;
 
 -- The tables' own ids need no right to a sequence.

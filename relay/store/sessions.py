@@ -99,3 +99,12 @@ async def connected(
                 yield connection
             except psycopg.Error as error:
                 raise trouble(error) from error
+
+
+async def ping(connection: Connection) -> None:
+    """Wait for one round trip to Postgres.
+
+    Raises:
+        psycopg.Error: Postgres does not answer.
+    """
+    await connection.execute("SELECT 1")

@@ -37,6 +37,8 @@ _DIFFERING = UUID("6e1f2f0c-5a1d-4a3e-9d5c-0c6b7f3a9b41")
 _STORED_MEANWHILE = "RL003"
 """The SQLSTATE of `relay.undo_store`: a position went to a delivery that another relay stored at the same time."""
 
+# A plan that is made while the table is small is kept while it grows: without OFFSET the look-up of known ids would
+# be a join that reads all of it.
 # Positions are issued first, conversation by conversation in the order of their keys, so that no two batches deadlock.
 # A delivery that is known already gets none. One that another relay stores at the same time would leave a position
 # that nothing holds: `complete` then undoes the statement, and it is tried again.
@@ -48,9 +50,10 @@ _STORED = SQL("""
         SELECT r.*, k.id IS NULL AS fresh
           FROM (SELECT set_config('lock_timeout', %(lock_ms)s, true)) AS l,
                unnest(%(ids)b::text[], %(claims)b::uuid[], %(keys)b::text[], %(arrivals)b::integer[],
-                      %(wanted)b::boolean[])
-               WITH ORDINALITY AS r(delivery_id, claim, key, arrival, wanted, n)
-          LEFT JOIN relay.deliveries k ON k.delivery_id = r.delivery_id
+                      %(wanted)b::boolean[], %(received)b::timestamptz[])
+               WITH ORDINALITY AS r(delivery_id, claim, key, arrival, wanted, received_at, n)
+          LEFT JOIN LATERAL (SELECT d.id, d.state, d.claim FROM relay.deliveries d
+                              WHERE d.delivery_id = r.delivery_id OFFSET 0) AS k ON true
          WHERE k.id IS NULL OR k.state = 'dead' OR k.claim = r.claim
     ), turns AS MATERIALIZED (
         INSERT INTO relay.conversations AS c (key, issued, head)
@@ -59,16 +62,17 @@ _STORED = SQL("""
                                             head = coalesce(c.head, c.issued + 1)
         RETURNING key, issued, head
     ), placed AS MATERIALIZED (
-        SELECT l.n, l.wanted, t.key, t.head,
+        SELECT l.n, l.wanted, coalesce(least(l.received_at, now()), now()) AS received_at, t.key, t.head,
                t.issued - count(*) OVER (PARTITION BY l.fresh, l.key)
                         + row_number() OVER (PARTITION BY l.fresh, l.key ORDER BY l.arrival) AS position
           FROM light l LEFT JOIN turns t ON t.key = l.key AND l.fresh
     ), stored AS (
         INSERT INTO relay.deliveries AS d
                (delivery_id, claim, headers, body, encoded_body, event, conversation_id, customer, test,
-                conversation_key, position, blocked, waits, state, owner, finished_at)
+                conversation_key, position, blocked, waits, received_at, since, state, owner, finished_at)
         SELECT r.delivery_id, r.claim, r.headers, r.body, nullif(r.encoded_body, ''), r.event, r.conversation_id,
                r.customer, r.test, p.key, p.position, coalesce(p.position <> p.head, false), why.reason,
+               p.received_at, p.received_at,
                CASE WHEN r.ignored THEN 'ignored' WHEN why.reason IS NULL THEN 'forwarding' ELSE 'received' END,
                CASE WHEN NOT r.ignored AND why.reason IS NULL THEN %(owner)s::uuid END,
                CASE WHEN r.ignored THEN now() END
@@ -171,6 +175,27 @@ async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming], 
         results |= settled
         pending = {place: item for place, item in pending.items() if place not in settled}
     return [results[place] for place in range(len(batch))]
+
+
+async def store_drained(connection: Connection, owner: UUID, batch: Sequence[Incoming]) -> list[Stored]:
+    """As `store`, for receipts that were spooled: one whose delivery id is known, in any state, is a `Duplicate`.
+
+    It may be a commit whose end was not seen, which is no redelivery. Only a dead letter with another body is another
+    webhook, and stored as `store` does.
+
+    Raises:
+        psycopg.DataError: Postgres refuses a value; nothing was stored.
+    """
+    cursor = await exact(connection).execute(_KNOWN, ([item.receipt.delivery_id for item in batch],))
+    rows = {row[0]: row[1:] for row in await cursor.fetchall()}
+    known: dict[UUID, Stored] = {}
+    for item in batch:
+        state, body = rows.get(item.receipt.delivery_id, (None, None))
+        if state is not None and body in (None, item.receipt.body):
+            known[item.claim] = Duplicate(item.receipt.delivery_id, State(state))
+    fresh = [item for item in batch if item.claim not in known]
+    stored = iter(await store(connection, owner, fresh))
+    return [known[item.claim] if item.claim in known else next(stored) for item in batch]
 
 
 def _copies(pending: Mapping[int, Incoming], firsts: Sequence[int], settled: Mapping[int, Stored]) -> dict[int, Stored]:
@@ -283,6 +308,7 @@ async def _execute_store(
         "keys": [item.order_key or "" for item in items],
         "arrivals": list(arrivals),
         "wanted": [item.wanted for item in items],
+        "received": [item.received_at for item in items],
         "headers": [json.dumps(r.headers) for r in receipts],
         "bodies": [r.body for r in receipts],
         "encoded_bodies": [r.encoded_body or b"" for r in receipts],

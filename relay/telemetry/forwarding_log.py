@@ -108,6 +108,18 @@ class ForwardingLog:
         """The circuit breaker opened or closed."""
         self._log.warning(f"Circuit breaker {what}", **fields)
 
+    def spooling(self, reason: str) -> None:
+        """Logs that webhooks go to the spool until Postgres commits again."""
+        self._log.warning("Postgres does not store webhooks, they go to the spool", reason=reason)
+
+    def spooled(self, delivery_id: str) -> None:
+        """Logs a webhook that is durable in the spool."""
+        self._log.info("Webhook spooled", delivery_id=delivery_id)
+
+    def drained(self, count: int) -> None:
+        """Logs that webhooks went from the spool into Postgres."""
+        self._log.info("Spool drained into Postgres", webhooks=count)
+
     def taken_over(self, delivery: Delivery) -> None:
         """Logs a delivery claimed from a relay that no longer forwards it."""
         self._log.info("Webhook taken over", delivery_id=delivery.delivery_id, run=delivery.run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from relay.domain.alerts import Severity
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from relay.domain.alerts import Rate
     from relay.store.backlog import BacklogState
     from relay.store.overview import Overview
+    from relay.store.spool_file import SpoolState
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,16 @@ def gauges_of(state: Overview) -> Iterator[Gauge]:
     for verdict in state.verdicts:
         labels = {"rule": verdict.rule.name, "severity": verdict.rule.severity.value}
         yield Gauge("relay_alert_firing", float(verdict.firing), "1 while the alert fires", labels)
+
+
+def spool_gauges(state: SpoolState) -> Iterator[Gauge]:
+    """The gauges of this host's spool, which are known without Postgres too."""
+    yield Gauge("relay_spool_receipts", state.receipts, "Receipts in this host's spool")
+    yield Gauge("relay_spool_bytes", state.bytes, "Bytes in this host's spool")
+    yield Gauge("relay_spool_max_bytes", state.max_bytes, "The most that this host's spool may hold")
+    oldest = 0.0 if state.oldest_at is None else (datetime.now(UTC) - state.oldest_at).total_seconds()
+    yield Gauge("relay_spool_oldest_seconds", max(0.0, oldest), "Age of the oldest receipt in this host's spool")
+    yield Gauge("relay_spool_writable", float(state.can_store), "1 while this host's spool takes receipts")
 
 
 def _backlog(backlog: BacklogState) -> Iterator[Gauge]:

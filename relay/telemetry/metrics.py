@@ -27,7 +27,8 @@ _COUNTS = {
     "duplicates": "Webhooks whose delivery was known already",
     "ignored": "Webhooks stored and not forwarded",
     "taken_over": "Deliveries taken over from a relay that is no longer alive",
-    "unavailable": "Webhooks refused because Postgres did not store them",
+    "spooled": "Webhooks that went to the spool, since Postgres did not store them",
+    "unavailable": "Webhooks refused because neither Postgres nor the spool took them",
 }
 """Counts without labels, by the attribute of `Counters`; a metric is `relay_webhooks_NAME_total`."""
 
@@ -89,6 +90,7 @@ class Counters:
     duplicates = _Count()
     ignored = _Count()
     taken_over = _Count()
+    spooled = _Count()
     unavailable = _Count()
 
     def __init__(self, memory: memoryview | None = None, slot: int = 0) -> None:

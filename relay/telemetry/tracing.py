@@ -93,9 +93,11 @@ class Tracing:
         for one in attempts:
             began = nanoseconds(one.started_at)
             known = (("delivery.id", delivery.delivery_id), ("delivery.run", delivery.run))
-            if one.wait_ms:
-                waited = began - one.wait_ms * 1_000_000
-                self.record(Span("wait", trace, parent, waited, began, attributes=(*known, ("wait.reason", "retry"))))
+            is_first = one.number == 1
+            waited_ms = delivery.waited_ms if is_first else one.wait_ms
+            if waited_ms:
+                why = (*known, ("wait.reason", "backlog" if is_first else "retry"))
+                self.record(Span("wait", trace, parent, began - waited_ms * 1_000_000, began, attributes=why))
             span_id = attempt_span(delivery.delivery_id, delivery.run, one.number)
             more = (*known, ("attempt.number", one.number), ("attempt.status", one.status))
             ended = began + one.duration_ms * 1_000_000

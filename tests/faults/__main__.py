@@ -26,10 +26,12 @@ class Account:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the table, as Markdown."""
         write = terminalreporter.write_line
-        write("\n| fault | webhooks sent | answered, then lost | sent to the agent twice | seconds to recover |")
-        write("| --- | ---: | ---: | ---: | ---: |")
+        write(
+            "\n| fault | webhooks sent | refused | answered, then lost | sent to the agent twice | seconds to recover |"
+        )
+        write("| --- | ---: | ---: | ---: | ---: | ---: |")
         for row in self._rows:
-            write("| {fault} | {sent:,} | {lost} | {copies} | {recovery_s:.1f} |".format_map(row))
+            write("| {fault} | {sent:,} | {refused} | {lost} | {copies} | {recovery_s:.1f} |".format_map(row))
 
 
 if __name__ == "__main__":

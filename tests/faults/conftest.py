@@ -52,6 +52,7 @@ class RelayProcess:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._program = ["-m", "relay", "serve"]
+        self._is_ready = {"ok"}
 
     def hurry(self, patience_s: float) -> RelayProcess:
         """Have it wait no longer than that for heads, bodies and readers, from its next start on."""
@@ -83,9 +84,10 @@ class RelayProcess:
                 start_new_session=True,
             )  # fmt: skip
 
-    async def start(self, **env: str) -> RelayProcess:
-        """Start it and wait until it takes webhooks."""
+    async def start(self, *, without_postgres: bool = False, **env: str) -> RelayProcess:
+        """Start it and wait until it takes webhooks: into Postgres, or into its spool."""
         self.spawn(**env)
+        self._is_ready = {"spooling"} if without_postgres else {"ok"}
         await until(self._is_healthy, what="the relay is healthy")
         return self
 
@@ -93,7 +95,7 @@ class RelayProcess:
         assert self.is_running, self.output[-2000:]
         async with httpx.AsyncClient() as client:
             try:
-                return (await client.get(f"{self.url}/health", timeout=10)).status_code == 200
+                return (await client.get(f"{self.url}/health", timeout=10)).json()["status"] in self._is_ready
             except httpx.TransportError:
                 return False
 
@@ -148,11 +150,14 @@ class Senders:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.client = client
 
-    async def post(self, url: str, ledger: Ledger, delivery_id: str = "") -> int:
+    async def post(self, url: str, ledger: Ledger, delivery_id: str = "", conversation: int | None = None) -> int:
         """Post one webhook; the status of the answer, 0 if there was none."""
         delivery_id = delivery_id or str(uuid4())
         body = {"event": "message_created", "id": len(ledger.told), "message_type": "incoming"}
         ledger.told[delivery_id] = 0
+        if conversation is not None:
+            body["conversation"] = {"id": conversation}
+            ledger.conversations.setdefault(conversation, []).append(delivery_id)
         sent_at = time.monotonic()
         try:
             answer = await self.client.post(
@@ -161,16 +166,20 @@ class Senders:
         except httpx.TransportError:
             return 0
         ledger.told[delivery_id] = answer.status_code
+        ledger.spooled += answer.status_code == 202 and "spooled" in answer.json()
         if answer.status_code == 200:
             ledger.good_since = max(ledger.good_since, sent_at)
         return answer.status_code
 
     async def keep_posting(self, urls: list[str], ledger: Ledger, clients: int, stop: asyncio.Event) -> None:
-        """`clients` clients post one after another to `urls` in turn until `stop`; who is refused waits a little."""
+        """`clients` clients post one after another to `urls` in turn until `stop`, each in its own conversation.
+
+        A client whose webhook was not answered 200 waits a little, as senders do that have no more to send.
+        """
 
         async def one(number: int) -> None:
             while not stop.is_set():
-                if await self.post(urls[number % len(urls)], ledger) in {0, 503}:
+                if await self.post(urls[number % len(urls)], ledger, conversation=number) != 200:
                     await asyncio.sleep(0.1)
 
         await asyncio.gather(*(one(number) for number in range(clients)))
@@ -197,7 +206,7 @@ Survived = Callable[[str, Mapping[str, int], float], None]
 
 @pytest.fixture
 def survived(record_property: Callable[[str, object], None]) -> Survived:
-    """Records a fault's cost for the README's table: `sent`, `lost`, `copies`, and seconds to recover."""
+    """Records a fault's cost for the README's table: `sent`, `refused`, `lost`, `copies`, and seconds to recover."""
 
     def note(fault: str, counts: Mapping[str, int], recovery_s: float) -> None:
         record_property("survived", {"fault": fault, **counts, "recovery_s": recovery_s})

@@ -27,11 +27,14 @@ _OUTCOMES = """
 class Ledger:
     """`told` is the status of every answer a sender got, by delivery id; 0 for none.
 
+    `conversations` are the deliveries of each, as they were sent; `spooled` counts those that went to a spool.
     `kills` counts the crashes, `good_since` says when the latest webhook that was answered 200 had been sent.
     """
 
     told: dict[str, int] = field(default_factory=dict)
     kills: int = 0
+    spooled: int = 0
+    conversations: dict[int, list[str]] = field(default_factory=dict)
     good_since: float = float("-inf")
 
     async def recovers(self, since: float) -> float:
@@ -44,12 +47,23 @@ class Ledger:
         """The deliveries that the relay answered for: they must never be lost."""
         return [delivery_id for delivery_id, status in self.told.items() if status in {200, 202, 500}]
 
+    def check_order(self, agent: AgentStandIn) -> None:
+        """Each conversation's deliveries came to the agent in the order in which they were sent.
+
+        Raises:
+            AssertionError: some did not.
+        """
+        first = {seen.delivery_id: place for place, seen in reversed(list(enumerate(agent.seen)))}
+        for conversation, sent in self.conversations.items():
+            places = [first[delivery_id] for delivery_id in sent if delivery_id in first]
+            assert places == sorted(places), f"conversation {conversation} came out of order"
+
     def check(self, rows: Rows, agent: AgentStandIn, *, in_flight: int) -> Counter[str]:
         """Every delivery that was answered for, and every one that is stored, has exactly one outcome per run
         that came to its end; a run that a crash cut short has none.
 
         Copies at the agent are allowed where a crash explains them: for what was in flight then, `in_flight` at
-        most each time. Returns how many were sent, lost and duplicated.
+        most each time. Returns how many were sent, refused, lost and duplicated.
 
         Raises:
             AssertionError: one is missing, unfinished, or has no or several outcomes.
@@ -69,4 +83,5 @@ class Ledger:
                 assert arrived[delivery_id], f"{delivery_id} is said to be delivered, and the agent never saw it"
         copies = sum(number - 1 for number in arrived.values())
         assert copies <= self.kills * in_flight, f"{copies} copies are more than {self.kills} crashes explain"
-        return Counter(sent=len(self.told), lost=len(lost), copies=copies)
+        refused = list(self.told.values()).count(503)
+        return Counter(sent=len(self.told), refused=refused, lost=len(lost), copies=copies)

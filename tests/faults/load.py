@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CLIENTS = 24
 _UNFINISHED = "SELECT count(*) FROM relay.deliveries WHERE state IN ('received', 'waiting', 'forwarding')"
 
+_STORED = "SELECT delivery_id FROM relay.deliveries"
+
 
 class Load:
     """`CLIENTS` clients that post one webhook after another, and what came of it."""
@@ -25,7 +27,7 @@ class Load:
     def __init__(self, senders: Senders, agent: AgentStandIn) -> None:
         self.ledger = Ledger()
         self._senders = senders
-        self._agent = agent
+        self.agent = agent
         self._stop = asyncio.Event()
         self._posting: asyncio.Task[None] | None = None
 
@@ -44,6 +46,11 @@ class Load:
         taken = len(self.ledger.taken)
         await until(lambda: len(self.ledger.taken) > taken + webhooks, what="webhooks are taken")
 
+    async def is_spooled(self, webhooks: int = 50) -> None:
+        """Wait until so many more went to a spool."""
+        spooled = self.ledger.spooled
+        await until(lambda: self.ledger.spooled > spooled + webhooks, what="webhooks are spooled")
+
     async def is_refused(self) -> None:
         """Wait until the relay answers 503."""
         refused = self.refused
@@ -52,9 +59,11 @@ class Load:
     async def ends_well(self, rows: Rows) -> Counter[str]:
         """Stop, wait until all is finished, and hold everything against everything: sent, lost, copies."""
         await self.stop()
+        taken = set(self.ledger.taken)
+        await until(lambda: taken <= set(rows(_STORED)), what="all that was answered for is stored", every_s=0.2)
         await until(lambda: rows.one(_UNFINISHED) == 0, what="all is finished")
         await until(lambda: rows.one("SELECT count(*) FROM relay.facts_aside") == 0, what="no fact waits aside")
-        return self.ledger.check(rows, self._agent, in_flight=CLIENTS)
+        return self.ledger.check(rows, self.agent, in_flight=CLIENTS)
 
     async def stop(self) -> None:
         """Post no more, and wait for the answers."""

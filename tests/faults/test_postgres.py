@@ -44,7 +44,7 @@ async def proxied(server: Server) -> AsyncIterator[Proxied]:
     await proxy.close()
 
 
-async def test_a_restart_of_postgres_that_outlasts_every_lease_costs_nothing_but_503(
+async def test_a_restart_of_postgres_that_outlasts_every_lease_refuses_nothing(
     server: Server, make_relay: Callable[..., RelayProcess], load: Load, survived: Survived
 ) -> None:
     relays = [make_relay(database_url=server.dsn) for _ in range(2)]
@@ -55,7 +55,7 @@ async def test_a_restart_of_postgres_that_outlasts_every_lease_costs_nothing_but
         await load.goes_on()
         await asyncio.to_thread(server.stop)
         load.ledger.kills += 1
-        await load.is_refused()
+        await load.is_spooled()
         await asyncio.to_thread(server.start)
         recovery.append(await load.ledger.recovers(time.monotonic()))
     survived("Postgres restarted, twice, under 2 relays", await load.ends_well(server.rows), max(recovery))
@@ -125,7 +125,7 @@ async def test_a_promoted_standby_has_every_delivery_that_was_answered(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a disk that is small")
-async def test_a_full_disk_is_503_until_there_is_space_again(
+async def test_a_full_disk_refuses_nothing_while_the_spool_has_another_one(
     server: Server, server_folder: Path, make_relay: Callable[..., RelayProcess], load: Load, survived: Survived
 ) -> None:
     with small_disk(server_folder / "small", megabytes=64) as disk:
@@ -137,8 +137,8 @@ async def test_a_full_disk_is_503_until_there_is_space_again(
         load.start(relay)
         await load.goes_on()
         ballast = disk / "ballast"
-        _fill(ballast)
-        await load.is_refused()
+        fill(ballast)
+        await load.is_spooled()
         assert relay.is_running
         ballast.unlink()
         recovery = await load.ledger.recovers(time.monotonic())
@@ -147,20 +147,21 @@ async def test_a_full_disk_is_503_until_there_is_space_again(
         server.close()
 
 
-def _fill(path: Path) -> None:
+def fill(path: Path) -> None:
+    """Take all the room that a disk has."""
     with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(8192))
 
 
-async def test_a_database_that_became_read_only_is_503_until_it_is_writable(
+async def test_a_database_that_became_read_only_refuses_nothing(
     server: Server, make_relay: Callable[..., RelayProcess], load: Load, survived: Survived
 ) -> None:
     relay = await make_relay(database_url=server.dsn).start()
     load.start(relay)
     await load.goes_on()
     _reconfigure(server, "default_transaction_read_only = on")
-    await load.is_refused()
+    await load.is_spooled()
     assert relay.is_running
     _reconfigure(server, "default_transaction_read_only = off")
     recovery = await load.ledger.recovers(time.monotonic())
@@ -175,7 +176,7 @@ def _reconfigure(server: Server, setting: str) -> None:
         connection.execute("SELECT pg_reload_conf()")
 
 
-async def test_too_many_connections_are_503_until_there_is_room(
+async def test_too_many_connections_refuse_nothing(
     server: Server, make_relay: Callable[..., RelayProcess], load: Load, survived: Survived
 ) -> None:
     server.stop()
@@ -185,7 +186,7 @@ async def test_too_many_connections_are_503_until_there_is_room(
     await load.goes_on()
     with contextlib.ExitStack() as crowd:
         first = crowd.enter_context(psycopg.connect(server.dsn, autocommit=True))
-        while load.refused == 0:
+        while load.ledger.spooled == 0:
             first.execute(_CUT_OFF)
             with contextlib.suppress(psycopg.OperationalError):
                 crowd.enter_context(psycopg.connect(server.dsn))

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 import pytest_asyncio
+from psycopg import sql
 
 from tests.servers import HeldAgent, Rows, RunningRelay, database_like, relay_settings
 
@@ -50,3 +52,32 @@ async def start_shared(
 async def shared_relay(start_shared: Callable[..., Awaitable[RunningRelay]]) -> RunningRelay:
     """The module's relay, with a test's ordinary settings."""
     return await start_shared()
+
+
+class Outage:
+    """Takes the test's database away from everybody, and gives it back."""
+
+    def __init__(self, admin_dsn: str, dsn: str) -> None:
+        self._admin = Rows(admin_dsn)
+        self._name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
+
+    def begin(self) -> None:
+        """Cut every connection and let nobody in."""
+        self._allow_connections("false")
+        self._admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (self._name,))
+
+    def end(self) -> None:
+        """Let everybody in again."""
+        self._allow_connections("true")
+
+    def _allow_connections(self, allowed: str) -> None:
+        statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(
+            sql.Identifier(self._name), sql.SQL(allowed)
+        )
+        self._admin(statement.as_string())
+
+
+@pytest.fixture
+def outage(postgres: str, dsn: str) -> Outage:
+    """An outage to begin and end."""
+    return Outage(postgres, dsn)

@@ -88,7 +88,7 @@ async def test_where_all_is_well_it_says_so_and_exits_with_0(scene: Scene) -> No
 @pytest.mark.parametrize(
     ("behaviour", "cause", "resolution"),
     [
-        (Behaviour(status=503), "The Agent SDK answers 503: 5 of 5 failures", "fly logs -a hotdash-agent-service"),
+        (Behaviour(status=503), "The Agent SDK answers 503: 5 of 5 failures", "Review its logs: agent-logs --tail"),
         (Behaviour(status=429), "The Agent SDK is rate limiting (429): 5 of 5", "reduce the webhooks' frequency"),
         (Behaviour(status=422), "Agent SDK refused the payload (422): 5 dead letters", "Identify the root cause"),
     ],
@@ -99,7 +99,7 @@ async def test_what_the_agent_does_wrong_is_named_with_the_runbooks_resolution(
 ) -> None:
     scene.agent.behave(behaviour)
     await scene.post()
-    first, text, status = await scene.diagnose()
+    first, text, status = await scene.diagnose(AGENT_SDK_LOGS="agent-logs --tail")
     assert re.fullmatch(r"Agent SDK .+ since [\d:]+ \(\d+s\)\. 5 of 5 open dead letters share this cause\.", first), (
         first
     )

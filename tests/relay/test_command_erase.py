@@ -56,8 +56,8 @@ async def test_a_persons_payloads_go_and_all_else_stays(
     assert before == [("dead", 3), ("delivered", 3)]
 
     planned = await relay_command.run("erase", *option, "--dry-run", "--json")
-    assert json.loads(planned.stdout) | {"database": ""} == {
-        "database": "", "erased": f"{option[0][2:]} {option[1]}", "dry_run": True, "deliveries": 4, "facts": 2,
+    assert json.loads(planned.stdout) | {"database": {}} == {
+        "database": {}, "erased": f"{option[0][2:]} {option[1]}", "dry_run": True, "deliveries": 4, "facts": 2,
         "drafts": 0, "unfinished": 0,
     }  # fmt: skip
     assert THEIRS in everything(rows)

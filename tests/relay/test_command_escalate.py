@@ -43,7 +43,8 @@ async def test_the_entry_holds_all_the_evidence_that_the_runbook_lists(
          "(SELECT min(id) FROM dashboard_facts WHERE fact_type = 'support.webhook.retry')")  # fmt: skip
     rows("INSERT INTO relay.operator_actions (operator, action, reason) VALUES ('maria', 'discard', 'tried | that')")
     await until(lambda: rows.one("SELECT count(*) FROM relay.log WHERE level = 'error'") == 25)
-    env = {"AGENT_SDK_URL": agent.url, "RELAY_URL": relay.url, "CONSOLE_OPERATOR": "jonas"}
+    env = {"AGENT_SDK_URL": agent.url, "RELAY_URL": relay.url, "CONSOLE_OPERATOR": "jonas",
+           "RELAY_OUTAGE_RUNBOOK": "wiki/outage"}  # fmt: skip
     ended = await relay_command.run("escalate", "--yes", "--reason", "please look", **env)
     assert ended.returncode == 0, ended.stderr
     text = report(relay_command).read_text(encoding="utf-8")
@@ -53,7 +54,7 @@ async def test_the_entry_holds_all_the_evidence_that_the_runbook_lists(
         "Reason: please look", "success-rate-p0", "escalate-dlq", "25 open; 25 in 1 h", "| 25 | 503 |",
         "Success rate: 0.00 % in 15 min", "Agent SDK /health: FAILED (503)", "Webhook failed, dead-lettered",
         "| maria (login: postgres) | discard | tried \\| that |",
-        "| open | status | error | oldest died | newest died |", "High Retry Rate: ", "docs/runbooks/support_outage.md",
+        "| open | status | error | oldest died | newest died |", "High Retry Rate: ", "Follow: wiki/outage",
     ):  # fmt: skip
         assert wanted in text, wanted
     assert SECRET_TEXT not in text

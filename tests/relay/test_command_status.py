@@ -106,12 +106,19 @@ def test_what_is_under_way_is_shown_with_the_age_of_the_oldest(relay_command: Co
     assert re.search(r"; 2 in flight, the oldest for 9\d\.\d s$", line(ended.stdout, "deliveries"))
 
 
-def test_a_postgres_that_is_away_is_one_line(relay_command: CommandLine) -> None:
-    ended = relay_command("status", DATABASE_URL=f"postgresql://127.0.0.1:{free_port()}/none")
-    assert ended.returncode == 1
-    assert ended.stdout == ""
-    assert ended.stderr.startswith("relay: Postgres cannot be used now:")
-    assert ended.stderr.count("\n") == 1
+def test_while_postgres_is_away_it_says_so_and_what_it_could_not_read(relay_command: CommandLine) -> None:
+    away = {
+        "DATABASE_URL": f"postgresql://127.0.0.1:{free_port()}/none", "AGENT_SDK_URL": f"http://127.0.0.1:{free_port()}",
+        "RELAY_URL": f"http://127.0.0.1:{free_port()}",
+    }  # fmt: skip
+    for command in ("status", "diagnose"):
+        ended = relay_command(command, **away)
+        assert ended.returncode == 1
+        assert ended.stdout.startswith("Postgres is away: webhooks are refused (503); they are lost.\n"), ended.stdout
+        assert "Postgres cannot be used now:" in ended.stdout
+        assert "the relay: none answers at " in ended.stdout
+        assert "Agent SDK /health: FAILED (connection_refused)" in ended.stdout
+        assert "not read: alerts, figures, dead letters" in ended.stdout
 
 
 def test_long_and_many_statuses_that_others_wrote_are_cut(relay_command: CommandLine, rows: Rows) -> None:
@@ -124,7 +131,7 @@ def test_long_and_many_statuses_that_others_wrote_are_cut(relay_command: Command
 
 
 def test_the_first_line_is_the_headline_and_tests_are_counted_apart(relay_command: CommandLine, plant: Plant) -> None:
-    plant.relay()
+    plant.relay(heartbeat_age_s=-600)  # however long the commands take
     plant.runs(delivered=2, test=True)
     plant.facts(REJECTED, {"reason": "invalid_signature", "status": 401, "count": 600}, age_s=1)
     ended = relay_command("status")
@@ -134,3 +141,25 @@ def test_the_first_line_is_the_headline_and_tests_are_counted_apart(relay_comman
     assert document["headline"]["kind"] == "refused"
     assert document["tests"] == {"15m": 2, "1h": 2}
     assert relay_command("diagnose").stdout.startswith("600 webhooks refused (401, bad signature) since ")
+
+
+def test_an_acknowledged_alert_says_by_whom_and_until_when(
+    relay_command: CommandLine, plant: Plant, rows: Rows
+) -> None:
+    plant.relay()
+    plant.dead_letters(7)
+    refused = relay_command("ack", "dlq-warning")
+    assert refused.returncode == 2
+    assert relay_command("ack", "made-up", "--reason", "x").returncode == 2
+    ended = relay_command("ack", "dlq-warning", "--for", "30m", "--reason", "being replayed", CONSOLE_OPERATOR="maria")
+    assert ended.returncode == 0, ended.stderr
+    assert "dlq-warning is acknowledged until " in ended.stdout
+    status = relay_command("status")
+    assert status.returncode == 1
+    assert re.search(
+        r"acknowledged by maria \(login: postgres\) until \d\d:\d\d:\d\dZ: being replayed\)$",
+        line(status.stdout, "alerts"),
+    ), status.stdout
+    alerts = {alert["rule"]: alert for alert in json.loads(relay_command("status", "--json").stdout)["alerts"]}
+    assert alerts["dlq-warning"]["acknowledged"]["by"] == "maria (login: postgres)"
+    assert alerts["dlq-p2"]["acknowledged"] is None

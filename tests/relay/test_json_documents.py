@@ -88,7 +88,7 @@ async def test_every_document_has_the_fields_and_types_that_the_page_lists(
 ) -> None:
     relay = await start_relay()
     plant = Plant(rows)
-    plant.delivery("dead")
+    plant.delivery("dead", delivery_id="shown-1")
     plant.dead_letters(12)
     plant.probe(ok=False, age_s=5)
     chatwoot.add_message(7, "Hello?", created_at=int(time.time()) - 60)
@@ -110,6 +110,10 @@ async def test_every_document_has_the_fields_and_types_that_the_page_lists(
         "relay send-test": (),
         "relay escalate": ("--yes",),
         "relay backfill": ("--since", since, "--dry-run"),
+        "relay show": ("shown",),
+        "relay erase": ("--conversation", "7", "--dry-run"),
+        "relay fsck": (),
+        "relay agent check": (relay.settings.agent_sdk_url, "--large-bytes", "10000"),
     }.items():
         ended = await relay_command.run(*name.split()[1:], *arguments, "--json", **env)
         found = faults(json.loads(ended.stdout), tables[name])

@@ -54,7 +54,9 @@ class Prometheus:
     def query(self, expression: str) -> list[Any]:
         """The result of an instant query; empty until it answers."""
         try:
-            answer = httpx.get(f"http://127.0.0.1:{self.port}/api/v1/query", params={"query": expression})
+            answer = httpx.get(
+                f"http://127.0.0.1:{self.port}/api/v1/query", params={"query": expression}, timeout=PATIENCE_S
+            )
         except httpx.TransportError:
             return []
         assert answer.status_code in {200, 503}, answer.text

@@ -8,8 +8,6 @@ from uuid import uuid4
 
 import httpx
 import psycopg
-import pytest
-from psycopg import sql
 
 from tests.relay.traces import deliveries, seen_of, trace
 from tests.relay.wire import BluntAgent
@@ -18,42 +16,15 @@ from tests.servers import AgentStandIn, Rows, RunningRelay, locked, relay_settin
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from tests.relay.conftest import Outage
+
 PAYLOAD = {"event": "message_created", "id": 9, "conversation": {"id": 77}}
 
 
 _WAITING = """
     SELECT count(*) FROM pg_stat_activity
-     WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO relay.deliveries%'
+     WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%WITH light AS%'
 """
-
-
-class Outage:
-    """Takes the test's database away from everybody, and gives it back."""
-
-    def __init__(self, admin_dsn: str, dsn: str) -> None:
-        self._admin = Rows(admin_dsn)
-        self._name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
-
-    def begin(self) -> None:
-        """Cut every connection and accept no new one."""
-        self._allow_connections("false")
-        self._admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (self._name,))
-
-    def end(self) -> None:
-        """Let everybody in again."""
-        self._allow_connections("true")
-
-    def _allow_connections(self, allowed: str) -> None:
-        statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(
-            sql.Identifier(self._name), sql.SQL(allowed)
-        )
-        self._admin(statement.as_string())
-
-
-@pytest.fixture
-def outage(postgres: str, dsn: str) -> Outage:
-    """An outage to begin and end."""
-    return Outage(postgres, dsn)
 
 
 async def test_webhooks_are_answered_503_while_postgres_is_away_and_taken_when_it_is_back(

@@ -22,7 +22,9 @@ REJECTED = "relay_webhooks_rejected_total"
 
 def counted(port: int) -> dict[str, Counter[str]]:
     """What one scrape counts, by metric, by worker."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:  # a connection of its own: any worker
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S
+    ) as client:  # a connection of its own: any worker
         text = client.get("/metrics").raise_for_status().text
     found: dict[str, Counter[str]] = {}
     for family in text_string_to_metric_families(text):
@@ -34,7 +36,9 @@ def counted(port: int) -> dict[str, Counter[str]]:
 def refuse(port: int, times: int) -> None:
     """Post what is no webhook, each on a connection of its own, so that the workers share them."""
     for _ in range(times):
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"connection": "close"}) as client:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"connection": "close"}, timeout=PATIENCE_S
+        ) as client:
             assert client.post("/api/webhooks/chatwoot", content=b"[]").status_code == 400
 
 
@@ -62,8 +66,10 @@ def test_metrics_are_exact_over_workers_and_never_fall_and_the_manager_is_notifi
         manager.bind(environment["NOTIFY_SOCKET"])
         assert messages(manager, "READY=1") == ["READY=1"]
         wait_until_healthy(port)
-        assert httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 404, "it has an address of its own"
-        assert httpx.get(f"http://127.0.0.1:{metrics}/health/live").json()["status"] == "ok"
+        assert httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S).status_code == 404, (
+            "it has an address of its own"
+        )
+        assert httpx.get(f"http://127.0.0.1:{metrics}/health/live", timeout=PATIENCE_S).json()["status"] == "ok"
 
         refuse(port, 30)
         before = counted(metrics)[REJECTED]

@@ -8,13 +8,19 @@ import json
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import pytest
 import pytest_asyncio
 
+from relay.domain.notifications import Origin
+from relay.errors import Refused
+from relay.incident.watch import IncidentWatch
 from relay.monitoring.alert_notifier import AlertNotifier
+from relay.monitoring.store_outage import StoreOutage
 from relay.settings import AGENT_PATH
-from relay.store import overview
+from relay.store import alerts, overview
 from relay.store.database import Database
 from relay.telemetry.log_sink import RELAY_SCOPE, LogSink
+from relay.telemetry.metrics import Counters
 from tests.servers import Behaviour, relay_settings, until
 
 if TYPE_CHECKING:
@@ -51,7 +57,10 @@ async def watch(
 
     def make(**settings: Any) -> AlertNotifier:
         given = {"relay_alert_webhook_url": agent.url + AGENT_PATH} | settings
-        return AlertNotifier(relay_settings(agent, **given), database, uuid4(), sink.logger(RELAY_SCOPE))
+        return AlertNotifier(
+            relay_settings(agent, **given), database, uuid4(), sink.logger(RELAY_SCOPE),
+            watch=IncidentWatch(), outage=StoreOutage(Counters()), origin=Origin("prod", "db@host"),
+        )  # fmt: skip
 
     yield make
     sink.close()
@@ -63,7 +72,9 @@ async def state_of(database: Database) -> Overview:
 
 
 def told(agent: AgentStandIn) -> list[str]:
-    return [json.loads(request.body)["text"] for request in agent.seen if request.status == 200]
+    """What was said below the headline."""
+    texts = [json.loads(request.body)["text"] for request in agent.seen if request.status == 200]
+    return [text.partition("\n")[2] for text in texts]
 
 
 def transitions(rows: Rows) -> list[tuple[str, str]]:
@@ -151,7 +162,8 @@ async def test_only_the_configured_severities_are_notified(
     rows("DELETE FROM relay.duties")
     await one.run_once()
     assert sorted(text.split(" raised")[0] for text in told(agent)) == ["Critical", "P0"]
-    assert "success rate < 50 % for 10 min (now 10 %" in told(agent)[0]
+    assert told(agent)[0].startswith("P0 raised on prod: success rate < 50 % for 10 min (rule success-rate-p0)\n")
+    assert "\nnow 10 %, threshold 50 %, since " in told(agent)[0]
 
 
 async def test_other_severities_can_be_asked_for(
@@ -159,7 +171,7 @@ async def test_other_severities_can_be_asked_for(
 ) -> None:
     plant.dead_letters(6)
     await watch(relay_alert_severities="warning, P2").run_once()
-    assert [text.split(":")[0] for text in told(agent)] == ["Warning raised"]
+    assert [text.split(" on ")[0] for text in told(agent)] == ["Warning raised"]
 
 
 async def test_without_an_address_nothing_is_sent(
@@ -184,7 +196,7 @@ async def test_a_notice_that_does_not_arrive_is_posted_again_later(
     rows(_DUE_NOW)
     await one.run_once()
     await one.run_once()
-    assert [text.split(":")[0] for text in told(agent)] == ["escalate raised"]
+    assert [text.split(" on ")[0] for text in told(agent)] == ["escalate raised"]
     assert rows("SELECT text FROM relay.notices WHERE sent_at IS NULL") == []
 
 
@@ -198,7 +210,7 @@ async def test_a_notice_outlives_the_relay_that_could_not_send_it(
     rows(_DUE_NOW)
     rows("DELETE FROM relay.duties")
     await watch().run_once()
-    assert [text.split(":")[0] for text in told(agent)] == ["escalate raised"]
+    assert [text.split(" on ")[0] for text in told(agent)] == ["escalate raised"]
 
 
 async def test_the_address_is_in_no_log(
@@ -225,3 +237,37 @@ async def test_refused_facts_are_an_alert_that_arrives_though_the_alerts_own_fac
     rows(_LET_A_MINUTE_PASS)
     await one.run_once()
     assert any("cleared" in text and "facts-aside-p1" in text for text in told(agent))
+
+
+async def test_an_acknowledged_alert_stays_visible_and_is_not_sent_again(
+    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows, agent: AgentStandIn, database: Database
+) -> None:
+    plant.dead_letters(30)
+    one = watch()
+    await one.run_once()
+    async with database.connection() as connection:
+        with pytest.raises(Refused, match="needs a reason"):
+            await alerts.acknowledge(connection, "maria", "escalate-dlq", " ", 60)
+        with pytest.raises(Refused, match="31 days at most"):
+            await alerts.acknowledge(connection, "maria", "escalate-dlq", "why", 0)
+        until = await alerts.acknowledge(connection, "maria", "escalate-dlq", "the agent is being deployed", 1_800)
+    note = next(v.acknowledged for v in (await state_of(database)).firing if v.rule.name == "escalate-dlq")
+    assert note is not None
+    assert (note.who, note.reason, note.until) == (
+        "maria (login: postgres)", "the agent is being deployed", until,
+    )  # fmt: skip
+    assert rows(
+        "SELECT operator, reason, details ->> 'rule' FROM relay.operator_actions WHERE action = 'acknowledge'"
+    ) == [("maria", "the agent is being deployed", "escalate-dlq")]
+    for fires in (False, True):
+        rows("UPDATE dashboard_facts SET recorded_at = now() - %s * interval '2 hours'", (int(not fires),))
+        rows(_LET_A_MINUTE_PASS)
+        await one.run_once()
+    assert [text.split(" on ")[0].split(" after")[0] for text in told(agent)] == ["escalate raised", "escalate cleared"]
+    rows("UPDATE relay.acknowledgements SET until = now()")
+    rows("UPDATE dashboard_facts SET recorded_at = now() - interval '2 hours' WHERE fact_type <> 'support.alert'")
+    rows(_LET_A_MINUTE_PASS)
+    await one.run_once()
+    rows("UPDATE dashboard_facts SET recorded_at = now()")
+    await one.run_once()
+    assert told(agent)[-1].startswith("escalate raised on prod")

@@ -192,7 +192,7 @@ _EXACT = {
     ("claims", "claim_abandoned"), ("claims", "claim_backlog"), ("claims", "claim_probe"),
     ("claims", "read_claimed"), ("notes", "claim"),
     ("backfill", "known_messages"),
-    ("backfill", "messages_of"), ("backfill", "store"), ("replays", "claim_next"),
+    ("backfill", "messages_of"), ("backfill", "_store_part"), ("effects", "_settings"), ("replays", "claim_next"),
     ("replays", "states_of"), ("signatures", "deliveries_of"),
 }  # fmt: skip
 """The queries that need exact text. Another one belongs here only if its text is a key or is sent on."""

@@ -139,7 +139,8 @@ def test_no_function_lets_a_reader_or_a_stranger_change_anything(target: Target,
     assert target.stored() == before
 
 
-_ADDED_TO = {"relay.operator_actions", "relay.replay_plans", "relay.replay_items", "relay.discards", "relay.holds"}
+_ADDED_TO = {"relay.operator_actions", "relay.replay_plans", "relay.replay_items", "relay.discards", "relay.holds",
+             "relay.acknowledgements"}  # fmt: skip
 
 
 @pytest.mark.parametrize("role", ["console_operator", "relay_service"])

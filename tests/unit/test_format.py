@@ -8,6 +8,7 @@ from relay.domain.format import (
     NO_DATA,
     average,
     clock,
+    data_size,
     day_clock,
     exact_clock,
     figure,
@@ -49,3 +50,9 @@ def test_an_alerts_value_is_rounded_in_columns_and_exact_in_sentences() -> None:
     assert {unit: (measured(38.02, unit), figure(38.02, unit)) for unit in written} == written
     assert (measured(211, ""), figure(211, "")) == ("211", "211")
     assert (measured(None, "%"), figure(None, "%")) == ("–", "no data")
+
+
+def test_sizes_are_short() -> None:
+    sizes = [0, 512, 1023, 1024, 35_021, 1 << 20, 268_435_456, 3 << 30]
+    shown = ["0 B", "512 B", "1023 B", "1.0 KiB", "34.2 KiB", "1.0 MiB", "256.0 MiB", "3.0 GiB"]
+    assert [data_size(one) for one in sizes] == shown

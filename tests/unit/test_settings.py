@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "AGENT_SDK_TIMEOUT_MS": 30_000,
     "CHATWOOT_WEBHOOK_RESPONSE_DEADLINE_MS": 4_500,
     "CHATWOOT_WEBHOOK_MAX_BODY_BYTES": 32 * 1024 * 1024,
+    "RELAY_SPOOL_MAX_BYTES": 268_435_456,
     "RELAY_RESPOND": "forwarded",
     "RELAY_BIND": "127.0.0.1:8788",
     "RELAY_WORKERS": 1,
@@ -113,6 +114,7 @@ BAD = {
     "RELAY_BREAKER": ["maybe", "On"],
     "RELAY_ALERT_SEVERITIES": ["P0,terrible", "high"],
     "RELAY_BIND": ["8788", "localhost", "127.0.0.1:", ":8788", "127.0.0.1:port", "127.0.0.1:70000", "::1:8788"],
+    "RELAY_SPOOL_MAX_BYTES": ["-1", "256M"],
     "OTEL_EXPORTER_OTLP_ENDPOINT": ["collector:4318"],
     "RELAY_METRICS_BIND": ["9464", "127.0.0.1:port"],
     "RELAY_TRUSTED_PROXIES": ["nginx", "10.0.0.0/33", "127.0.0.1;::1"],
@@ -123,6 +125,7 @@ BAD = {
     "RELAY_RETENTION_DAYS": ["0", "-1", "nan"],
     "RELAY_PROBE_SECONDS": ["0", "-1"],
     "RELAY_AUTO_REPLAY": ["maybe"],
+    "RELAY_ALERT_FORMAT": ["teams"],
     "AGENT_BIND": ["8787", "host:99999"],
     "LLM_BASE_URL": ["model.example", "ftp://model"],
     "LLM_TIMEOUT_MS": ["0", "soon"],
@@ -194,11 +197,11 @@ def test_settings_never_show_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_variable_is_tried_with_a_bad_value() -> None:
     secrets = {
         "CHATWOOT_API_KEY", "CHATWOOT_WEBHOOK_SECRET", "DATABASE_URL", "RELAY_ALERT_WEBHOOK_URL", "LLM_API_KEY",
-        "TRANSCRIBE_API_KEY",
+        "TRANSCRIBE_API_KEY", "RELAY_ALERT_KEY", "RELAY_HEARTBEAT_URL",
     }  # fmt: skip
     anything_goes = {
         "CONSOLE_OPERATOR", "RELAY_FORWARD_EVENTS", "LLM_MODEL", "AGENT_PROMPT_FILE", "AGENT_STOP_LABEL",
-        "TRANSCRIBE_MODEL",
+        "TRANSCRIBE_MODEL", "CONSOLE_ENVIRONMENT", "AGENT_SDK_LOGS", "RELAY_OUTAGE_RUNBOOK",
     }  # fmt: skip
     assert {name.upper() for name in Settings.model_fields} == BAD.keys() | secrets | anything_goes
 

@@ -117,7 +117,7 @@ def _resolution(evidence: Evidence, retried: dict[str, int], *, slow: bool) -> t
         lines += [
             "The Agent SDK may be overloaded or down",
             f"Check its health: curl {evidence.agent_url}/health",
-            "Review its logs: fly logs -a hotdash-agent-service",
+            f"Review its logs{'' if evidence.agent_logs is None else f': {evidence.agent_logs}'}",
         ]
     if "429" in retried:
         lines += ["Rate limiting: reduce the webhooks' frequency", "Or increase the Agent SDK's capacity"]

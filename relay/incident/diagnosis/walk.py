@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from relay.incident.diagnosis.backlog import backlog
-from relay.incident.diagnosis.chapter import Diagnosis, Order
+from relay.incident.diagnosis.chapter import Chapter, Diagnosis, Order
 from relay.incident.diagnosis.chatwoot_fails import chatwoot_fails
 from relay.incident.diagnosis.dead_letters import dead_letters
 from relay.incident.diagnosis.facts_refused import facts_refused
@@ -24,11 +25,20 @@ _FINDINGS = {Order.SILENCE, Order.SETUP}
 """What the store alone does not show. All else is in the state that the headline is made of."""
 
 
+def _graded(chapter: Chapter) -> Chapter:
+    """`chapter`, as one that has found something if one of its checks failed."""
+    failed = next((check for check in chapter.checks if check.ok is False), None)
+    if chapter.problem or failed is None:
+        return chapter
+    return replace(chapter, order=Order.SETUP, verdict=f"{failed.text[0].upper()}{failed.text[1:]}.", explains=1)
+
+
 def diagnose(evidence: Evidence) -> Diagnosis:
     """The runbook's four chapters on `evidence`, and those that the runbook lacks where they have found something."""
     chapters = [not_received(evidence), retries(evidence), dead_letters(evidence), signatures(evidence)]
     others = (chatwoot_fails(evidence), webhooks_refused(evidence), facts_refused(evidence), backlog(evidence))
     chapters += [chapter for chapter in others if chapter is not None]
+    chapters = [_graded(chapter) for chapter in chapters]
     chapters.sort(key=lambda chapter: (chapter.order, -chapter.explains))
     found = next((chapter.verdict for chapter in chapters if chapter.order in _FINDINGS), None)
     state = state_of(evidence.overview, evidence.groups, evidence.plans, finding=found)

@@ -1,0 +1,344 @@
+"""The spool's file: SQLite on this host's disk, shared by the relays and workers of the host (DESIGN, 1.3). Blocking.
+
+What a transaction wrote is durable when it has ended (WAL, `synchronous=FULL`). A file that is damaged is moved aside;
+one that was removed or replaced is noticed, and what it held goes to the new one.
+
+Beside the file, the first byte of `spool.state` is 1 while any receipt may be in it. Every relay reads that byte for
+each webhook, without SQLite. It is set before a receipt is committed, and cleared only while the file is locked and
+empty, so that a crash can leave it set and never cleared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sqlite3
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from relay.errors import SpoolFull, SpoolUnwritable
+from relay.store import spool_schema as sql
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+BUSY_S = 1.0
+"""How long one process waits for another one's transaction."""
+
+_RESERVE_BYTES = 1_048_576
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL}
+_PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "secure_delete = ON",
+    "wal_autocheckpoint = 64",  # pages: on a full disk the log must fit into the room that is kept
+    "journal_size_limit = 262144",
+)
+
+T = TypeVar("T")
+
+
+class SpoolDisk:
+    """One process's access to the file at `path`. Belongs to one thread, except `may_hold`.
+
+    `say` is called with one sentence when a file is damaged, or was removed or replaced.
+    """
+
+    def __init__(self, path: Path, *, say: Callable[[str], None]) -> None:
+        self.path = path
+        self._say = say
+        self._connection: sqlite3.Connection | None = None
+        self._rescued: list[tuple[Any, ...]] = []
+        self._inodes: tuple[tuple[int, int], ...] = ()
+        self._state_fd: int | None = None
+
+    def may_hold(self) -> bool:
+        """False if no receipt is in the spool. Reads one byte, from memory. Any thread may call it."""
+        if self._state_fd is None:
+            return False
+        try:
+            return os.pread(self._state_fd, 1, 0) == b"1"
+        except OSError:  # it is being closed, or the disk fails
+            return True
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in one transaction, which is durable on return.
+
+        Raises:
+            SpoolFull: the disk is full.
+            SpoolUnwritable: the file cannot be used.
+        """
+        return self.run(lambda db: self._transact(db, work))
+
+    def write_in_need(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """As `write`, for work that frees space: on a full disk it uses the room that is kept for it."""
+        try:
+            return self.write(work)
+        except SpoolFull:
+            self._reserve_path.unlink(missing_ok=True)
+            try:
+                self._checkpoint()
+                self.run(lambda db: db.execute("PRAGMA secure_delete = OFF").fetchall())  # it writes all that it frees
+                result = self.write(work)
+                self._checkpoint()
+            finally:
+                self._disconnect()  # the next connection deletes securely again, and keeps room again
+            return result
+
+    def _checkpoint(self) -> None:
+        """Move what the write-ahead log holds into the file, as far as the disk has room for it."""
+        with contextlib.suppress(SpoolFull):
+            self.run(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+
+    def aside(self) -> tuple[str, ...]:
+        """The names of damaged files that were moved aside."""
+        return tuple(sorted(one.name for one in self.path.parent.glob(f"{self.path.name}.damaged-*[0-9]")))
+
+    def try_lock(self) -> bool:
+        """Take the lock that one process of the host at a time holds. False if another one has it."""
+        self.run(lambda _: None)
+        assert self._state_fd is not None
+        try:
+            fcntl.flock(self._state_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def unlock(self) -> None:
+        """Release the lock."""
+        if self._state_fd is not None:
+            fcntl.flock(self._state_fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._disconnect()
+        if self._state_fd is not None:
+            fd, self._state_fd = self._state_fd, None
+            os.close(fd)
+
+    def _transact(self, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(db)
+            if not db.execute(sql.IS_EMPTY).fetchone()[0]:
+                self.set_flag(holds=True)
+            db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+        if not self._is_in_place():
+            raise _Replaced
+        return result
+
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` on the open file. Once more on a new one if this one is damaged or no longer there.
+
+        Raises:
+            SpoolFull: the disk is full.
+            SpoolUnwritable: the file cannot be used.
+        """
+        for _ in range(3):
+            try:
+                return work(self._opened())
+            except _Replaced:
+                continue
+            except sqlite3.Error as error:
+                code = _code(error)
+                if code in _CORRUPT:
+                    self._move_aside(str(error))
+                    continue
+                if code not in _PASSING:
+                    self._disconnect()
+                if code == sqlite3.SQLITE_FULL:
+                    raise SpoolFull("The spool's disk is full") from error
+                raise SpoolUnwritable(f"The spool cannot be used: {error}") from error
+            except OSError as error:
+                if error.errno in _NO_SPACE:
+                    raise SpoolFull("The spool's disk is full") from error
+                raise SpoolUnwritable(f"The spool cannot be used: {error.strerror or error}") from error
+        raise SpoolUnwritable("The spool's file does not stay in its place")
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is not None and not self._is_in_place():
+            self._say("The spool's file was removed or replaced; what it held goes to a new one")
+            self._rescue(self._connection)
+            self._disconnect()
+        if self._connection is None:
+            db = self._open()
+            try:
+                if self._rescued:
+                    self._transact(db, lambda db: db.executemany(sql.COPY, self._rescued))
+            except BaseException:
+                db.close()
+                raise
+            self._rescued = []
+            self._connection = db
+        return self._connection
+
+    def _rescue(self, db: sqlite3.Connection) -> None:
+        """Read all that a removed file holds, before its connection is closed and another one uses its names.
+
+        To store a receipt in Postgres twice changes nothing there.
+        """
+        try:
+            self._rescued += db.execute(sql.ALL).fetchall()
+        except sqlite3.DatabaseError as error:
+            if _code(error) not in _CORRUPT:
+                raise
+
+    def _open(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._open_state()
+        with self._exclusively():
+            self._make_file()
+            self.path.chmod(0o600)  # SQLite gives its other files the same mode
+            self._inodes = (_inode(self.path),)
+            db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare(db)
+                self._inodes = self._found_inodes()
+                if not self._inodes:
+                    raise _Replaced  # noqa: TRY301 - the connection is closed below
+            except BaseException:
+                db.close()
+                raise
+        self._keep_reserve()
+        return db
+
+    def _make_file(self) -> None:
+        """Make the file if there is none. A log beside it is then that of a removed file, which may still be read.
+
+        A file that is there is not opened: closing it would release this process's locks on it.
+        """
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            _, log, index, _ = self._files
+            log.unlink(missing_ok=True)
+            index.unlink(missing_ok=True)
+
+    def _keep_reserve(self) -> None:
+        """Take the room that `write_in_need` uses, if the disk has that and as much again."""
+        with contextlib.suppress(OSError):
+            disk = os.statvfs(self.path.parent)
+            if self._reserve_path.exists() or disk.f_bavail * disk.f_frsize < 2 * _RESERVE_BYTES:
+                return
+            file = os.open(self._reserve_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(file, 0, _RESERVE_BYTES)
+            finally:
+                os.close(file)
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        for pragma in _PRAGMAS:
+            db.execute(f"PRAGMA {pragma}").fetchall()
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            db.executescript(sql.SCHEMA)
+        elif version > sql.VERSION:
+            raise SpoolUnwritable(f"{self.path} was made by a newer relay")
+        elif db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise _Damaged
+        db.execute("BEGIN IMMEDIATE")
+        self.set_flag(holds=not db.execute(sql.IS_EMPTY).fetchone()[0])
+        db.execute("COMMIT")
+
+    def _open_state(self) -> None:
+        """Open `spool.state`, with the number that it had before if it was replaced: another thread reads it."""
+        fd = os.open(self._state_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if os.fstat(fd).st_size == 0:
+            os.pwrite(fd, b"1", 0)
+        if self._state_fd is None:
+            self._state_fd = fd
+        elif os.path.sameopenfile(fd, self._state_fd):
+            os.close(fd)
+        else:
+            os.dup2(fd, self._state_fd, inheritable=False)
+            os.close(fd)
+
+    @property
+    def _state_path(self) -> Path:
+        return self.path.with_suffix(".state")
+
+    @property
+    def _reserve_path(self) -> Path:
+        return self.path.with_suffix(".reserve")
+
+    def set_flag(self, *, holds: bool) -> None:
+        """Say whether receipts may be in the spool. Within a transaction only."""
+        assert self._state_fd is not None
+        value = b"1" if holds else b"0"
+        if os.pread(self._state_fd, 1, 0) != value:
+            os.pwrite(self._state_fd, value, 0)
+
+    @contextlib.contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        """Lets one process at a time make the file, or move it aside. No matter to `try_lock`: it is another lock."""
+        assert self._state_fd is not None
+        fcntl.lockf(self._state_fd, fcntl.LOCK_EX, 1, 1)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._state_fd, fcntl.LOCK_UN, 1, 1)
+
+    def _found_inodes(self) -> tuple[tuple[int, int], ...]:
+        try:
+            return tuple(map(_inode, self._files))
+        except FileNotFoundError:
+            return ()
+
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        """All that must stay in place while a connection is open: SQLite removes its log with the last one."""
+        return (
+            self.path,
+            *(self.path.with_name(self.path.name + suffix) for suffix in ("-wal", "-shm")),
+            self._state_path,
+        )
+
+    def _is_in_place(self) -> bool:
+        found = self._found_inodes()
+        return bool(found) and found == self._inodes
+
+    def _move_aside(self, reason: str) -> None:
+        """Move the damaged file aside with all that it holds, unless another process has done so."""
+        self._disconnect()
+        with self._exclusively():
+            if not self._inodes or self._inodes[0] != _inode(self.path):
+                return
+            aside = f"{self.path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+            for suffix in ("-wal", "-shm", ""):
+                file = self.path.with_name(self.path.name + suffix)
+                with contextlib.suppress(FileNotFoundError):
+                    file.rename(self.path.with_name(aside + suffix))
+        self._say(f"The spool's file is damaged ({reason}); it was moved to {aside}, and a new one is begun")
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code."""
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
+
+
+class _Replaced(Exception):
+    """The file was removed or replaced while a transaction wrote to it."""
+
+
+class _Damaged(sqlite3.DatabaseError):
+    """The file holds something else than SQLite wrote."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT

@@ -1,0 +1,121 @@
+"""Postgres away under load, and worse meanwhile: webhooks wait in the spool, and only its end refuses one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults.test_postgres import fill
+from tests.postgres import small_disk
+from tests.servers import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.faults.conftest import RelayProcess, Survived
+    from tests.faults.load import Load
+    from tests.postgres import Server
+
+pytestmark = pytest.mark.faults
+_AWAY_S = 12
+
+
+async def test_postgres_stopped_for_twelve_seconds_refuses_nothing_and_keeps_the_order(
+    server: Server, make_relay: Callable[..., RelayProcess], load: Load, survived: Survived
+) -> None:
+    relay = await make_relay(database_url=server.dsn, relay_workers=2, relay_lease_seconds=60).start()
+    load.start(relay)
+    await load.goes_on()
+    await asyncio.to_thread(server.stop)
+    await asyncio.sleep(_AWAY_S)
+    await asyncio.to_thread(server.start)
+    recovery = await load.ledger.recovers(time.monotonic())
+    await load.goes_on(200)
+    load.ledger.kills = 1  # what was in flight when Postgres stopped may be sent again
+    counts = await load.ends_well(server.rows)
+    load.ledger.check_order(load.agent)
+    assert set(load.ledger.told.values()) <= {200, 202}
+    assert load.ledger.spooled > 100
+    survived("Postgres stopped for 12 s, 2 workers", counts, recovery)
+
+
+async def test_a_relay_killed_while_postgres_is_away_loses_nothing(
+    server: Server, make_relay: Callable[..., RelayProcess], load: Load, survived: Survived
+) -> None:
+    relay = await make_relay(database_url=server.dsn).start()
+    load.start(relay)
+    await load.goes_on()
+    await asyncio.to_thread(server.kill)
+    load.ledger.kills += 1
+    for _ in range(2):
+        await load.is_spooled()
+        await relay.kill()
+        await relay.start(without_postgres=True)
+    await load.is_spooled()
+    await asyncio.to_thread(server.start)
+    recovery = await load.ledger.recovers(time.monotonic())
+    counts = await load.ends_well(server.rows)
+    assert counts["refused"] == 0
+    survived("Relay killed (kill -9) twice while Postgres is away", counts, recovery)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a disk that is small")
+async def test_the_spools_disk_full_as_well_is_503_and_loses_nothing(
+    server: Server, make_relay: Callable[..., RelayProcess], load: Load, survived: Survived, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "small", megabytes=8) as disk:
+        relay = await make_relay(database_url=server.dsn, relay_data_dir=disk).start()
+        load.start(relay)
+        await load.goes_on()
+        await asyncio.to_thread(server.stop)
+        load.ledger.kills += 1
+        await load.is_spooled()
+        await asyncio.to_thread(fill, disk / "ballast")
+        await load.is_refused()
+        assert relay.is_running
+        await asyncio.to_thread(server.start)
+        recovery = await load.ledger.recovers(time.monotonic())
+        survived("Postgres stopped, and the spool's disk full", await load.ends_well(server.rows), recovery)
+        relay.close()
+
+
+async def test_a_spool_directory_that_is_removed_is_made_again(
+    server: Server, make_relay: Callable[..., RelayProcess], load: Load, survived: Survived, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    relay = await make_relay(database_url=server.dsn, relay_data_dir=folder).start()
+    load.start(relay)
+    await load.goes_on()
+    await asyncio.to_thread(server.stop)
+    load.ledger.kills += 1
+    await load.is_spooled()
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    await load.is_spooled()
+    assert await asyncio.to_thread((folder / "spool.db").exists)
+    await asyncio.to_thread(server.start)
+    recovery = await load.ledger.recovers(time.monotonic())
+    counts = await load.ends_well(server.rows)
+    assert counts["refused"] == 0
+    survived("Postgres stopped, and the spool's directory removed", counts, recovery)
+
+
+async def test_a_relay_that_is_stopped_while_it_drains_holds_up_no_other(
+    server: Server, make_relay: Callable[..., RelayProcess], load: Load
+) -> None:
+    relays = [make_relay(database_url=server.dsn) for _ in range(2)]
+    await asyncio.gather(*(relay.start() for relay in relays))
+    load.start(*relays)
+    await load.goes_on()
+    await asyncio.to_thread(server.stop)
+    load.ledger.kills += 1
+    await load.is_spooled()
+    await load.stop()
+    await asyncio.to_thread(server.start)
+    await until(lambda: any("Spool drained" in relay.output for relay in relays), what="the spool is drained")
+    assert (await load.ends_well(server.rows))["refused"] == 0
