@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from psycopg.sql import SQL
 
-from relay.store.database import refusals, rows_of
+from relay.store.database import rows_of
+from relay.store.failures import refusals
 from relay.store.instances import DOWN_AFTER_S, HEARD_AT
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from uuid import UUID
 from psycopg.sql import SQL, Literal
 
 from relay.store.claims import claimed_columns, own_agent, read_claimed
-from relay.store.database import exact, one_moment, refusals, rows_of
+from relay.store.database import exact, one_moment, rows_of
 from relay.store.destinations import is_gone
+from relay.store.failures import refusals
 from relay.store.filters import of_deliveries
 
 if TYPE_CHECKING:
