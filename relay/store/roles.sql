@@ -43,11 +43,12 @@ GRANT EXECUTE ON FUNCTION relay.refusal(text, text, text, text, text, text, text
     relay.write_facts(jsonb[], text, boolean), relay.restore_facts(integer), relay.expect_facts(bigint, bigint),
     relay.facts_are_followed(), relay.facts_of_redelivery(jsonb, bigint, integer, timestamptz),
     relay.promote(text[], bigint[]), relay.release_order(interval), relay.undo_store(), relay.end_holds(),
-    relay.end_drain()
+    relay.end_drain(), relay.give_back_abandoned(text, integer), relay.release_destination(text, integer),
+    relay.restore_destination(text, integer), relay.other_wait(text, boolean)
     TO relay_service;
 
--- Replays, discards, holds and the audit are written through functions that check: by the console (without --read-only), and
--- by the relay for its automatic replays. Neither can touch a row of theirs afterwards.
+-- Replays, discards, holds, redirects and the audit are written through functions that check: by the console (without
+-- --read-only), and by the relay for its automatic replays. Neither can touch a row of theirs afterwards.
 REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA relay FROM console_operator, console_reader;
 GRANT EXECUTE ON FUNCTION
     relay.ask_replay(uuid, text, text, text, double precision, integer, integer, bytea, bigint[], integer[]),
@@ -57,7 +58,9 @@ GRANT EXECUTE ON FUNCTION
     relay.store_backfill(text[], text[], bytea[], text),
     relay.hold(text, text, double precision),
     relay.release(text, double precision),
-    relay.acknowledge(text, text, text, double precision)
+    relay.acknowledge(text, text, text, double precision),
+    relay.ask_redirect(text, text, text, text),
+    relay.redirect(bigint, integer)
     TO relay_service, console_operator;
 
 -- The tables' own ids need no right to a sequence.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -10,14 +11,16 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from relay.store import actions, overview, replays
+from relay.store import actions, destinations, overview, replays
 from relay.store.database import connection_parameters
 from relay.store.filters import compile_filter
 from relay.store.migrate import migrate
 from relay.store.replays import Control, PlanRequest
 from relay.store.retention import retire
+from relay.store.storing import store
 from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay, until
 from tests.store.test_adoption import TABLES
+from tests.store.values import incoming
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -64,6 +67,19 @@ async def connected(dsn: str) -> AsyncIterator[Connection]:
     """A connection, as the store's functions take it."""
     async with await psycopg.AsyncConnection.connect(autocommit=True, **connection_parameters(dsn, "tests")) as opened:
         yield opened
+
+
+async def test_a_relay_releases_destinations_and_an_operator_redirects_with_their_roles(
+    dsn: str, login: Callable[[str, str], str], rows: Rows
+) -> None:
+    gone, live = "http://gone/webhooks/chatwoot", "http://live/webhooks/chatwoot"
+    async with connected(login("relay_service", dsn)) as relay, connected(login("console_operator", dsn)) as operator:
+        await store(relay, uuid4(), [replace(incoming(), order_key="1/7", wanted=False) for _ in range(2)])
+        rows("UPDATE relay.deliveries SET destination = %s", (gone,))
+        await destinations.refresh(relay)
+        assert [one.destination for one in await destinations.gone(operator)] == [gone]
+        assert await destinations.redirect(operator, "maria", "it is gone", gone, live) == 2
+        assert await destinations.gone(operator) == []
 
 
 async def test_a_login_with_relay_service_can_run_a_whole_relay(
