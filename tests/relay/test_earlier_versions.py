@@ -21,6 +21,10 @@ _BACKLOG = {*range(50, 60), *range(85, 90)}
 """The steps that bring the backlog and what builds on it. Other steps with higher numbers may have landed before."""
 
 _BODY = b'{"event": "message_created", "id": 1, "conversation": {"id": 7}}'
+_BACKFILLED = (
+    b'{"event": "message_created", "id": 9, "message_type": "incoming", '
+    b'"account": {"id": 1}, "conversation": {"id": 7}}'
+)
 _STATES = "SELECT state, count(*) FROM relay.deliveries GROUP BY 1"
 _WAITING = "SELECT kind FROM relay.backlog_counts GROUP BY kind HAVING sum(number) <> 0"
 
@@ -40,7 +44,7 @@ async def test_what_an_earlier_version_received_and_forwarded_is_delivered_and_w
     plant = Plant(rows)
     for state, owner in (("received", None), ("forwarding", uuid4()), ("dead", None), ("delivered", None)):
         plant.delivery(state, delivery_id=state, owner=owner, body=_BODY, conversation_id="7")
-    rows("SELECT relay.store_backfill(ARRAY['backfill-1-9'], ARRAY['7'], ARRAY['{}'::bytea])")
+    rows("SELECT relay.store_backfill(ARRAY['backfill-1-9'], ARRAY['7'], ARRAY[%s::bytea])", (_BACKFILLED,))
     relay = await RunningRelay(relay_settings(agent), old_dsn).ready()
     try:
         await until(lambda: dict(rows(_STATES)) == {"delivered": 3, "dead": 2})
