@@ -24,6 +24,7 @@ from relay.store import (
     overview,
     refused,
     replays,
+    timeline,
 )  # fmt: skip
 from relay.store.database import Database, connect
 from relay.store.deliveries import progress
@@ -55,6 +56,7 @@ def every_reading(connection: Connection, row_id: int) -> dict[str, Awaitable[An
         "raised alerts": alerts.raised_since(connection, since),
         "notices": alerts.due(connection),
         "actions": actions.newest(connection, 10),
+        "timeline": timeline.read(connection, since),
         "groups": browse.groups(connection),
         "dead letters": browse.window(connection, everything, states=(State.DEAD,)),
         "deliveries": browse.window(connection, everything, states=None),
