@@ -80,7 +80,7 @@ DRILLS = {
                 "the Agent SDK begins to rate limit", behaviours=(Behaviour(status=429, retry_after="1"),)
             ),
             _OUTAGE_ALERTS,
-            "Agent SDK answered 429 since",
+            "Agent SDK is rate limiting (429) since",
             "Find the cause; replay at a rate that the Agent SDK can take.",
         ),
         Drill(
