@@ -110,6 +110,8 @@ async def test_every_document_has_the_fields_and_types_that_the_page_lists(
         "relay send-test": (),
         "relay escalate": ("--yes",),
         "relay backfill": ("--since", since, "--dry-run"),
+        "relay timeline": (),
+        "relay handover": (),
         "relay show": ("shown",),
         "relay erase": ("--conversation", "7", "--dry-run"),
         "relay fsck": (),
