@@ -111,6 +111,8 @@ async def _drill(place: Place, drill: Drill, seconds: float | None, *, on_termin
         async with connected(dsn) as connection:
             history = drill.history
             await demo_history.plant_history(connection, deliveries=history.deliveries, silent_for=history.silent_for)
+            if history.usual:
+                await demo_history.plant_last_week(connection)
             if history.relay_stopped:
                 await demo_history.plant_stopped_relay(connection, silent_for=history.silent_for)
         say(f"[drill] A history of {plural(history.deliveries, 'delivery')} was planted for it.")

@@ -53,4 +53,4 @@ def command(*, since: str, as_json: bool) -> None:
         return 0
 
     with database(settings, or_demo=True) as place:
-        run(or_partly(read(place), settings, as_json=as_json))
+        run(or_partly(read(place), settings, place.dsn, as_json=as_json))

@@ -19,6 +19,7 @@ CALM_S, INCIDENT_S, AFTER_S = 6.0, 24.0, 30.0
 _OUTAGE_ALERTS = frozenset({"success-rate-critical", "escalate-dlq", "dlq-p2", "dlq-warning", "attempts-info"})
 _POISONED = 8
 _SILENT_FOR = timedelta(minutes=40)
+_QUIET_FOR = timedelta(minutes=20)
 _DOWN_FOR = timedelta(minutes=25)
 
 
@@ -26,12 +27,14 @@ _DOWN_FOR = timedelta(minutes=25)
 class History:
     """What is planted before the drill begins: deliveries over the last day, and how long it has been silent.
 
-    `relay_stopped`: the relay that took them stopped when the silence began.
+    `relay_stopped`: the relay that took them stopped when the silence began. `usual`: a week ago, a webhook came every
+    minute at this time.
     """
 
     deliveries: int
     silent_for: timedelta
     relay_stopped: bool = False
+    usual: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,17 @@ DRILLS = {
             begins_at_s=0,
             webhooks_a_second=0,
             history=History(600, _SILENT_FOR),
+        ),
+        Drill(
+            "silence",
+            "A webhook a minute is usual at this hour of the week, and none has come for 20 minutes (a planted history).",
+            (Phase(0, "Chatwoot's webhook points to another host", webhook_url="https://elsewhere.example/hook"),),
+            frozenset({"silence-p1"}),
+            "No webhook for",
+            "See what is usual at this hour, and find out since when and why nothing comes in.",
+            begins_at_s=0,
+            webhooks_a_second=0,
+            history=History(600, _QUIET_FOR, usual=True),
         ),
         Drill(
             "relay-was-down",

@@ -151,3 +151,17 @@ async def plant_stopped_relay(connection: Connection, *, silent_for: timedelta) 
 async def plant_history(connection: Connection, *, deliveries: int, silent_for: timedelta) -> None:
     """`deliveries` that went well over the last 24 hours, the last of them `silent_for` ago."""
     await connection.execute(_HISTORY, {"count": deliveries, "silent": silent_for})
+
+
+_LAST_WEEK = """
+    INSERT INTO dashboard_facts (fact_type, scope, value, metadata, recorded_at)
+    SELECT 'support.webhook.retry', 'support',
+           '{"attempts": 1, "success": true, "durationMs": 42, "finalStatus": "200"}',
+           '{"event": "message_created", "test": false}', at
+      FROM generate_series(now() - interval '170 hours', now() - interval '166 hours', interval '1 minute') AS at
+"""
+
+
+async def plant_last_week(connection: Connection) -> None:
+    """A webhook every minute around this hour of the week before."""
+    await connection.execute(_LAST_WEEK)
