@@ -155,7 +155,7 @@ DRILLS = {
         ),
         Drill(
             "silence",
-            "A webhook a minute is usual at this hour of the week, and none has come for 20 minutes (a planted history).",
+            "A webhook a minute is usual at this hour, and none has come for 20 minutes (a planted history).",
             (Phase(0, "Chatwoot's webhook points to another host", webhook_url="https://elsewhere.example/hook"),),
             frozenset({"silence-p1"}),
             "No webhook for",
