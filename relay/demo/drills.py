@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CALM_S, INCIDENT_S, AFTER_S = 6.0, 24.0, 30.0
+_AWAY_S = 75.0
 _OUTAGE_ALERTS = frozenset({"success-rate-critical", "escalate-dlq", "dlq-p2", "dlq-warning", "attempts-info"})
 _POISONED = 8
 _SILENT_FOR = timedelta(minutes=40)
@@ -39,7 +40,9 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """`begins_at_s` is when the cause sets in. `settings` differ from the demo's. `cause` is in the headline.
+    """`begins_at_s` is when the cause sets in, `lasts_s` how long it lasts. `settings` differ from the demo's.
+
+    `cause` is in the headline.
 
     `spares_all`: no delivery may become a dead letter.
     """
@@ -51,6 +54,7 @@ class Drill:
     cause: str
     task: str
     begins_at_s: float = CALM_S
+    lasts_s: float = INCIDENT_S
     webhooks_a_second: float = 6
     settings: Mapping[str, Any] = field(default_factory=dict)
     history: History | None = None
@@ -140,6 +144,22 @@ DRILLS = {
             "The circuit breaker is open",
             "See why the breaker is open and when it probes; see the backlog drain once a probe succeeds.",
             settings={"relay_breaker": "on", "chatwoot_webhook_max_attempts": 6},
+            spares_all=True,
+        ),
+        Drill(
+            "postgres-away",
+            "Postgres is stopped for more than a minute: webhooks go to the spool, and none is lost.",
+            (
+                Phase(0, "traffic starts, all is well"),
+                Phase(CALM_S, "Postgres is stopped", store_away=True),
+                Phase(CALM_S + _AWAY_S, "Postgres is started again", store_away=False),
+            ),
+            frozenset({"store-down-p0"}),
+            "Postgres is away since",
+            "See what can be known without Postgres, where webhooks wait, and that the spool drains afterwards.",
+            lasts_s=_AWAY_S,
+            webhooks_a_second=3,
+            settings={"agent_sdk_timeout_ms": 20_000},  # the reference agent needs Postgres too
             spares_all=True,
         ),
         Drill(
