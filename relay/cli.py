@@ -25,6 +25,8 @@ _COMMANDS = {
     "redirect": "Move what waits for one Agent SDK to another.",
     "diagnose": "Walk the runbook's troubleshooting on the live system; the first line is the cause.",
     "escalate": "Gather the evidence, and append an entry to reports/manager/ESCALATION.md.",
+    "timeline": "What happened, in one list by time: failures, alerts, relays, replays, operators.",
+    "handover": "A summary for the next shift, as Markdown: what happened, what is open, what was done.",
     "show": "Show one delivery: timeline, attempts, answers, payload.",
     "tail": "Print the forwarding log and follow it.",
     "erase": "Remove a person's stored payloads.",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from relay.domain.duration import seconds_of
+from relay.domain.filters import moment_of
 from relay.errors import ConfigurationError, StatementRefused, StoreUnavailable
 from relay.incident import without_store
 from relay.settings import load_settings
@@ -19,6 +21,7 @@ from relay.text import clean, json_text
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
     from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
 
     from relay.settings import Settings
     from relay.store.database import Connection
@@ -31,6 +34,23 @@ def seconds(_: click.Context, __: click.Parameter, value: str | None) -> float |
         return None if value is None else seconds_of(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def since_of(value: str, now: datetime) -> datetime:
+    """The time that `--since` names: so long ago (`8h`), or a time of day or date.
+
+    Raises:
+        click.UsageError: it is no time, or not in the past.
+    """
+    try:
+        begin = now - timedelta(seconds=seconds_of(value))
+    except OverflowError:
+        raise click.UsageError("--since is too long ago.") from None
+    except ValueError:
+        begin = moment_of("since", value, now)
+    if begin >= now:
+        raise click.UsageError("--since must be in the past.")
+    return begin
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
@@ -126,5 +146,5 @@ def operator() -> str:
 
 __all__ = [
     "Source", "as_json", "connected", "database", "operator", "or_partly", "print_json", "refuse_demo", "run", "say",
-    "say_source", "say_waiting", "seconds", "source_of",
+    "say_source", "say_waiting", "seconds", "since_of", "source_of",
 ]  # fmt: skip

@@ -16,14 +16,14 @@ import click
 from relay.commands.common import Source, connected, database, say
 from relay.commands.status import lines
 from relay.demo.debrief import Observer, debrief
-from relay.demo.drills import AFTER_S, DRILLS, INCIDENT_S
+from relay.demo.drills import AFTER_S, DRILLS
 from relay.demo.play import play
 from relay.domain.format import plural
 from relay.errors import ConfigurationError
 from relay.incident import state as incident_state
 from relay.incident.headline import headline
 from relay.settings import as_environment, load_settings
-from relay.store import demo_history
+from relay.store import demo_history, embedded
 from relay.store.databases import demo_directory
 from relay.store.migrate import migrate
 
@@ -97,21 +97,23 @@ async def _mark(place: Place) -> None:
 def _practise(settings: Settings, drill: Drill, seconds: float | None, *, on_terminal: bool) -> int:
     """Run a drill in a database that is deleted afterwards; 0 if it went as planned."""
     if seconds is None and not on_terminal:
-        seconds = drill.begins_at_s + INCIDENT_S + AFTER_S
+        seconds = drill.begins_at_s + drill.lasts_s + AFTER_S
     say(f"[drill] {drill.summary}\n[drill] Your part: {drill.task}")
     with tempfile.TemporaryDirectory(prefix="hotdash-drill-", ignore_cleanup_errors=True) as folder:
         settings = settings.model_copy(update={"relay_data_dir": Path(folder)})
         with database(settings, create=True) as place:
-            return asyncio.run(_drill(place, drill, seconds, on_terminal=on_terminal))
+            return asyncio.run(_drill(place, Path(folder), drill, seconds, on_terminal=on_terminal))
 
 
-async def _drill(place: Place, drill: Drill, seconds: float | None, *, on_terminal: bool) -> int:
+async def _drill(place: Place, folder: Path, drill: Drill, seconds: float | None, *, on_terminal: bool) -> int:
     dsn = place.dsn
     await _mark(place)
     if drill.history is not None:
         async with connected(dsn) as connection:
             history = drill.history
             await demo_history.plant_history(connection, deliveries=history.deliveries, silent_for=history.silent_for)
+            if history.usual:
+                await demo_history.plant_last_week(connection)
             if history.relay_stopped:
                 await demo_history.plant_stopped_relay(connection, silent_for=history.silent_for)
         say(f"[drill] A history of {plural(history.deliveries, 'delivery')} was planted for it.")
@@ -122,12 +124,19 @@ async def _drill(place: Place, drill: Drill, seconds: float | None, *, on_termin
         watch=_watch(dsn, on_terminal=on_terminal),
         script=drill.phases,
         a_second=drill.webhooks_a_second,
-        other_settings={"relay_probe_seconds": 2, **drill.settings},
+        other_settings={"relay_probe_seconds": 2, "relay_data_dir": folder, **drill.settings},
         beside=observer.watch,
+        take_store=partial(_take_store, folder),
     )
+    await _take_store(folder, False)
     report = await debrief(drill, observer)
     say(report.lines())
     return 0 if report.went_as_planned else 1
+
+
+async def _take_store(folder: Path, away: bool) -> None:
+    """Stop the embedded Postgres in `folder`, or start it again if it does not run."""
+    await asyncio.to_thread(embedded.interrupt if away else embedded.resume, folder)
 
 
 def _watch(dsn: str, *, on_terminal: bool) -> Callable[[Settings], Awaitable[None]] | None:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from relay.commands.common import as_json, connected, database, print_json, run, say, say_source, source_of
+from relay.errors import StatementRefused, StoreUnavailable
+from relay.incident import without_store
 from relay.incident.escalation import LEVELS, REPORT, append, entry, incident
+from relay.incident.escalation_without_store import DEFAULT_LEVEL, PartialIncident, partial_entry
 from relay.settings import load_settings
 from relay.store import actions
 
@@ -30,7 +33,8 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
     """Gather the runbook's evidence, show the entry, and append it to reports/manager/ESCALATION.md.
 
     Dead letters, error patterns, health, alerts, attempted fixes, whom to notify; no payloads. Nothing is written
-    before it was seen: answer y, or give --yes where there is no terminal.
+    before it was seen: answer y, or give --yes where there is no terminal. While Postgres is away, the entry has what
+    can be asked without it and says what could not be read; exit 1.
     """
     settings = load_settings()
     name = settings.operator
@@ -43,10 +47,7 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
             if not as_json:
                 say_source(source, place)
                 say(text)
-            if not yes:
-                if not sys.stdin.isatty():
-                    raise click.UsageError(f"Nothing was written. Add --yes to append this to {report}.")
-                click.confirm(f"Append this to {report}?", abort=True)
+            _confirm(report, yes=yes)
             written = append(text, report)
             await actions.record(connection, name, "escalate", reason, {"level": found.level, "report": str(written)})
         if as_json:
@@ -58,5 +59,36 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
             say(f"Appended to {written}. Notify: {found.notified}")
         return 0
 
+    async def file_or_partly(place: Place) -> int:
+        try:
+            return await file(place)
+        except StatementRefused:
+            raise
+        except StoreUnavailable as error:
+            view = await without_store.look(settings, place.dsn, error)
+        found = PartialIncident(severity or DEFAULT_LEVEL, name, reason, view)
+        text = partial_entry(found, settings.relay_outage_runbook)
+        if not as_json:
+            say(text)
+        _confirm(report, yes=yes)
+        written = append(text, report)
+        if as_json:
+            print_json(
+                {"database": {"name": place.name, "demo": place.demo}, "report": str(written), "level": found.level,
+                 "notify": list(found.notify), "cause": view.cause.sentence, "entry": text}
+            )  # fmt: skip
+        else:
+            say(f"Appended to {written}, not to the audit, which is in Postgres. Notify: {found.notified}")
+        return 1
+
     with database(settings, or_demo=True) as place:
-        run(file(place))
+        run(file_or_partly(place))
+
+
+def _confirm(report: Path, *, yes: bool) -> None:
+    """Ask whether to append to the report, unless `yes`."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"Nothing was written. Add --yes to append this to {report}.")
+    click.confirm(f"Append this to {report}?", abort=True)

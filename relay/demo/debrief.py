@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from relay.demo.drills import INCIDENT_S
 from relay.domain.format import plural, utc_clock
+from relay.errors import StoreUnavailable
+from relay.incident import without_store
 from relay.incident.diagnosis import diagnose
 from relay.incident.evidence import gather
 from relay.store import actions, alerts, browse, overview
@@ -45,11 +46,16 @@ class Observer:
     async def watch(self, settings: Settings) -> None:
         """Run beside the drill."""
         self.began_at = datetime.now(UTC)
-        lasts = INCIDENT_S - _BEFORE_THE_END_S if self.drill.webhooks_a_second else _SILENT_DRILL_S
+        lasts = self.drill.lasts_s - _BEFORE_THE_END_S if self.drill.webhooks_a_second else _SILENT_DRILL_S
         await asyncio.sleep(self.drill.begins_at_s + lasts)
-        async with connected(self.dsn) as connection:
-            diagnosis = diagnose(await gather(connection, settings))
-        self.cause, self.diagnosed_at = diagnosis.headline, diagnosis.at
+        try:
+            async with connected(self.dsn) as connection:
+                diagnosis = diagnose(await gather(connection, settings))
+        except StoreUnavailable as error:
+            self.cause = (await without_store.look(settings, self.dsn, error)).cause.sentence
+            self.diagnosed_at = datetime.now(UTC)
+        else:
+            self.cause, self.diagnosed_at = diagnosis.headline, diagnosis.at
 
 
 @dataclass(frozen=True, slots=True)

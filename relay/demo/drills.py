@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CALM_S, INCIDENT_S, AFTER_S = 6.0, 24.0, 30.0
+_AWAY_S = 75.0
 _OUTAGE_ALERTS = frozenset({"success-rate-critical", "escalate-dlq", "dlq-p2", "dlq-warning", "attempts-info"})
 _POISONED = 8
 _SILENT_FOR = timedelta(minutes=40)
+_QUIET_FOR = timedelta(minutes=20)
 _DOWN_FOR = timedelta(minutes=25)
 
 
@@ -26,17 +28,21 @@ _DOWN_FOR = timedelta(minutes=25)
 class History:
     """What is planted before the drill begins: deliveries over the last day, and how long it has been silent.
 
-    `relay_stopped`: the relay that took them stopped when the silence began.
+    `relay_stopped`: the relay that took them stopped when the silence began. `usual`: a week ago, a webhook came every
+    minute at this time.
     """
 
     deliveries: int
     silent_for: timedelta
     relay_stopped: bool = False
+    usual: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """`begins_at_s` is when the cause sets in. `settings` differ from the demo's. `cause` is in the headline.
+    """`begins_at_s` is when the cause sets in, `lasts_s` how long it lasts. `settings` differ from the demo's.
+
+    `cause` is in the headline.
 
     `spares_all`: no delivery may become a dead letter.
     """
@@ -48,6 +54,7 @@ class Drill:
     cause: str
     task: str
     begins_at_s: float = CALM_S
+    lasts_s: float = INCIDENT_S
     webhooks_a_second: float = 6
     settings: Mapping[str, Any] = field(default_factory=dict)
     history: History | None = None
@@ -80,7 +87,7 @@ DRILLS = {
                 "the Agent SDK begins to rate limit", behaviours=(Behaviour(status=429, retry_after="1"),)
             ),
             _OUTAGE_ALERTS,
-            "Agent SDK answered 429 since",
+            "Agent SDK is rate limiting (429) since",
             "Find the cause; replay at a rate that the Agent SDK can take.",
         ),
         Drill(
@@ -140,6 +147,21 @@ DRILLS = {
             spares_all=True,
         ),
         Drill(
+            "postgres-away",
+            "Postgres is stopped for more than a minute: webhooks go to the spool, and none is lost.",
+            (
+                Phase(0, "traffic starts, all is well"),
+                Phase(CALM_S, "Postgres is stopped", store_away=True),
+                Phase(CALM_S + _AWAY_S, "Postgres is started again", store_away=False),
+            ),
+            frozenset({"store-down-p0"}),
+            "Postgres is away since",
+            "See what can be known without Postgres, where webhooks wait, and that the spool drains afterwards.",
+            lasts_s=_AWAY_S,
+            webhooks_a_second=3,
+            settings={"agent_sdk_timeout_ms": 20_000},  # its answers wait for Postgres too
+        ),
+        Drill(
             "chatwoot-silent",
             "Chatwoot's webhook points elsewhere, and nothing has come for 40 minutes (a planted history).",
             (Phase(0, "Chatwoot's webhook points to another host", webhook_url="https://elsewhere.example/hook"),),
@@ -149,6 +171,17 @@ DRILLS = {
             begins_at_s=0,
             webhooks_a_second=0,
             history=History(600, _SILENT_FOR),
+        ),
+        Drill(
+            "silence",
+            "A webhook a minute is usual at this hour, and none has come for 20 minutes (a planted history).",
+            (Phase(0, "Chatwoot's webhook points to another host", webhook_url="https://elsewhere.example/hook"),),
+            frozenset({"silence-p1"}),
+            "No webhook for",
+            "See what is usual at this hour, and find out since when and why nothing comes in.",
+            begins_at_s=0,
+            webhooks_a_second=0,
+            history=History(600, _QUIET_FOR, usual=True),
         ),
         Drill(
             "relay-was-down",

@@ -7,7 +7,7 @@ import contextlib
 import io
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx
@@ -81,11 +81,12 @@ async def play(
     a_second: float = WEBHOOKS_A_SECOND,
     other_settings: Mapping[str, Any] | None = None,
     beside: Callable[[Settings], Awaitable[None]] | None = None,
-    out: TextIO = sys.stdout,
+    take_store: Callable[[bool], Awaitable[None]] | None = None,
 ) -> None:
     """Run the demo for `seconds` (None: until stopped), by another `script` than the usual one if it is given.
 
-    `beside`, given the settings too, runs along and changes nothing of that.
+    `beside`, given the settings too, runs along and changes nothing of that. `take_store` stops Postgres, or starts it
+    again, when the script says so.
 
     `watch`, given the settings, is run beside it, and the demo ends when it returns: the console. Without it,
     what happens is printed.
@@ -98,7 +99,8 @@ async def play(
 
     def say(text: str) -> None:
         if watch is None:
-            print(f"[demo] {text}", file=out, flush=True)
+            sys.stdout.write(f"[demo] {text}\n")
+            sys.stdout.flush()
 
     async with contextlib.AsyncExitStack() as stack:
         for stand_in in (agent, chatwoot):
@@ -121,7 +123,7 @@ async def play(
         relay = asyncio.create_task(
             serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), Sockets(bound), sink, stop, demo=True)
         )
-        traffic = Traffic(chatwoot, agent, say, script or phases(), a_second, partial(_hold, dsn))
+        traffic = Traffic(chatwoot, agent, say, script or phases(), a_second, partial(_hold, dsn), take_store)
         await _until_healthy(bound_at, relay)
         reachable = settings.model_copy(update={"relay_url": bound_at})
         playing = [asyncio.create_task(traffic.play()), asyncio.create_task(_report(traffic, say))]

@@ -36,7 +36,8 @@ class Phase:
 
     `missed` messages of customers were stored in Chatwoot over the last `missed_over`, while no relay ran; every fourth
     was answered. `secret` is what Chatwoot signs with then, `webhook_url` where its webhook is said to point; None: as
-    before the script began. `held` holds forwarding, or releases it; None leaves that as it is.
+    before the script began. `held` holds forwarding, or releases it; `store_away` stops Postgres, or starts it again;
+    None leaves that as it is.
     """
 
     at_s: float
@@ -49,6 +50,7 @@ class Phase:
     missed: int = 0
     missed_over: timedelta = timedelta()
     held: bool | None = None
+    store_away: bool | None = None
 
 
 def phases(calm_s: float = CALM_S, outage_s: float = OUTAGE_S) -> list[Phase]:
@@ -79,6 +81,7 @@ class Traffic:
     script: Sequence[Phase] = field(default_factory=phases)
     a_second: float = WEBHOOKS_A_SECOND
     hold: Callable[[bool], Awaitable[None]] | None = None
+    take_store: Callable[[bool], Awaitable[None]] | None = None
     answers: Counter[str] = field(default_factory=Counter)
     _rng: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311 - chooses customers
 
@@ -100,6 +103,8 @@ class Traffic:
                     self.chatwoot.secret = phase.secret or secret
                     self.chatwoot.webhook_url = phase.webhook_url or webhook_url
                     self._store_missed(phase)
+                    if phase.store_away is not None and self.take_store is not None:
+                        await self.take_store(phase.store_away)
                     if phase.held is False and self.hold is not None:
                         await self.hold(False)
                     self.announce(phase.text)

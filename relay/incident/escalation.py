@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,18 @@ from relay.domain.format import NO_DATA, average, figure, percent
 from relay.errors import RelayError
 from relay.incident.diagnosis import Diagnosis, diagnose
 from relay.incident.evidence import gather
-from relay.store import actions, browse, log
+from relay.incident.handover import lines_of
+from relay.incident.markdown import bullets, section, table, text
+from relay.incident.timeline import assemble
+from relay.store import actions, browse, log, timeline
 from relay.store.filters import compile_filter
 from relay.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from relay.incident.evidence import Evidence
+    from relay.incident.timeline import Entry
     from relay.settings import Settings
     from relay.store.actions import OperatorAction
     from relay.store.browse import Row
@@ -35,13 +40,17 @@ if TYPE_CHECKING:
 REPORT = Path("reports/manager/ESCALATION.md")
 LEVELS = ("p0", "p1", "p2")
 _LETTERS, _LINES, _FIXES = 10, 10, 20
+_ENTRIES, _BACK = 60, timedelta(hours=24)
 _LINES_READ = 500
 _HEAD = "# Escalations\n\nNewest last. Entries are appended and never changed.\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """The content of an escalation. `letters` are the newest dead letters, `lines` the log's newest errors."""
+    """The content of an escalation. `letters` are the newest dead letters, `lines` the log's newest errors.
+
+    `entries` are the timeline of the last 24 hours, oldest first.
+    """
 
     level: str
     operator: str
@@ -51,6 +60,7 @@ class Incident:
     letters: Sequence[Row]
     lines: Sequence[LogLine]
     fixes: Sequence[OperatorAction]
+    entries: Sequence[Entry] = ()
 
     @property
     def notify(self) -> tuple[str, ...]:
@@ -88,6 +98,7 @@ async def incident(
         StoreUnavailable: Postgres is away.
     """
     evidence = await gather(connection, settings)
+    history = await timeline.read(connection, evidence.overview.at - _BACK)
     lines = [line for _, line in await log.before(connection, None, _LINES_READ)]
     return Incident(
         level=level or proposed_level(evidence),
@@ -98,6 +109,7 @@ async def incident(
         letters=await browse.window(connection, compile_filter(""), states=(State.DEAD,), limit=_LETTERS),
         lines=[line for line in lines if line.level in {"warning", "error"}][-_LINES:],
         fixes=await actions.newest(connection, limit=_FIXES),
+        entries=assemble(history),
     )
 
 
@@ -106,49 +118,28 @@ def entry(found: Incident) -> str:
     state = found.evidence.overview
     demo = "DEMO, invented data: " if state.demo else ""
     parts = [
-        f"## {state.at:%Y-%m-%d %H:%M:%S}Z {found.level.upper()}: {demo}{_text(found.diagnosis.headline)}",
-        _list(
+        f"## {state.at:%Y-%m-%d %H:%M:%S}Z {found.level.upper()}: {demo}{text(found.diagnosis.headline)}",
+        bullets(
             [
                 f"Tags: `support`, `webhook`, `{found.level}`",
                 f"Notify: {found.notified}",
-                f"Filed by: {_text(found.operator)}",
-                *([f"Reason: {_text(found.reason)}"] if found.reason else []),
-                *([] if found.evidence.runbook is None else [f"Follow: {_text(found.evidence.runbook)}"]),
+                f"Filed by: {text(found.operator)}",
+                *([f"Reason: {text(found.reason)}"] if found.reason else []),
+                *([] if found.evidence.runbook is None else [f"Follow: {text(found.evidence.runbook)}"]),
             ]
         ),
-        _section("Alerts", _alerts(found)),
-        _section("Recent dead letters", _letters(found)),
-        _section("Error patterns", _patterns(found)),
-        _section("Health", _health(found)),
-        _section("Error log", [f"    {_log_line(line)}" for line in found.lines] or ["No warning and no error."]),
-        _section("Attempted fixes", _fixes(found)),
-        _section(
-            "Diagnosis", _list(f"{chapter.title}: {_text(chapter.verdict)}" for chapter in found.diagnosis.chapters)
+        section("Alerts", _alerts(found)),
+        section("Timeline", lines_of(found.entries, "Nothing is on record.", most=_ENTRIES)),
+        section("Recent dead letters", _letters(found)),
+        section("Error patterns", _patterns(found)),
+        section("Health", _health(found)),
+        section("Error log", [f"    {_log_line(line)}" for line in found.lines] or ["No warning and no error."]),
+        section("Attempted fixes", _fixes(found)),
+        section(
+            "Diagnosis", bullets(f"{chapter.title}: {text(chapter.verdict)}" for chapter in found.diagnosis.chapters)
         ),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _section(title: str, lines: str | list[str]) -> str:
-    return f"### {title}\n\n" + (lines if isinstance(lines, str) else "\n".join(lines))
-
-
-def _list(items: Iterable[str]) -> str:
-    return "\n".join(f"- {item}" for item in items)
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:
-    return [
-        "| " + " | ".join(head) + " |",
-        "|" + " --- |" * len(head),
-        *("| " + " | ".join(_text(str(cell)) for cell in row) + " |" for row in rows),
-    ]
-
-
-def _text(text: str) -> str:
-    """`text` from outside as text in Markdown: one line, nothing in it marks anything up."""
-    shown = clean(text, limit=300)
-    return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in shown)
 
 
 def _alerts(found: Incident) -> list[str]:
@@ -157,7 +148,7 @@ def _alerts(found: Incident) -> list[str]:
          f"{v.since:%Y-%m-%d %H:%M:%S}Z" if v.since else "just now")
         for v in found.evidence.overview.firing
     ]  # fmt: skip
-    return _table(("severity", "rule", "condition", "now", "since"), rows) if rows else ["No active alerts."]
+    return table(("severity", "rule", "condition", "now", "since"), rows) if rows else ["No active alerts."]
 
 
 def _letters(found: Incident) -> list[str]:
@@ -173,7 +164,7 @@ def _letters(found: Incident) -> list[str]:
         for row in found.letters
     ]  # fmt: skip
     head = ("dead since", "delivery", "event", "conversation", "attempts", "status", "error")
-    return [counts, "", *_table(head, rows)]
+    return [counts, "", *table(head, rows)]
 
 
 def _patterns(found: Incident) -> list[str]:
@@ -193,7 +184,7 @@ def _patterns(found: Incident) -> list[str]:
          f"{group.last:%m-%d %H:%M:%S}Z")
         for group in found.evidence.groups[:10]
     ]  # fmt: skip
-    return [*lines, "", *_table(("open", "status", "error", "oldest died", "newest died"), rows)] if rows else lines
+    return [*lines, "", *table(("open", "status", "error", "oldest died", "newest died"), rows)] if rows else lines
 
 
 def _health(found: Incident) -> list[str]:
@@ -213,14 +204,14 @@ def _fixes(found: Incident) -> list[str]:
          " ".join(filter(None, [f"plan {fix.plan_id}" if fix.plan_id else "", fix.reason, _details(fix)])))
         for fix in found.fixes
     ]  # fmt: skip
-    return _table(("when", "who", "what", "details"), rows) if rows else ["None on record."]
+    return table(("when", "who", "what", "details"), rows) if rows else ["None on record."]
 
 
 def _details(fix: OperatorAction) -> str:
     return ", ".join(f"{key}: {value}" for key, value in {**fix.details, **(fix.result or {})}.items() if value)
 
 
-def append(text: str, report: Path = REPORT) -> Path:
+def append(filed: str, report: Path = REPORT) -> Path:
     """Append an entry to the report in one piece, also beside other writers; returns the report's path.
 
     Raises:
@@ -230,7 +221,7 @@ def append(text: str, report: Path = REPORT) -> Path:
         report.parent.mkdir(parents=True, exist_ok=True)
         with report.open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(("\n" if os.fstat(file.fileno()).st_size else _HEAD + "\n") + text)
+            file.write(("\n" if os.fstat(file.fileno()).st_size else _HEAD + "\n") + filed)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

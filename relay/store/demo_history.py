@@ -161,3 +161,17 @@ _FORGET_DESTINATIONS = """
 async def forget_destinations(connection: Connection) -> None:
     """Leave what an earlier demo did not finish to the next one, whose Agent SDK has another port."""
     await connection.execute(_FORGET_DESTINATIONS)
+
+
+_LAST_WEEK = """
+    INSERT INTO dashboard_facts (fact_type, scope, value, metadata, recorded_at)
+    SELECT 'support.webhook.retry', 'support',
+           '{"attempts": 1, "success": true, "durationMs": 42, "finalStatus": "200"}',
+           '{"event": "message_created", "test": false}', at
+      FROM generate_series(now() - interval '170 hours', now() - interval '166 hours', interval '1 minute') AS at
+"""
+
+
+async def plant_last_week(connection: Connection) -> None:
+    """A webhook every minute around this hour of the week before."""
+    await connection.execute(_LAST_WEEK)

@@ -96,6 +96,18 @@ def release(data_dir: Path) -> None:
             os.close(users)
 
 
+def interrupt(data_dir: Path) -> None:
+    """Stop the server of `data_dir` although it has users, for a drill. `resume` starts it again."""
+    with _exclusive(data_dir):
+        _server(data_dir).stop()
+
+
+def resume(data_dir: Path) -> None:
+    """Start the server of `data_dir` again, if it does not run."""
+    with _exclusive(data_dir):
+        _server(data_dir).ensure_running()
+
+
 def _open_lock(data_dir: Path, name: str) -> int:
     if set(str(data_dir)) & {"\n", "\r"}:
         raise unusable(data_dir, "Postgres takes no line break in a name", "name another directory")

@@ -60,6 +60,14 @@ _LOG = """
     )
     SELECT count(*) FROM old
 """
+_EVENTS = """
+    WITH old AS (
+        DELETE FROM relay.events WHERE id IN (
+            SELECT id FROM relay.events WHERE at < now() - %(keep)s LIMIT %(batch)s)
+        RETURNING 1
+    )
+    SELECT count(*) FROM old
+"""
 _PLANS = """
     WITH old AS (
         DELETE FROM relay.replay_plans WHERE id IN (
@@ -136,10 +144,10 @@ _INSTANCES = """
 async def retire(connection: Connection, keep: timedelta, stop: Callable[[], bool] = lambda: False) -> int:
     """Delete what is older than `keep`, batch by batch, until nothing is left or `stop()` says so.
 
-    Returns the number of deliveries, facts, log lines and plans that went.
+    Returns the number of deliveries, facts, log lines, events and plans that went.
     """
     deleted = 0
-    steps: list[tuple[str, dict[str, Any]]] = [(_DELIVERIES, {}), (_ASIDE, {}), (_LOG, {}), (_PLANS, {})]
+    steps: list[tuple[str, dict[str, Any]]] = [(_DELIVERIES, {}), (_ASIDE, {}), (_LOG, {}), (_EVENTS, {}), (_PLANS, {})]
     steps += [(_FACTS, {"fact_type": fact_type}) for fact_type in FactType]
     steps += [(_MINUTES, {}), (_NOTES, {}), (_DEAD_CAUSES, {}), (_NO_DEAD_CAUSES, {}), (_INSTANCES, {})]
     steps += [(_BACKLOG_COUNTS, {}), (_CONVERSATIONS, {})]

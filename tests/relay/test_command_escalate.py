@@ -55,6 +55,8 @@ async def test_the_entry_holds_all_the_evidence_that_the_runbook_lists(
         "Success rate: 0.00 % in 15 min", "Agent SDK /health: FAILED (503)", "Webhook failed, dead-lettered",
         "| maria (login: postgres) | discard | tried \\| that |",
         "| open | status | error | oldest died | newest died |", "High Retry Rate: ", "Follow: wiki/outage",
+        "| failure | the first delivery failed (503) |",
+        "| relay | relay ", "| action | maria (login: postgres): discard (",
     ):  # fmt: skip
         assert wanted in text, wanted
     assert SECRET_TEXT not in text
@@ -92,7 +94,7 @@ async def test_entries_of_several_people_at_once_are_all_written_whole(
     entries = text.split("\n## ")[1:]
     assert len(entries) == len(names)
     assert {entry.partition("Filed by: ")[2].partition("\n")[0] for entry in entries} == set(names)
-    assert all(entry.count("### ") == 7 for entry in entries)
+    assert all(entry.count("### ") == 8 for entry in entries)
 
 
 async def test_as_json_it_reports_what_was_filed(
@@ -114,3 +116,18 @@ async def test_a_report_that_cannot_be_written_is_said_and_nothing_is_on_record(
     assert ended.returncode == 1
     assert "the escalation cannot be written" in ended.stderr
     assert rows("SELECT count(*) FROM relay.operator_actions") == [0]
+
+
+def test_without_postgres_the_entry_says_what_could_not_be_read(relay_command: CommandLine) -> None:
+    gone = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "AGENT_SDK_URL": "http://127.0.0.1:1"}
+    assert relay_command("escalate", **gone).returncode == 2
+    assert not report(relay_command).exists()
+    ended = relay_command("escalate", "--yes", "--reason", "no | base", **gone)
+    assert ended.returncode == 1, ended.stderr
+    text = report(relay_command).read_text(encoding="utf-8")
+    for wanted in (" P0: ", "Notify: Engineering Manager, CEO", "Reason: no \\| base", "Agent SDK /health: FAILED",
+                   "### What could not be read", "the audit"):  # fmt: skip
+        assert wanted in text, wanted
+    assert "not to the audit" in ended.stdout
+    told = json.loads(relay_command("escalate", "--yes", "--json", **gone).stdout)
+    assert (told["level"], told["cause"] in told["entry"]) == ("p0", True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.demo.drills import CALM_S, DRILLS, INCIDENT_S
+from relay.demo.drills import DRILLS
 from tests.servers import PATIENCE_S, ROOT, free_port
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-SECONDS = CALM_S + INCIDENT_S + 16  # time for the alerts of the end on a busy machine
+AFTER_S = 16
+"""Time for the alerts of the end on a busy machine."""
 
 
 AT_A_TIME = 2
@@ -27,9 +28,11 @@ AT_A_TIME = 2
 
 def run(name: str, folder: Path) -> tuple[str, int]:
     """What a drill prints, and its exit status."""
+    drill = DRILLS[name]
+    seconds = str(drill.begins_at_s + drill.lasts_s + AFTER_S)
     env = {"HOME": str(folder), "PYTHONPATH": str(ROOT), "RELAY_BIND": f"127.0.0.1:{free_port()}"}
     done = subprocess.run(
-        [sys.executable, "-m", "relay", "demo", "--no-console", "--drill", name, "--seconds", str(SECONDS)],
+        [sys.executable, "-m", "relay", "demo", "--no-console", "--drill", name, "--seconds", seconds],
         cwd=folder, env=os.environ | env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, check=False, timeout=3 * PATIENCE_S,
     )  # fmt: skip

@@ -111,12 +111,15 @@ async def test_every_document_has_the_fields_and_types_that_the_page_lists(
         "relay send-test": (),
         "relay escalate": ("--yes",),
         "relay backfill": ("--since", since, "--dry-run"),
+        "relay timeline": (),
+        "relay handover": (),
         "relay show": ("shown",),
         "relay erase": ("--conversation", "7", "--dry-run"),
         "relay fsck": (),
         "relay agent check": (relay.settings.agent_sdk_url, "--large-bytes", "10000"),
     }.items():
         ended = await relay_command.run(*name.split()[1:], *arguments, "--json", **env)
+        assert ended.stdout, (name, ended.stderr)
         found = faults(json.loads(ended.stdout), tables[name])
         if found:
             wrong[name] = found

@@ -24,6 +24,7 @@ from relay.store import (
     overview,
     refused,
     replays,
+    timeline,
 )  # fmt: skip
 from relay.store.database import Database, connect
 from relay.store.deliveries import progress
@@ -55,6 +56,7 @@ def every_reading(connection: Connection, row_id: int) -> dict[str, Awaitable[An
         "raised alerts": alerts.raised_since(connection, since),
         "notices": alerts.due(connection),
         "actions": actions.newest(connection, 10),
+        "timeline": timeline.read(connection, since),
         "groups": browse.groups(connection),
         "dead letters": browse.window(connection, everything, states=(State.DEAD,)),
         "deliveries": browse.window(connection, everything, states=None),
@@ -188,8 +190,7 @@ async def test_a_dead_letter_is_found_by_its_exact_id(dsn: str, rows: Rows) -> N
 # The one place
 
 _EXACT = {
-    ("browse", "groups"), ("storing", "_execute_store"), ("storing", "_store_round"),
-    ("storing", "store_drained"),
+    ("browse", "groups"), ("storing", "_execute_store"), ("storing", "_store_round"), ("storing", "store_drained"),
     ("claims", "claim_abandoned"), ("claims", "claim_backlog"), ("claims", "claim_probe"),
     ("claims", "read_claimed"), ("notes", "claim"),
     ("backfill", "known_messages"),
