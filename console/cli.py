@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from console.keymap import key_table
 from relay.command_line import completion_option, run_program, version_option, warn_of_near_misses
 from relay.errors import ConfigurationError
 from relay.settings import load_settings
@@ -50,20 +49,27 @@ def command(
     Who you are comes from CONSOLE_OPERATOR, or else the login name, and is recorded with everything you do.
     """
     if print_keys:
+        _require_textual()
+        from console.keymap import key_table  # noqa: PLC0415 - it needs the extra
+
         click.echo("\n".join(key_table()))
         return
     warn_of_near_misses(_PROGRAM)
     settings = load_settings(database_url=dsn)
     if as_json and not timing:
         raise click.UsageError("--json goes with --timing; `relay status --json` prints the figures.")
-    if find_spec("textual") is None:
-        raise ConfigurationError("The console is not installed; run: pip install 'hotdash-relay[console]'")
+    _require_textual()
     if not timing and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("The console needs a terminal; `relay status` prints the same figures anywhere.")
     opened = partial(open_console, ascii_only=ascii_only, mouse=not no_mouse)
     use = partial(time_console, as_json=as_json) if timing else opened
     with database(settings, or_demo=True) as place:
         use(settings, place.dsn, read_only=read_only)
+
+
+def _require_textual() -> None:
+    if find_spec("textual") is None:
+        raise ConfigurationError("The console is not installed; run: pip install 'hotdash-relay[console]'")
 
 
 def open_console(

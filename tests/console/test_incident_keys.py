@@ -40,8 +40,8 @@ async def test_the_diagnosis_names_the_cause_first(
     async with console(size=size, relay=incident) as seen:
         await seen.shows("Failure groups")
         await seen.press("D")
-        shown = await seen.shows("The Agent SDK answers 503", "High Retry Rate ─ PROBLEM")
-        assert shown.index("The Agent SDK answers 503") < shown.index("High Retry Rate")
+        shown = await seen.shows("Agent SDK answers again since", "High Retry Rate ─ PROBLEM")
+        assert shown.index("Agent SDK answers again since") < shown.index("High Retry Rate")
         await seen.press("G")
         await seen.shows("Signature Verification Failing ─ ok")
         await seen.press("escape")
@@ -83,10 +83,8 @@ async def test_an_escalation_is_read_first_and_filed_once(
     async with console(size=size, relay=incident) as seen:
         await seen.shows("Failure groups")
         await seen.press("x")
-        await seen.shows("y appends this to", "P0", "Engineering Manager", "CEO")
+        await seen.shows("y appends this to", "P1", "Engineering Manager")
         assert filed() == ""
-        await seen.press("s")
-        await seen.shows("P1  notify")
         await seen.press("s")
         await seen.shows("P2  notify")
         await seen.press("y")

@@ -464,7 +464,7 @@ async def test_a_test_webhook_that_fails_is_seen_to_its_end_at_80x24(
 
 
 async def test_health_lists_probes_relays_and_every_rule(incident: RunningRelay, console: Console) -> None:
-    async with console() as seen:
+    async with console((120, 60)) as seen:
         await seen.press("5")
         shown = await seen.shows("Agent SDK /health", "worker 0", "unsigned accepted", "FIRING", "quiet")
         for rule in ("success-rate-p0", "escalate-dlq", "relay-down", "no-webhooks-info"):

@@ -26,6 +26,7 @@ from console.render.log_lines import draw
 from console.screens.editor import editable
 from relay.domain.delivery import State
 from relay.store.browse import Detail, Row
+from relay.store.conversation import Words
 from relay.store.log import LogLine
 from relay.text import clean, clean_json, escaped, is_safe
 from tests.console.screens import RawTerminal
@@ -122,7 +123,7 @@ def test_hostile_payloads_are_drawn_as_text_in_every_pane(count: int) -> None:
         )  # fmt: skip
         line = LogLine(_NOW, "info", "support.webhook", value, {value: value}, value)
         shown = [
-            rows.line(short_row(row), rows.DEAD_COLUMNS, 118, _NOW, marked=False),
+            rows.line(short_row(row), rows.DEAD_COLUMNS, 118, _NOW, {number: Words(value, value)}, marked=False),
             details.peek(detail), *details.facts(detail, None), *details.header_lines(detail),
             draw(entry_of(1, line), width=118),
         ]  # fmt: skip

@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from relay.forwarding import pipeline
+from relay.forwarding import receipt_storage
 from tests.relay.test_rejections import rejected
 from tests.servers import RunningRelay, relay_settings, until
 
@@ -45,8 +45,8 @@ async def test_no_sender_can_claim_an_id_that_only_the_relay_gives(relay: Runnin
 async def test_only_the_webhooks_whose_row_is_held_wait_and_health_says_so(
     start_relay: Callable[..., Awaitable[RunningRelay]], rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "STORE_PATIENCE_S", 2.0)
-    relay = await start_relay()
+    monkeypatch.setattr(receipt_storage, "STORE_PATIENCE_S", 2.0)
+    relay = await start_relay(relay_spool_max_bytes=0)
     held = [f"held-{n}" for n in range(20)]
     async with await psycopg.AsyncConnection.connect(rows.dsn) as other:
         for delivery_id in held:

@@ -97,7 +97,7 @@ async def test_a_test_is_drafted_and_only_one_for_a_conversation_is_posted(
         assert plain.returncode == 0, plain.stdout
         assert chatwoot.notes == []
         document = json.loads(plain.stdout)
-        assert (document["asksToPost"], document["conversation"]) == (False, None)
+        assert (document["asks_to_post"], document["conversation"]) == (False, None)
         assert document["answer"]["agent_status"] == "drafted"
         answer = json.loads(document["attempts"][-1]["answer"])
         assert answer == {"status": "drafted", "posted": False, "test": True, "conversation_id": 10}

@@ -198,7 +198,7 @@ async def test_a_relay_that_finds_postgres_away_refuses_a_demos_database_once_it
         output.open("w", encoding="utf-8") as out,
         program("-m", "relay", "serve", "--workers", workers, env=env, out=out) as relay,
     ):
-        await until(lambda: "Serving 503" in output.read_text(encoding="utf-8"), what="it serves 503")
+        await until(lambda: "Postgres is away" in output.read_text(encoding="utf-8"), what="it is without Postgres")
         server.start()
         assert await asyncio.to_thread(relay.wait, PATIENCE_S) == 2
     assert "holds the invented data of `relay demo`" in output.read_text(encoding="utf-8")
