@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from relay.commands.common import as_json, connected, database, print_json, run, say, say_source, source_of
-from relay.incident.escalation import LEVELS, REPORT, append, entry, incident
+from relay.incident.escalation import LEVELS, REPORT, entry, incident
+from relay.incident.escalation import file as file_entry
 from relay.settings import load_settings
-from relay.store import actions
 
 if TYPE_CHECKING:
     from relay.store.databases import Place
@@ -47,8 +47,7 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
                 if not sys.stdin.isatty():
                     raise click.UsageError(f"Nothing was written. Add --yes to append this to {report}.")
                 click.confirm(f"Append this to {report}?", abort=True)
-            written = append(text, report)
-            await actions.record(connection, name, "escalate", reason, {"level": found.level, "report": str(written)})
+            written = await file_entry(connection, found, text, report)
         if as_json:
             print_json(
                 {"database": source.document, "report": str(written), "level": found.level,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from tests.servers import Behaviour, until
 
@@ -114,3 +116,20 @@ async def test_a_report_that_cannot_be_written_is_said_and_nothing_is_on_record(
     assert ended.returncode == 1
     assert "the escalation cannot be written" in ended.stderr
     assert rows("SELECT count(*) FROM relay.operator_actions") == [0]
+
+
+async def test_a_login_that_may_not_write_the_audit_appends_nothing(
+    relay: RunningRelay, agent: AgentStandIn, relay_command: CommandLine, rows: Rows
+) -> None:
+    login = f"reader_{uuid4().hex}"
+    rows(f"CREATE ROLE {login} LOGIN IN ROLE console_reader")
+    try:
+        dsn = make_conninfo(rows.dsn, user=login)
+        ended = await relay_command.run(
+            "escalate", "--yes", AGENT_SDK_URL=agent.url, RELAY_URL=relay.url, DATABASE_URL=dsn
+        )
+    finally:
+        rows(f"DROP ROLE {login}")
+    assert ended.returncode != 0
+    assert "This role of Postgres may not do that" in ended.stderr
+    assert not report(relay_command).exists()
