@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def command(bind: str | None, workers: int | None, log_format: Format, log_level: str) -> None:
     """Receive Chatwoot's webhooks, store them, forward them to the Agent SDK.
 
-    Stops on SIGTERM or Ctrl+C: it accepts no more, finishes what is in flight or hands it back, within 25 s.
+    Stops on SIGTERM, SIGHUP or Ctrl+C: it accepts no more, finishes what is in flight or hands it back, within 25 s.
     """
     settings = load_settings(relay_bind=bind, relay_workers=workers)
     with database(settings, create=True) as place:
