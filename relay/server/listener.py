@@ -88,11 +88,16 @@ def bound_url(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def raise_file_limit() -> None:
-    """Allow as many open files as the system lets this process have: every delivery may need two sockets."""
+def raise_file_limit() -> int:
+    """Allow as many open files as the system lets this process have, and return that limit.
+
+    Every delivery may need two sockets.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

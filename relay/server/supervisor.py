@@ -45,6 +45,9 @@ STOP_WITHIN_S = 25
 REFUSED = 2
 """Exit status of a relay, or of one of its workers, whose database is not one that it can work on."""
 
+_FILES_APART = 64
+"""The open files of a worker without a delivery: libraries' own, Postgres, the spool, clients that wait."""
+
 _ANSWER_S = 6
 _SCRAPE_S = 3
 _RESTART_PAUSE_S = 0.5
@@ -169,6 +172,18 @@ def announce(sink: LogSink, settings: Settings, bound: socket.socket, *, embedde
         log.warning("CHATWOOT_WEBHOOK_SECRET is not set: unsigned webhooks are accepted")
 
 
+def warn_of_file_limit(sink: LogSink, settings: Settings, limit: int) -> None:
+    """Say so if `limit` open files are too few for `RELAY_MAX_IN_FLIGHT` deliveries, with two sockets each."""
+    needed = _FILES_APART + 2 * settings.relay_max_in_flight
+    if limit < needed:
+        sink.logger(RELAY_SCOPE).warning(
+            "The limit of open files is too low for RELAY_MAX_IN_FLIGHT: webhooks may wait or be refused",
+            limit=limit,
+            needed=needed,
+            remedy="raise it (ulimit -n, LimitNOFILE of systemd), or lower RELAY_MAX_IN_FLIGHT",
+        )
+
+
 def serve(settings: Settings, dsn: str, options: LogOptions, *, embedded: bool) -> int:
     """Serve until SIGTERM, SIGINT or SIGHUP. Returns the exit status.
 
@@ -176,13 +191,14 @@ def serve(settings: Settings, dsn: str, options: LogOptions, *, embedded: bool) 
         ConfigurationError: `RELAY_BIND` or `RELAY_METRICS_BIND` cannot be bound.
         SchemaError: the database is not one that this version can work on.
     """
-    raise_file_limit()
+    files = raise_file_limit()
     sockets = _listen(settings)
     first = sockets[0]
     name, boot = relay_name(first.webhooks), uuid4()
     sink = LogSink(options.form, level=options.level)
     capture_libraries(sink)
     announce(sink, settings, first.webhooks, embedded=embedded)
+    warn_of_file_limit(sink, settings, files)
     try:
         if settings.relay_workers == 1:
 
