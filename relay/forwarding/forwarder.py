@@ -19,6 +19,7 @@ from aiohttp.http import HttpProcessingError
 from httpx_aiohttp import AiohttpTransport
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
+from relay import http_client
 from relay.chatwoot.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from relay.domain.delivery import Attempt, Deferred, Delivery, Outcome, WaitReason
 from relay.domain.headers import (
@@ -85,8 +86,12 @@ class _Client(httpx.AsyncClient):
 
 def _session() -> aiohttp.ClientSession:
     """What carries the requests: as many connections as there are deliveries in flight, and no cookies."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S, ssl=http_client.certificates())
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
+def _transport(proxy: httpx.Proxy | None) -> AiohttpTransport:
+    return AiohttpTransport(client=_session, verify=http_client.certificates(), proxy=proxy)
 
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
@@ -137,7 +142,8 @@ class Forwarder:
         self.tracing = tracing or Tracing()
         self._client = _Client(
             auth=(endpoint.username, endpoint.password) if endpoint.userinfo else None,
-            transport=AiohttpTransport(client=_session),
+            transport=http_client.PolicyTransport(_transport),
+            trust_env=False,
             timeout=None,  # see _attempt
             follow_redirects=False,
         )
