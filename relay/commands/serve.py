@@ -42,7 +42,7 @@ def command(bind: str | None, workers: int | None, log_format: Format, log_level
             except StoreUnavailable as error:
                 say(f"relay: {error}. Webhooks wait in the spool until it is there.", err=True)
             options = LogOptions(log_format, log_level)
-            status = serve(settings, place.dsn, options, embedded=settings.database_url is None)
+            status = serve(settings, place.dsn, options, server=place.server)
         except SchemaError as error:
             say(f"relay: {error}", err=True)
             status = REFUSED

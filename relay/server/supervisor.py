@@ -22,6 +22,7 @@ from uuid import UUID, uuid4
 
 from relay.errors import SchemaError
 from relay.intake.app import create_app, create_metrics_app
+from relay.server.embedded_watch import supervised
 from relay.server.http import serve_http
 from relay.server.listener import bound_url, listen, raise_file_limit, run_loop, stop_on_signals, stop_signals
 from relay.server.notify import READY, STOPPING, notify
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from relay.settings import Settings
+    from relay.store.embedded import EmbeddedPostgres
     from relay.telemetry.log_sink import Format
 
 STOP_WITHIN_S = 25
@@ -184,8 +186,8 @@ def warn_of_file_limit(sink: LogSink, settings: Settings, limit: int) -> None:
         )
 
 
-def serve(settings: Settings, dsn: str, options: LogOptions, *, embedded: bool) -> int:
-    """Serve until SIGTERM, SIGINT or SIGHUP. Returns the exit status.
+def serve(settings: Settings, dsn: str, options: LogOptions, *, server: EmbeddedPostgres | None) -> int:
+    """Serve until SIGTERM, SIGINT or SIGHUP. Returns the exit status. `server` is the embedded Postgres, if it is that.
 
     Raises:
         ConfigurationError: `RELAY_BIND` or `RELAY_METRICS_BIND` cannot be bound.
@@ -197,17 +199,18 @@ def serve(settings: Settings, dsn: str, options: LogOptions, *, embedded: bool) 
     name, boot = relay_name(first.webhooks), uuid4()
     sink = LogSink(options.form, level=options.level)
     capture_libraries(sink)
-    announce(sink, settings, first.webhooks, embedded=embedded)
+    announce(sink, settings, first.webhooks, embedded=server is not None)
     warn_of_file_limit(sink, settings, files)
     try:
-        if settings.relay_workers == 1:
+        with supervised(server, sink.logger(RELAY_SCOPE)):
+            if settings.relay_workers == 1:
 
-            async def alone() -> None:
-                await serve_worker(settings, dsn, Identity(name, boot), first, sink, stop_on_signals())
+                async def alone() -> None:
+                    await serve_worker(settings, dsn, Identity(name, boot), first, sink, stop_on_signals())
 
-            run_loop(alone())
-        else:
-            _Supervisor(settings, dsn, name, boot, sockets, sink, options).run()
+                run_loop(alone())
+            else:
+                _Supervisor(settings, dsn, name, boot, sockets, sink, options).run()
     finally:
         notify(STOPPING)
         sink.close()

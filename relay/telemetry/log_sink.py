@@ -124,8 +124,8 @@ class LogSink:
     def _flush(self) -> None:
         self._flush_due = False
         if self._gathered:
-            self._out.write("\n".join(self._gathered) + "\n")
-            self._gathered.clear()
+            gathered, self._gathered = self._gathered, []  # another thread may log meanwhile
+            self._out.write("\n".join(gathered) + "\n")
 
 
 class _LineThread:
