@@ -75,16 +75,17 @@ async def refuse_demo(connection: Connection, place: Place) -> None:
         raise ConfigurationError(demo_history.REFUSAL.replace("The database", place.name, 1))
 
 
-async def or_partly(work: Coroutine[Any, Any, int], settings: Settings, *, as_json: bool) -> int:
-    """Do `work`; while Postgres is away, print what can be said without it, and return 1."""
+async def or_partly(work: Coroutine[Any, Any, int], settings: Settings, dsn: str, *, as_json: bool) -> int:
+    """Do `work`; while the Postgres at `dsn` is away, print what can be said without it, and return 1."""
     try:
         return await work
     except StatementRefused:
         raise
     except StoreUnavailable as error:
-        found = await without_store.look(settings, error)
+        found = await without_store.look(settings, dsn, error)
     if as_json:
         print_json(found.document)
+        say(found.database_error, err=True)
     else:
         say(found.lines)
     return 1

@@ -42,7 +42,7 @@ def command(*, as_json: bool) -> None:
         return 1 if diagnosis.problem else 0
 
     with database(settings, or_demo=True) as place:
-        run(or_partly(read(place), settings, as_json=as_json))
+        run(or_partly(read(place), settings, place.dsn, as_json=as_json))
 
 
 def document(diagnosis: Diagnosis, source: Source) -> dict[str, Any]:

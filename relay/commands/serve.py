@@ -13,7 +13,8 @@ from relay.errors import SchemaError, StoreUnavailable
 from relay.server.supervisor import REFUSED, LogOptions, serve
 from relay.settings import load_settings
 from relay.store import preflight
-from relay.store.database import connect, unavailable
+from relay.store.database import connect
+from relay.store.failures import unavailable
 from relay.store.migrate import migrate
 from relay.store.sizing import shortage
 from relay.telemetry.log_sink import Format  # noqa: TC001 - beside LogOptions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +23,10 @@ from relay.domain.format import (
     utc_clock,
 )
 from relay.domain.targets import title
-from relay.errors import SpoolError, StoreUnavailable
 from relay.incident import state as incident_state
 from relay.incident.cause import Kind
 from relay.incident.headline import headline
 from relay.settings import is_default_agent, load_settings
-from relay.store.spool import local_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +38,6 @@ if TYPE_CHECKING:
     from relay.store.databases import Place
     from relay.store.gate import Hold, OpenBreaker
     from relay.store.overview import Overview
-    from relay.store.spool_file import SpoolState
 
 _NAME_CHARS = 40
 _MOST_NAMES = 8
@@ -54,13 +50,8 @@ def command(*, as_json: bool) -> None:
     settings = load_settings()
 
     async def show(place: Place) -> int:
-        try:
-            async with connected(place.dsn) as connection:
-                state, whole = await incident_state.read(connection)
-        except StoreUnavailable:
-            with suppress(SpoolError):
-                _say_local_spool(local_state(settings.relay_data_dir, place.dsn), as_json=as_json)
-            raise
+        async with connected(place.dsn) as connection:
+            state, whole = await incident_state.read(connection)
         cause = headline(whole)
         source = Source(place.name, state.demo)
         if as_json:
@@ -72,17 +63,7 @@ def command(*, as_json: bool) -> None:
         return 1 if state.firing or not state.alive else 0
 
     with database(settings, or_demo=True) as place:
-        run(or_partly(show(place), settings, as_json=as_json))
-
-
-def _say_local_spool(local: SpoolState | None, *, as_json: bool) -> None:
-    """Show what this host's spool holds while Postgres, which knows all else, is away."""
-    if local is None:
-        return
-    if as_json:
-        print_json({"spool": {"receipts": local.receipts, "bytes": local.bytes}})
-    else:
-        say(f"{'spool':13} this host: {plural(local.receipts, 'receipt')}, {data_size(local.bytes)}")
+        run(or_partly(show(place), settings, place.dsn, as_json=as_json))
 
 
 def document(state: Overview, source: Source, cause: Headline) -> dict[str, Any]:

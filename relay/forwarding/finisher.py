@@ -22,7 +22,8 @@ from relay.domain.facts import as_json_text, facts_of_run, without_payload
 from relay.errors import StatementRefused, StoreUnavailable
 from relay.store import aside, instances
 from relay.store.batch import GroupCommit
-from relay.store.database import DEDICATED_SILENCE_S, DedicatedConnection, described, may_cancel, time_limit
+from relay.store.database import DEDICATED_SILENCE_S, DedicatedConnection, may_cancel, time_limit
+from relay.store.failures import described
 from relay.store.finishing import finish as commit
 from relay.store.refusal import explain
 

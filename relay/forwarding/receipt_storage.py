@@ -11,8 +11,8 @@ import psycopg
 
 from relay.errors import StatementRefused, StoreUnavailable
 from relay.forwarding.store_faults import StoreFaults
-from relay.store.database import described
 from relay.store.deliveries import Incoming
+from relay.store.failures import described
 from relay.store.receipts import waits_for_a_row
 
 if TYPE_CHECKING:

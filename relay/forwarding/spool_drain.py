@@ -10,8 +10,9 @@ import psycopg
 
 from relay.errors import SpoolError, StatementRefused, StoreUnavailable
 from relay.store import spools
-from relay.store.database import DEDICATED_SILENCE_S, described
+from relay.store.database import DEDICATED_SILENCE_S
 from relay.store.deliveries import Duplicate, Incoming
+from relay.store.failures import described
 from relay.store.storing import store_drained
 
 if TYPE_CHECKING:

@@ -52,6 +52,9 @@ def store_away(state: State) -> Headline | None:
     if began is not None:
         since = f"{since} since {day_clock(began, state.at)} ({span(state.age_s(began))})"
     refused, spool = state.outage.refused, state.spool
+    if not state.outage.relay_answers:
+        said = f"{since}, and no relay answers"
+        return Headline(Kind.STORE_AWAY, BAD, f"{said}: webhooks may be lost.", shorter=(f"{said}.",))
     if spool is not None and spool.share < 1 and not refused:
         waits = f"{plural(spool.receipts, 'webhook')} in the spool" if spool.receipts else "the spool takes webhooks"
         return Headline(Kind.STORE_AWAY, BAD, f"{since}: {waits}, none is lost.", shorter=(f"{since}.",))

@@ -34,10 +34,14 @@ _PLANS = 8
 
 @dataclass(frozen=True, slots=True)
 class StoreOutage:
-    """Postgres is away since then (None: unknown). `refused` webhooks were answered 503 and are lost."""
+    """Postgres is away since then (None: unknown). `refused` webhooks were answered 503 and are lost.
+
+    `relay_answers` is False if the relay that was asked did not answer either.
+    """
 
     since: datetime | None
     refused: int = 0
+    relay_answers: bool = True
 
 
 @dataclass(frozen=True, slots=True)

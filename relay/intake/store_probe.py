@@ -11,7 +11,7 @@ import psycopg
 from relay.errors import StoreUnavailable
 from relay.forwarding.store_faults import LASTS_AFTER_S
 from relay.store import preflight
-from relay.store.database import described
+from relay.store.failures import described
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -16,7 +16,7 @@ from relay.domain.format import plural
 from relay.errors import StoreUnavailable
 from relay.store import replays
 from relay.store.actions import signed
-from relay.store.database import described
+from relay.store.failures import described
 from relay.store.replays import Control, PlanState
 from relay.text import clean
 

@@ -9,7 +9,8 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from relay.errors import SchemaError, StatementRefused, StoreUnavailable
-from relay.store.database import described, heeding_cancellation
+from relay.store.database import heeding_cancellation
+from relay.store.failures import described
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -42,8 +42,9 @@ from relay.replay.runner import ReplayRunner
 from relay.server.maintenance import HeaderScrubber, Retention, SignatureCleaner
 from relay.server.services import ServiceLoop
 from relay.store import deliveries, demo_history, facts, gate, instances, log, replays, spools
-from relay.store.database import Database, described
+from relay.store.database import Database
 from relay.store.databases import database_name
+from relay.store.failures import described
 from relay.store.instances import Instance
 from relay.store.migrate import migrate, migrations, schema_version
 from relay.store.receipts import ReceiptStore

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from relay.store.database import as_object, refusals, rows_of
+from relay.store.database import as_object, rows_of
+from relay.store.failures import refusals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,7 +11,8 @@ from relay.domain.delivery import FactType
 from relay.domain.facts import alert_fact
 from relay.store import facts
 from relay.store.actions import signed
-from relay.store.database import refusals, rows_of
+from relay.store.database import rows_of
+from relay.store.failures import refusals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from relay.store.database import exact, refusals
+from relay.store.database import exact
+from relay.store.failures import refusals
 from relay.store.replays import DeadLetter
 
 if TYPE_CHECKING:

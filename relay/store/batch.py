@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import psycopg
 
 from relay.errors import StatementRefused, StoreUnavailable
-from relay.store.database import unavailable
+from relay.store.failures import unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence

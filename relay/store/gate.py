@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relay.store.actions import signed
-from relay.store.database import refusals
+from relay.store.failures import refusals
 
 if TYPE_CHECKING:
     from datetime import datetime

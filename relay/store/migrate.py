@@ -17,7 +17,8 @@ from psycopg.sql import SQL
 
 from relay.errors import SchemaError
 from relay.store import facts_shape
-from relay.store.database import connect, described, unavailable
+from relay.store.database import connect
+from relay.store.failures import described, unavailable
 from relay.store.waits import Waiting
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from relay.domain.delivery import OWN_IDS, Attempt, FactType, Outcome, Receipt, 
 from relay.domain.facts import Fact, facts_of_run
 from relay.errors import FactsRefused, SchemaError, StatementRefused
 from relay.store import effects, facts, instances
-from relay.store.database import connect, described, time_limit, unavailable
+from relay.store.database import connect, time_limit
 from relay.store.deliveries import Claimed, FactsAside, Finish, Incoming
+from relay.store.failures import described, unavailable
 from relay.store.finishing import finish
 from relay.store.refusal import TABLE, explain
 from relay.store.storing import store

@@ -16,7 +16,8 @@ from uuid import UUID
 from psycopg.sql import SQL
 
 from relay.store.claims import claimed_columns, read_claimed
-from relay.store.database import exact, one_moment, refusals, rows_of
+from relay.store.database import exact, one_moment, rows_of
+from relay.store.failures import refusals
 from relay.store.filters import of_deliveries
 
 if TYPE_CHECKING:

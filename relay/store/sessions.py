@@ -11,7 +11,8 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from relay.errors import RelayError, SchemaError, StoreUnavailable
-from relay.store.database import SILENCE_S, connect, described, no_longer_than, unavailable
+from relay.store.database import SILENCE_S, connect, no_longer_than
+from relay.store.failures import described, unavailable
 from relay.store.migrate import migrate, schema_version
 from relay.store.refusal import TABLE, explain
 from relay.store.waits import watched

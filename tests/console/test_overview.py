@@ -111,7 +111,7 @@ async def test_the_other_views_are_there_before_they_are_asked_for(incident: Run
 async def test_it_shows_everything_at_a_glance(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
         await seen.shows(
-            "LIVE", "db ", f"dead letters {ALL} open", "maria · RW",  # the status line
+            "LIVE", f"dead letters {ALL} open", "maria · RW",  # the status line
             "2.1 % 1 h", "2.1 % 15 min", "2.1 % now",  # one of forty-eight was delivered
             "avg attempts", "p95", "in flight", f"{ALL} in 1 h", f"{ALL} in 24 h", f"{ALL} open",
             "1 ok", "45 dead", "2 dead", "503 × 40", "429 × 5", "422 × 2",

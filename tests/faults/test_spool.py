@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -85,27 +84,7 @@ async def test_the_spools_disk_full_as_well_is_503_and_loses_nothing(
         relay.close()
 
 
-async def test_a_spool_directory_that_is_removed_is_made_again(
-    server: Server, make_relay: Callable[..., RelayProcess], load: Load, survived: Survived, tmp_path: Path
-) -> None:
-    folder = tmp_path / "data"
-    relay = await make_relay(database_url=server.dsn, relay_data_dir=folder).start()
-    load.start(relay)
-    await load.goes_on()
-    await asyncio.to_thread(server.stop)
-    load.ledger.kills += 1
-    await load.is_spooled()
-    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-    await load.is_spooled()
-    assert await asyncio.to_thread((folder / "spool.db").exists)
-    await asyncio.to_thread(server.start)
-    recovery = await load.ledger.recovers(time.monotonic())
-    counts = await load.ends_well(server.rows)
-    assert counts["refused"] == 0
-    survived("Postgres stopped, and the spool's directory removed", counts, recovery)
-
-
-async def test_a_relay_that_is_stopped_while_it_drains_holds_up_no_other(
+async def test_two_relays_drain_one_spool_once(
     server: Server, make_relay: Callable[..., RelayProcess], load: Load
 ) -> None:
     relays = [make_relay(database_url=server.dsn) for _ in range(2)]

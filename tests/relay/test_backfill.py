@@ -155,7 +155,7 @@ async def test_a_replay_plan_looks_at_chatwoot_too(
     assert line in shown.stdout
     assert "2 dead letters → " in shown.stdout
     listed = json.loads((await relay_command.run("replay", "--dry-run", "--json", **env)).stdout)
-    assert (listed["total"], list(listed["notSent"].values())) == (2, ["answered"])
+    assert (listed["total"], [letter["state"] for letter in listed["not_sent"]]) == (2, ["answered"])
     blind = await relay_command.run("replay", "--dry-run", **(env | {"CHATWOOT_API_KEY": "wrong"}))
     assert "is not known: Chatwoot answered 401" in blind.stderr
     assert "3 dead letters → " in blind.stdout

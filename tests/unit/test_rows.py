@@ -33,7 +33,7 @@ def drawn(
         received_at=_NOW - age, finished_at=_NOW - timedelta(minutes=8),
     )  # fmt: skip
     columns = fitted(columns, width)
-    both = [header(columns, width), line(row, columns, width, _NOW, marked=False)]
+    both = [header(columns, width), line(row, columns, width, _NOW, {}, marked=False)]
     assert all(one.cell_length <= width for one in both)
     return "\n".join(one.plain for one in both)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.settings import Settings
-from relay.variable_names import near_misses
+from relay.settings.variable_names import near_misses
 
 KNOWN = frozenset(name.upper() for name in Settings.model_fields)
 NEAR = {

@@ -9,95 +9,43 @@ from __future__ import annotations
 
 import getpass
 import os
-import re
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import psycopg
 from platformdirs.unix import Unix
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from relay import dsn as dsns
-from relay import env_file, variable_names
-from relay.domain.alerts import Severity
 from relay.domain.networks import Network, parse_networks
 from relay.domain.retry import RetryPolicy
 from relay.dsn import Choices
 from relay.errors import ConfigurationError
+from relay.settings import env_file, variable_names
+from relay.settings.values import (
+    FACTS_TABLE,
+    fault_of_dsn,
+    http_url,
+    split_bind,
+    split_conditions,
+    split_inboxes,
+    split_secrets,
+    split_severities,
+    split_urls,
+    without_credentials,
+    without_what_may_be_secret,
+)
 from relay.text import escaped
+
+if TYPE_CHECKING:
+    from relay.domain.alerts import Severity
 
 WEBHOOK_PATH = "/api/webhooks/chatwoot"
 AGENT_PATH = "/webhooks/chatwoot"
 
 
-def _http_url(value: str) -> str:
-    """`value` without trailing slashes, if it is an http(s) URL with a host and no query.
-
-    Raises ValueError otherwise.
-    """
-    import httpx  # noqa: PLC0415 - only who sets a URL pays for it
-
-    try:
-        parts = urlsplit(value.strip())
-    except ValueError:  # its message quotes credentials
-        parts = urlsplit("")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must be a URL such as https://host or http://host:port")
-    try:
-        port = parts.port
-    except ValueError:
-        raise ValueError("its port must be a number from 1 to 65535") from None
-    if port == 0:
-        raise ValueError("its port must be a number from 1 to 65535")
-    if parts.query or parts.fragment:
-        raise ValueError("must not have a query or a fragment")
-    if "@" in parts.path:
-        raise ValueError("must have / and @ in its password percent-encoded (%2F, %40)")
-    if any(ord(c) <= 32 for c in parts.netloc + parts.path):
-        raise ValueError("must not contain spaces or control characters")
-    try:
-        httpx.URL(value.strip())
-    except httpx.InvalidURL as error:
-        raise ValueError(f"is not a URL that can be called ({error})") from None
-    return value.strip().rstrip("/")
-
-
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
 DEFAULT_AGENT_SDK_URL = "https://hotdash-agent-service.fly.dev"
-
-
-def split_bind(value: str) -> tuple[str, int]:
-    """`("127.0.0.1", 8788)` from `"127.0.0.1:8788"`; IPv6 hosts are written in brackets.
-
-    Raises ValueError if it is not `host:port`.
-    """
-    host, colon, port = value.strip().rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("must be host:port, for example 127.0.0.1:8788")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("write an IPv6 host in brackets, for example [::1]:8788")
-    return host.strip("[]"), int(port)
-
-
-def without_credentials(url: str) -> str:
-    """`url` without `user:password@`, and with `?…` for its query: the form that logs, facts and screens may show."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return _without_what_may_be_secret(url)
-    query = "…" if parts.query or parts.fragment else ""
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query, fragment=""))
-
-
-def _without_what_may_be_secret(value: str) -> str:
-    """A `value` that is no URL although it was meant as one, without all that may be credentials or a query."""
-    scheme, slashes, rest = value.rpartition("://")
-    rest = rest.rpartition("@")[2]
-    kept = re.split("[?#]", rest, maxsplit=1)[0]
-    return scheme.rpartition("@")[2] + slashes + kept + ("?…" if kept != rest else "")
 
 
 class Settings(BaseSettings):
@@ -201,7 +149,7 @@ class Settings(BaseSettings):
     @field_validator("chatwoot_webhook_secret")
     @classmethod
     def _some_secret_is_left(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _split_secrets(value):
+        if value is not None and not split_secrets(value):
             raise ValueError("holds only commas; leave it unset to accept unsigned webhooks")
         return value
 
@@ -215,14 +163,14 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _dsn_can_be_read(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and (fault := _fault_of_dsn(value.get_secret_value())):
+        if value is not None and (fault := fault_of_dsn(value.get_secret_value())):
             raise ValueError(fault)
         return value
 
     @field_validator("relay_facts_table")
     @classmethod
     def _facts_table_has_a_schema(cls, value: str | None) -> str | None:
-        if value is not None and (not value.endswith(_FACTS_TABLE) or len(value) == len(_FACTS_TABLE)):
+        if value is not None and (not value.endswith(FACTS_TABLE) or len(value) == len(FACTS_TABLE)):
             raise ValueError("must be SCHEMA.dashboard_facts: the runbook's SQL names no other table")
         return value
 
@@ -240,47 +188,47 @@ class Settings(BaseSettings):
     @classmethod
     def _alerts_go_to_a_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            for url in _split_urls(value):
-                _http_url(url.partition("?")[0])
+            for url in split_urls(value):
+                http_url(url.partition("?")[0])
         return value
 
     @field_validator("relay_alert_severities")
     @classmethod
     def _severities_are_known(cls, value: str) -> str:
-        _split_severities(value)
+        split_severities(value)
         return value
 
     @field_validator("agent_draft_when")
     @classmethod
     def _conditions_are_known(cls, value: str) -> str:
-        _split_conditions(value)
+        split_conditions(value)
         return value
 
     @field_validator("agent_inboxes")
     @classmethod
     def _inboxes_are_ids(cls, value: str) -> str:
-        _split_inboxes(value)
+        split_inboxes(value)
         return value
 
     @property
     def draft_when(self) -> tuple[frozenset[str], bool | None]:
         """`AGENT_DRAFT_WHEN`: the statuses (empty: all), and whether an assignee is needed (None: either way)."""
-        return _split_conditions(self.agent_draft_when)
+        return split_conditions(self.agent_draft_when)
 
     @property
     def inboxes(self) -> frozenset[int]:
         """The ids in `AGENT_INBOXES`; empty for all inboxes."""
-        return _split_inboxes(self.agent_inboxes)
+        return split_inboxes(self.agent_inboxes)
 
     @property
     def alert_severities(self) -> frozenset[Severity]:
         """The severities whose alerts are sent to `RELAY_ALERT_WEBHOOK_URL`."""
-        return _split_severities(self.relay_alert_severities)
+        return split_severities(self.relay_alert_severities)
 
     @property
     def alert_urls(self) -> tuple[str, ...]:
         """The addresses in `RELAY_ALERT_WEBHOOK_URL`, separated by commas or spaces."""
-        return () if self.relay_alert_webhook_url is None else _split_urls(self.relay_alert_webhook_url)
+        return () if self.relay_alert_webhook_url is None else split_urls(self.relay_alert_webhook_url)
 
     @property
     def installation(self) -> str:
@@ -295,7 +243,7 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[bytes, ...]:
         """Chatwoot's webhook secrets, any of which may sign; empty when unsigned ones are accepted."""
-        return _split_secrets(self.chatwoot_webhook_secret)
+        return split_secrets(self.chatwoot_webhook_secret)
 
     @property
     def dsn_choices(self) -> Choices:
@@ -303,7 +251,7 @@ class Settings(BaseSettings):
         schema = self.relay_facts_table
         return Choices(
             no_prepare=self.relay_database_prepare == "off",
-            facts_schema=None if schema is None else schema.removesuffix(_FACTS_TABLE).strip('"'),
+            facts_schema=None if schema is None else schema.removesuffix(FACTS_TABLE).strip('"'),
         )
 
     @property
@@ -378,82 +326,6 @@ def as_environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def _split_urls(value: SecretStr) -> tuple[str, ...]:
-    return tuple(re.split(r"[\s,]+(?=https?://)", value.get_secret_value().strip()))
-
-
-def _split_secrets(value: SecretStr | None) -> tuple[bytes, ...]:
-    if value is None:
-        return ()
-    return tuple(part.strip().encode() for part in value.get_secret_value().split(",") if part.strip())
-
-
-_STATUSES = ("open", "pending", "snoozed", "resolved")
-_ASSIGNMENTS = {"assigned": True, "unassigned": False}
-
-
-def _split_conditions(value: str) -> tuple[frozenset[str], bool | None]:
-    names = {name.strip().lower() for name in value.split(",") if name.strip()} - {"always"}
-    if unknown := sorted(names - {*_STATUSES, *_ASSIGNMENTS}):
-        raise ValueError(f"{unknown[0]} is none of always, {', '.join([*_STATUSES, *_ASSIGNMENTS])}")
-    wanted = {_ASSIGNMENTS[name] for name in names if name in _ASSIGNMENTS}
-    return frozenset(names & {*_STATUSES}), wanted.pop() if len(wanted) == 1 else None
-
-
-def _split_inboxes(value: str) -> frozenset[int]:
-    names = [name.strip() for name in value.split(",") if name.strip()]
-    if unknown := [name for name in names if not (name.isascii() and name.isdigit() and 0 < int(name) < 2**63)]:
-        raise ValueError(f"{unknown[0]} is no inbox id; ids are numbers, as in the inbox's address in Chatwoot")
-    return frozenset(int(name) for name in names)
-
-
-def _split_severities(value: str) -> frozenset[Severity]:
-    known = {severity.value.lower(): severity for severity in Severity}
-    names = [name.strip().lower() for name in value.split(",") if name.strip()]
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"{unknown[0]} is none of {', '.join(Severity)}")
-    return frozenset(known[name] for name in names)
-
-
-_FACTS_TABLE = ".dashboard_facts"
-_NOT_A_DSN = (
-    "must be a connection string such as postgresql://user@host:5432/database "
-    "(with / and @ in a password as %2F and %40)"
-)
-
-
-def _fault_of_dsn(text: str) -> str:
-    """Why it is no connection string that Postgres's client library reads, with ports that are numbers; else empty.
-
-    A password in a URL must have `@` and `/` percent-encoded: a part of it would else count as the host or the
-    database, which are shown.
-    """
-    scheme, slashes, rest = text.strip().partition("://")
-    if slashes and scheme in {"postgresql", "postgres"}:
-        authority, _, path = rest.partition("?")[0].partition("/")
-        if authority.count("@") > 1 or "@" in path:
-            return _NOT_A_DSN
-    if unknown := dsns.unknown_parameters(text):
-        names = ", ".join(escaped(name) for name in unknown)
-        return f"Postgres knows no such parameter, remove it: {names}{_instead(unknown)}"
-    try:
-        ports = dsns.parse(text)[0].get("port")
-    except psycopg.ProgrammingError:
-        return _NOT_A_DSN
-    are_numbers = all(port.isascii() and port.isdigit() for port in str(ports or 5432).split(",") if port)
-    return "" if are_numbers else _NOT_A_DSN
-
-
-_INSTEAD = {
-    "schema": "RELAY_FACTS_TABLE=SCHEMA.dashboard_facts names a schema",
-    "connection_limit": "a relay worker uses up to 8 connections",
-}
-
-
-def _instead(unknown: list[str]) -> str:
-    return "".join(f"; {_INSTEAD[name]}" for name in unknown if name in _INSTEAD)
-
-
 _SECRET_FIELDS = {
     "llm_api_key",
     "transcribe_api_key",
@@ -515,5 +387,5 @@ def _explain(item: Any, given: dict[str, Any]) -> str:
         return f"{field.upper()}: {reason}"
     value = str(given.get(field, item.get("input", "")))
     if field in _URL_FIELDS:
-        value = _without_what_may_be_secret(value)
+        value = without_what_may_be_secret(value)
     return f"{field.upper()}={escaped(value)}: {reason}"
