@@ -72,7 +72,7 @@ _TEXTS: dict[str, _Text] = {
     Failure.DNS_FAILURE: _Text("Agent SDK's host name does not resolve", "dns"),
     Failure.TLS_ERROR: _Text("The TLS handshake with the Agent SDK failed", "tls"),
     Failure.PROTOCOL_ERROR: _Text("Agent SDK's answer was not valid HTTP", "no-http"),
-    Failure.OUT_OF_FILES: _Text("The relay is out of file descriptors; raise its limit of open files", "no-files"),
+    Failure.OUT_OF_FILES: _Text("The relay is out of file descriptors; raise its limit of open files", "no-fds"),
 }
 _BY_SHORT = {text.short: status for status, text in _TEXTS.items()}
 

@@ -20,6 +20,7 @@ from tests.servers import PATIENCE_S, free_port, wait_for, wait_until_healthy
 
 if TYPE_CHECKING:
     from tests.conftest import CommandLine
+    from tests.servers import Rows
 
 REJECTED = "relay_webhooks_rejected_total"
 
@@ -93,10 +94,10 @@ def test_metrics_are_exact_over_workers_and_never_fall_and_the_manager_is_notifi
         assert process.wait(PATIENCE_S) == 0
 
 
-def test_a_worker_that_is_stopped_or_ends_is_replaced_and_sighup_drains(relay_command: CommandLine) -> None:
+def test_a_worker_that_is_stopped_or_ends_is_replaced_and_sighup_drains(relay_command: CommandLine, rows: Rows) -> None:
     port = free_port()
     with serving(relay_command, RELAY_BIND=f"127.0.0.1:{port}", RELAY_WORKERS="2") as (process, output):
-        wait_until_healthy(port)
+        wait_for(lambda: sorted(rows("SELECT slot FROM relay.instances")) == [0, 1])
         stopped, ends = (_pid_of_worker(process.pid, slot) for slot in (0, 1))
         os.kill(ends, signal.SIGHUP)
         wait_for(lambda: "A worker stopped and is replaced" in output.read_text(encoding="utf-8"))
