@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from relay import http_client
 from relay.agent.failures import DraftFailed, model_refused
 from relay.domain.retry import failure_of, retry_after_ms
 from relay.errors import ConfigurationError
@@ -54,7 +55,7 @@ class ModelDrafter:
         self._prompt = system_prompt(settings.agent_prompt_file)
         self._model = settings.llm_model
         key = settings.llm_api_key
-        self._client = httpx.AsyncClient(
+        self._client = http_client.client(
             base_url=settings.llm_base_url or "",
             headers={} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"},
             timeout=settings.llm_timeout_ms / 1000,

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from relay import http_client
 from relay.agent.message import as_dict, as_text
 from relay.agent.prompt import Media
 from relay.settings import without_credentials
@@ -48,7 +49,7 @@ class AttachmentReader:
         key = settings.transcribe_api_key
         self._auth = {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
         self._log = log
-        self._client = httpx.AsyncClient(timeout=_DOWNLOAD_S, max_redirects=_REDIRECTS)
+        self._client = http_client.client(timeout=_DOWNLOAD_S, max_redirects=_REDIRECTS)
 
     async def close(self) -> None:
         """Close the client."""

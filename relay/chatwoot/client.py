@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
+from relay import http_client
 from relay.chatwoot.faults import Fault, finding_of
 from relay.domain.retry import RETRIED_4XX, failure_of
 from relay.errors import ConfigurationError, RelayError
@@ -158,7 +159,7 @@ class Chatwoot:
                 "CHATWOOT_BASE_URL, CHATWOOT_API_KEY and CHATWOOT_ACCOUNT_ID must be set to ask Chatwoot"
             )
         self._base = base
-        self._client = httpx.AsyncClient(
+        self._client = http_client.client(
             base_url=f"{base}/api/v1/accounts/{account}",
             headers={TOKEN_HEADER: key.get_secret_value(), "accept-encoding": "identity"},
             timeout=TIMEOUT_S,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from relay import http_client
 from relay.chatwoot.samples import DEMO_EVENTS, EVENTS, documented_body, documented_payload
 from relay.chatwoot.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from relay.domain.headers import FORWARDED_FROM_HEADER, POST_TEST, TEST_HEADER, TEST_SENDER
@@ -92,7 +93,7 @@ async def _post(settings: Settings, event: str, delivery_id: str, conversation: 
     patience_s = settings.chatwoot_webhook_response_deadline_ms / 1000 + _BEYOND_DEADLINE_S
     began = time.perf_counter()
     try:
-        async with httpx.AsyncClient(timeout=patience_s) as client:
+        async with http_client.client(timeout=patience_s) as client:
             response = await client.post(target, content=body, headers=headers)
     except httpx.HTTPError as error:
         raise RelayError(

@@ -12,9 +12,9 @@ from relay.commands.common import as_json, connected, database, print_json, run,
 from relay.errors import StatementRefused, StoreUnavailable
 from relay.incident import without_store
 from relay.incident.escalation import LEVELS, REPORT, append, entry, incident
+from relay.incident.escalation import file as file_entry
 from relay.incident.escalation_without_store import DEFAULT_LEVEL, PartialIncident, partial_entry
 from relay.settings import load_settings
-from relay.store import actions
 
 if TYPE_CHECKING:
     from relay.store.databases import Place
@@ -48,8 +48,7 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
                 say_source(source, place)
                 say(text)
             _confirm(report, yes=yes)
-            written = append(text, report)
-            await actions.record(connection, name, "escalate", reason, {"level": found.level, "report": str(written)})
+            written = await file_entry(connection, found, text, report)
         if as_json:
             print_json(
                 {"database": source.document, "report": str(written), "level": found.level,

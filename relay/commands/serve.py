@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def command(bind: str | None, workers: int | None, log_format: Format, log_level: str) -> None:
     """Receive Chatwoot's webhooks, store them, forward them to the Agent SDK.
 
-    Stops on SIGTERM or Ctrl+C: it accepts no more, finishes what is in flight or hands it back, within 25 s.
+    Stops on SIGTERM, SIGHUP or Ctrl+C: it accepts no more, finishes what is in flight or hands it back, within 25 s.
     """
     settings = load_settings(relay_bind=bind, relay_workers=workers)
     with database(settings, create=True) as place:
@@ -43,7 +43,7 @@ def command(bind: str | None, workers: int | None, log_format: Format, log_level
             except StoreUnavailable as error:
                 say(f"relay: {error}. Webhooks wait in the spool until it is there.", err=True)
             options = LogOptions(log_format, log_level)
-            status = serve(settings, place.dsn, options, embedded=settings.database_url is None)
+            status = serve(settings, place.dsn, options, server=place.server)
         except SchemaError as error:
             say(f"relay: {error}", err=True)
             status = REFUSED

@@ -42,7 +42,10 @@ class RetryPolicy:
 
 
 class Failure(StrEnum):
-    """The final status of an attempt that got no HTTP status (DESIGN, 3). All of them are retried."""
+    """The final status of an attempt that got no HTTP status (DESIGN, 3). All of them are retried.
+
+    `OUT_OF_FILES` is the relay's own: no request was made, so that the attempt does not count (`is_own`).
+    """
 
     TIMEOUT = "timeout"
     CONNECTION_REFUSED = "connection_refused"
@@ -51,6 +54,7 @@ class Failure(StrEnum):
     DNS_FAILURE = "dns_failure"
     TLS_ERROR = "tls_error"
     PROTOCOL_ERROR = "protocol_error"
+    OUT_OF_FILES = "out_of_file_descriptors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ _TEXTS: dict[str, _Text] = {
     Failure.DNS_FAILURE: _Text("Agent SDK's host name does not resolve", "dns"),
     Failure.TLS_ERROR: _Text("The TLS handshake with the Agent SDK failed", "tls"),
     Failure.PROTOCOL_ERROR: _Text("Agent SDK's answer was not valid HTTP", "no-http"),
+    Failure.OUT_OF_FILES: _Text("The relay is out of file descriptors; raise its limit of open files", "no-fds"),
 }
 _BY_SHORT = {text.short: status for status, text in _TEXTS.items()}
 
@@ -94,6 +99,8 @@ _ERRNO_FAILURES = {
     errno.EHOSTDOWN: Failure.UNREACHABLE,
     errno.EADDRNOTAVAIL: Failure.UNREACHABLE,
     errno.ETIMEDOUT: Failure.TIMEOUT,
+    errno.EMFILE: Failure.OUT_OF_FILES,
+    errno.ENFILE: Failure.OUT_OF_FILES,
 }
 
 
@@ -115,6 +122,11 @@ def retry_helps(status: str) -> bool:
     if status.isdigit():
         return int(status) >= 500 or int(status) in RETRIED_4XX
     return bool(status)
+
+
+def is_own(status: str) -> bool:
+    """True if an attempt with this status failed in the relay itself, before it reached the agent."""
+    return status == Failure.OUT_OF_FILES
 
 
 def verdict_of_status(code: int) -> Verdict:

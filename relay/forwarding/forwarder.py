@@ -19,6 +19,7 @@ from aiohttp.http import HttpProcessingError
 from httpx_aiohttp import AiohttpTransport
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
+from relay import http_client
 from relay.chatwoot.signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from relay.domain.delivery import Attempt, Deferred, Delivery, Outcome, WaitReason
 from relay.domain.headers import (
@@ -34,6 +35,7 @@ from relay.domain.retry import (
     agent_status,
     answer_excerpt,
     failure_of,
+    is_own,
     most_attempts,
     retry_after_ms,
     verdict_of_failure,
@@ -53,6 +55,9 @@ if TYPE_CHECKING:
 ANSWER_BYTES = 64 * 1024
 LONGEST_SLEEP_MS = 2_000
 """A longer wait between attempts is a `waiting` row in Postgres, not a sleeping task (DESIGN, 1.1)."""
+
+_OWN_PAUSE_MS = 1_000
+"""The wait after an attempt that the relay itself could not make."""
 
 _KEEP_ALIVE_S = 4  # shorter than any server keeps an idle connection, so that none is cut under a request
 SENDER = "hotdash-relay"
@@ -81,8 +86,12 @@ class _Client(httpx.AsyncClient):
 
 def _session() -> aiohttp.ClientSession:
     """What carries the requests: as many connections as there are deliveries in flight, and no cookies."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S, ssl=http_client.certificates())
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
+def _transport(proxy: httpx.Proxy | None) -> AiohttpTransport:
+    return AiohttpTransport(client=_session, verify=http_client.certificates(), proxy=proxy)
 
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
@@ -133,7 +142,8 @@ class Forwarder:
         self.tracing = tracing or Tracing()
         self._client = _Client(
             auth=(endpoint.username, endpoint.password) if endpoint.userinfo else None,
-            transport=AiohttpTransport(client=_session),
+            transport=http_client.PolicyTransport(_transport),
+            trust_env=False,
             timeout=None,  # see _attempt
             follow_redirects=False,
         )
@@ -148,7 +158,8 @@ class Forwarder:
         """One run of the retry loop, or what follows of one: attempts until one succeeds, is final, or must wait.
 
         A run is deferred if its next attempt is due only after `LONGEST_SLEEP_MS`, or if forwarding is held or the
-        breaker open. A probe is one attempt; if it fails in a way that is retried, it does not count.
+        breaker open. A probe is one attempt; if it fails in a way that is retried, it does not count. Nor does an
+        attempt that this relay could not make: the run is deferred for a second.
         `check_lease` is called before each attempt and raises to end the run without an outcome.
 
         Raises:
@@ -171,9 +182,7 @@ class Forwarder:
         async def attempt() -> Attempt:
             check_lease()
             number = delivery.tries + len(attempts) + 1
-            self._events.attempting(delivery, number)
-            attempts.append(await self._attempt(delivery, number, round(pause_ms)))
-            self._attempted(delivery, attempts[-1])
+            attempts.append(await self._counted(delivery, number, round(pause_ms)))
             return attempts[-1]
 
         def must_stop(_: RetryCallState) -> bool:
@@ -203,12 +212,31 @@ class Forwarder:
                 before_sleep=lambda _: self._events.retrying(delivery, attempts[-1], pause_ms),
                 retry_error_callback=lambda _: None,
             )(first_or_next)
+        if is_own(attempts[-1].status):
+            return self._not_made(delivery, attempts, spent_ms(), is_probe=is_probe)
         self.tracing.attempts(delivery, attempts)
         if is_probe and attempts[-1].retryable:
             return Deferred((), delivery.spent_ms, WaitReason.BREAKER, 0, earlier=delivery.tries)
         if attempts[-1].retryable and delivery.tries + len(attempts) < most:
             return Deferred(tuple(attempts), spent_ms(), closed or WaitReason.RETRY, pause_ms, earlier=delivery.tries)
         return Outcome(tuple(attempts), spent_ms(), earlier=delivery.tries)
+
+    def _not_made(self, delivery: Delivery, attempts: list[Attempt], spent_ms: int, *, is_probe: bool) -> Deferred:
+        """Defer a run whose last attempt this relay could not make. The others count."""
+        made = attempts[:-1]
+        self.tracing.attempts(delivery, made)
+        reason = WaitReason.BREAKER if is_probe else WaitReason.RETRY
+        return Deferred(tuple(made), spent_ms, reason, _OWN_PAUSE_MS, earlier=delivery.tries)
+
+    async def _counted(self, delivery: Delivery, number: int, waited_ms: int) -> Attempt:
+        """One attempt, counted unless this relay could not make it: that one ends the loop."""
+        self._events.attempting(delivery, number)
+        made = await self._attempt(delivery, number, waited_ms)
+        if is_own(made.status):
+            self._events.retrying(delivery, made, _OWN_PAUSE_MS)
+            return replace(made, retryable=False)
+        self._attempted(delivery, made)
+        return made
 
     async def _attempt(self, delivery: Delivery, number: int, waited_ms: int) -> Attempt:
         """One POST. The time-out spans all of it: connecting, sending, and reading the answer."""

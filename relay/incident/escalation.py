@@ -227,3 +227,17 @@ def append(filed: str, report: Path = REPORT) -> Path:
     except OSError as error:
         raise RelayError(f"{report}: the escalation cannot be written ({error.strerror})") from error
     return report
+
+
+async def file(connection: Connection, found: Incident, text: str, report: Path = REPORT) -> Path:
+    """Record the escalation in the audit and append `text`, its entry, to the report; either both or neither.
+
+    Raises:
+        RelayError: the report cannot be written.
+        Refused: the audit does not take it.
+        psycopg.Error: this login may not write the audit, or Postgres is away.
+    """
+    async with connection.transaction():
+        details = {"level": found.level, "report": str(report)}
+        await actions.record(connection, found.operator, "escalate", found.reason, details)
+        return append(text, report)

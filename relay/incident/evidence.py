@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from relay import http_client
 from relay.chatwoot.client import Chatwoot, Server, Webhook
 from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from relay.domain.headers import FORWARDED_FROM_HEADER, TEST_SENDER
@@ -213,7 +214,7 @@ async def _resolve(host: str) -> frozenset[str]:
 
 async def _test_secrets(settings: Settings) -> list[SelfTest]:
     """Sign a body that is no webhook with each secret: the relay that knows the secret answers 400, else 401."""
-    async with httpx.AsyncClient(timeout=REACH_TIMEOUT_S) as client:
+    async with http_client.client(timeout=REACH_TIMEOUT_S) as client:
         return [await _test_secret(client, settings, n, secret) for n, secret in enumerate(settings.secrets, start=1)]
 
 

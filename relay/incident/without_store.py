@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from relay import http_client
 from relay.domain.format import data_size, plural
 from relay.domain.retry import failure_of
 from relay.errors import SpoolError
@@ -84,7 +85,7 @@ async def look(settings: Settings, dsn: str, error: Exception) -> PartialView:
 
 async def _health(settings: Settings) -> tuple[dict[str, Any] | None, str | None]:
     try:
-        async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
+        async with http_client.client(timeout=_TIMEOUT_S) as client:
             document = (await client.get(f"{settings.own_url}/health")).json()
     except httpx.HTTPError as error:
         return None, f"none answers at {settings.own_url_shown} ({failure_of(error)})"

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 
 import httpx
 
+from relay import http_client
 from relay.domain.notifications import AlertFormat, for_opsgenie, for_pagerduty, for_slack
 from relay.domain.retry import failure_of
 
@@ -39,7 +40,7 @@ class Channel:
         """Send a notification; None on success, else the reason, without the address."""
         url, body, headers = self._request(message)
         try:
-            async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
+            async with http_client.client(timeout=TIMEOUT_S) as client:
                 answer = await client.post(url, json=body, headers=headers)
         except httpx.HTTPError as error:
             return str(failure_of(error))

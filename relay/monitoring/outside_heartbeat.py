@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from relay import http_client
 from relay.domain.retry import failure_of
 from relay.errors import StoreUnavailable
 from relay.store import instances
@@ -56,7 +57,7 @@ class OutsideHeartbeat:
             self._log.warning("Heartbeat not sent: webhooks cannot be stored")
             return
         try:
-            async with httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=True) as client:
+            async with http_client.client(timeout=_TIMEOUT_S, follow_redirects=True) as client:
                 answer = await client.get(self._url)
         except httpx.HTTPError as error:
             self._log.warning("Heartbeat failed, will retry", reason=str(failure_of(error)))

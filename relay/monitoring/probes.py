@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from relay import http_client
 from relay.chatwoot.client import TOKEN_HEADER, Chatwoot
 from relay.chatwoot.faults import Fault, finding_of, is_web_page, json_of, web_page
 from relay.domain.delivery import FactType
@@ -141,7 +142,7 @@ def required_probes(settings: Settings) -> list[Probe]:
 
 async def run_probes(probes: Sequence[Probe]) -> list[ProbeResult]:
     """Run all probes at once; a probe that fails is a result, never an exception."""
-    async with httpx.AsyncClient(follow_redirects=False, timeout=PROBE_TIMEOUT_S) as client:
+    async with http_client.client(follow_redirects=False, timeout=PROBE_TIMEOUT_S) as client:
         return list(await asyncio.gather(*(_run(client, probe) for probe in probes)))
 
 

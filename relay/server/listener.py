@@ -7,6 +7,7 @@ import contextlib
 import resource
 import signal
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,17 @@ from relay.errors import ConfigurationError
 from relay.settings import split_bind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from typing import Any
 
 _BIND_PATIENCE_S = 3
+_BACKLOG = 2048
 
 
 def listen(bind: str, workers: int = 1, *, variable: str = "RELAY_BIND") -> list[socket.socket]:
-    """A bound socket for each worker, all on `bind` (host:port); port 0 is any free one. `variable` set it.
+    """A listening socket for each worker, all on `bind` (host:port); port 0 is any free one. `variable` set it.
+
+    It listens at once: a second start on the address finds it taken, and what connects waits for the worker.
 
     Raises:
         ConfigurationError: the address cannot be bound, or another process is bound to it.
@@ -30,16 +34,37 @@ def listen(bind: str, workers: int = 1, *, variable: str = "RELAY_BIND") -> list
     deadline = time.monotonic() + _BIND_PATIENCE_S
     while True:
         try:
-            _bind(host, port, shared=False).close()  # fails if another process is bound there, even shared
-            first = _bind(host, port, shared=True)
-            port = first.getsockname()[1]
-            return [first, *(_bind(host, port, shared=True) for _ in range(workers - 1))]
+            with _one_start_at_a_time(host, port):
+                _bind(host, port, shared=False).close()  # fails if another process listens there, even shared
+                first = _bind(host, port, shared=True)
+                port = first.getsockname()[1]
+                bound = [first, *(_bind(host, port, shared=True) for _ in range(workers - 1))]
+                for sock in bound:
+                    sock.listen(_BACKLOG)
+                return bound
         except OSError as error:
             if time.monotonic() > deadline:
                 raise ConfigurationError(
                     f"{variable}={bind}: cannot listen there ({error.strerror or error}); is another one running?"
                 ) from error
             time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _one_start_at_a_time(host: str, port: int) -> Iterator[None]:
+    """Let no other process look whether the address is free between this one's look and its `listen`.
+
+    The lock is an abstract socket of Linux, which exists in the network namespace of the address.
+
+    Raises:
+        OSError: another process starts on the address.
+    """
+    if port == 0 or sys.platform != "linux":
+        yield
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
+        lock.bind(f"\0hotdash-relay start on {host}:{port}")
+        yield
 
 
 def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
@@ -63,11 +88,16 @@ def bound_url(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def raise_file_limit() -> None:
-    """Allow as many open files as the system lets this process have: every delivery may need two sockets."""
+def raise_file_limit() -> int:
+    """Allow as many open files as the system lets this process have, and return that limit.
+
+    Every delivery may need two sockets.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
@@ -83,9 +113,15 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
+def stop_signals() -> list[signal.Signals]:
+    """The signals that stop a server in good order. SIGHUP is none where it was ignored at the start (`nohup`)."""
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangs_up else [])]
+
+
 def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM or SIGINT sets."""
+    """An event that SIGTERM, SIGINT or SIGHUP sets."""
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop

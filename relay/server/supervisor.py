@@ -22,9 +22,11 @@ from uuid import UUID, uuid4
 
 from relay.errors import SchemaError
 from relay.intake.app import create_app, create_metrics_app
+from relay.server.embedded_watch import supervised
 from relay.server.http import serve_http
-from relay.server.listener import bound_url, listen, raise_file_limit, run_loop, stop_on_signals
+from relay.server.listener import bound_url, listen, raise_file_limit, run_loop, stop_on_signals, stop_signals
 from relay.server.notify import READY, STOPPING, notify
+from relay.server.pulse import PULSE_BYTES, StallWatch, beat
 from relay.server.worker import Identity, Worker
 from relay.settings import is_default_agent
 from relay.telemetry.counts import PART_BYTES
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from relay.settings import Settings
+    from relay.store.embedded import EmbeddedPostgres
     from relay.telemetry.log_sink import Format
 
 STOP_WITHIN_S = 25
@@ -43,6 +46,9 @@ STOP_WITHIN_S = 25
 
 REFUSED = 2
 """Exit status of a relay, or of one of its workers, whose database is not one that it can work on."""
+
+_FILES_APART = 64
+"""The open files of a worker without a delivery: libraries' own, Postgres, the spool, clients that wait."""
 
 _ANSWER_S = 6
 _SCRAPE_S = 3
@@ -85,13 +91,19 @@ def _listen(settings: Settings) -> list[Sockets]:
 
 
 def relay_name(bound: socket.socket) -> str:
-    """What one relay at a time can be called: host, network namespace and the address it is bound to."""
+    """What one relay at a time can be called: host, boot of its kernel, network namespace and bound address.
+
+    The first relay with the name of another ends that one's leases, so two machines must not share a name. Host names,
+    machine ids and addresses are copied with an image; the boot id is random. Where there is none, the name is of this
+    start alone, and leases of an earlier one expire.
+    """
     host, port = bound.getsockname()[:2]
     try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         network = str(Path("/proc/self/ns/net").stat().st_ino)
-    except OSError:
-        network = "-"
-    return f"{socket.gethostname()}/{network}/{host}:{port}"
+    except (OSError, ValueError):
+        boot, network = str(uuid4()), "-"
+    return f"{socket.gethostname()}/{boot}/{network}/{host}:{port}"
 
 
 def settle_garbage_collection() -> None:
@@ -162,37 +174,59 @@ def announce(sink: LogSink, settings: Settings, bound: socket.socket, *, embedde
         log.warning("CHATWOOT_WEBHOOK_SECRET is not set: unsigned webhooks are accepted")
 
 
-def serve(settings: Settings, dsn: str, options: LogOptions, *, embedded: bool) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit status.
+def warn_of_file_limit(sink: LogSink, settings: Settings, limit: int) -> None:
+    """Say so if `limit` open files are too few for `RELAY_MAX_IN_FLIGHT` deliveries, with two sockets each."""
+    needed = _FILES_APART + 2 * settings.relay_max_in_flight
+    if limit < needed:
+        sink.logger(RELAY_SCOPE).warning(
+            "The limit of open files is too low for RELAY_MAX_IN_FLIGHT: webhooks may wait or be refused",
+            limit=limit,
+            needed=needed,
+            remedy="raise it (ulimit -n, LimitNOFILE of systemd), or lower RELAY_MAX_IN_FLIGHT",
+        )
+
+
+def serve(settings: Settings, dsn: str, options: LogOptions, *, server: EmbeddedPostgres | None) -> int:
+    """Serve until SIGTERM, SIGINT or SIGHUP. Returns the exit status. `server` is the embedded Postgres, if it is that.
 
     Raises:
         ConfigurationError: `RELAY_BIND` or `RELAY_METRICS_BIND` cannot be bound.
         SchemaError: the database is not one that this version can work on.
     """
-    raise_file_limit()
+    files = raise_file_limit()
     sockets = _listen(settings)
     first = sockets[0]
     name, boot = relay_name(first.webhooks), uuid4()
     sink = LogSink(options.form, level=options.level)
     capture_libraries(sink)
-    announce(sink, settings, first.webhooks, embedded=embedded)
+    announce(sink, settings, first.webhooks, embedded=server is not None)
+    warn_of_file_limit(sink, settings, files)
     try:
-        if settings.relay_workers == 1:
+        with supervised(server, sink.logger(RELAY_SCOPE)):
+            if settings.relay_workers == 1:
 
-            async def alone() -> None:
-                await serve_worker(settings, dsn, Identity(name, boot), first, sink, stop_on_signals())
+                async def alone() -> None:
+                    await serve_worker(settings, dsn, Identity(name, boot), first, sink, stop_on_signals())
 
-            run_loop(alone())
-        else:
-            _Supervisor(settings, dsn, name, boot, sockets, sink, options).run()
+                run_loop(alone())
+            else:
+                _Supervisor(settings, dsn, name, boot, sockets, sink, options).run()
     finally:
         notify(STOPPING)
         sink.close()
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """Memory that all workers of a start share with the supervisor: their counts, and their signs of life."""
+
+    counts: Array[c_ubyte]
+    pulses: Array[c_ubyte]
+
+
 class _Supervisor:
-    """Keeps one worker process alive for each slot, until SIGTERM or SIGINT."""
+    """Keeps one worker process alive for each slot, until SIGTERM, SIGINT or SIGHUP."""
 
     def __init__(
         self,
@@ -215,16 +249,18 @@ class _Supervisor:
         self._lifeline, self._held = self._context.Pipe(duplex=False)
         self._refusals, self._refuse = self._context.Pipe(duplex=False)
         self._counts = self._context.RawArray("B", len(sockets) * PART_BYTES)
+        self._pulses = self._context.RawArray("B", len(sockets) * PULSE_BYTES)
+        self._stalls = StallWatch(memoryview(self._pulses).cast("B"))
         self._workers: dict[int, BaseProcess] = {}
         self._stopping = False
 
     def run(self) -> None:
-        """Start every worker and replace those that die, until SIGTERM or SIGINT; then end them in order.
+        """Start every worker and replace those that end or stand still, until a signal; then end them in order.
 
         Raises:
             SchemaError: a worker of the first start refuses the database.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             signal.signal(number, lambda *_: setattr(self, "_stopping", True))
         for slot in range(len(self._sockets)):
             self._start(slot, checks=True)
@@ -235,13 +271,29 @@ class _Supervisor:
                 if worker.exitcode == REFUSED and self._refusals.poll():
                     refusal = self._refusals.recv()
                     break
-                if not worker.is_alive() and not self._stopping:
-                    self._log.error("A worker died and is replaced", worker=slot, exitcode=worker.exitcode)
-                    time.sleep(_RESTART_PAUSE_S)
-                    self._start(slot, checks=False)
+                self._replace_if_lost(slot, worker)
         self._end()
         if refusal is not None:
             raise SchemaError(refusal)
+
+    def _replace_if_lost(self, slot: int, worker: BaseProcess) -> None:
+        """Replace a worker that has ended, or whose loop stands still: it holds connections and answers none."""
+        if self._stopping:
+            return
+        if worker.is_alive():
+            if not self._stalls.is_stalled(slot):
+                return
+            self._log.error("A worker does not respond and is replaced", worker=slot, pid=worker.pid)
+            worker.kill()
+            worker.join()
+        else:
+            how = "stopped" if worker.exitcode == 0 else "died"
+            self._log.error(f"A worker {how} and is replaced", worker=slot, exitcode=worker.exitcode)
+        time.sleep(_RESTART_PAUSE_S)
+        try:
+            self._start(slot, checks=False)
+        except OSError as error:  # no memory, no process, no file descriptor: the next round tries again
+            self._log.error("A worker cannot be started, will retry", worker=slot, error=error.strerror)
 
     def _start(self, slot: int, *, checks: bool) -> None:
         worker = self._context.Process(
@@ -251,7 +303,7 @@ class _Supervisor:
                 self._dsn,
                 Identity(self._name, self._boot, slot),
                 self._sockets[slot],
-                self._counts,
+                _Shared(self._counts, self._pulses),
                 self._options,
                 self._lifeline,
                 self._refuse if checks else None,
@@ -259,6 +311,7 @@ class _Supervisor:
             name=f"relay worker {slot}",
         )
         worker.start()
+        self._stalls.started(slot)
         self._workers[slot] = worker
 
     def _end(self) -> None:
@@ -279,12 +332,12 @@ def _worker(
     dsn: str,
     identity: Identity,
     sockets: Sockets,
-    counts: Array[c_ubyte],
+    shared: _Shared,
     options: LogOptions,
     lifeline: Connection,
     refuse: Connection | None,
 ) -> None:
-    """A worker process. It stops on SIGTERM, and when the supervisor at the lifeline's other end has died.
+    """A worker process. It stops on SIGTERM or SIGHUP, and when the supervisor at the lifeline's other end has died.
 
     With `refuse` it checks the database first: the reason why it cannot work on it goes there, and it exits with
     `REFUSED`.
@@ -292,7 +345,7 @@ def _worker(
     raise_file_limit()
     sink = LogSink(options.form, level=options.level)
     capture_libraries(sink)
-    identity = replace(identity, counts=memoryview(counts).cast("B"))
+    identity = replace(identity, counts=memoryview(shared.counts).cast("B"))
 
     async def main() -> None:
         stop, loop = stop_on_signals(), asyncio.get_running_loop()
@@ -303,7 +356,11 @@ def _worker(
 
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor's to handle
         loop.add_reader(lifeline.fileno(), orphaned)
-        await serve_worker(settings, dsn, identity, sockets, sink, stop, checks=refuse is not None)
+        beating = asyncio.create_task(beat(memoryview(shared.pulses).cast("B"), identity.slot))
+        try:
+            await serve_worker(settings, dsn, identity, sockets, sink, stop, checks=refuse is not None)
+        finally:
+            beating.cancel()
 
     try:
         run_loop(main())

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from relay.settings import Settings
+    from relay.store.embedded import EmbeddedPostgres
 
 _DEMO = "demo"
 
@@ -31,13 +32,14 @@ class Place:
     """A database to work on. `name` says which it is, without credentials; `note` is what else to say of the choice.
 
     `demo` is true for a running demo's server. Another database may be a demo's too, reached by its address: that is
-    known only once it is read.
+    known only once it is read. `server` is the embedded server, if it is that.
     """
 
     dsn: str
     name: str
     note: str = ""
     demo: bool = False
+    server: EmbeddedPostgres | None = None
 
 
 def demo_directory(data_dir: Path) -> Path:
@@ -106,6 +108,7 @@ def database(
     _ignore_other_servers()
     server = embedded.EmbeddedPostgres(folder, keep_up=keep_up)
     try:
-        yield Place(dsns.with_choices(server.dsn, settings.dsn_choices), name, note, demo=folder is demo)
+        dsn = dsns.with_choices(server.dsn, settings.dsn_choices)
+        yield Place(dsn, name, note, demo=folder is demo, server=server)
     finally:
         server.close()

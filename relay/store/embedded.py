@@ -48,6 +48,21 @@ class EmbeddedPostgres:
             raise
         self.dsn: str = self._server.dsn()
 
+    def revive(self) -> bool:
+        """Start the server again if it has ended, as one does that is killed or has no disk left. True if it had.
+
+        Raises:
+            ConfigurationError: the data can no longer be used.
+            StoreUnavailable: the server does not start; the message says why and names its log.
+        """
+        if self._server.is_up():
+            return False
+        with _exclusive(self._data_dir):
+            if self._server.is_up():  # another process was first
+                return False
+            self._server.ensure_running()
+        return True
+
     def close(self) -> None:
         """Release the server; the last user stops it."""
         try:

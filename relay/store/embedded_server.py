@@ -104,6 +104,8 @@ class Server:
 
     def _start(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
+        if self._started is not None and self._started.poll() is not None:
+            self._started = None  # it ran, and was killed or ran out of disk: another one may start
         while self._answer() is not Ping.OK:
             if not self.is_up():
                 reason = self._last_fatal_line()

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
+import io
 import json
 import logging
+import os
 import queue
 import sys
 import threading
@@ -34,6 +37,8 @@ RELAY_SCOPE = "relay"
 _GATHER_S = 0.05
 _WAITING_CHUNKS = 1_000
 _TAIL_LINES = 20_000
+_RETRY_S = 0.5
+_READER_HAS_GONE = frozenset({errno.EPIPE, errno.EBADF})
 
 
 class Stream(Protocol):
@@ -119,15 +124,19 @@ class LogSink:
     def _flush(self) -> None:
         self._flush_due = False
         if self._gathered:
-            self._out.write("\n".join(self._gathered) + "\n")
-            self._gathered.clear()
+            gathered, self._gathered = self._gathered, []  # another thread may log meanwhile
+            self._out.write("\n".join(gathered) + "\n")
 
 
 class _LineThread:
-    """Writes chunks to a stream from a thread; drops them, and says so, when a thousand of them wait."""
+    """Writes chunks to a stream from a thread; drops them, and says so, when a thousand of them wait.
+
+    A chunk that cannot be written, as on a full disk, is tried again until it can; the others wait behind it.
+    """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
+        self._closing = threading.Event()
         self._chunks: queue.Queue[str | None] = queue.Queue(_WAITING_CHUNKS)
         self._dropped = 0
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
@@ -144,17 +153,45 @@ class _LineThread:
             self._dropped += 1
 
     def close(self) -> None:
+        self._closing.set()
         with contextlib.suppress(queue.Full):
             self._chunks.put_nowait(None)
         self._thread.join(timeout=1)
 
     def _run(self) -> None:
+        descriptor = _descriptor(self._stream)
         while (chunk := self._chunks.get()) is not None:
             try:
-                self._stream.write(chunk)
-                self._stream.flush()
+                if descriptor is None:
+                    self._stream.write(chunk)
+                    self._stream.flush()
+                else:
+                    self._write_out(descriptor, chunk.encode("utf-8", "backslashreplace"))
             except (OSError, ValueError):  # the reader has closed the pipe
                 return
+
+    def _write_out(self, descriptor: int, data: bytes) -> None:
+        """Write all of `data`, if need be after waits. Unbuffered: a buffer would keep a part of what failed.
+
+        Raises:
+            OSError: the reader has gone, or there is no room and the sink closes.
+        """
+        while data:
+            try:
+                data = data[os.write(descriptor, data) :]
+            except OSError as error:
+                if error.errno in _READER_HAS_GONE or self._closing.wait(_RETRY_S):
+                    raise
+
+
+def _descriptor(stream: Stream) -> int | None:
+    """The file descriptor below `stream`; None if there is none."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return None
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None
 
 
 def text_form(line: LogLine) -> str:

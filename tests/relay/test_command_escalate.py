@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from tests.servers import Behaviour, until
 
@@ -131,3 +133,20 @@ def test_without_postgres_the_entry_says_what_could_not_be_read(relay_command: C
     assert "not to the audit" in ended.stdout
     told = json.loads(relay_command("escalate", "--yes", "--json", **gone).stdout)
     assert (told["level"], told["cause"] in told["entry"]) == ("p0", True)
+
+
+async def test_a_login_that_may_not_write_the_audit_appends_nothing(
+    relay: RunningRelay, agent: AgentStandIn, relay_command: CommandLine, rows: Rows
+) -> None:
+    login = f"reader_{uuid4().hex}"
+    rows(f"CREATE ROLE {login} LOGIN IN ROLE console_reader")
+    try:
+        dsn = make_conninfo(rows.dsn, user=login)
+        ended = await relay_command.run(
+            "escalate", "--yes", AGENT_SDK_URL=agent.url, RELAY_URL=relay.url, DATABASE_URL=dsn
+        )
+    finally:
+        rows(f"DROP ROLE {login}")
+    assert ended.returncode != 0
+    assert "This role of Postgres may not do that" in ended.stderr
+    assert not report(relay_command).exists()

@@ -59,12 +59,17 @@ ROUNDS = [
 
 
 @contextmanager
-def serving(command: CommandLine, *arguments: str, **env: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """`relay serve ARGUMENTS` as a process, and the file that it prints into; killed if it does not end."""
+def serving(
+    command: CommandLine, *arguments: str, limits: str = "true", **env: str
+) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """`relay serve ARGUMENTS` as a process, and the file that it prints into; killed if it does not end.
+
+    `limits` is what a shell runs before it becomes the process.
+    """
     output = command.folder / "output"
     with output.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "relay", "serve", *arguments],
+            ["sh", "-c", f'{limits} && exec "$@"', "sh", sys.executable, "-m", "relay", "serve", *arguments],
             cwd=command.folder, env=os.environ | command.env | env, stdout=file, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
     try:

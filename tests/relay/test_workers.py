@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from relay.server.supervisor import relay_name
 from tests.relay.test_command_serve import serving
 from tests.servers import PATIENCE_S, free_port, wait_for, wait_until_healthy
 
 if TYPE_CHECKING:
     from tests.conftest import CommandLine
+    from tests.servers import Rows
 
 REJECTED = "relay_webhooks_rejected_total"
 
@@ -89,14 +94,64 @@ def test_metrics_are_exact_over_workers_and_never_fall_and_the_manager_is_notifi
         assert process.wait(PATIENCE_S) == 0
 
 
+def test_a_worker_that_is_stopped_or_ends_is_replaced_and_sighup_drains(relay_command: CommandLine, rows: Rows) -> None:
+    port = free_port()
+    with serving(relay_command, RELAY_BIND=f"127.0.0.1:{port}", RELAY_WORKERS="2") as (process, output):
+        wait_for(lambda: sorted(rows("SELECT slot FROM relay.instances")) == [0, 1])
+        stopped, ends = (_pid_of_worker(process.pid, slot) for slot in (0, 1))
+        os.kill(ends, signal.SIGHUP)
+        wait_for(lambda: "A worker stopped and is replaced" in output.read_text(encoding="utf-8"))
+        os.kill(stopped, signal.SIGSTOP)
+        wait_for(lambda: "A worker does not respond and is replaced" in output.read_text(encoding="utf-8"))
+        wait_for(lambda: {stopped, ends}.isdisjoint(_workers(process.pid)) and len(_workers(process.pid)) == 2)
+        wait_until_healthy(port)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(PATIENCE_S) == 0
+    assert "Address already in use" not in output.read_text(encoding="utf-8")
+
+
+def test_of_two_starts_on_one_address_at_once_one_is_refused_in_one_line(relay_command: CommandLine) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-m", "relay", "serve"], cwd=relay_command.folder, stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL, env=os.environ | relay_command.env | {"RELAY_BIND": bind}, text=True,
+        ) for _ in range(3)
+    ]  # fmt: skip
+    try:
+        wait_for(lambda: sum(start.poll() is not None for start in starts) == 2)
+        refused = [start for start in starts if start.poll() is not None]
+        for start in refused:
+            _, said = start.communicate(timeout=PATIENCE_S)
+            assert (start.returncode, said.count("\n")) == (2, 1), said
+            assert said.startswith(f"relay: RELAY_BIND={bind}: cannot listen there (Address already in use)")
+        wait_until_healthy(int(bind.rpartition(":")[2]))
+    finally:
+        for start in starts:
+            start.terminate()
+            start.wait(PATIENCE_S)
+
+
+def test_a_relays_name_differs_from_that_of_another_machine_with_the_same_host_name() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        assert boot in relay_name(bound)
+        assert relay_name(bound) == relay_name(bound), "a restart on the address replaces the earlier start"
+
+
+def _workers(supervisor: int) -> list[int]:
+    with open(f"/proc/{supervisor}/task/{supervisor}/children", encoding="ascii") as file:  # noqa: PTH123
+        return [pid for pid in map(int, file.read().split()) if b"spawn_main" in _command(pid)]
+
+
 def _pid_of_worker(supervisor: int, slot: int) -> int:
     """The process of a worker: spawned ones are the supervisor's children in the order of their slots."""
-    with open(f"/proc/{supervisor}/task/{supervisor}/children", encoding="ascii") as file:  # noqa: PTH123
-        children = [int(pid) for pid in file.read().split()]
-    spawned = [pid for pid in children if b"spawn_main" in _command(pid)]
-    return spawned[slot]
+    return _workers(supervisor)[slot]
 
 
 def _command(pid: int) -> bytes:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
-        return file.read()
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""

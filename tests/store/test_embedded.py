@@ -20,7 +20,7 @@ import pytest
 from relay.errors import ConfigurationError, StoreUnavailable
 from relay.store.embedded import EmbeddedPostgres, release
 from relay.store.migrate import migrate
-from tests.servers import ROOT, wait_for
+from tests.servers import ROOT, free_port, program, wait_for, wait_until_healthy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -380,3 +380,20 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match=r"RELAY_DATA_DIR=.*DATABASE_URL"):
         EmbeddedPostgres(tmp_path / "file" / "data")
+
+
+def test_a_relay_starts_a_server_again_that_was_killed_or_had_no_disk(tmp_path: Path) -> None:
+    folder, port, output = tmp_path / "data", free_port(), tmp_path / "output"
+    environment = {"DATABASE_URL": "", "RELAY_DATA_DIR": str(folder), "RELAY_BIND": f"127.0.0.1:{port}"}
+    pid_file, data, gone = folder / "postgres/postmaster.pid", folder / "postgres/global", folder / "global"
+    with output.open("w", encoding="utf-8") as file, program("-m", "relay", "serve", env=environment, out=file):
+        wait_until_healthy(port)
+        os.kill(int(pid_file.read_text(encoding="utf-8").splitlines()[0]), signal.SIGKILL)
+        wait_for(lambda: "The embedded Postgres had ended and was started again" in output.read_text(encoding="utf-8"))
+        wait_until_healthy(port)
+        data.rename(gone)
+        os.kill(int(pid_file.read_text(encoding="utf-8").splitlines()[0]), signal.SIGKILL)
+        wait_for(lambda: "has ended and does not start, will retry" in output.read_text(encoding="utf-8"))
+        gone.rename(data)
+        wait_for(lambda: output.read_text(encoding="utf-8").count("was started again") == 2)
+        wait_until_healthy(port)

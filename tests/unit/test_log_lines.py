@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,7 +14,11 @@ from relay.domain.delivery import State
 from relay.store.deliveries import Duplicate
 from relay.telemetry.forwarding_log import ForwardingLog
 from relay.telemetry.log_sink import FORWARDING_SCOPE, LogSink, capture_libraries
+from tests.servers import wait_for
 from tests.store.hostile import HOSTILE, harmful, texts_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ODD = ["\x9b", "\x7f", "\u2028", "\u202e", "\x00", "\ud800", "\U000e0041", "\u200b", "\r\n"]
 
@@ -89,3 +95,21 @@ def test_what_libraries_log_is_escaped_too(message: str) -> None:
     assert harmful(text, lines=True) == set()
     assert text.count("\n") == 1
     assert "logger: 'a\\u001blibrary'" in text
+
+
+def test_lines_that_a_full_disk_refuses_are_written_once_there_is_room(tmp_path: Path) -> None:
+    disk = tmp_path / "log"
+    with open("/dev/full", "w", encoding="utf-8") as stream:  # noqa: PTH123 - a device
+        sink = LogSink(stream=stream)
+        log = sink.logger("relay")
+        for number in range(3):
+            log.info("while it is full", number=number)
+        with disk.open("w", encoding="utf-8") as room:
+            os.dup2(room.fileno(), stream.fileno())
+        log.info("with room")
+        wait_for(lambda: disk.read_text(encoding="utf-8").count("\n") == 4)
+        sink.close()
+    lines = disk.read_text(encoding="utf-8").splitlines()
+    assert [line.partition("[relay] ")[2] for line in lines] == [
+        *(f"while it is full {{ number: {number} }}" for number in range(3)), "with room",
+    ]  # fmt: skip

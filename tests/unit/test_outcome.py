@@ -59,6 +59,7 @@ def test_other_4xx_and_3xx_are_final() -> None:
         (Failure.DNS_FAILURE, "dns_failure"),
         (Failure.TLS_ERROR, "tls_error"),
         (Failure.PROTOCOL_ERROR, "protocol_error"),
+        (Failure.OUT_OF_FILES, "out_of_file_descriptors"),
     ],
 )
 def test_every_failure_without_an_answer_is_retried(failure: Failure, status: str) -> None:
@@ -67,7 +68,7 @@ def test_every_failure_without_an_answer_is_retried(failure: Failure, status: st
 
 
 def test_there_is_no_failure_without_a_name_in_the_table() -> None:
-    assert len(Failure) == 7
+    assert len(Failure) == 8
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def _caused(cause: BaseException) -> httpx.TransportError:
         (OSError(errno.EHOSTUNREACH, "no route"), Failure.UNREACHABLE),
         (OSError(errno.ENETUNREACH, "no network"), Failure.UNREACHABLE),
         (OSError(errno.EADDRNOTAVAIL, "no port left"), Failure.UNREACHABLE),
-        (OSError(errno.EMFILE, "too many open files"), Failure.UNREACHABLE),
+        (OSError(errno.EMFILE, "too many open files"), Failure.OUT_OF_FILES),
         (OSError(errno.ETIMEDOUT, "timed out"), Failure.TIMEOUT),
         (TimeoutError(), Failure.TIMEOUT),
         (socket.gaierror(socket.EAI_NONAME, "unknown name"), Failure.DNS_FAILURE),

@@ -103,6 +103,7 @@ _DOES = {
     Failure.UNREACHABLE: "The Agent SDK's host is unreachable (unreachable)",
     Failure.TLS_ERROR: "The TLS handshake with the Agent SDK fails (tls_error)",
     Failure.PROTOCOL_ERROR: "The Agent SDK's answers are not valid HTTP (protocol_error)",
+    Failure.OUT_OF_FILES: "The relay is out of file descriptors (out_of_file_descriptors)",
 }
 
 
