@@ -192,15 +192,17 @@ class DeliveryList(Vertical):
         self._refresh_filter_line()
 
     def on_search_box_submitted(self, event: SearchBox.Submitted) -> None:
-        """Filter at once."""
+        """Filter at once, unless the filter was cleared before this message came."""
         event.stop()
-        self._filter_by(event.text)
+        if event.text == self.query_one(SearchBox).value:
+            self._filter_by(event.text)
 
     def on_search_box_closed(self, event: SearchBox.Closed) -> None:
         """Filter by what was typed; by the text from before if that is not valid."""
         event.stop()
         self._error = ""
-        self._filter_by(event.text)
+        if event.text == self.query_one(SearchBox).value:
+            self._filter_by(event.text)
         self._refresh_filter_line()
 
     def _filter_by(self, text: str) -> None:
