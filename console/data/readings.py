@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from console.data.snapshot import short_plan
 from relay.domain.delivery import State
 from relay.store import actions, browse, conversation
+from relay.store.conversation import NO_WORDS
 from relay.store.filters import compile_filter
 from relay.text import clean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from relay.store.actions import OperatorAction
     from relay.store.browse import Detail, Key, Row
     from relay.store.conversation import Conversation, Words
@@ -58,16 +63,27 @@ class RowsReading:
         rows = await browse.window(
             connection, condition, states=self.states, anchor=self.anchor, newer=self.up, limit=WINDOW
         )
-        if self.words is not None:
-            unknown = [row.id for row in rows if row.id not in self.words]
-            self.words.update(await conversation.words_of(connection, unknown))
         whole = self.anchor is None and len(rows) < WINDOW
-        return Page(
+        page = Page(
             rows=[short_row(row) for row in rows],
             matching=len(rows) if whole else await browse.count(connection, condition, self.states),
             live=self.anchor is None or (self.up and len(rows) < WINDOW),
             gone=self.marked - await browse.still_in(connection, self.marked, self.states or tuple(State)),
         )
+        if self.words is not None:
+            await self._read_words(connection, rows, self.words)
+        return page
+
+    async def _read_words(self, connection: Connection, rows: Sequence[Row], known: dict[int, Words]) -> None:
+        """Add what `known` lacks. Where that takes too long, the rows are shown without words."""
+        unknown = [row.id for row in rows if row.id not in known]
+        if not unknown:
+            return
+        try:
+            async with connection.transaction():
+                known.update(await conversation.words_of(connection, unknown))
+        except psycopg.errors.QueryCanceled:
+            known.update(dict.fromkeys(unknown, NO_WORDS))
 
 
 def short_row(row: Row) -> Row:

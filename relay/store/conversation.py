@@ -32,6 +32,9 @@ class Words:
     content: str | None
 
 
+NO_WORDS = Words(None, None)
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A delivery of the conversation, with its words. `test` and `attempts` as in a list's row."""
