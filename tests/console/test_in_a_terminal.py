@@ -38,7 +38,7 @@ async def test_the_drill_takes_at_most_twelve_keystrokes(
     keystrokes = ["Enter", "Enter", "Escape", "R", *str(overloaded), "Enter"]
     screen = await asyncio.to_thread(terminal, size)
     waits: list[tuple[str, ...]] = [
-        ("Agent SDK answered 503", f"{overloaded} of {MANY}", "P0", "LIVE"),
+        ("Agent SDK answered 503", f"{overloaded} of {MANY}", "Critical", "LIVE"),
         (f"{overloaded} match", "FILTERED"),
         ("message", "Attempts", "run 1"),
         (f"{overloaded} match",),
@@ -167,13 +167,13 @@ async def test_without_a_database_it_says_so_and_waits(terminal: Callable[..., T
 
 async def test_without_colours_it_says_the_same(incident: RunningRelay, terminal: Callable[..., Terminal]) -> None:
     screen = await asyncio.to_thread(terminal, (120, 36), NO_COLOR="1")
-    await asyncio.to_thread(screen.shows, "P0", "escalate", "Agent SDK answered 503")
+    await asyncio.to_thread(screen.shows, "Critical", "escalate", "Agent SDK answered 503")
     assert colours_in(screen.styled_text) == set()
 
 
 async def test_with_colours_there_are_some(incident: RunningRelay, terminal: Callable[..., Terminal]) -> None:
     screen = await asyncio.to_thread(terminal, (120, 36))
-    await asyncio.to_thread(screen.shows, "P0", "escalate", "Agent SDK answered 503")
+    await asyncio.to_thread(screen.shows, "Critical", "escalate", "Agent SDK answered 503")
     assert colours_in(screen.styled_text)
 
 
@@ -185,7 +185,7 @@ def colours_in(text: str) -> set[int]:
 
 async def test_in_ascii_there_is_nothing_else(incident: RunningRelay, terminal: Callable[..., Terminal]) -> None:
     screen = await asyncio.to_thread(terminal, (120, 36), "--ascii")
-    shown = await asyncio.to_thread(screen.shows, "Failure groups", "P0")
+    shown = await asyncio.to_thread(screen.shows, "Failure groups", "Critical")
     assert shown.isascii(), [character for character in shown if not character.isascii()]
 
 

@@ -11,6 +11,7 @@ from console.app import ConsoleApp
 from relay.store.migrate import migrate
 from tests.console.screens import opened
 from tests.servers import relay_settings, until
+from tests.store.plant import Plant
 
 if TYPE_CHECKING:
     from tests.conftest import CommandLine
@@ -28,6 +29,7 @@ _PLANT = """
 async def test_a_standby_is_named_polled_and_never_written_to(server: Server, relay_command: CommandLine) -> None:
     await migrate(server.dsn, roles=True)
     server.rows(_PLANT, (1, 3))
+    Plant(server.rows).relay(heartbeat_age_s=-3600)
     standby = await asyncio.to_thread(server.standby)
     try:
         await until(lambda: standby.rows("SELECT 1 FROM relay.deliveries"))

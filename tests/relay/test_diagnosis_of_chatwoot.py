@@ -107,9 +107,9 @@ CASES = [
     Case("a proxy that re-encodes", "1 webhook refused (401, body re-encoded after it was signed)",
          "pass the body on byte for byte", oddities=(Oddity.BODIES_REENCODED,), sends=True),
     # what was refused otherwise
-    Case("a wrong path that was tried", "1 webhook of the last hour went to a path that the relay does not have (404)",
+    Case("a wrong path that was tried", 'Chatwoot\'s webhook "relay" calls {relay}' + PATH + "/hook, a path that the",
          "Correct the URL in Chatwoot's settings", webhook="{relay}" + PATH + "/hook", sends=True),
-    Case("a mail that is too large", "1 webhook of the last hour was too large (413), and is lost",
+    Case("a mail that is too large", "1 webhook refused (413, body too large) since",
          "Raise CHATWOOT_WEBHOOK_MAX_BODY_BYTES", env={"LARGE": "1"}, sends=True),
 ]  # fmt: skip
 
