@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from relay.demo.agent import AgentStandIn
 from tests.faults.ledger import Ledger
 from tests.servers import Behaviour, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from relay.demo.agent import AgentStandIn
     from tests.conftest import CommandLine
     from tests.faults.conftest import RelayProcess, Senders, Survived
     from tests.faults.load import Load
@@ -31,7 +31,7 @@ def states(rows: Rows) -> list[str]:
 
 
 async def test_what_was_stored_and_not_yet_forwarded_is_forwarded_after_the_restart(
-    make_relay: Callable[..., RelayProcess], senders: Senders, agent: AgentStandIn, rows: Rows
+    make_relay: Callable[..., RelayProcess], senders: Senders, rows: Rows
 ) -> None:
     relay, ledger = make_relay(relay_lease_seconds=600), Ledger()
     with socket.create_server(("127.0.0.1", 0), backlog=0) as never_accepts:
@@ -39,17 +39,23 @@ async def test_what_was_stored_and_not_yet_forwarded_is_forwarded_after_the_rest
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(never_accepts.getsockname())
-        await relay.start(AGENT_SDK_URL=f"http://127.0.0.1:{never_accepts.getsockname()[1]}")
+        port = never_accepts.getsockname()[1]
+        await relay.start(AGENT_SDK_URL=f"http://127.0.0.1:{port}")
         posting = asyncio.create_task(senders.post(relay.url, ledger, "stored"))
         await until(lambda: states(rows) == ["forwarding"])
         await relay.kill()
         for filler in fillers:
             filler.close()
     assert await posting == 0
-    await relay.start()
-    await until(lambda: states(rows) == ["delivered"])
-    assert [seen.delivery_id for seen in agent.seen] == ["stored"]
-    ledger.check(rows, agent, in_flight=0)
+    agent = AgentStandIn(port=port)
+    await agent.start()
+    try:
+        await relay.start(AGENT_SDK_URL=agent.url)
+        await until(lambda: states(rows) == ["delivered"])
+        assert [seen.delivery_id for seen in agent.seen] == ["stored"]
+        ledger.check(rows, agent, in_flight=0)
+    finally:
+        await agent.stop()
 
 
 async def test_an_attempt_that_was_cut_short_is_made_again_under_the_same_key(
