@@ -21,6 +21,7 @@ from textual.theme import Theme
 from textual.widgets import Input, TextArea
 
 from console import theme as themes
+from console.data.announcer import Announcer
 from console.data.context import WINDOWS, Context, place_of
 from console.data.operator_session import OperatorSession
 from console.data.poller import Poller
@@ -39,7 +40,6 @@ from console.theme import ascii_of
 from console.widgets.commands import Commands
 from console.widgets.question import Question
 from console.widgets.type_ahead import TypeAhead
-from relay.domain.alerts import Severity
 from relay.errors import RelayError
 from relay.text import clean
 
@@ -105,8 +105,7 @@ class ConsoleApp(TypeAhead):
         self._handlers: dict[int, Any] = {}
         self._writes: set[asyncio.Task[None]] = set()
         self._own_filters: list[LineFilter] = []
-        self._known_worst: set[str] = set()
-        self._title_shown = ""
+        self._announcer = Announcer(bell=self.bell, show_title=self._entitle)
         for name, view in _VIEWS.items():
             self.add_mode(name, partial(view, self.context))
         for theme in themes.THEMES:
@@ -235,7 +234,7 @@ class ConsoleApp(TypeAhead):
         """Pass a new snapshot to the view in front."""
         self.context.trouble = None
         self.context.pace.take(snapshot.plans, snapshot.overview.at)
-        self._announce(snapshot)
+        self._announcer.take(snapshot, self.context.environment or self.context.place)
         if self.context.paused:
             return
         if self.context.snapshot is None:
@@ -245,18 +244,8 @@ class ConsoleApp(TypeAhead):
             self.view.show(snapshot)
         self.has_figures.set()
 
-    def _announce(self, snapshot: Snapshot) -> None:
-        """Ring the bell at a new P0, and keep the worst alert in the terminal's title."""
-        firing = snapshot.overview.firing
-        worst = {verdict.rule.name for verdict in firing if verdict.rule.severity is Severity.P0}
-        if worst - self._known_worst and self.context.snapshot is not None:
-            self.bell()
-        self._known_worst = worst
-        place = self.context.environment or self.context.place
-        title = f"{firing[0].rule.severity} {place}" if firing else f"hotdash {place}"
-        if title != self._title_shown:
-            self._title_shown = title
-            show_title(self._driver, ascii_of(title, len(title)))
+    def _entitle(self, title: str) -> None:
+        show_title(self._driver, ascii_of(title, len(title)))
 
     def disconnected(self, reason: str) -> None:
         """Show that the database is away; the last snapshot stays on the screen, with its age."""

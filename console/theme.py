@@ -127,6 +127,13 @@ def _of_its_kind(character: str) -> str | None:
 _BLACK, _RED, _GREEN, _YELLOW, _BLUE, _MAGENTA, _CYAN, _WHITE, _GREY = range(9)
 _HUES = ((20, _RED), (72, _YELLOW), (165, _GREEN), (235, _CYAN), (270, _BLUE), (330, _MAGENTA), (361, _RED))
 _LEAST_SATURATION = 0.22
+_DARK = {_RED, _GREY, _CYAN, _BLUE, _MAGENTA}
+_UNREADABLE_ON = {
+    _WHITE: {_YELLOW, _GREEN, _CYAN, _BLUE, _GREY},
+    _BLUE: {*_DARK, _GREEN},
+    **dict.fromkeys((_RED, _GREEN, _YELLOW, _MAGENTA, _CYAN, _GREY), _DARK),
+}
+"""Colours of text that are hard to read on a background, by the background."""
 
 
 class SixteenColours(LineFilter):
@@ -144,7 +151,7 @@ class SixteenColours(LineFilter):
 def _in_sixteen(style: Style) -> Style:
     below = _BLACK if style.bgcolor is None else _ansi_background(style.bgcolor)
     above = _WHITE if style.color is None else _ansi_foreground(style.color)
-    if above == below or (below not in {_BLACK, _WHITE} and above in {_RED, _GREY, _CYAN, _BLUE, _MAGENTA}):
+    if above == below or above in _UNREADABLE_ON.get(below, ()):
         above = _BLACK if below in {_GREEN, _YELLOW, _CYAN, _WHITE} else _WHITE
     return style + Style.from_color(_of_number(above), _of_number(below))
 

@@ -38,7 +38,7 @@ def parse(dsn: str) -> tuple[dict[str, Any], Choices]:
     """The parameters that libpq takes, and the other choices of `dsn`.
 
     Raises:
-        psycopg.ProgrammingError: it is no connection string, or has a parameter that nobody knows.
+        psycopg.ProgrammingError: it is no connection string, or has an unknown parameter.
     """
     libpq, own = _split(dsn)
     parameters = conninfo_to_dict(libpq)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import re
 import sys
 import tempfile
@@ -38,6 +39,11 @@ _PATIENCE_S = 60.0
 _FONT = "DejaVu Sans Mono, Menlo, Consolas, monospace"
 _CELL, _ADVANCE = 12.2, 0.602
 
+
+def _typed(text: str) -> tuple[str, ...]:
+    return tuple("space" if character == " " else character for character in text)
+
+
 SCENES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("overview", ("~Failure groups",)),
     ("dead-letters", ("2", "~CAUSE", "j", "space", "j", "space", "~2 marked", "~  conv ")),
@@ -54,10 +60,12 @@ SCENES: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "R", "~and enter")),
     ("replay-under-way", ("=recovered", "r", "~and enter", "=count", "enter", "~p pauses")),
     ("activity", ("6", "~Who did what", "~running")),
+    ("conversation", ("3", "~STATE", "j", "j", "c", "~Conversation", "~deliver")),
+    ("held", ("H", "~Type the reason", *_typed("deploying the agent"), "enter", "~Forwarding is held")),
 )  # fmt: skip
 """Name, and the keys that lead there; `~text` waits for a text, `=` for what is said after it."""
 
-ONCE = {"replay-under-way": ("6", "~running", "enter", "~p pauses")}
+ONCE = {"replay-under-way": ("6", "~running", "enter", "~p pauses"), "held": ("~held",)}
 """What is begun in the wider picture is looked at again in the other one."""
 
 SHOTS = tuple(
@@ -149,6 +157,10 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=HERE, help="where the pictures go (default: beside this script)")
     parser.add_argument("--only", nargs="*", default=(), help="names of the pictures to take (default: all)")
     given = parser.parse_args()
+    os.environ |= {
+        "TERM": "xterm-256color",
+        "COLORTERM": "truecolor",
+    }  # independent of where it runs
     asyncio.run(take(given.into.resolve(), given.calm_s, given.only))
 
 

@@ -17,7 +17,7 @@ import psycopg
 from relay.domain.targets import Target
 from relay.errors import RelayError
 from relay.replay.requests import DEFAULT, plan_request
-from relay.store import actions, backfill, browse, deliveries, facts, gate, instances, proposals, replays
+from relay.store import actions, backfill, deliveries, delivery_detail, facts, gate, instances, proposals, replays
 from relay.store.database import SILENCE_S, no_longer_than
 from relay.store.sessions import open_session, trouble
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from relay.replay.requests import Pace
     from relay.settings import Settings
-    from relay.store.browse import Detail
     from relay.store.database import Connection
     from relay.store.deliveries import Progress
+    from relay.store.delivery_detail import Detail
     from relay.store.facts import Health
     from relay.store.filters import Condition
     from relay.store.proposals import Outcomes, Overlap
@@ -206,17 +206,17 @@ class OperatorSession:
     async def detail(self, row_id: int) -> Detail | None:
         """Return one delivery with attempts, payload and replays; None if it is gone."""
         async with self._session() as connection:
-            return await browse.detail(connection, row_id)
+            return await delivery_detail.detail(connection, row_id)
 
     async def body(self, row_id: int) -> bytes:
         """Return the whole body of one delivery, unchanged."""
         async with self._session() as connection:
-            return await browse.body_of(connection, row_id)
+            return await delivery_detail.body_of(connection, row_id)
 
     async def find(self, delivery_id: str) -> int | None:
         """Return the row id of a delivery; None if the delivery is not stored."""
         async with self._session() as connection:
-            return await browse.row_of(connection, delivery_id)
+            return await delivery_detail.row_of(connection, delivery_id)
 
     async def progress(self, delivery_id: str) -> Progress | None:
         """Return how far a delivery has got; None while it is not stored."""

@@ -9,7 +9,7 @@ import psycopg
 
 from console.data.snapshot import short_plan
 from relay.domain.delivery import State
-from relay.store import actions, browse, conversation
+from relay.store import actions, browse, conversation, delivery_detail
 from relay.store.conversation import NO_WORDS
 from relay.store.filters import compile_filter
 from relay.text import clean
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.store.actions import OperatorAction
-    from relay.store.browse import Detail, Key, Row
+    from relay.store.browse import Key, Row
     from relay.store.conversation import Conversation, Words
     from relay.store.database import Connection
+    from relay.store.delivery_detail import Detail
     from relay.store.replays import Plan
 
 WINDOW = 200
@@ -104,7 +105,7 @@ class DetailReading:
 
     async def read(self, connection: Connection) -> Detail | None:
         """Return the delivery; None if it is gone."""
-        return await browse.detail(connection, self.row_id)
+        return await delivery_detail.detail(connection, self.row_id)
 
 
 @dataclass(frozen=True, slots=True)

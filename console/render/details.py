@@ -17,7 +17,7 @@ from relay.domain.format import clock, exact_clock, milliseconds, plural
 from relay.text import clean, clean_json
 
 if TYPE_CHECKING:
-    from relay.store.browse import Detail, Replayed, Try
+    from relay.store.delivery_detail import Detail, Replayed, Try
 
 PEEK_CHARS = 2_000
 PAYLOAD_CHARS = 60_000

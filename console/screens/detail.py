@@ -21,7 +21,7 @@ from console.screens.view import View, titled
 from console.widgets.search_box import SearchBox
 from relay.domain.delivery import State
 from relay.settings import without_credentials
-from relay.store.browse import Detail
+from relay.store.delivery_detail import Detail
 from relay.text import clean
 
 if TYPE_CHECKING:

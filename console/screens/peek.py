@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from console.flows.host import Host
-    from relay.store.browse import Detail, Row
+    from relay.store.browse import Row
+    from relay.store.delivery_detail import Detail
 
 _REST_S = 0.15
 """A row is read once the cursor has been on it for so long."""

@@ -127,7 +127,7 @@ class ContractCheck:
             detail = f"a wrong signature is answered {attempt.status}"
             return Check("signature", Result.OK, detail, attempt.duration_ms)
         if attempt.success:
-            detail = "a wrong signature is accepted: whoever reaches the agent can send it webhooks"
+            detail = "a wrong signature is accepted: any client that reaches the agent can send it webhooks"
             return Check("signature", Result.WARNING, detail, attempt.duration_ms)
         detail = f"a wrong signature is answered {attempt.status}; 401 would say what is wrong"
         return Check("signature", Result.WARNING, detail, attempt.duration_ms)

@@ -21,7 +21,7 @@ _NAMES = [rule.name for rule in RULES]
 @click.command("ack")
 @click.argument("rule", type=click.Choice(_NAMES), metavar="RULE")
 @click.option("--for", "for_s", metavar="TIME", default="1h", show_default=True, callback=seconds, help="For how long.")
-@click.option("--reason", required=True, metavar="TEXT", help="Why, for the audit and for whoever looks.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded in the audit and shown.")
 @as_json
 def command(rule: str, for_s: float, reason: str, *, as_json: bool) -> None:
     """Acknowledge the alert of RULE: it stays visible, with your name, and is not sent again until the time is over.

@@ -102,7 +102,7 @@ async def or_partly(work: Coroutine[Any, Any, int], settings: Settings, dsn: str
     except StatementRefused:
         raise
     except StoreUnavailable as error:
-        found = await without_store.look(settings, dsn, error)
+        found = await without_store.partial_view(settings, dsn, error)
     if as_json:
         print_json(found.document)
         say(found.database_error, err=True)

@@ -64,7 +64,7 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
         except StatementRefused:
             raise
         except StoreUnavailable as error:
-            view = await without_store.look(settings, place.dsn, error)
+            view = await without_store.partial_view(settings, place.dsn, error)
         found = PartialIncident(severity or DEFAULT_LEVEL, name, reason, view)
         text = partial_entry(found, settings.relay_outage_runbook)
         if not as_json:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("hold")
-@click.option("--reason", required=True, metavar="TEXT", help="Why, for the audit and for whoever looks.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded in the audit and shown.")
 @click.option("--for", "for_s", metavar="TIME", callback=seconds, help="End by itself after so long, e.g. 30m.")
 @as_json
 def command(reason: str, for_s: float | None, *, as_json: bool) -> None:

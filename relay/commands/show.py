@@ -10,15 +10,15 @@ from relay.commands.common import as_json, connected, database, print_json, run,
 from relay.domain.format import exact_clock
 from relay.errors import RelayError
 from relay.settings import load_settings
-from relay.store import browse
+from relay.store import delivery_detail
 from relay.store.lookup import rows_beginning
 from relay.text import clean
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from relay.store.browse import Detail
     from relay.store.databases import Place
+    from relay.store.delivery_detail import Detail
 
 
 @click.command("show")
@@ -34,7 +34,7 @@ def command(delivery_id: str, *, as_json: bool) -> None:
         async with connected(place.dsn) as connection:
             source = await source_of(connection, place)
             rows = await rows_beginning(connection, delivery_id)
-            found = await browse.detail(connection, rows[0]) if len(rows) == 1 else None
+            found = await delivery_detail.detail(connection, rows[0]) if len(rows) == 1 else None
         if len(rows) > 1:
             raise RelayError(f"Several deliveries begin with {clean(delivery_id)}: give more of the id")
         if found is None:

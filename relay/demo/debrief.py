@@ -52,7 +52,7 @@ class Observer:
             async with connected(self.dsn) as connection:
                 diagnosis = diagnose(await gather(connection, settings))
         except StoreUnavailable as error:
-            self.cause = (await without_store.look(settings, self.dsn, error)).cause.sentence
+            self.cause = (await without_store.partial_view(settings, self.dsn, error)).cause.sentence
             self.diagnosed_at = datetime.now(UTC)
         else:
             self.cause, self.diagnosed_at = diagnosis.headline, diagnosis.at

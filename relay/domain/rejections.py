@@ -13,7 +13,7 @@ from dataclasses import dataclass
 class Rejection:
     """One reason. `is_webhook` is False for what scanners of the internet cause every day: no webhook was meant.
 
-    `is_lost` is True where a good webhook was refused for want of room, so that it is lost whoever sent it.
+    `is_lost` is True where a good webhook was refused for want of room, so that it is lost.
     """
 
     reason: str

@@ -22,7 +22,7 @@ class Slots:
         self.used = 0
 
     def limit_agent(self, slots: int | None) -> None:
-        """Use at most so many from now on. What is in progress goes on."""
+        """Use at most so many from now on. Attempts in progress finish."""
         self._agent = slots
         self._pass_on()
 

@@ -319,7 +319,7 @@ class Pipeline:
         return result
 
     def _answer_sender(self, delivery: Delivery, result: Outcome | WaitReason | None) -> None:
-        """A retry is waited for until the sender's deadline; anything else is told at once."""
+        """A retry is waited for until the sender's deadline; any other result is answered at once."""
         ticket = self._senders.get(delivery.id)
         if ticket is not None and result is not WaitReason.RETRY:
             del self._senders[delivery.id]

@@ -51,7 +51,7 @@ def gap(state: State) -> Headline | None:
 
 
 def refused(state: State) -> Headline | None:
-    """Webhooks were refused in the last hour, and that is over: many, or some that are lost whoever sent them."""
+    """Webhooks were refused in the last hour, and that is over: many, or some that are lost."""
     found = state.refused_webhooks
     total = sum(one.count for one in found)
     if total < _SERIOUS and not any(rejection(one.reason).is_lost for one in found):

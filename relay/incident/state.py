@@ -1,6 +1,6 @@
 """The frozen state that the headline is made of, and how it comes from what the store has read.
 
-A state is plain data: the engine in `relay.incident.headline` reads nothing else. A part that nobody could read, or
+A state is plain data: the engine in `relay.incident.headline` reads nothing else. A part that could not be read, or
 that this relay does not have, is None.
 """
 

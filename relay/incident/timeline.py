@@ -1,4 +1,4 @@
-"""The timeline of an incident: what failed, what was told and what was done, in one list by time. Pure.
+"""The timeline of an incident: failures, notifications and actions in one list by time. Pure.
 
 `relay timeline` prints it; escalation and the handover to the next shift are made of it.
 """
@@ -127,7 +127,7 @@ def _relay(run: RelayRun) -> Iterator[Entry]:
         run.started_at, Kind.RELAY, f"relay {name} started: v{run.version}{changed}, {plural(run.workers, 'worker')}"
     )
     if run.ended_at is not None:
-        how = "stopped" if run.in_order else "was last heard of; it did not stop in order"
+        how = "stopped" if run.in_order else "sent its last heartbeat; it did not stop in order"
         yield Entry(run.ended_at, Kind.RELAY, f"relay {name} {how}")
 
 

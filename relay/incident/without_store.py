@@ -71,7 +71,7 @@ class PartialView:
         }
 
 
-async def look(settings: Settings, dsn: str, error: Exception) -> PartialView:
+async def partial_view(settings: Settings, dsn: str, error: Exception) -> PartialView:
     """Ask what can be asked without the Postgres at `dsn`, which failed with `error`."""
     relay, relay_error = await _health(settings)
     probes = await run_probes([agent_probe(settings), *chatwoot_probes(settings)])

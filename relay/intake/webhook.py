@@ -153,7 +153,7 @@ class _Body:
 async def _read_body(
     context: IntakeContext, headers: Headers, receive: ASGIReceiveCallable, patience: asyncio.Timeout
 ) -> _Body:
-    """The body as it streams in, decoded meanwhile. While it waits for room in memory, `patience` stands still.
+    """The body as it streams in, decoded meanwhile. While it waits for room in memory, `patience` is paused.
 
     Raises:
         SenderGone: its sender hung up.

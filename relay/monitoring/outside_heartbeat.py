@@ -1,6 +1,6 @@
 """Fetches `RELAY_HEARTBEAT_URL` every minute while a relay can store webhooks (DESIGN, 7).
 
-A service outside, such as a dead man's switch, notices when the fetches stop: nobody else notices when no relay is
+A service outside, such as a dead man's switch, notices when the fetches stop: no other part can report that no relay is
 alive. The address is a secret and is never logged.
 """
 

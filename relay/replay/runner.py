@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from relay.domain.delivery import Outcome
 from relay.domain.format import plural
 from relay.errors import StoreUnavailable
-from relay.store import replays
+from relay.store import replay_work, replays
 from relay.store.actions import signed
 from relay.store.failures import described
 from relay.store.replays import Control, PlanState
@@ -61,7 +61,7 @@ class ReplayRunner:
         if len(self._working) >= PLANS_AT_ONCE or not self._pipeline.is_accepting:
             return
         async with self._database.connection() as connection:
-            plan = await replays.claim(connection, self._owner, working=[*self._working, *self._given_up])
+            plan = await replay_work.claim(connection, self._owner, working=[*self._working, *self._given_up])
             if plan is not None and plan.ended:
                 await replays.notify(connection, plan.id)
         if plan is None:
@@ -103,7 +103,7 @@ class ReplayRunner:
         self._forwarding_log.replay("failed", plan.id, why=why)
         try:
             async with self._database.connection() as connection:
-                await replays.settle(connection, plan.id, self._owner, PlanState.STOPPED, why)
+                await replay_work.settle(connection, plan.id, self._owner, PlanState.STOPPED, why)
         except StoreUnavailable:
             self._given_up.discard(plan.id)
 
@@ -128,7 +128,7 @@ class _PlanRun:
     async def work(self) -> None:
         """Send, settle and follow the operators' controls until the plan ends or another relay has it."""
         async with self._database.connection() as connection:
-            self._streak = await replays.failures_in_a_row(connection, self._plan.id)
+            self._streak = await replay_work.failures_in_a_row(connection, self._plan.id)
         checked_at = float("-inf")
         nothing_left = False
         while True:
@@ -151,7 +151,7 @@ class _PlanRun:
     async def _heed(self) -> bool:
         """Apply the last control and notify listeners of progress. False when the work on the plan ends."""
         async with self._database.connection() as connection:
-            found = await replays.check(connection, self._plan.id, self._owner)
+            found = await replay_work.check(connection, self._plan.id, self._owner)
             if found is None:
                 return False  # another relay has it
             self._plan, asked = found
@@ -195,7 +195,7 @@ class _PlanRun:
     async def _send(self, room: int) -> bool:
         """Claim and start up to `room` deliveries. False once the plan has nothing left to send."""
         async with self._database.connection() as connection:
-            claims, skipped = await replays.claim_next(connection, self._plan.id, self._owner, room)
+            claims, skipped = await replay_work.claim_next(connection, self._plan.id, self._owner, room)
         for claimed in claims:
             task = self._pipeline.resume(claimed)
             self._sending.add(task)
@@ -230,17 +230,17 @@ class _PlanRun:
     async def _all_settled(self) -> bool:
         """True once none of the plan's deliveries is in flight, in this relay or another."""
         async with self._database.connection() as connection:
-            return not await replays.in_flight(connection, self._plan.id)
+            return not await replay_work.in_flight(connection, self._plan.id)
 
     async def _end_or_leave(self) -> None:
         """End the plan, or queue it again if what is left of it is for relays with another Agent SDK."""
         async with self._database.connection() as connection:
-            is_left = await replays.left_to_others(connection, self._plan.id)
+            is_left = await replay_work.left_to_others(connection, self._plan.id)
         await self._end(PlanState.QUEUED if is_left else PlanState.DONE)
 
     async def _end(self, state: PlanState, why: str | None = None) -> None:
         async with self._database.connection() as connection:
-            await replays.settle(connection, self._plan.id, self._owner, state, why)
+            await replay_work.settle(connection, self._plan.id, self._owner, state, why)
             plan = await replays.plan(connection, self._plan.id) or self._plan
         reason = {} if why is None else {"why": why}
         self._forwarding_log.replay(

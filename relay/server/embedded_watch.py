@@ -20,7 +20,7 @@ _EVERY_S = 1.0
 
 @contextmanager
 def supervised(server: EmbeddedPostgres | None, relay_log: FilteringBoundLogger) -> Iterator[None]:
-    """Keep `server` running for the block; None: there is no embedded server. A thread looks every second.
+    """Keep `server` running for the block; None: there is no embedded server. A thread checks it every second.
 
     A start that fails is logged once, and tried again until it succeeds.
     """

@@ -1,6 +1,6 @@
-"""Notices a worker whose event loop stands still, because the process is stopped (SIGSTOP) or its loop is stuck.
+"""Detects a worker whose event loop has stalled: the process is stopped (SIGSTOP) or the loop is blocked.
 
-Each worker changes a byte of memory that it shares with the supervisor; the supervisor looks whether it still does.
+Each worker changes a byte of memory that it shares with the supervisor, which checks that the byte keeps changing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ PULSE_BYTES = 1
 """The shared bytes of one worker."""
 
 STALLED_AFTER_S = 10.0
-"""A worker whose byte does not change for this long stands still."""
+"""A worker whose byte does not change for this long has stalled."""
 
 _START_S = 60.0
 _EVERY_S = 0.5
@@ -46,7 +46,7 @@ class StallWatch:
         self._looked_at[slot] = time.monotonic()
 
     def is_stalled(self, slot: int) -> bool:
-        """True if the worker in `slot` stands still. To be called about twice a second."""
+        """Return True if the worker in `slot` has stalled. Call it about twice a second."""
         now, pulse = time.monotonic(), self._pulses[slot]
         self._still_s[slot] += min(now - self._looked_at[slot], _LONGEST_ROUND_S)
         self._looked_at[slot] = now

@@ -255,7 +255,7 @@ class _Supervisor:
         self._stopping = False
 
     def run(self) -> None:
-        """Start every worker and replace those that end or stand still, until a signal; then end them in order.
+        """Start every worker and replace those that end or stall, until a signal; then end them in order.
 
         Raises:
             SchemaError: a worker of the first start refuses the database.
@@ -277,7 +277,7 @@ class _Supervisor:
             raise SchemaError(refusal)
 
     def _replace_if_lost(self, slot: int, worker: BaseProcess) -> None:
-        """Replace a worker that has ended, or whose loop stands still: it holds connections and answers none."""
+        """Replace a worker that has ended or stalled: a stalled one holds connections and answers none."""
         if self._stopping:
             return
         if worker.is_alive():

@@ -41,7 +41,7 @@ from relay.replay.discards import DiscardRunner
 from relay.replay.runner import ReplayRunner
 from relay.server.maintenance import HeaderScrubber, Retention, SignatureCleaner
 from relay.server.services import ServiceLoop
-from relay.store import deliveries, demo_history, facts, gate, instances, log, replays, spools
+from relay.store import deliveries, demo_history, facts, gate, instances, log, replay_work, spools
 from relay.store.database import Database
 from relay.store.databases import database_name
 from relay.store.failures import described
@@ -302,7 +302,7 @@ class Worker:
         async with self.database.connection(_GOODBYE_S) as connection:
             handed_back = await deliveries.hand_back(connection, self.instance.id)
             await gate.leave_slots(connection, self.instance.id)
-            await replays.release_plans(connection, self.instance.id)
+            await replay_work.release_plans(connection, self.instance.id)
             await instances.leave_duties(connection, self.instance.id)
             await instances.end(connection, self.instance.id)
             await facts.record(connection, self.rejections.take())

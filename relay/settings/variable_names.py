@@ -15,7 +15,7 @@ _LONG_NAME = 12
 
 
 def near_misses(given: Iterable[str], known: Collection[str]) -> list[tuple[str, str]]:
-    """The names in `given` that nobody reads although they are nearly one of `known`, each with that one.
+    """The names in `given` that are not read although they are nearly one of `known`, each with that one.
 
     Letter case does not matter. `DATABASE_URI` is near `DATABASE_URL`, `AGENT_URL` near `AGENT_SDK_URL`.
     """

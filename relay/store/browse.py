@@ -1,4 +1,4 @@
-"""What consoles read of deliveries: keyset windows, counts that stop, failure groups, one delivery close up, the log.
+"""What consoles read of deliveries: keyset windows, counts that stop, failure groups, plans.
 
 Every statement here reads as many rows as a screen needs or an index bounds, however large the tables are.
 """
@@ -6,13 +6,12 @@ Every statement here reads as many rows as a screen needs or an index bounds, ho
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psycopg.sql import SQL
 
 from relay.domain.delivery import State
-from relay.domain.headers import shown
 from relay.store.database import exact, rows_of
 from relay.store.replays import plan_columns, plan_of_row
 from relay.text import clean, unicode_escaped
@@ -24,14 +23,11 @@ if TYPE_CHECKING:
     from psycopg import AsyncCursor
     from psycopg.sql import Composable
 
-    from relay.domain.delivery import Headers
     from relay.store.database import Connection
     from relay.store.filters import Condition
     from relay.store.replays import Plan
 
 COUNT_CAP = 10_000
-BODY_BYTES = 256 * 1024
-_ANSWER_CHARS = 2_000
 
 Key = tuple["datetime | None", int]
 """The position of a row in its list: its time of death (None in the list of all deliveries) and its id."""
@@ -72,7 +68,7 @@ class Row:
         return self.finished_at, self.id
 
 
-_ROW = SQL("""
+ROW = SQL("""
     d.id, d.delivery_id, d.state, d.run, d.event, d.conversation_id, d.test, d.attempts, d.duration_ms,
     d.final_status, d.last_error, d.received_at, d.finished_at,
     CASE WHEN d.state IN ('received', 'waiting') THEN d.waits END AS waits,
@@ -80,7 +76,7 @@ _ROW = SQL("""
 """)
 
 
-def _row(*, state: str, **columns: Any) -> Row:
+def make_row(*, state: str, **columns: Any) -> Row:
     return Row(state=State(state), **columns)
 
 
@@ -133,8 +129,8 @@ async def window(
         where = _FROM_ANCHOR[kind].format(where)
         parameters |= {"at": anchor[0], "id": anchor[1]}
     source, more = _source(condition, where, states, _ORDERS[kind])
-    statement = _WINDOW.format(row=_ROW, source=source, order=_ORDERS[kind])
-    cursor = await rows_of(connection, _row).execute(statement, parameters | more)
+    statement = _WINDOW.format(row=ROW, source=source, order=_ORDERS[kind])
+    cursor = await rows_of(connection, make_row).execute(statement, parameters | more)
     rows = await cursor.fetchall()
     return rows[::-1] if newer else rows
 
@@ -275,133 +271,6 @@ def _group_filter(status: str, error: str) -> str:
 
 def _quoted(text: str) -> str:
     return '"' + unicode_escaped(re.sub(r'(["\\])', r"\\\1", text)) + '"'
-
-
-@dataclass(frozen=True, slots=True)
-class Try:
-    """One attempt as it was recorded; durations in ms."""
-
-    run: int
-    number: int
-    started_at: datetime
-    wait_ms: int
-    duration_ms: int
-    status: str
-    error: str | None
-    answer: str
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """A plan that held the delivery, and what became of it there."""
-
-    plan_id: int
-    requested_by: str
-    login: str | None
-    reason: str
-    state: str
-    settled_at: datetime | None
-    edited: bool
-    plan_ended: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Discarded:
-    """Who requested that the delivery be discarded, when and why."""
-
-    at: datetime
-    operator: str
-    login: str | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Detail:
-    """One delivery close up. `body` is its beginning, as it came; `body_length` all of it in bytes. `headers` are those
-    that may be shown, secrets masked. `destination` is the Agent SDK that it was accepted for, None of a row from
-    before that was recorded.
-    """
-
-    row: Row
-    headers: Headers
-    body: bytes
-    body_length: int
-    agent_status: str | None
-    destination: str | None = None
-    attempts: tuple[Try, ...] = ()
-    replays: tuple[Replayed, ...] = ()
-    discards: tuple[Discarded, ...] = ()
-
-
-_DETAIL = SQL("""
-    SELECT {row}, d.headers, substring(d.body FOR %(most)s) AS body, length(d.body) AS body_length, d.agent_status,
-           d.destination
-      FROM relay.deliveries d WHERE d.id = %(id)s
-""").format(row=_ROW)
-_TRIES = """
-    SELECT run, number, started_at, wait_ms, duration_ms, status, error, left(answer, %(chars)s) AS answer
-      FROM relay.attempts WHERE delivery = %(id)s ORDER BY run, number LIMIT 500
-"""
-_REPLAYED = """
-    SELECT p.id AS plan_id, p.requested_by, p.login, p.reason, i.state, i.settled_at,
-           p.edited_body IS NOT NULL AS edited, p.state IN ('stopped', 'done') AS plan_ended
-      FROM relay.replay_items i JOIN relay.replay_plans p ON p.id = i.plan_id
-     WHERE i.delivery = %(id)s ORDER BY p.id LIMIT 50
-"""
-_DISCARDED = """
-    SELECT at, operator, login, reason FROM relay.operator_actions
-     WHERE action = 'discard' AND deliveries @> ARRAY[%(id)s]::bigint[] ORDER BY id LIMIT 10
-"""
-
-
-async def detail(connection: Connection, row_id: int) -> Detail | None:
-    """Everything about one delivery; None if it no longer exists. Its statements share one round trip."""
-    given = {"id": row_id, "chars": _ANSWER_CHARS}
-    details, attempts = rows_of(connection, _detail), rows_of(connection, Try, limit=_ANSWER_CHARS)
-    replays, discards = rows_of(connection, Replayed), rows_of(connection, Discarded)
-    async with connection.pipeline():
-        await details.execute(_DETAIL, {"id": row_id, "most": BODY_BYTES})
-        await attempts.execute(_TRIES, given)
-        await replays.execute(_REPLAYED, given)
-        await discards.execute(_DISCARDED, given)
-    found = await details.fetchone()
-    if found is None:
-        return None
-    is_final = found.row.state in {State.DEAD, State.DISCARDED}
-    return replace(
-        found,
-        attempts=tuple(await attempts.fetchall()),
-        replays=tuple(await replays.fetchall()),
-        discards=tuple(await discards.fetchall()) if is_final else (),
-    )
-
-
-def _detail(
-    *,
-    headers: list[list[str]],
-    body: bytes,
-    body_length: int,
-    agent_status: str | None,
-    destination: str | None,
-    **columns: Any,
-) -> Detail:
-    """A delivery close up, without attempts, replays and discards."""
-    kept = shown(tuple((name, value) for name, value in headers))
-    return Detail(_row(**columns), kept, bytes(body), body_length, agent_status, destination)
-
-
-async def body_of(connection: Connection, row_id: int) -> bytes:
-    """The whole body of one delivery, empty if it no longer exists."""
-    cursor = await connection.execute("SELECT body FROM relay.deliveries WHERE id = %s", (row_id,))
-    row = await cursor.fetchone()
-    return bytes(row[0]) if row else b""
-
-
-async def row_of(connection: Connection, delivery_id: str) -> int | None:
-    """The row of a delivery by Chatwoot's id; None if it is not known."""
-    cursor = await connection.execute("SELECT id FROM relay.deliveries WHERE delivery_id = %s", (delivery_id,))
-    row = await cursor.fetchone()
-    return None if row is None else int(row[0])
 
 
 _PLANS = SQL("""

@@ -31,7 +31,7 @@ claimed_columns = _COLUMNS + SQL(", 0")
 own_agent = SQL("(SELECT i.agent FROM relay.instances i WHERE i.id = %(owner)s)")
 """SQL: the destination of the relay `owner`, NULL if it is not registered."""
 
-# A run none of whose attempts is recorded begins anew, as another run. The others go on.
+# A run none of whose attempts is recorded begins anew, as another run. The others continue.
 # The lease is looked up, not joined: Postgres checks a row again that another relay took meanwhile, and it
 # would check it against the old owner's lease, joined before.
 _CLAIM_ABANDONED = SQL("""
@@ -102,7 +102,7 @@ async def claim_abandoned(
     """Take over up to `most` deliveries whose relay is gone, oldest first.
 
     Those whose owner was replaced, if `settled` those whose owner's lease has expired, and those that `owner` itself
-    holds in the database for `orphan_s` seconds without knowing of them (`held` are the rows it knows of): the relay
+    holds in the database for `orphan_s` seconds without having them in memory (`held` are the rows it has): the relay
     did not see the end of the commit that gave them to it.
     """
     cursor = await exact(connection).execute(

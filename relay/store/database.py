@@ -304,7 +304,7 @@ async def may_cancel(connection: Connection, pid: int | None, *, even_at_work: b
     """Whether the statement of backend `pid` should be cancelled: it waits for a lock or sleeps, or `even_at_work`.
 
     Never while a commit of this role waits for a synchronous standby: a cancellation would end that wait too early.
-    `pid` is None behind a pooler, where nobody knows the backend.
+    `pid` is None behind a pooler, where the backend is not known.
     """
     cursor = await connection.execute(_MAY_CANCEL, {"pid": pid, "even_at_work": even_at_work})
     row = await cursor.fetchone()

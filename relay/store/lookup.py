@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.store.browse import row_of
+from relay.store.delivery_detail import row_of
 
 if TYPE_CHECKING:
     from relay.store.database import Connection

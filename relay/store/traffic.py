@@ -86,7 +86,7 @@ async def usual_gap_s(connection: Connection) -> float | None:
     return float(rows[len(rows) // 2][0]) if rows else None
 
 
-# Gaps that reach into the hour count whole, so that an hour of the night knows of the whole night. Nothing is known of
+# Gaps that reach into the hour count whole, so that an hour of the night has the whole night's gap. Nothing is known of
 # an hour before which no webhook is on record.
 _LEARN = SQL("""
     WITH missing AS (

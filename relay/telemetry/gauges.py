@@ -69,7 +69,7 @@ def _backlog(backlog: BacklogState) -> Iterator[Gauge]:
     yield Gauge("relay_backlog_size", backlog.size, "Deliveries that wait, order and retries apart")
     yield Gauge("relay_backlog_oldest_seconds", backlog.oldest_s or 0, "Age of the oldest delivery that waits")
     yield Gauge("relay_backlog_drain_per_second", backlog.drain_per_s, "Deliveries that finish a second")
-    yield Gauge("relay_destinations_without_relay", len(backlog.gone), "Destinations that deliveries wait for in vain")
+    yield Gauge("relay_destinations_without_relay", len(backlog.gone), "Destinations without a live relay")
     if backlog.empty_in_s is not None:
         yield Gauge("relay_backlog_empty_in_seconds", backlog.empty_in_s, "Time until the backlog is empty")
     yield Gauge("relay_forwarding_held", float(backlog.hold is not None), "1 while forwarding is held")

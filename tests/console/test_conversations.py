@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from console.flows.hold import reason_and_time
 from relay.demo.agent import Behaviour
-from relay.store import browse
+from relay.store import delivery_detail
 from relay.store.database import connect
 from tests.console.conftest import ALL, open_dead_letters, webhook
 from tests.servers import until
@@ -122,7 +122,7 @@ async def test_a_delivery_costs_one_round_trip(incident: RunningRelay, dsn: str,
     row_id = rows.one("SELECT id FROM relay.deliveries WHERE state = 'dead' ORDER BY id LIMIT 1")
     async with round_trips(dsn) as (near, trips), await connect(near, "round trips") as connection:
         before = len(trips)
-        detail = await browse.detail(connection, row_id)
+        detail = await delivery_detail.detail(connection, row_id)
         assert detail is not None
         assert detail.attempts
         assert len(trips) - before == 1

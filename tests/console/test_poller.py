@@ -1,4 +1,4 @@
-"""The poller: reads at once when it is told to, never more often than it must, and spends nothing on waiting."""
+"""The poller: reads at once on request, never more often than it must, and spends nothing on waiting."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Slow:
 
 
 class Watcher:
-    """Who is told what was read."""
+    """Records what was read."""
 
     def __init__(self, reading: Reading | None = None) -> None:
         self.wanted = reading

@@ -37,8 +37,8 @@ def test_it_says_when_it_painted_first_and_when_with_figures(tmp_path: Path, dsn
 
 
 def test_as_json_it_is_two_numbers(tmp_path: Path, dsn: str) -> None:
-    told = json.loads(timing(tmp_path, dsn, "--json").stdout)
-    assert 0 < told["first_paint_s"] <= told["first_data_s"]
+    document = json.loads(timing(tmp_path, dsn, "--json").stdout)
+    assert 0 < document["first_paint_s"] <= document["first_data_s"]
 
 
 def test_without_a_database_it_says_why_there_are_no_figures(tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ from console.render.curl import ansi_c_quoted
 from console.render.log_lines import draw
 from console.screens.editor import editable
 from relay.domain.delivery import State
-from relay.store.browse import Detail, Row
+from relay.store.browse import Row
 from relay.store.conversation import Words
+from relay.store.delivery_detail import Detail
 from relay.store.log import LogLine
 from relay.text import clean, clean_json, escaped, is_safe
 from tests.console.screens import RawTerminal

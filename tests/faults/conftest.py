@@ -145,7 +145,7 @@ def make_relay(agent: AgentStandIn, dsn: str, tmp_path: Path) -> Iterator[Callab
 
 
 class Senders:
-    """Clients that post webhooks and write down what they were told."""
+    """Clients that post webhooks and record the answers."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.client = client
@@ -153,8 +153,8 @@ class Senders:
     async def post(self, url: str, ledger: Ledger, delivery_id: str = "", conversation: int | None = None) -> int:
         """Post one webhook; the status of the answer, 0 if there was none."""
         delivery_id = delivery_id or str(uuid4())
-        body = {"event": "message_created", "id": len(ledger.told), "message_type": "incoming"}
-        ledger.told[delivery_id] = 0
+        body = {"event": "message_created", "id": len(ledger.statuses), "message_type": "incoming"}
+        ledger.statuses[delivery_id] = 0
         if conversation is not None:
             body["conversation"] = {"id": conversation}
             ledger.conversations.setdefault(conversation, []).append(delivery_id)
@@ -165,7 +165,7 @@ class Senders:
             )
         except httpx.TransportError:
             return 0
-        ledger.told[delivery_id] = answer.status_code
+        ledger.statuses[delivery_id] = answer.status_code
         ledger.spooled += answer.status_code == 202 and "spooled" in answer.json()
         if answer.status_code == 200:
             ledger.good_since = max(ledger.good_since, sent_at)

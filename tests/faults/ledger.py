@@ -1,4 +1,4 @@
-"""What senders were told, what the agent saw and what the tables say, held against one another."""
+"""Compares the answers that senders got, what the agent saw and what the tables hold."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _OUTCOMES = """
 
 @dataclass
 class Ledger:
-    """`told` is the status of every answer a sender got, by delivery id; 0 for none.
+    """`statuses` is the status of every answer a sender got, by delivery id; 0 for none.
 
     `conversations` are the deliveries of each, as they were sent; `spooled` counts those that went to a spool.
     `kills` counts the crashes, `good_since` says when the latest webhook that was answered 200 had been sent.
     """
 
-    told: dict[str, int] = field(default_factory=dict)
+    statuses: dict[str, int] = field(default_factory=dict)
     kills: int = 0
     spooled: int = 0
     conversations: dict[int, list[str]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Ledger:
     @property
     def taken(self) -> list[str]:
         """The deliveries that the relay answered for: they must never be lost."""
-        return [delivery_id for delivery_id, status in self.told.items() if status in {200, 202, 500}]
+        return [delivery_id for delivery_id, status in self.statuses.items() if status in {200, 202, 500}]
 
     def check_order(self, agent: AgentStandIn) -> None:
         """Each conversation's deliveries came to the agent in the order in which they were sent.
@@ -77,11 +77,11 @@ class Ledger:
             recorded = outcomes.get(delivery_id, 0)
             assert 1 <= recorded == runs <= run, (delivery_id, state, run, recorded, runs)
         arrived = Counter(seen.delivery_id for seen in agent.seen if seen.status == 200)
-        for delivery_id, status in self.told.items():
+        for delivery_id, status in self.statuses.items():
             if status == 200:
                 assert stored[delivery_id][0] == "delivered"
                 assert arrived[delivery_id], f"{delivery_id} is said to be delivered, and the agent never saw it"
         copies = sum(number - 1 for number in arrived.values())
         assert copies <= self.kills * in_flight, f"{copies} copies are more than {self.kills} crashes explain"
-        refused = list(self.told.values()).count(503)
-        return Counter(sent=len(self.told), refused=refused, lost=len(lost), copies=copies)
+        refused = list(self.statuses.values()).count(503)
+        return Counter(sent=len(self.statuses), refused=refused, lost=len(lost), copies=copies)

@@ -34,7 +34,7 @@ class Load:
     @property
     def refused(self) -> int:
         """How many webhooks were answered 503."""
-        return list(self.ledger.told.values()).count(503)
+        return list(self.ledger.statuses.values()).count(503)
 
     def start(self, *relays: RelayProcess) -> None:
         """Begin to post to the relays in turn."""

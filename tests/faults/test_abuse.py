@@ -89,8 +89,8 @@ async def unharmed(relay: RelayProcess, senders: Senders, rows: Rows) -> AsyncIt
         assert await senders.post(relay.url, ledger) == 200
     stop.set()
     await posting
-    assert set(ledger.told.values()) == {200}
-    assert rows.one("SELECT count(*) FROM relay.deliveries") == len(ledger.told)
+    assert set(ledger.statuses.values()) == {200}
+    assert rows.one("SELECT count(*) FROM relay.deliveries") == len(ledger.statuses)
     assert memory_mb(relay) < before + MEMORY_MB
 
 
@@ -197,11 +197,11 @@ WHOLE = {"more than the limit in chunks", "a compressed bomb", "noise for a body
 
 async def test_what_is_no_good_request_is_answered_4xx_or_hung_up_on(relay: RelayProcess, unharmed: None) -> None:
     answers = [answer_to(relay, data, end_after_s=PATIENCE_S if kind in WHOLE else 2) for kind, data in BAD.items()]
-    told = dict(zip(BAD, await asyncio.gather(*answers), strict=True))
-    assert {kind: status for kind, status in told.items() if status and not 400 <= status < 500} == {}
-    assert {told[kind] for kind in BAD if "limit" in kind} == {413}
-    assert {told[kind] for kind in BAD if "noise for" in kind} == {400}
-    assert {told[kind] for kind in BAD if "bomb" in kind} == {413}
+    statuses = dict(zip(BAD, await asyncio.gather(*answers), strict=True))
+    assert {kind: status for kind, status in statuses.items() if status and not 400 <= status < 500} == {}
+    assert {statuses[kind] for kind in BAD if "limit" in kind} == {413}
+    assert {statuses[kind] for kind in BAD if "noise for" in kind} == {400}
+    assert {statuses[kind] for kind in BAD if "bomb" in kind} == {413}
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 300, "[::1", "\xff\xfe", "a b"])
@@ -258,13 +258,13 @@ async def test_of_a_signed_webhook_no_byte_that_counts_can_be_changed(
     for value in (signature, timestamp):
         begin = good.index(value.encode())
         counts |= {*range(begin, begin + len(value))}
-    told: dict[tuple[int, int], int] = {}
+    statuses: dict[tuple[int, int], int] = {}
     for bit in (0x01, 0x80):
         for at in range(len(good)):
             changed = good[:at] + bytes([good[at] ^ bit]) + good[at + 1 :]
-            told[at, bit] = await answer_to(relay, changed, end_after_s=2)
-    assert {key: status for key, status in told.items() if status >= 500} == {}
-    assert {key: status for key, status in told.items() if key[0] in counts and 200 <= status < 300} == {}
+            statuses[at, bit] = await answer_to(relay, changed, end_after_s=2)
+    assert {key: status for key, status in statuses.items() if status >= 500} == {}
+    assert {key: status for key, status in statuses.items() if key[0] in counts and 200 <= status < 300} == {}
     assert await answer_to(relay, good) == 200
     bodies = rows("SELECT DISTINCT body FROM relay.deliveries")
     assert [bytes(body) for body in bodies] == [BODY]

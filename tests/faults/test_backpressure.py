@@ -47,7 +47,7 @@ async def test_beyond_the_limit_webhooks_wait_in_postgres_and_are_delivered_once
             relay.url + WEBHOOK_PATH, json=body, headers={"X-Chatwoot-Delivery": delivery_id}
         )
         assert (answer.status_code, answer.json()["waiting"]) == (202, "capacity")
-        load.ledger.told[delivery_id] = 202
+        load.ledger.statuses[delivery_id] = 202
     health = await senders.client.get(relay.url + "/health")
     assert (health.status_code, health.json()["in_flight"]) == (200, LIMIT)
     assert rows.one("SELECT count(*) FROM relay.deliveries WHERE state = 'forwarding'") == LIMIT
@@ -91,4 +91,4 @@ async def test_large_bodies_that_never_end_have_so_much_room_and_the_rest_is_not
         return answer.status_code == 200
 
     await until(is_taken, what="there is room again")
-    assert set(rows("SELECT delivery_id FROM relay.deliveries")) == {"large", *ledger.told}
+    assert set(rows("SELECT delivery_id FROM relay.deliveries")) == {"large", *ledger.statuses}

@@ -39,7 +39,7 @@ async def test_postgres_stopped_for_twelve_seconds_refuses_nothing_and_keeps_the
     load.ledger.kills = 1  # what was in flight when Postgres stopped may be sent again
     counts = await load.ends_well(server.rows)
     load.ledger.check_order(load.agent)
-    assert set(load.ledger.told.values()) <= {200, 202}
+    assert set(load.ledger.statuses.values()) <= {200, 202}
     assert load.ledger.spooled > 100
     survived("Postgres stopped for 12 s, 2 workers", counts, recovery)
 

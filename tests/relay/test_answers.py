@@ -29,10 +29,10 @@ async def test_a_delivered_webhook_is_answered_200_with_what_became_of_it(
     shared_agent.behave()
     delivery_id = str(uuid4())
     answer = await shared_relay.post(PAYLOAD, X_Chatwoot_Delivery=delivery_id)
-    told = answer.json()
+    document = answer.json()
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-    assert isinstance(told.pop("duration_ms"), int)
-    assert told == {
+    assert isinstance(document.pop("duration_ms"), int)
+    assert document == {
         "success": True, "processed": True, "delivery_id": delivery_id, "attempts": 1, "agent_status": "draft_ready",
     }  # fmt: skip
 

@@ -62,15 +62,15 @@ async def test_every_delivery_ends_once_as_the_agent_saw_it(
         assert_true(answer.status_code, answer.json(), attempts_made(script), shared_agent, shared_rows)
 
 
-def assert_true(status: int, told: dict[str, Any], made: list[str], agent: AgentStandIn, rows: Rows) -> None:
+def assert_true(status: int, document: dict[str, Any], made: list[str], agent: AgentStandIn, rows: Rows) -> None:
     """The sender's answer, the row, the attempts, the facts and the agent's own view all tell the same."""
     success = made[-1].startswith("2")
-    left = trace(rows, told["delivery_id"])
-    assert (status, told["attempts"]) == (200 if success else 500, len(made))
-    assert told.get("retryable", False) is (made[-1] in RETRIED)
+    left = trace(rows, document["delivery_id"])
+    assert (status, document["attempts"]) == (200 if success else 500, len(made))
+    assert document.get("retryable", False) is (made[-1] in RETRIED)
     assert (left.state, left.run, left.final_status) == ("delivered" if success else "dead", 1, made[-1])
     assert [tried.status for tried in left.tried] == made
-    assert [seen.attempt for seen in seen_of(agent, told["delivery_id"])] == [str(n + 1) for n in range(len(made))]
+    assert [seen.attempt for seen in seen_of(agent, document["delivery_id"])] == [str(n + 1) for n in range(len(made))]
     ((retry, _),) = left.retries
     assert (retry["attempts"], retry["success"], retry["finalStatus"]) == (len(made), success, made[-1])
     assert [letter["finalStatus"] for letter, _ in left.dead_letters] == ([] if success else [made[-1]])

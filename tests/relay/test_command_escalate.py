@@ -104,10 +104,10 @@ async def test_as_json_it_reports_what_was_filed(
 ) -> None:
     arguments = ["escalate", "--yes", "--json", "--severity", "p1", "--report", "elsewhere.md"]
     ended = await relay_command.run(*arguments, AGENT_SDK_URL=agent.url, RELAY_URL=relay.url)
-    told = json.loads(ended.stdout)
-    assert told["level"] == "p1"
-    assert told["notify"] == ["Engineering Manager"]
-    assert told["entry"] in (relay_command.folder / told["report"]).read_text(encoding="utf-8")
+    document = json.loads(ended.stdout)
+    assert document["level"] == "p1"
+    assert document["notify"] == ["Engineering Manager"]
+    assert document["entry"] in (relay_command.folder / document["report"]).read_text(encoding="utf-8")
 
 
 async def test_a_report_that_cannot_be_written_is_said_and_nothing_is_on_record(
@@ -131,8 +131,8 @@ def test_without_postgres_the_entry_says_what_could_not_be_read(relay_command: C
                    "### What could not be read", "the audit"):  # fmt: skip
         assert wanted in text, wanted
     assert "not to the audit" in ended.stdout
-    told = json.loads(relay_command("escalate", "--yes", "--json", **gone).stdout)
-    assert (told["level"], told["cause"] in told["entry"]) == ("p0", True)
+    document = json.loads(relay_command("escalate", "--yes", "--json", **gone).stdout)
+    assert (document["level"], document["cause"] in document["entry"]) == ("p0", True)
 
 
 async def test_a_login_that_may_not_write_the_audit_appends_nothing(

@@ -32,15 +32,15 @@ def plant_incident(rows: Rows) -> None:
 
 def test_the_commands_tell_an_incident(relay_command: CommandLine, rows: Rows) -> None:
     plant_incident(rows)
-    told = relay_command("timeline")
-    assert told.returncode == 0, told.stderr
-    lines = told.stdout.splitlines()
+    ended = relay_command("timeline")
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
     assert lines[0].startswith("database: ")
     assert [line[19:31].strip() for line in lines[1:]] == [
         "Z  failure", "Z  failure", "Z  health", "Z  relay", "Z  alert", "Z  hold"
     ]  # fmt: skip
     assert lines[1:] == sorted(lines[1:], key=lambda line: line[:19])
-    assert "\x1b" not in told.stdout
+    assert "\x1b" not in ended.stdout
     assert len(relay_command("timeline", "--since", "660s").stdout.splitlines()) == 5
 
     passed_on = relay_command("handover", "--since", "1h")

@@ -41,7 +41,7 @@ def run(name: str, folder: Path) -> tuple[str, int]:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, int]]:
+def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, int]]:
     """What each drill prints, and its exit status."""
     folder = tmp_path_factory.mktemp("drills")
     with ThreadPoolExecutor(AT_A_TIME) as threads:
@@ -49,8 +49,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, int]]
 
 
 @pytest.mark.parametrize("name", DRILLS)
-def test_a_drill_raises_its_alerts_and_no_others_and_is_diagnosed(told: dict[str, tuple[str, int]], name: str) -> None:
-    text, status = told[name]
+def test_a_drill_raises_its_alerts_and_no_others_and_is_diagnosed(
+    printed: dict[str, tuple[str, int]], name: str
+) -> None:
+    text, status = printed[name]
     assert f"Alerts: {len(DRILLS[name].alerts)} raised, as they should be" in text, text
     diagnosed = re.search(r"diagnosis: (.*)", text)
     assert diagnosed is not None, text

@@ -1,4 +1,4 @@
-"""Requests whose length is told in two ways, or in one that their version does not have (RFC 9112, 6.1)."""
+"""Requests that state their length in two ways, or in one that their version does not have (RFC 9112, 6.1)."""
 
 from __future__ import annotations
 

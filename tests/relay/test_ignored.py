@@ -20,16 +20,16 @@ NOTE = {"event": "message_created", "id": 5, "private": True, "message_type": "o
 async def settled(relay: RunningRelay, payload: dict[str, Any]) -> dict[str, Any]:
     answer = await relay.post(payload)
     assert answer.status_code == 200
-    told: dict[str, Any] = answer.json()
-    return told
+    document: dict[str, Any] = answer.json()
+    return document
 
 
 @pytest.mark.parametrize("message_type", ["outgoing", 1], ids=["as a word", "as a number"])
 async def test_a_private_note_that_comes_back_is_stored_and_not_forwarded(
     relay: RunningRelay, agent: AgentStandIn, rows: Rows, message_type: object
 ) -> None:
-    told = await settled(relay, NOTE | {"message_type": message_type})
-    assert told == {"success": True, "ignored": True, "delivery_id": told["delivery_id"]}
+    document = await settled(relay, NOTE | {"message_type": message_type})
+    assert document == {"success": True, "ignored": True, "delivery_id": document["delivery_id"]}
     assert rows("SELECT state, event, conversation_id, finished_at IS NOT NULL, owner FROM relay.deliveries") == [
         ("ignored", "message_created", "7", True, None)
     ]
@@ -54,8 +54,8 @@ async def test_only_the_events_that_are_named_are_forwarded(
 ) -> None:
     relay = await start_relay(relay_forward_events="message_created, conversation_status_changed")
     for event in ("message_created", "conversation_status_changed", "conversation_updated", "contact_created"):
-        told = await settled(relay, {"event": event, "id": 1})
-        assert told.get("ignored", False) is (event not in {"message_created", "conversation_status_changed"})
+        document = await settled(relay, {"event": event, "id": 1})
+        assert document.get("ignored", False) is (event not in {"message_created", "conversation_status_changed"})
     assert len(agent.seen) == 2
     assert rows("SELECT event FROM relay.deliveries WHERE state = 'ignored' ORDER BY id") == [
         "conversation_updated", "contact_created"

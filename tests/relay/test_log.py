@@ -30,8 +30,8 @@ PAYLOAD = {"event": "message_created", "content": CUSTOMERS, "conversation": {"i
 
 
 @dataclass
-class Told:
-    """What a relay process printed, and the ids of the deliveries that it told of."""
+class RelayOutput:
+    """What a relay process printed, and the ids of the deliveries that it logged."""
 
     text: str
     endpoint: str
@@ -39,7 +39,7 @@ class Told:
     signatures: list[str]
 
 
-async def tell(folder: Path, dsn: str, agent: AgentStandIn, *options: str) -> Told:
+async def run_relay(folder: Path, dsn: str, agent: AgentStandIn, *options: str) -> RelayOutput:
     """Let a relay process deliver, retry, dead-letter, recognise and refuse webhooks, in this order; then end it."""
     port, ids, signatures = free_port(), {name: str(uuid4()) for name in ("delivered", "retried", "dead")}, []
     env = {
@@ -71,15 +71,15 @@ async def tell(folder: Path, dsn: str, agent: AgentStandIn, *options: str) -> To
             assert await post("refused", secret="another") == 401
             assert await post("refused", body=CUSTOMERS.encode()) == 400
         output.seek(0)
-        return Told(output.read(), f"{agent.url}/webhooks/chatwoot", ids, signatures)
+        return RelayOutput(output.read(), f"{agent.url}/webhooks/chatwoot", ids, signatures)
 
 
 async def test_stdout_has_the_runbooks_lines(tmp_path: Path, dsn: str, agent: AgentStandIn) -> None:
-    told = await tell(tmp_path, dsn, agent)
-    lines = [line for line in told.text.splitlines() if "[support.webhook]" in line]
+    printed = await run_relay(tmp_path, dsn, agent)
+    lines = [line for line in printed.text.splitlines() if "[support.webhook]" in line]
     shown = [re.sub(r"(duration|retryIn): \d+", r"\1: N", line.partition("[support.webhook] ")[2]) for line in lines]
-    at, error = f"agentEndpoint: '{told.endpoint}'", "error: 'Agent SDK answered 503'"
-    reference = f"deliveryId: '{told.ids['dead']}'"
+    at, error = f"agentEndpoint: '{printed.endpoint}'", "error: 'Agent SDK answered 503'"
+    reference = f"deliveryId: '{printed.ids['dead']}'"
     assert shown == [
         f"Forwarding Chatwoot webhook {{ attempt: 1, {at} }}",
         "Webhook forwarded successfully { duration: N, attempts: 1 }",
@@ -100,10 +100,10 @@ async def test_stdout_has_the_runbooks_lines(tmp_path: Path, dsn: str, agent: Ag
 async def test_json_lines_hold_the_same_with_the_delivery_of_each(
     tmp_path: Path, dsn: str, agent: AgentStandIn
 ) -> None:
-    told = await tell(tmp_path, dsn, agent, "--log-format", "json")
-    lines = [json.loads(line) for line in told.text.splitlines()]
+    printed = await run_relay(tmp_path, dsn, agent, "--log-format", "json")
+    lines = [json.loads(line) for line in printed.text.splitlines()]
     assert all(line.keys() >= {"at", "level", "scope", "message"} for line in lines)
-    retried = [line for line in lines if line.get("deliveryId") == told.ids["retried"]]
+    retried = [line for line in lines if line.get("deliveryId") == printed.ids["retried"]]
     assert [(line["level"], line["message"]) for line in retried] == [
         ("info", "Forwarding Chatwoot webhook"),
         ("warning", "Webhook attempt failed, retrying"),
@@ -113,23 +113,23 @@ async def test_json_lines_hold_the_same_with_the_delivery_of_each(
     assert (retried[1]["status"], retried[1]["attempt"]) == ("503", 1)
     assert retried[3]["attempts"] == 2
     (dead,) = [line for line in lines if line["level"] == "error"]
-    assert (dead["deliveryId"], dead["finalStatus"]) == (told.ids["dead"], "503")
+    assert (dead["deliveryId"], dead["finalStatus"]) == (printed.ids["dead"], "503")
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
 async def test_no_secret_signature_or_customers_text_is_logged(
     tmp_path: Path, dsn: str, rows: Rows, agent: AgentStandIn, form: str
 ) -> None:
-    told = await tell(tmp_path, dsn, agent, "--log-format", form)
-    everything = told.text + json.dumps(rows("SELECT to_jsonb(l) FROM relay.log l"))
-    assert told.ids["dead"] in everything
-    assert [secret for secret in (SECRET, CUSTOMERS, *told.signatures) if secret in everything] == []
+    printed = await run_relay(tmp_path, dsn, agent, "--log-format", form)
+    everything = printed.text + json.dumps(rows("SELECT to_jsonb(l) FROM relay.log l"))
+    assert printed.ids["dead"] in everything
+    assert [secret for secret in (SECRET, CUSTOMERS, *printed.signatures) if secret in everything] == []
 
 
 async def test_a_higher_level_leaves_out_what_is_below_it(tmp_path: Path, dsn: str, agent: AgentStandIn) -> None:
-    told = await tell(tmp_path, dsn, agent, "--log-level", "error")
-    (line,) = told.text.splitlines()
-    assert f"ERROR {told.ids['dead']} [support.webhook] Webhook failed, dead-lettered {{" in line
+    printed = await run_relay(tmp_path, dsn, agent, "--log-level", "error")
+    (line,) = printed.text.splitlines()
+    assert f"ERROR {printed.ids['dead']} [support.webhook] Webhook failed, dead-lettered {{" in line
 
 
 async def test_the_live_tail_holds_every_line_in_order(relay: RunningRelay, agent: AgentStandIn, rows: Rows) -> None:

@@ -34,11 +34,11 @@ async def assert_fails(relay: RunningRelay, rows: Rows, status: str, message: st
     """A webhook is attempted three times, then answered 500 and dead-lettered, under this status."""
     delivery_id = str(uuid4())
     answer = await relay.post(PAYLOAD, X_Chatwoot_Delivery=delivery_id)
-    told = answer.json()
-    assert (answer.status_code, told["attempts"], told["retryable"]) == (500, 3, True), told
+    document = answer.json()
+    assert (answer.status_code, document["attempts"], document["retryable"]) == (500, 3, True), document
     left = trace(rows, delivery_id)
     assert [(tried.number, tried.status) for tried in left.tried] == [(1, status), (2, status), (3, status)]
-    assert told["message"] == left.last_error == message
+    assert document["message"] == left.last_error == message
     assert (left.state, left.retries[0][0]["finalStatus"], left.retries[0][0]["success"]) == ("dead", status, False)
     assert [letter["lastError"] for letter, _ in left.dead_letters] == [message]
     assert [letter["payload"] for letter, _ in left.dead_letters] == [PAYLOAD]

@@ -30,11 +30,11 @@ async def post(relay: RunningRelay) -> tuple[str, httpx.Response]:
 
 
 def assert_failed(answer: httpx.Response, *, delivery_id: str, attempts: int, retryable: bool, message: str) -> None:
-    """The sender is told so, in exactly these words."""
-    told: dict[str, Any] = answer.json()
+    """The sender's answer has exactly these words."""
+    document: dict[str, Any] = answer.json()
     assert answer.status_code == 500
-    assert told.pop("duration_ms") >= 0
-    assert told == {
+    assert document.pop("duration_ms") >= 0
+    assert document == {
         "error": "Webhook processing failed", "message": message, "delivery_id": delivery_id, "attempts": attempts,
         "retryable": retryable,
     }  # fmt: skip

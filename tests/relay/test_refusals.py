@@ -182,8 +182,8 @@ async def test_a_declared_length_over_the_limit_is_refused_with_413_before_the_b
 ) -> None:
     async with wire_to(narrow_relay) as wire:
         await wire.begin(f"Content-Length: {LIMIT + 1}")
-        status, told = await wire.answer()
-    assert (status, list(told)) == (413, ["error"])
+        status, document = await wire.answer()
+    assert (status, list(document)) == (413, ["error"])
 
 
 async def test_a_body_of_unknown_length_is_refused_with_413_while_it_streams_in(narrow_relay: RunningRelay) -> None:
@@ -191,8 +191,8 @@ async def test_a_body_of_unknown_length_is_refused_with_413_while_it_streams_in(
         await wire.begin("Transfer-Encoding: chunked")
         for _ in range(LIMIT // 100 + 1):  # and it would go on
             await wire.send(b"64\r\n" + b"x" * 100 + b"\r\n")
-        status, told = await wire.answer()
-    assert (status, list(told)) == (413, ["error"])
+        status, document = await wire.answer()
+    assert (status, list(document)) == (413, ["error"])
 
 
 async def test_a_refused_request_ends_its_connection_however_many_parts_of_its_body_are_unread(
@@ -218,8 +218,8 @@ async def test_a_body_of_unknown_length_within_the_limit_is_taken(
             part = BODY[at : at + 7]
             await wire.send(f"{len(part):x}\r\n".encode() + part + b"\r\n")
         await wire.send(b"0\r\n\r\n")
-        status, told = await wire.answer()
-    assert (status, told["delivery_id"]) == (200, delivery_id)
+        status, document = await wire.answer()
+    assert (status, document["delivery_id"]) == (200, delivery_id)
     assert trace(shared_rows, delivery_id).body == BODY
 
 
@@ -228,5 +228,5 @@ async def test_by_default_5_mib_are_taken_and_a_byte_more_is_refused_with_413(st
     assert (await relay.post(BODY.ljust(32 * 1024 * 1024))).status_code == 401  # read to its end, and then judged
     async with wire_to(relay) as wire:  # a client that still sends when the relay closes may miss the answer
         await wire.begin(f"Content-Length: {32 * 1024 * 1024 + 1}")
-        status, told = await wire.answer()
-    assert (status, list(told)) == (413, ["error"])
+        status, document = await wire.answer()
+    assert (status, list(document)) == (413, ["error"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from relay.store import replays
+from relay.store import replay_work, replays
 from relay.store.replays import Control, PlanState
 from tests.relay.operators import Operator
 from tests.servers import PATIENCE_S, ROOT, Behaviour, free_port, program, until
@@ -48,11 +48,11 @@ async def test_a_relay_takes_on_no_plan_that_it_works_on_though_its_own_lease_ra
     operator: Operator, rows: Rows, letters: list[str]
 ) -> None:
     relay, plan_id = Plant(rows).relay(lease_s=-1), await operator.ask(*letters[:3])
-    taken = await replays.claim(operator.connection, relay, working=[])
+    taken = await replay_work.claim(operator.connection, relay, working=[])
     assert taken is not None
     assert taken.id == plan_id
-    assert await replays.claim(operator.connection, relay, working=[plan_id]) is None
-    assert await replays.claim(operator.connection, Plant(rows).relay(), working=[]) is not None
+    assert await replay_work.claim(operator.connection, relay, working=[plan_id]) is None
+    assert await replay_work.claim(operator.connection, Plant(rows).relay(), working=[]) is not None
 
 
 async def test_a_plan_sends_no_faster_than_its_rate(

@@ -37,7 +37,7 @@ def duplicate_of(delivery_id: str, state: str) -> dict[str, Any]:
     return {"success": True, "duplicate": True, "delivery_id": delivery_id, "state": state}
 
 
-def told(answer: httpx.Response) -> dict[str, Any]:
+def body_of(answer: httpx.Response) -> dict[str, Any]:
     assert answer.status_code in {200, 202}, answer.text
     said: dict[str, Any] = answer.json()
     return said
@@ -49,14 +49,14 @@ async def test_copies_under_other_ids_are_duplicates_that_name_the_first(
 ) -> None:
     relay, captured = await start_relay(chatwoot_webhook_secret=SECRETS), signed(age_s=age_s)
     first, *others = [str(uuid4()) for _ in range(11)]
-    assert told(await relay.post(BODY, X_Chatwoot_Delivery=first, **captured))["processed"] is True
+    assert body_of(await relay.post(BODY, X_Chatwoot_Delivery=first, **captured))["processed"] is True
     for delivery_id in others:
-        assert told(await relay.post(BODY, X_Chatwoot_Delivery=delivery_id, **captured)) == duplicate_of(
+        assert body_of(await relay.post(BODY, X_Chatwoot_Delivery=delivery_id, **captured)) == duplicate_of(
             first, "delivered"
         )
-    assert told(await relay.post(BODY, **captured)) == duplicate_of(first, "delivered")  # no id at all
+    assert body_of(await relay.post(BODY, **captured)) == duplicate_of(first, "delivered")  # no id at all
     as_a_test = await relay.post(BODY, X_Chatwoot_Delivery=str(uuid4()), X_Forwarded_From="chatwoot-test", **captured)
-    assert told(as_a_test) == duplicate_of(first, "delivered")
+    assert body_of(as_a_test) == duplicate_of(first, "delivered")
     assert [seen.delivery_id for seen in agent.seen] == [first]
     assert rows("SELECT delivery_id FROM relay.deliveries") == [first]
     await until(lambda: f"sentAs: '{others[0]}'" in relay.output)
@@ -70,13 +70,13 @@ async def test_the_same_body_signed_at_another_time_or_with_another_secret_is_an
     for body, headers in (
         (BODY, signed()), (BODY, signed(age_s=100)), (BODY, signed(secret=b"second-secret")), (longer, signed(longer)),
     ):  # fmt: skip
-        assert "processed" in told(await relay.post(body, **headers))
+        assert "processed" in body_of(await relay.post(body, **headers))
     assert len(agent.seen) == 4
 
 
 async def test_unsigned_webhooks_with_one_body_are_all_forwarded(relay: RunningRelay, agent: AgentStandIn) -> None:
     for _ in range(3):
-        assert "processed" in told(await relay.post(BODY, **signed()))
+        assert "processed" in body_of(await relay.post(BODY, **signed()))
     assert len(agent.seen) == 3
 
 
@@ -90,7 +90,7 @@ async def test_many_copies_at_once_to_two_relays_reach_the_agent_once(
         answers = await asyncio.gather(
             *(relays[n % 2].post(body, X_Chatwoot_Delivery=str(uuid4()), **captured) for n in range(60))
         )
-        said = [told(answer) for answer in answers]
+        said = [body_of(answer) for answer in answers]
         (processed,) = [one for one in said if not one.get("duplicate")]
         assert {one["delivery_id"] for one in said} == {processed["delivery_id"]}
     assert sorted(seen.body for seen in agent.seen) == [BODY.replace(b"9", str(n).encode()) for n in range(5)]
@@ -102,13 +102,13 @@ async def test_a_captured_request_never_changes_a_dead_letter(
 ) -> None:
     relay = await start_relay(chatwoot_webhook_secret=SECRETS)
     captured, other = signed(), b'{"event": "message_created", "id": 10}'
-    assert "processed" in told(await relay.post(BODY, X_Chatwoot_Delivery="captured", **captured))
+    assert "processed" in body_of(await relay.post(BODY, X_Chatwoot_Delivery="captured", **captured))
     agent.behave(Behaviour(status=422))
     assert (await relay.post(other, X_Chatwoot_Delivery="letter", **signed(other))).status_code == 500
     agent.behave()
     before = rows("SELECT * FROM relay.deliveries ORDER BY id")
     answer = await relay.post(BODY, X_Chatwoot_Delivery="letter", **captured)
-    assert told(answer) == duplicate_of("captured", "delivered")
+    assert body_of(answer) == duplicate_of("captured", "delivered")
     assert rows("SELECT * FROM relay.deliveries ORDER BY id") == before
 
 
@@ -120,7 +120,7 @@ async def test_a_dead_letter_that_its_sender_sends_again_is_forwarded_again(
     for headers in (captured, captured, signed(age_s=2)):
         assert (await relay.post(BODY, X_Chatwoot_Delivery="letter", **headers)).status_code == 500
     agent.behave()
-    assert told(await relay.post(BODY, X_Chatwoot_Delivery="letter", **captured))["delivery_id"] == "letter"
+    assert body_of(await relay.post(BODY, X_Chatwoot_Delivery="letter", **captured))["delivery_id"] == "letter"
     assert rows("SELECT delivery_id, state, run FROM relay.deliveries") == [("letter", "delivered", 4)]
 
 
@@ -156,7 +156,7 @@ async def test_a_dead_letter_that_is_sent_again_is_forwarded_with_its_fresh_sign
     relay, fresh = await start_relay(chatwoot_webhook_secret=SECRETS), signed()
     agent.behave(Behaviour(status=422, times=1))
     await relay.post(BODY, X_Chatwoot_Delivery="letter", **signed(age_s=100))
-    assert "processed" in told(await relay.post(BODY, X_Chatwoot_Delivery="letter", **fresh))
+    assert "processed" in body_of(await relay.post(BODY, X_Chatwoot_Delivery="letter", **fresh))
     names = ("x-chatwoot-timestamp", "x-chatwoot-signature")
     assert [agent.seen[-1].headers[name] for name in names] == list(fresh.values())
 
@@ -171,30 +171,32 @@ async def test_a_webhook_that_differs_from_the_dead_letter_of_its_id_is_kept_and
     agent.behave()
     letter = rows("SELECT * FROM relay.deliveries")
     other = b'{"event": "message_created", "id": 10}'
-    said = told(await relay.post(other, X_Chatwoot_Delivery="letter", **signed(other)))
+    said = body_of(await relay.post(other, X_Chatwoot_Delivery="letter", **signed(other)))
     assert said["processed"] is True
     UUID(said["delivery_id"])
     assert rows("SELECT * FROM relay.deliveries WHERE delivery_id = 'letter'") == letter
     assert [(seen.delivery_id, seen.body) for seen in list(agent.seen)[1:]] == [(said["delivery_id"], other)]
-    again = told(await relay.post(other, X_Chatwoot_Delivery="letter", **signed(other)))
+    again = body_of(await relay.post(other, X_Chatwoot_Delivery="letter", **signed(other)))
     assert again == duplicate_of(said["delivery_id"], "delivered")
     await until(lambda: "Webhook differs from the dead letter of its id" in relay.output)
 
 
 async def test_a_signature_counts_only_once_its_webhook_is_stored(start_relay: StartRelay, agent: AgentStandIn) -> None:
     relay = await start_relay(chatwoot_webhook_secret=SECRETS)
-    assert "processed" in told(await relay.post(BODY, X_Chatwoot_Delivery="known", **signed()))
+    assert "processed" in body_of(await relay.post(BODY, X_Chatwoot_Delivery="known", **signed()))
     other = b'{"event": "message_created", "id": 10}'
     captured = signed(other)
-    assert told(await relay.post(other, X_Chatwoot_Delivery="known", **captured)) == duplicate_of("known", "delivered")
-    assert told(await relay.post(other, X_Chatwoot_Delivery="another", **captured))["delivery_id"] == "another"
+    assert body_of(await relay.post(other, X_Chatwoot_Delivery="known", **captured)) == duplicate_of(
+        "known", "delivered"
+    )
+    assert body_of(await relay.post(other, X_Chatwoot_Delivery="another", **captured))["delivery_id"] == "another"
     assert [seen.body for seen in agent.seen] == [BODY, other]
 
 
 async def test_an_ignored_webhooks_copies_are_duplicates(start_relay: StartRelay, agent: AgentStandIn) -> None:
     relay = await start_relay(chatwoot_webhook_secret=SECRETS, relay_forward_events="contact_created")
     captured = signed()
-    first = told(await relay.post(BODY, **captured))
+    first = body_of(await relay.post(BODY, **captured))
     assert first["ignored"] is True
-    assert told(await relay.post(BODY, **captured)) == duplicate_of(first["delivery_id"], "ignored")
+    assert body_of(await relay.post(BODY, **captured)) == duplicate_of(first["delivery_id"], "ignored")
     assert not agent.seen

@@ -1,4 +1,4 @@
-"""Test webhooks: the Agent SDK is told, on every attempt; and only a sender that asks for it gets a note posted."""
+"""Test webhooks: every attempt is marked for the Agent SDK, and a note is posted only on request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MESSAGE: dict[str, Any] = {
 TEST = {"x_forwarded_from": "chatwoot-test"}
 
 
-def told(agent: AgentStandIn) -> list[str | None]:
+def marks(agent: AgentStandIn) -> list[str | None]:
     """The `X-Relay-Test` of every attempt that the agent saw."""
     return [seen.headers.get("x-relay-test") for seen in agent.seen]
 
@@ -51,7 +51,7 @@ async def test_only_tests_are_marked_for_the_agent(
     relay: RunningRelay, agent: AgentStandIn, headers: dict[str, str], value: str | None
 ) -> None:
     assert (await relay.post(MESSAGE, **headers)).status_code == 200
-    assert told(agent) == [value]
+    assert marks(agent) == [value]
 
 
 @pytest.mark.parametrize("wish", ["true", "post"])
@@ -64,7 +64,7 @@ async def test_retries_a_redelivery_and_replays_carry_the_mark(
         assert (await relay.post(MESSAGE, **headers)).status_code == 500
     ended = await relay_command.run("replay", "--yes", "a-test")
     assert ended.returncode == 0, ended.stderr
-    assert told(agent) == [wish] * 7
+    assert marks(agent) == [wish] * 7
 
 
 async def test_a_relay_that_takes_over_sends_the_mark(
@@ -78,7 +78,7 @@ async def test_a_relay_that_takes_over_sends_the_mark(
     rows("UPDATE relay.deliveries SET state = 'received', owner = NULL")
     await start_relay()
     await until(lambda: rows("SELECT state FROM relay.deliveries") == ["delivered"])
-    assert told(agent) == ["post", "post"]
+    assert marks(agent) == ["post", "post"]
 
 
 # With the reference agent behind
@@ -131,7 +131,7 @@ async def test_each_event_of_a_conversation_can_be_sent_for_one(
     ended = await relay_command.run("send-test", "--event", event, "--conversation", "77", RELAY_URL=relay.url)
     assert ended.returncode == 0, ended.stderr
     assert rows("SELECT conversation_id, test FROM relay.deliveries") == [("77", True)]
-    assert told(agent) == ["post"]
+    assert marks(agent) == ["post"]
     assert ("will appear in conversation 77" in ended.stdout) == (event == "message_created")
 
 

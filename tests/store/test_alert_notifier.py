@@ -71,7 +71,7 @@ async def state_of(database: Database) -> Overview:
         return await overview.read(connection)
 
 
-def told(agent: AgentStandIn) -> list[str]:
+def notifications(agent: AgentStandIn) -> list[str]:
     """What was said below the headline."""
     texts = [json.loads(request.body)["text"] for request in agent.seen if request.status == 200]
     return [text.partition("\n")[2] for text in texts]
@@ -161,9 +161,11 @@ async def test_only_the_configured_severities_are_notified(
     one = watch()
     rows("DELETE FROM relay.duties")
     await one.run_once()
-    assert sorted(text.split(" raised")[0] for text in told(agent)) == ["Critical", "P0"]
-    assert told(agent)[0].startswith("P0 raised on prod: success rate < 50 % for 10 min (rule success-rate-p0)\n")
-    assert "\nnow 10 %, threshold 50 %, since " in told(agent)[0]
+    assert sorted(text.split(" raised")[0] for text in notifications(agent)) == ["Critical", "P0"]
+    assert notifications(agent)[0].startswith(
+        "P0 raised on prod: success rate < 50 % for 10 min (rule success-rate-p0)\n"
+    )
+    assert "\nnow 10 %, threshold 50 %, since " in notifications(agent)[0]
 
 
 async def test_other_severities_can_be_asked_for(
@@ -171,7 +173,7 @@ async def test_other_severities_can_be_asked_for(
 ) -> None:
     plant.dead_letters(6)
     await watch(relay_alert_severities="warning, P2").run_once()
-    assert [text.split(" on ")[0] for text in told(agent)] == ["Warning raised"]
+    assert [text.split(" on ")[0] for text in notifications(agent)] == ["Warning raised"]
 
 
 async def test_without_an_address_nothing_is_sent(
@@ -196,7 +198,7 @@ async def test_a_notice_that_does_not_arrive_is_posted_again_later(
     rows(_DUE_NOW)
     await one.run_once()
     await one.run_once()
-    assert [text.split(" on ")[0] for text in told(agent)] == ["escalate raised"]
+    assert [text.split(" on ")[0] for text in notifications(agent)] == ["escalate raised"]
     assert rows("SELECT text FROM relay.notices WHERE sent_at IS NULL") == []
 
 
@@ -210,7 +212,7 @@ async def test_a_notice_outlives_the_relay_that_could_not_send_it(
     rows(_DUE_NOW)
     rows("DELETE FROM relay.duties")
     await watch().run_once()
-    assert [text.split(" on ")[0] for text in told(agent)] == ["escalate raised"]
+    assert [text.split(" on ")[0] for text in notifications(agent)] == ["escalate raised"]
 
 
 async def test_the_address_is_in_no_log(
@@ -230,13 +232,13 @@ async def test_refused_facts_are_an_alert_that_arrives_though_the_alerts_own_fac
     rows("ALTER TABLE dashboard_facts ADD CONSTRAINT none CHECK (false) NOT VALID")
     one = watch()
     await one.run_once()
-    assert [text for text in told(agent) if "facts-aside-p1" in text] != []
+    assert [text for text in notifications(agent) if "facts-aside-p1" in text] != []
     assert rows("SELECT value ->> 'rule' FROM relay.facts_aside WHERE fact_type = %s", (ALERT,)) == ["facts-aside-p1"]
     rows("ALTER TABLE dashboard_facts DROP CONSTRAINT none")
     rows("DELETE FROM relay.facts_aside")
     rows(_LET_A_MINUTE_PASS)
     await one.run_once()
-    assert any("cleared" in text and "facts-aside-p1" in text for text in told(agent))
+    assert any("cleared" in text and "facts-aside-p1" in text for text in notifications(agent))
 
 
 async def test_an_acknowledged_alert_stays_visible_and_is_not_sent_again(
@@ -263,11 +265,14 @@ async def test_an_acknowledged_alert_stays_visible_and_is_not_sent_again(
         rows("UPDATE dashboard_facts SET recorded_at = now() - %s * interval '2 hours'", (int(not fires),))
         rows(_LET_A_MINUTE_PASS)
         await one.run_once()
-    assert [text.split(" on ")[0].split(" after")[0] for text in told(agent)] == ["escalate raised", "escalate cleared"]
+    assert [text.split(" on ")[0].split(" after")[0] for text in notifications(agent)] == [
+        "escalate raised",
+        "escalate cleared",
+    ]
     rows("UPDATE relay.acknowledgements SET until = now()")
     rows("UPDATE dashboard_facts SET recorded_at = now() - interval '2 hours' WHERE fact_type <> 'support.alert'")
     rows(_LET_A_MINUTE_PASS)
     await one.run_once()
     rows("UPDATE dashboard_facts SET recorded_at = now()")
     await one.run_once()
-    assert told(agent)[-1].startswith("escalate raised on prod")
+    assert notifications(agent)[-1].startswith("escalate raised on prod")

@@ -57,7 +57,7 @@ class Scene:
         self.rejections = Rejections(self.counters, ForwardingLog(self.sink, "http://agent"))
 
     @property
-    def told(self) -> list[list[str]]:
+    def messages(self) -> list[list[str]]:
         return [json.loads(request.body)["text"].splitlines() for request in self.agent.seen]
 
     async def round(self, *, away: bool, after_s: float = 5) -> None:
@@ -86,13 +86,17 @@ async def test_an_outage_of_postgres_is_told_at_once_and_recorded_afterwards(sce
     for _ in range(8):
         scene.rejections.add("not_stored", 503)
     await scene.round(away=True)
-    assert [lines[1].partition(":")[0] for lines in scene.told] == ["P0 raised on prod", "P1 raised on prod"]
-    assert scene.told[0][0].endswith("8 webhooks refused so far (503); they are lost.")
-    assert "database db@host" in scene.told[0][2]
-    assert scene.told[0][3] == "next: relay diagnose"
+    assert [lines[1].partition(":")[0] for lines in scene.messages] == ["P0 raised on prod", "P1 raised on prod"]
+    assert scene.messages[0][0].endswith("8 webhooks refused so far (503); they are lost.")
+    assert "database db@host" in scene.messages[0][2]
+    assert scene.messages[0][3] == "next: relay diagnose"
     await scene.round(away=True, after_s=61)
     await scene.round(away=True)
-    assert [lines[1].rpartition("rule ")[2] for lines in scene.told] == ["refused-p0)", "lost-p1)", "store-down-p0)"]
+    assert [lines[1].rpartition("rule ")[2] for lines in scene.messages] == [
+        "refused-p0)",
+        "lost-p1)",
+        "store-down-p0)",
+    ]
 
     recorder = RejectionRecorder(scene.there, scene.rejections)
     scene.rejections.put_back(scene.rejections.take())
@@ -105,12 +109,12 @@ async def test_an_outage_of_postgres_is_told_at_once_and_recorded_afterwards(sce
     assert (value, metadata["test"]) == ({"reason": "not_stored", "status": 503, "count": 8}, False)
     raised = [value["rule"] for value, _ in rows.facts("support.alert") if value["state"] == "raised"]
     assert sorted(raised) == ["lost-p1", "refused-p0", "store-down-p0"]
-    assert len(scene.told) == 3
+    assert len(scene.messages) == 3
 
     rows("UPDATE relay.alerts SET held_at = held_at - interval '61 s' WHERE rule = 'store-down-p0'")
     await scene.round(away=False)
-    assert scene.told[-1][1].startswith("P0 cleared after ")
-    assert "store-down-p0" in scene.told[-1][1]
+    assert scene.messages[-1][1].startswith("P0 cleared after ")
+    assert "store-down-p0" in scene.messages[-1][1]
 
 
 async def test_a_relay_without_the_duty_says_nothing(scene: Scene, rows: Rows) -> None:
@@ -118,7 +122,7 @@ async def test_a_relay_without_the_duty_says_nothing(scene: Scene, rows: Rows) -
     await scene.round(away=False)
     await scene.round(away=True)
     await scene.round(away=True, after_s=61)
-    assert scene.told == []
+    assert scene.messages == []
 
 
 async def test_an_outage_before_the_start_is_told_too(scene: Scene) -> None:
@@ -126,7 +130,7 @@ async def test_an_outage_before_the_start_is_told_too(scene: Scene) -> None:
     await scene.notifier.run_before_start()
     scene.clock.now += 61
     await scene.notifier.run_before_start()
-    assert [lines[1].rpartition("rule ")[2] for lines in scene.told] == ["store-down-p0)"]
+    assert [lines[1].rpartition("rule ")[2] for lines in scene.messages] == ["store-down-p0)"]
 
 
 async def test_what_a_channel_does_not_accept_is_sent_again(scene: Scene) -> None:
@@ -136,7 +140,7 @@ async def test_what_a_channel_does_not_accept_is_sent_again(scene: Scene) -> Non
     await scene.round(away=True, after_s=61)
     await scene.agent.start()
     await scene.round(away=True)
-    assert [lines[1].rpartition("rule ")[2] for lines in scene.told] == ["store-down-p0)"]
+    assert [lines[1].rpartition("rule ")[2] for lines in scene.messages] == ["store-down-p0)"]
 
 
 @pytest.mark.parametrize(

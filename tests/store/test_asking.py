@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from relay.errors import Refused
-from relay.store import actions, browse, replays
+from relay.store import actions, delivery_detail, replays
 from relay.store.deliveries import apply_discards
 from relay.store.filters import compile_filter
 from relay.store.migrate import migrate, migrations
@@ -137,7 +137,7 @@ async def test_asked_again_by_the_same_login_it_is_the_same_plan_and_another_log
     async with connected(target.dsn) as connection:
         found = await replays.plan(connection, plan)
         newest = await actions.newest(connection, 2)
-        detail = await browse.detail(connection, letters[0].id)
+        detail = await delivery_detail.detail(connection, letters[0].id)
     assert found is not None
     assert found.login == name_of(mine)
     assert [(one.operator, one.login, one.action) for one in newest] == [

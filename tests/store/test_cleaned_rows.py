@@ -16,6 +16,7 @@ from relay.store import (
     alerts,
     browse,
     claims,
+    delivery_detail,
     facts,
     instances,
     log,
@@ -60,7 +61,7 @@ def every_reading(connection: Connection, row_id: int) -> dict[str, Awaitable[An
         "groups": browse.groups(connection),
         "dead letters": browse.window(connection, everything, states=(State.DEAD,)),
         "deliveries": browse.window(connection, everything, states=None),
-        "detail": browse.detail(connection, row_id),
+        "detail": delivery_detail.detail(connection, row_id),
         "plans": browse.plans(connection, 10),
         "newest log": log.before(connection, None, 10),
         "log": log.after(connection, 0, 10),
@@ -194,7 +195,7 @@ _EXACT = {
     ("claims", "claim_abandoned"), ("claims", "claim_backlog"), ("claims", "claim_probe"),
     ("claims", "read_claimed"), ("notes", "claim"),
     ("backfill", "known_messages"),
-    ("backfill", "messages_of"), ("backfill", "_store_part"), ("effects", "_settings"), ("replays", "claim_next"),
+    ("backfill", "messages_of"), ("backfill", "_store_part"), ("effects", "_settings"), ("replay_work", "claim_next"),
     ("replays", "states_of"), ("signatures", "deliveries_of"),
 }  # fmt: skip
 """The queries that need exact text. Another one belongs here only if its text is a key or is sent on."""

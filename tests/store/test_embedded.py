@@ -40,7 +40,7 @@ NO_PROCESS = 2**22 - 1
 
 
 class User:
-    """Another process that uses the embedded server of a directory until told to leave."""
+    """Another process that uses the embedded server of a directory until it is asked to leave."""
 
     def __init__(self, folder: Path, variables: dict[str, str]) -> None:
         self.process = subprocess.Popen(

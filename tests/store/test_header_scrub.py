@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from relay.store import browse
+from relay.store import delivery_detail
 from relay.store.claims import claim_backlog
 from relay.store.scrub import BATCH, scrub_headers
 from relay.text import MASK
@@ -81,7 +81,7 @@ async def test_old_headers_neither_leave_the_store_for_a_screen_nor_for_an_attem
     row_id = plant.delivery("dead")
     plant.delivery("received")
     age_headers(rows)
-    detail = await browse.detail(connection, row_id)
+    detail = await delivery_detail.detail(connection, row_id)
     assert detail is not None
     shown = (("content-type", "application/json"), ("x-chatwoot-event", "é"), ("x-chatwoot-signature", MASK))
     assert detail.headers == shown

@@ -91,7 +91,7 @@ async def test_relays_are_told_by_start_with_their_versions_and_ends(connection:
         "relay 127.0.0.1:8788 started: v1.0, 2 workers",
         "relay 127.0.0.1:8788 stopped",
         "relay 127.0.0.1:8788 started: v1.1, before it v1.0, 1 worker",
-        "relay 127.0.0.1:8788 was last heard of; it did not stop in order",
+        "relay 127.0.0.1:8788 sent its last heartbeat; it did not stop in order",
         "relay 127.0.0.1:8788 started: v1.1, 1 worker",
     ]
 

@@ -37,11 +37,11 @@ def outcome(*statuses: str, duration_ms: int = 145) -> Outcome:
     return Outcome(tuple(attempts), duration_ms)
 
 
-def told(tell: Callable[[ForwardingLog], None], form: Format = "text") -> str:
+def logged(emit: Callable[[ForwardingLog], None], form: Format = "text") -> str:
     """The lines that the log shows."""
     stream = io.StringIO()
     sink = LogSink(form, stream=stream)
-    tell(ForwardingLog(sink, ENDPOINT))
+    emit(ForwardingLog(sink, ENDPOINT))
     sink.close()
     return stream.getvalue()
 
@@ -72,9 +72,9 @@ LINES: dict[str, Callable[[ForwardingLog], None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("line", "tell"), LINES.items(), ids=[line.split("]")[1].split(" {")[0][1:] for line in LINES])
-def test_a_line_reads_as_the_runbook_writes_it(line: str, tell: Callable[[ForwardingLog], None]) -> None:
-    shown = told(tell)
+@pytest.mark.parametrize(("line", "emit"), LINES.items(), ids=[line.split("]")[1].split(" {")[0][1:] for line in LINES])
+def test_a_line_reads_as_the_runbook_writes_it(line: str, emit: Callable[[ForwardingLog], None]) -> None:
+    shown = logged(emit)
     assert shown.endswith(line + "\n")
     assert HEAD.fullmatch(shown.removesuffix(line + "\n")), shown
 
@@ -86,21 +86,21 @@ def test_a_line_says_when_how_grave_and_whose() -> None:
         "ERROR 0192-abc": lambda log: log.dead_lettered(DELIVERY, outcome("503")),
         "WARNING": lambda log: log.rejected("invalid_signature", 401, 1, client="1.2.3.4"),
     }
-    heads = [told(tell).partition(" [support.webhook]")[0].split(" ", 1) for tell in lines.values()]
+    heads = [logged(emit).partition(" [support.webhook]")[0].split(" ", 1) for emit in lines.values()]
     assert [head for _, head in heads] == list(lines)
     assert all(datetime.fromisoformat(at).tzinfo is not None and at.endswith("Z") for at, _ in heads)
-    assert told(lines["WARNING"]).endswith("{ reason: 'invalid_signature', status: 401, client: '1.2.3.4' }\n")
+    assert logged(lines["WARNING"]).endswith("{ reason: 'invalid_signature', status: 401, client: '1.2.3.4' }\n")
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_no_line_carries_a_secret_or_a_customers_words(form: Format) -> None:
-    lines = "".join(told(tell, form) for tell in LINES.values())
+    lines = "".join(logged(emit, form) for emit in LINES.values())
     assert "dead-lettered" in lines
     assert not any(word in lines for word in ("secret", "customer's words", "a draft reply"))
 
 
 def test_as_json_a_line_says_the_same_and_whose_it_is() -> None:
-    line = json.loads(told(lambda log: log.delivered(DELIVERY, outcome("503", "200")), "json"))
+    line = json.loads(logged(lambda log: log.delivered(DELIVERY, outcome("503", "200")), "json"))
     assert datetime.fromisoformat(line.pop("at")).tzinfo is not None
     assert line == {
         "level": "info", "scope": "support.webhook", "message": "Webhook forwarded successfully",
@@ -109,7 +109,7 @@ def test_as_json_a_line_says_the_same_and_whose_it_is() -> None:
 
 
 def test_a_text_that_holds_quotes_and_line_ends_stays_one_line() -> None:
-    line = told(lambda log: log.replay("stopped", 1, why='it\'s\n"over"\x1b[2J\\'))
+    line = logged(lambda log: log.replay("stopped", 1, why='it\'s\n"over"\x1b[2J\\'))
     assert (
         line.partition(" INFO ")[2]
         == "[support.webhook] Replay stopped { replay: 1, why: 'it\\'s\\n\"over\"\\u001b[2J\\\\' }\n"
