@@ -16,11 +16,13 @@ import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
 from relay.demo.chatwoot import ChatwootStandIn
+from relay.forwarding import receipt_storage
 from relay.store.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
 from tests.fork_server import ForkServer, needs_interpreter
 from tests.postgres import Server, account
 from tests.servers import (
+    ANSWER_MS,
     PATIENCE_S,
     ROOT,
     HeldAgent,
@@ -34,6 +36,7 @@ from tests.servers import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+_STORE_PATIENCE_S = receipt_storage.STORE_PATIENCE_S
 _OURS = ("CHATWOOT_", "AGENT_", "RELAY_", "DATABASE_URL", "CONSOLE_", "PG", "NO_COLOR")
 
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -46,6 +49,18 @@ def _no_settings_from_outside() -> None:
     """Clears the variables that a developer's environment may set, so that they decide nothing."""
     for name in [name for name in os.environ if name.startswith(_OURS)]:
         del os.environ[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_slow_machine_has_time() -> None:
+    """Lets a relay in this process wait for Postgres as long as its sender does, unless a test is about that limit."""
+    receipt_storage.STORE_PATIENCE_S = ANSWER_MS / 1000
+
+
+@pytest.fixture
+def impatient_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a relay in this process wait for Postgres no longer than it does outside of tests."""
+    monkeypatch.setattr(receipt_storage, "STORE_PATIENCE_S", _STORE_PATIENCE_S)
 
 
 @pytest.fixture(scope="session")
