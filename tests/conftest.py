@@ -16,10 +16,13 @@ import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
 from relay.demo.chatwoot import ChatwootStandIn
+from relay.forwarding import receipt_storage
 from relay.store.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
+from tests.fork_server import ForkServer, needs_interpreter
 from tests.postgres import Server, account
 from tests.servers import (
+    ANSWER_MS,
     PATIENCE_S,
     ROOT,
     HeldAgent,
@@ -33,6 +36,7 @@ from tests.servers import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+_STORE_PATIENCE_S = receipt_storage.STORE_PATIENCE_S
 _OURS = ("CHATWOOT_", "AGENT_", "RELAY_", "DATABASE_URL", "CONSOLE_", "PG", "NO_COLOR")
 
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -45,6 +49,18 @@ def _no_settings_from_outside() -> None:
     """Clears the variables that a developer's environment may set, so that they decide nothing."""
     for name in [name for name in os.environ if name.startswith(_OURS)]:
         del os.environ[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_slow_machine_has_time() -> None:
+    """Lets a relay in this process wait for Postgres as long as its sender does, unless a test is about that limit."""
+    receipt_storage.STORE_PATIENCE_S = ANSWER_MS / 1000
+
+
+@pytest.fixture
+def impatient_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a relay in this process wait for Postgres no longer than it does outside of tests."""
+    monkeypatch.setattr(receipt_storage, "STORE_PATIENCE_S", _STORE_PATIENCE_S)
 
 
 @pytest.fixture(scope="session")
@@ -125,11 +141,20 @@ async def relay(start_relay: Callable[..., Awaitable[RunningRelay]]) -> RunningR
     return await start_relay()
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """The process that has the programs loaded."""
+    made = ForkServer()
+    yield made
+    made.close()
+
+
 class CommandLine:
     """The `relay` command as a process, in a directory and with a HOME of its own."""
 
-    def __init__(self, folder: Path, dsn: str) -> None:
+    def __init__(self, folder: Path, dsn: str, fork_server: ForkServer) -> None:
         self.folder = folder
+        self._fork_server = fork_server
         self.env = {"DATABASE_URL": dsn, "HOME": str(folder), "PYTHONPATH": str(ROOT)}
 
     def __call__(
@@ -141,16 +166,15 @@ class CommandLine:
         **env: str,
     ) -> subprocess.CompletedProcess[str]:
         """Run `relay ARGUMENTS` to its end. `env` adds to the environment; an empty value is an unset one."""
+        surroundings = os.environ | self.env | env
+        if not needs_interpreter(env):
+            return self._fork_server.run(
+                program, arguments, folder=self.folder, env=surroundings, stdin=stdin or "", timeout_s=timeout_s
+            )
         return subprocess.run(
-            [sys.executable, "-m", program, *arguments],
-            cwd=self.folder,
-            env=os.environ | self.env | env,
-            capture_output=True,
-            text=True,
-            check=False,
-            input=stdin if stdin is not None else "",
-            timeout=timeout_s,
-        )
+            [sys.executable, "-m", program, *arguments], cwd=self.folder, env=surroundings,
+            capture_output=True, text=True, check=False, input=stdin or "", timeout=timeout_s,
+        )  # fmt: skip
 
     async def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """The same, beside the test's loop."""
@@ -158,9 +182,9 @@ class CommandLine:
 
 
 @pytest.fixture
-def relay_command(tmp_path: Path, dsn: str) -> CommandLine:
+def relay_command(tmp_path: Path, dsn: str, fork_server: ForkServer) -> CommandLine:
     """The command line on the test's database."""
-    return CommandLine(tmp_path, dsn)
+    return CommandLine(tmp_path, dsn, fork_server)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from relay.server.listener import bound_url, listen
 from relay.settings import AGENT_PATH, load_settings
 from relay.telemetry.log_sink import LogSink
 from tests.faults.conftest import RelayProcess
-from tests.servers import PATIENCE_S, ROOT, free_port, until
+from tests.servers import PATIENCE_S, PATIENT, ROOT, free_port, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -230,7 +230,7 @@ def relay_process(
     dsn: str, agent_process: AgentProcess, chatwoot: ChatwootStandIn, tmp_path: Path
 ) -> Iterator[RelayProcess]:
     """A relay before the agent, not yet started; Chatwoot's webhook points to it."""
-    env = {
+    env = PATIENT | {
         "DATABASE_URL": dsn, "AGENT_SDK_URL": agent_process.url, "RELAY_PROBE_SECONDS": "3600",
         "RELAY_LEASE_SECONDS": "600", "HOME": str(tmp_path),
         # attempts for five minutes: longer than any start of the agent takes

@@ -25,7 +25,7 @@ CONVERSATIONS = range(100, 112)
 
 async def delivered(agents: list[RunningAgent], payload: dict[str, Any], chance: random.Random) -> None:
     """Post a webhook until it is taken, each time to any of the agents, as relays do."""
-    for _ in range(200):
+    for _ in range(2_000):
         answer = await chance.choice(agents).post(payload, key=str(chance.random()))
         if answer.status_code == 200:
             return

@@ -12,6 +12,8 @@ import pytest_asyncio
 from psycopg.conninfo import conninfo_to_dict
 
 from console.app import ConsoleApp
+from console.data import poller
+from console.widgets import type_ahead
 from tests.console.screens import Terminal, Watched, opened
 from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay, database_like, relay_settings
 
@@ -23,6 +25,7 @@ OVERLOADED, LIMITED, REFUSED = 40, 5, 2
 """How many dead letters of each cause `incident` leaves."""
 
 ALL = OVERLOADED + LIMITED + REFUSED
+_PATIENT_S = 30
 
 
 def webhook(number: int, **more: Any) -> dict[str, Any]:
@@ -90,6 +93,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent) and "terminal" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def _a_slow_machine_has_time_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives Postgres and the screen longer than the console does, unless a test is about these limits."""
+    monkeypatch.setattr(poller, "_STATEMENT_TIMEOUT_MS", _PATIENT_S * 1_000)
+    monkeypatch.setattr(type_ahead, "_SETTLES_WITHIN_S", float(_PATIENT_S))
 
 
 @pytest.fixture(scope="session")

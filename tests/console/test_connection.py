@@ -7,7 +7,10 @@ import re
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import pytest
+
 from console.app import ConsoleApp
+from console.data import poller
 from relay.store.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
 from tests.console.screens import opened
@@ -56,6 +59,7 @@ async def test_a_restart_of_the_database_is_survived_in_place(tmp_path: Path) ->
         await asyncio.to_thread(server.close)
 
 
+@pytest.mark.usefixtures("impatient_store")
 async def test_a_test_webhook_shows_the_answer_of_a_relay_without_postgres(tmp_path: Path, agent: AgentStandIn) -> None:
     server = await asyncio.to_thread(EmbeddedPostgres, tmp_path)
     with ExitStack() as running:
@@ -110,7 +114,7 @@ async def test_a_connection_that_is_half_open_is_given_up(server: Server) -> Non
 
 _SLOW_PAYLOAD = """
     CREATE OR REPLACE FUNCTION relay.payload(body bytea) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
-    BEGIN PERFORM pg_sleep(0.2); RETURN '{}'; END $$
+    BEGIN PERFORM pg_sleep(0.3); RETURN '{}'; END $$
 """
 
 
@@ -140,8 +144,9 @@ async def test_it_holds_at_most_three_connections_and_names_them(
 
 
 async def test_a_search_that_takes_too_long_says_so_and_spoils_nothing(
-    relay: RunningRelay, console: Callable[..., object], rows: Rows
+    relay: RunningRelay, console: Callable[..., object], rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(poller, "_STATEMENT_TIMEOUT_MS", 3_000)
     rows(_PLANT)
     rows(_SLOW_PAYLOAD)
     async with console() as seen:

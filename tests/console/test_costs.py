@@ -67,7 +67,7 @@ def a_lot(rows: Rows) -> Rows:
 @pytest.mark.parametrize("view", READINGS)
 async def test_a_tick_reads_no_table_from_end_to_end(a_lot: Rows, dsn: str, view: str) -> None:
     a_lot("SELECT pg_stat_reset()")
-    connection = await open_session(dsn, read_only=True, application="tests", timeout_ms=1_000)
+    connection = await open_session(dsn, read_only=True, application="tests", timeout_ms=60_000)
     async with connection:
         seen = await snapshot.read(connection, READINGS[view], minutes_of=timedelta(hours=24))
         await connection.execute("SELECT pg_stat_force_next_flush()")

@@ -19,7 +19,7 @@ from console.terminal import abilities_of, without_legacy_mouse
 from console.theme import THEMES, SixteenColours
 from tests.console.conftest import ALL, OVERLOADED, open_dead_letters
 from tests.console.screens import RawTerminal, Terminal
-from tests.servers import until
+from tests.servers import AT_ONCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,7 @@ async def test_a_paste_onto_a_list_runs_no_key_and_a_large_one_costs_a_moment(
         began = time.monotonic()
         seen.app.post_message(events.Paste("conv:7 " + "x" * 2_000_000))
         await seen.shows("conv:7 x")
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < AT_ONCE_S
         assert seen.app.view.is_typed_into
 
 

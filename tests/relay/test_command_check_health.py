@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
     from relay.demo.agent import AgentStandIn
     from relay.demo.chatwoot import ChatwootStandIn
+    from tests.fork_server import ForkServer
 
 STAMPED = re.compile(r"artifacts/ops/chatwoot_health_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d+Z\.json")
 
 
 @pytest.fixture
-def relay_command(tmp_path: Path) -> CommandLine:
+def relay_command(tmp_path: Path, fork_server: ForkServer) -> CommandLine:
     """The command line; the health check needs no database."""
-    return CommandLine(tmp_path, "postgresql://127.0.0.1:1/none")
+    return CommandLine(tmp_path, "postgresql://127.0.0.1:1/none", fork_server)
 
 
 @pytest.fixture

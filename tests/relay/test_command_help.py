@@ -14,13 +14,15 @@ from tests.conftest import CommandLine
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.fork_server import ForkServer
+
 NAMES = cli.list_commands(None)  # type: ignore[arg-type] # it asks for no context
 
 
 @pytest.fixture
-def relay_command(tmp_path: Path) -> CommandLine:
+def relay_command(tmp_path: Path, fork_server: ForkServer) -> CommandLine:
     """The command line, configured wrongly: what it says of itself hangs on nothing."""
-    command = CommandLine(tmp_path, "garbage")
+    command = CommandLine(tmp_path, "garbage", fork_server)
     command.env["AGENT_SDK_URL"] = "garbage"
     return command
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from tests.relay.test_command_serve import serving
 from tests.servers import PATIENCE_S, free_port, until, wait_for
@@ -55,6 +56,7 @@ async def test_an_attempt_without_a_file_descriptor_is_said_does_not_count_and_i
     assert len(agent.seen) == 1
 
 
+@pytest.mark.slow
 async def test_of_more_webhooks_than_file_descriptors_none_becomes_a_dead_letter(
     relay_command: CommandLine, agent: HeldAgent, rows: Rows
 ) -> None:

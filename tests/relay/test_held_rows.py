@@ -45,8 +45,7 @@ async def test_no_sender_can_claim_an_id_that_only_the_relay_gives(relay: Runnin
 async def test_only_the_webhooks_whose_row_is_held_wait_and_health_says_so(
     start_relay: Callable[..., Awaitable[RunningRelay]], rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receipt_storage, "STORE_PATIENCE_S", 2.0)
-    relay = await start_relay(relay_spool_max_bytes=0)
+    relay = await start_relay()
     held = [f"held-{n}" for n in range(20)]
     async with await psycopg.AsyncConnection.connect(rows.dsn) as other:
         for delivery_id in held:
@@ -55,6 +54,7 @@ async def test_only_the_webhooks_whose_row_is_held_wait_and_health_says_so(
         for _ in range(4):
             answers = await asyncio.gather(*(relay.post(BODY, X_Chatwoot_Delivery=str(uuid4())) for _ in range(25)))
             assert {answer.status_code for answer in answers} == {200}
+        monkeypatch.setattr(receipt_storage, "STORE_PATIENCE_S", 0.0)
         assert {(await task).status_code for task in waiting} == {503}
         health = await relay.client.get("/health")
         assert health.status_code == 200
@@ -64,6 +64,7 @@ async def test_only_the_webhooks_whose_row_is_held_wait_and_health_says_so(
         }  # fmt: skip
         await until(lambda: rejected(rows)["not_stored", 503] == 20)
         await other.rollback()
+    monkeypatch.undo()
     answers = await asyncio.gather(*(relay.post(BODY, X_Chatwoot_Delivery=delivery_id) for delivery_id in held))
     assert {answer.status_code for answer in answers} == {200}
 
@@ -90,6 +91,7 @@ async def _health(relay: RunningRelay, status: int) -> dict[str, dict[str, str]]
     return document if answer.status_code == status else None
 
 
+@pytest.mark.usefixtures("impatient_store")
 @pytest.mark.slow
 async def test_health_ends_while_a_login_holds_every_lock_that_postgres_has(server: Server, agent: HeldAgent) -> None:
     server.stop()

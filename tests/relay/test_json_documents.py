@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from relay.demo.chatwoot import ChatwootStandIn
+    from tests.fork_server import ForkServer
     from tests.servers import Rows, RunningRelay
 
 PAGE = (ROOT / "relay" / "JSON.md").read_text(encoding="utf-8")
@@ -126,8 +127,8 @@ async def test_every_document_has_the_fields_and_types_that_the_page_lists(
     assert wrong == {}
 
 
-def test_an_error_is_a_document_too_for_every_command(tmp_path: Path) -> None:
-    command = CommandLine(tmp_path, "garbage")
+def test_an_error_is_a_document_too_for_every_command(tmp_path: Path, fork_server: ForkServer) -> None:
+    command = CommandLine(tmp_path, "garbage", fork_server)
     context, table, wrong = click.Context(cli), documented()["Errors"], {}
     for name in cli.list_commands(context):
         found = cli.get_command(context, name)

@@ -159,8 +159,8 @@ async def test_a_batch_of_lines_is_one_notification(relay: RunningRelay, dsn: st
         heard: list[int] = []
         async for notification in listener.notifies(timeout=PATIENCE_S):
             heard.append(int(notification.payload))
-            if rows.one("SELECT (count(*), max(id)) = (120, %s) FROM relay.log", (heard[-1],)):
+            if rows.one("SELECT count(*) >= 120 AND max(id) = %s FROM relay.log", (heard[-1],)):
                 break
     batches = rows("SELECT max(id) FROM relay.log GROUP BY xmin::text ORDER BY 1")
-    assert heard == batches
-    assert len(batches) < 120
+    assert heard == batches[: len(heard)]
+    assert len(batches) < rows.one("SELECT count(*) FROM relay.log")

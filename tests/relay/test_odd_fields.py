@@ -11,7 +11,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from tests.servers import Behaviour
+from tests.servers import Behaviour, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,17 +43,20 @@ _BODIES = st.dictionaries(st.sampled_from(_FIELDS), _KNOWN | _RAW | _ANY, min_si
 )
 
 
+_UNDER_WAY = "SELECT count(*) FROM relay.deliveries WHERE state NOT IN ('delivered', 'ignored')"
+
+
 async def test_any_object_is_stored_whichever_settings_read_its_fields(
     start_shared: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows
 ) -> None:
     shared_agent.behave()
     relays = [
-        await start_shared(**settings)
+        await start_shared(chatwoot_webhook_response_deadline_ms=1_000, **settings)
         for settings in ({}, {"relay_forward_events": "message_created, conversation_created"})
     ]
     bodies: list[bytes] = []
 
-    @hypothesis.settings(max_examples=400, deadline=None, derandomize=True, database=None)
+    @hypothesis.settings(max_examples=200, deadline=None, derandomize=True, database=None)
     @hypothesis.given(_BODIES)
     def collect(body: bytes) -> None:
         bodies.append(body)
@@ -69,8 +72,9 @@ async def test_any_object_is_stored_whichever_settings_read_its_fields(
             return answer.status_code, answer.json()
 
     answers = await asyncio.gather(*(post(*one) for one in sent))
-    odd = [(body, answer) for (_, _, body), answer in zip(sent, answers, strict=True) if answer[0] != 200]
-    assert odd == []
+    odd = [(body, answer) for (_, _, body), answer in zip(sent, answers, strict=True) if answer[0] not in {200, 202}]
+    assert odd == [], "202: the other relay forwards it, after an earlier one of its conversation"
+    await until(lambda: shared_rows(_UNDER_WAY) == [0], what="all have ended")
     stored = dict(shared_rows("SELECT delivery_id, body FROM relay.deliveries"))
     assert stored == {f"{relays.index(relay)}-{number}": body for relay, number, body in sent}
     assert shared_rows("SELECT DISTINCT state FROM relay.deliveries ORDER BY 1") == ["delivered", "ignored"]

@@ -20,13 +20,14 @@ from tests.conftest import CommandLine
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.fork_server import ForkServer
     from tests.servers import Rows
 
 
 @pytest.fixture
-def relay_command(tmp_path: Path) -> CommandLine:
+def relay_command(tmp_path: Path, fork_server: ForkServer) -> CommandLine:
     """The command line on no database."""
-    return CommandLine(tmp_path, "")
+    return CommandLine(tmp_path, "", fork_server)
 
 
 def test_a_misspelt_variable_is_warned_of_with_the_right_name(relay_command: CommandLine) -> None:

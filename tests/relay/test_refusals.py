@@ -119,28 +119,29 @@ async def test_an_unsigned_webhook_is_refused_with_401(signed_relay: RunningRela
     assert (answer.status_code, answer.json()) == (401, {"error": "Invalid signature"})
 
 
-NOW = str(int(time.time()))
-WRONG_HEADERS = {
-    "no timestamp": {"X_Chatwoot_Timestamp": ""},
-    "no signature": {"X_Chatwoot_Signature": ""},
-    "another time than was signed": {"X_Chatwoot_Timestamp": str(int(NOW) - 60)},
-    "a time that is no number": {"X_Chatwoot_Timestamp": "now"},
-    "the body alone signed": {"X_Chatwoot_Timestamp": NOW, "X_Chatwoot_Signature": sign(b"old-secret", "", BODY)},
-    "both secrets as one": {"X_Chatwoot_Timestamp": NOW, "X_Chatwoot_Signature": sign(SECRETS.encode(), NOW, BODY)},
-    "no secret": {"X_Chatwoot_Timestamp": NOW, "X_Chatwoot_Signature": sign(b"", NOW, BODY)},
-    "without its prefix": {"X_Chatwoot_Timestamp": NOW, "X_Chatwoot_Signature": sign(b"old-secret", NOW, BODY)[7:]},
+WRONG_HEADERS: dict[str, Callable[[str], dict[str, str]]] = {
+    "no timestamp": lambda _: {"X_Chatwoot_Timestamp": ""},
+    "no signature": lambda _: {"X_Chatwoot_Signature": ""},
+    "another time than was signed": lambda now: {"X_Chatwoot_Timestamp": str(int(now) - 60)},
+    "a time that is no number": lambda _: {"X_Chatwoot_Timestamp": "now"},
+    "the body alone signed": lambda _: {"X_Chatwoot_Signature": sign(b"old-secret", "", BODY)},
+    "both secrets as one": lambda now: {"X_Chatwoot_Signature": sign(SECRETS.encode(), now, BODY)},
+    "no secret": lambda now: {"X_Chatwoot_Signature": sign(b"", now, BODY)},
+    "without its prefix": lambda now: {"X_Chatwoot_Signature": sign(b"old-secret", now, BODY)[7:]},
 }
 
 
 @pytest.mark.parametrize("kind", WRONG_HEADERS)
 async def test_a_wrong_signature_is_refused_with_401(signed_relay: RunningRelay, kind: str) -> None:
-    answer = await post_signed(signed_relay, **WRONG_HEADERS[kind])
+    now = str(int(time.time()))
+    answer = await post_signed(signed_relay, **({"X_Chatwoot_Timestamp": now} | WRONG_HEADERS[kind](now)))
     assert (answer.status_code, answer.json()) == (401, {"error": "Invalid signature"})
 
 
 async def test_a_body_other_than_the_one_signed_is_refused_with_401(signed_relay: RunningRelay) -> None:
-    signature = sign(b"old-secret", NOW, BODY)
-    answer = await signed_relay.post(BODY + b" ", X_Chatwoot_Timestamp=NOW, X_Chatwoot_Signature=signature)
+    now = str(int(time.time()))
+    signature = sign(b"old-secret", now, BODY)
+    answer = await signed_relay.post(BODY + b" ", X_Chatwoot_Timestamp=now, X_Chatwoot_Signature=signature)
     assert (answer.status_code, answer.json()) == (401, {"error": "Invalid signature"})
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import httpx
 import psycopg
+import pytest
 
 from tests.relay.traces import deliveries, seen_of, trace
 from tests.relay.wire import BluntAgent
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tests.relay.conftest import Outage
+
+pytestmark = pytest.mark.usefixtures("impatient_store")
 
 PAYLOAD = {"event": "message_created", "id": 9, "conversation": {"id": 77}}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.server.supervisor import relay_name
@@ -56,6 +57,7 @@ def messages(receiver: socket.socket, until: str) -> list[str]:
     return got
 
 
+@pytest.mark.slow
 def test_metrics_are_exact_over_workers_and_never_fall_and_the_manager_is_notified(relay_command: CommandLine) -> None:
     port, metrics = free_port(), free_port()
     environment: dict[str, Any] = {
@@ -94,6 +96,7 @@ def test_metrics_are_exact_over_workers_and_never_fall_and_the_manager_is_notifi
         assert process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stopped_or_ends_is_replaced_and_sighup_drains(relay_command: CommandLine, rows: Rows) -> None:
     port = free_port()
     with serving(relay_command, RELAY_BIND=f"127.0.0.1:{port}", RELAY_WORKERS="2") as (process, output):

@@ -149,6 +149,7 @@ async def test_without_a_free_server_connection_it_is_said_what_is_needed(server
         pooler.close()
 
 
+@pytest.mark.usefixtures("impatient_store")
 async def test_a_relay_goes_on_after_the_pooler_was_restarted(
     pooler: Pooler, serve: Callable[..., RunningRelay]
 ) -> None:

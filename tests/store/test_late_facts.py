@@ -219,6 +219,7 @@ _CANCEL = """
 """
 
 
+@pytest.mark.usefixtures("impatient_store")
 async def test_a_webhook_whose_storing_is_cancelled_is_503_and_its_log_line_says_so(
     start_relay: Callable[..., Awaitable[RunningRelay]], rows: Rows
 ) -> None:

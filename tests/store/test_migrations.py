@@ -144,6 +144,7 @@ async def test_a_waiting_migration_does_its_part_when_the_other_one_dies(empty_d
         assert [step.version for step in await migrating] == _VERSIONS
 
 
+@pytest.mark.usefixtures("impatient_store")
 async def test_a_relay_without_its_tables_says_so_until_it_has_them(
     empty_dsn: str, serve: Callable[..., RunningRelay]
 ) -> None:
