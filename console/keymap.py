@@ -130,6 +130,8 @@ ACTIONS: tuple[Action, ...] = (
            where=frozenset({ACTIVITY}), write=True, shown=True, conditional=True),
     Action(("x",), "escalate", "escalate", "Escalate: gather the evidence and file it", write=True, shown=True),
     Action(("H",), "hold", "hold", "Hold forwarding with a reason, or release it", write=True),
+    Action(("a",), "acknowledge", "acknowledge", "Acknowledge the worst alert, or that under the cursor",
+           write=True),
     Action(("t",), "test_webhook", "test", "Post a test webhook and watch it go through", write=True, shown=True),
     Action(("h",), "check_health", "health", "Run the health check", shown=True),
     Action(("w",), "window", "window", "Switch the window: 15 min, 1 h, 6 h, 24 h",

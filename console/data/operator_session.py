@@ -17,7 +17,18 @@ import psycopg
 from relay.domain.targets import Target
 from relay.errors import RelayError
 from relay.replay.requests import DEFAULT, plan_request
-from relay.store import actions, backfill, deliveries, delivery_detail, facts, gate, instances, proposals, replays
+from relay.store import (
+    actions,
+    alerts,
+    backfill,
+    deliveries,
+    delivery_detail,
+    facts,
+    gate,
+    instances,
+    proposals,
+    replays,
+)
 from relay.store.database import SILENCE_S, no_longer_than
 from relay.store.sessions import open_session, trouble
 
@@ -178,6 +189,11 @@ class OperatorSession:
         """Release the hold; what waits drains, at `rate` a second if given. False if there is none."""
         async with self._session(write=True) as connection:
             return await gate.release(connection, self.operator, rate)
+
+    async def acknowledge(self, rule: str, reason: str, for_s: float) -> datetime:
+        """Acknowledge a rule's alert for `for_s` seconds; returns when that ends."""
+        async with self._session(write=True) as connection:
+            return await alerts.acknowledge(connection, self.operator, rule, reason, for_s)
 
     async def record(self, action: str, details: dict[str, object]) -> None:
         """Record something done in the audit, unless the console is read-only."""

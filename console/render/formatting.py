@@ -47,6 +47,7 @@ STATE_STYLES = {
 }
 
 
+_NAME = 12
 QUIET_RELAY_S = 12
 """A relay sends a heartbeat every 5 seconds. After so many seconds without one it may be dead."""
 
@@ -63,6 +64,14 @@ def alert_state(verdict: Verdict, now: datetime) -> str:
     if not verdict.holds:
         return "ending"
     return "FIRING" if verdict.since is None else f"FIRING {span((now - verdict.since).total_seconds())}"
+
+
+def acknowledged_by(verdict: Verdict) -> str:
+    """Return `ack maria` for an acknowledged alert; empty for another."""
+    if verdict.acknowledged is None:
+        return ""
+    name, *_ = verdict.acknowledged.who.split() or ["?"]
+    return f"ack {clean(name, limit=_NAME)}"
 
 
 def brief_event(event: str) -> str:

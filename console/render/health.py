@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.render import formatting
-from console.render.wrapping import shortened
-from relay.domain.format import measured, span
+from console.render.wrapping import hanging, shortened
+from relay.domain.format import measured, span, utc_clock
 
 if TYPE_CHECKING:
     from console.data.snapshot import Snapshot
@@ -49,7 +49,7 @@ def relays(state: Overview, width: int) -> list[Content]:
 
 
 def rules(state: Overview, width: int) -> list[Content]:
-    """Return the alert rules, a line each: severity, state, condition and value."""
+    """Return the alert rules, a line each: severity, state, condition and value. An acknowledgement has its line."""
     lines = []
     for verdict in state.verdicts:
         rule = verdict.rule
@@ -69,4 +69,7 @@ def rules(state: Overview, width: int) -> list[Content]:
                 (f"  {rule.name}" if width > 110 else "", "$text-muted"),
             )
         )
+        if (note := verdict.acknowledged) is not None:
+            text = f"{'':>10} acknowledged by {note.who} until {utc_clock(note.until)}: {note.reason}"
+            lines += hanging([Content.styled(text, "$text-muted")], width)
     return lines

@@ -179,10 +179,11 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
 
 
 def _firing_since(verdict: Verdict, now: datetime) -> str:
-    """Return for how long an alert has fired, or `ending` if its condition has ended."""
-    if verdict.since is None:
-        return ""
-    return f"for {span((now - verdict.since).total_seconds())}" if verdict.holds else "ending"
+    """Return for how long an alert has fired, or `ending` if its condition has ended; and who acknowledged it."""
+    since = ""
+    if verdict.since is not None:
+        since = f"for {span((now - verdict.since).total_seconds())}" if verdict.holds else "ending"
+    return f"{since} {formatting.acknowledged_by(verdict)}".strip()
 
 
 def health(state: Overview, width: int) -> list[Content]:

@@ -9,6 +9,7 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
+from console.flows.acknowledge import ask_acknowledge
 from console.flows.replay import ReplayFlow
 from console.flows.requests import GoTo, NextWindow
 from console.keymap import DEAD, OVERVIEW
@@ -106,10 +107,12 @@ class OverviewView(View):
         alerts, narrow = self._alert_lines, self._is_narrow
         state = snapshot.overview
         firing = len(state.firing)
-        title = f"Alerts ─ {firing} firing ─ D diagnoses" if firing else "Alerts"
+        keys = "D diagnoses" if self.context.read_only else "D diagnoses, a acknowledges"
+        title = f"Alerts ─ {firing} firing ─ {keys}" if firing else "Alerts"
         self.query_one("#alerts-first" if narrow else "#alerts").border_title = title
         shown = panels.alerts(state, (alerts.size.width or 60) - 2, _NARROW_ALERTS if narrow else _WIDE_ALERTS)
-        alerts.show([Line(place, Content(" ") + content) for place, content in enumerate(shown)])
+        rules = [verdict.rule.name for verdict in state.firing[: len(shown)]] or [""]
+        alerts.show([Line(rule, Content(" ") + content) for rule, content in zip(rules, shown, strict=True)])
         alerts.styles.height = len(shown)
         health = self.query_one("#health-lines", Static)
         lights = panels.health_in_short(state) if narrow else panels.health(state, health.size.width or 50)
@@ -207,6 +210,11 @@ class OverviewView(View):
             return
         if self.group is not None:
             self.request(GoTo(DEAD, filter=self.group.filter))
+
+    def action_acknowledge(self) -> None:
+        """Acknowledge the alert under the cursor if the alerts have the focus, else the worst one."""
+        alerts = self._alert_lines
+        ask_acknowledge(self, str(alerts.key) if self.focused is alerts else None)
 
     def action_window(self) -> None:
         """Switch to the next window."""

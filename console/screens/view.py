@@ -13,6 +13,7 @@ from textual.screen import Screen
 from textual.widgets import Input, Static
 
 from console.flows import requests
+from console.flows.acknowledge import ask_acknowledge
 from console.flows.dialog import Dialog
 from console.flows.hold import ask_hold_or_release
 from console.keymap import (
@@ -405,6 +406,10 @@ class View(Screen[None]):
     def action_hold(self) -> None:
         """Hold forwarding, or release it."""
         ask_hold_or_release(self)
+
+    def action_acknowledge(self) -> None:
+        """Acknowledge the worst alert."""
+        ask_acknowledge(self)
 
     def action_test_webhook(self) -> None:
         """Choose an event and post it as a test webhook."""

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import as_json, database, operator, print_json, run, say, say_source, seconds, source_of
+from relay.commands.common import Done, act, as_json, operator, seconds
 from relay.domain.alerts import RULES
 from relay.settings import load_settings
 from relay.store import alerts
-from relay.store.sessions import connected
 
 if TYPE_CHECKING:
-    from relay.store.databases import Place
+    from relay.store.database import Connection
 
 _NAMES = [rule.name for rule in RULES]
 
@@ -28,21 +27,14 @@ def command(rule: str, for_s: float, reason: str, *, as_json: bool) -> None:
 
     That it clears is still sent. RULE is a name that `relay status` shows, such as success-rate-p0.
     """
-    settings = load_settings()
 
-    async def acknowledge(place: Place) -> int:
-        async with connected(place.dsn) as connection:
-            source = await source_of(connection, place)
-            until = await alerts.acknowledge(connection, operator(), rule, reason, for_s)
-            fires = rule in await alerts.active(connection)
-        if as_json:
-            document = {"rule": rule, "by": operator(), "reason": reason, "until": until, "fires": fires}
-            print_json({"database": source.document} | document)
-        else:
-            say_source(source, place)
-            now = "" if fires else " It does not fire now."
-            say(f"{rule} is acknowledged until {until:%Y-%m-%d %H:%M:%S}Z and is not sent again before then.{now}")
-        return 0
+    async def acknowledge(connection: Connection) -> Done:
+        until = await alerts.acknowledge(connection, operator(), rule, reason, for_s)
+        fires = rule in await alerts.active(connection)
+        now = "" if fires else " It does not fire now."
+        return Done(
+            {"rule": rule, "by": operator(), "reason": reason, "until": until, "fires": fires},
+            [f"{rule} is acknowledged until {until:%Y-%m-%d %H:%M:%S}Z and is not sent again before then.{now}"],
+        )
 
-    with database(settings, or_demo=True) as place:
-        run(acknowledge(place))
+    act(load_settings(), acknowledge, as_json=as_json)

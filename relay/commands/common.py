@@ -19,7 +19,7 @@ from relay.store.databases import database
 from relay.text import clean, json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -117,6 +117,33 @@ def run(work: Coroutine[Any, Any, int]) -> None:
     click.get_current_context().exit(status)
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command did, as a document and in sentences, and its exit status."""
+
+    document: Mapping[str, object]
+    lines: Sequence[str]
+    status: int = 0
+
+
+def act(settings: Settings, work: Callable[[Connection], Awaitable[Done]], *, as_json: bool) -> None:
+    """Let `work` change the database (a running demo's where there is no other), print what it did, and leave."""
+
+    async def done(place: Place) -> int:
+        async with connected(place.dsn) as connection:
+            source = await source_of(connection, place)
+            found = await work(connection)
+        if as_json:
+            print_json({"database": source.document, **found.document})
+        else:
+            say_source(source, place)
+            say(found.lines)
+        return found.status
+
+    with database(settings, or_demo=True) as place:
+        run(done(place))
+
+
 def say(lines: str | Iterable[str], *, err: bool = False) -> None:
     """Print text, a line each: on stdout, or with `err` on stderr. What is harmful in it is made visible."""
     text = lines if isinstance(lines, str) else "\n".join(lines)
@@ -145,6 +172,6 @@ def operator() -> str:
 
 
 __all__ = [
-    "Source", "as_json", "connected", "database", "operator", "or_partly", "print_json", "refuse_demo", "run", "say",
-    "say_source", "say_waiting", "seconds", "since_of", "source_of",
+    "Done", "Source", "act", "as_json", "connected", "database", "operator", "or_partly", "print_json", "refuse_demo",
+    "run", "say", "say_source", "say_waiting", "seconds", "since_of", "source_of",
 ]  # fmt: skip

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import as_json, database, operator, print_json, run, say, say_source, seconds, source_of
+from relay.commands.common import Done, act, as_json, operator, seconds
 from relay.settings import load_settings
 from relay.store import gate
-from relay.store.sessions import connected
 
 if TYPE_CHECKING:
-    from relay.store.databases import Place
+    from relay.store.database import Connection
 
 
 @click.command("hold")
@@ -24,21 +23,12 @@ def command(reason: str, for_s: float | None, *, as_json: bool) -> None:
 
     Attempts in progress finish; no further one starts. For deploying the Agent SDK without a dead letter.
     """
-    settings = load_settings()
 
-    async def hold(place: Place) -> int:
-        async with connected(place.dsn) as connection:
-            source = await source_of(connection, place)
-            await gate.hold(connection, operator(), reason, for_s)
-            current = await gate.current_hold(connection)
+    async def hold(connection: Connection) -> Done:
+        await gate.hold(connection, operator(), reason, for_s)
+        current = await gate.current_hold(connection)
         until = None if current is None or current.until is None else current.until
-        if as_json:
-            print_json({"database": source.document, "held": True, "until": until})
-        else:
-            say_source(source, place)
-            end = "until `relay release`" if until is None else f"until {until:%Y-%m-%d %H:%M:%S}Z or `relay release`"
-            say(f"Forwarding is held {end}. Webhooks are stored and wait.")
-        return 0
+        end = "until `relay release`" if until is None else f"until {until:%Y-%m-%d %H:%M:%S}Z or `relay release`"
+        return Done({"held": True, "until": until}, [f"Forwarding is held {end}. Webhooks are stored and wait."])
 
-    with database(settings, or_demo=True) as place:
-        run(hold(place))
+    act(load_settings(), hold, as_json=as_json)

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import as_json, database, operator, print_json, run, say, say_source, source_of
+from relay.commands.common import Done, act, as_json, operator
 from relay.domain.format import plural
 from relay.settings import destination_of, load_settings
 from relay.store import destinations
-from relay.store.sessions import connected
 
 if TYPE_CHECKING:
-    from relay.store.databases import Place
+    from relay.store.database import Connection
 
 
 def _destination(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -37,28 +36,18 @@ def command(origin: str, target: str, reason: str, *, dry_run: bool, as_json: bo
     """
     if origin == target:
         raise click.UsageError("--from and --to are the same destination")
-    settings = load_settings()
 
-    async def redirect(place: Place) -> int:
-        async with connected(place.dsn) as connection:
-            source = await source_of(connection, place)
-            has_relay = await destinations.is_live(connection, target)
-            if dry_run:
-                number = await destinations.waiting(connection, origin)
-            else:
-                number = await destinations.redirect(connection, operator(), reason, origin, target)
-        if as_json:
-            print_json({
-                "database": source.document, "from": origin, "to": target, "to_has_relay": has_relay,
-                "dry_run": dry_run, "deliveries": number,
-            })  # fmt: skip
-            return 0
-        say_source(source, place)
+    async def redirect(connection: Connection) -> Done:
+        has_relay = await destinations.is_live(connection, target)
+        if dry_run:
+            number = await destinations.waiting(connection, origin)
+        else:
+            number = await destinations.redirect(connection, operator(), reason, origin, target)
         done = "would be moved" if dry_run else "moved"
-        say(f"{plural(number, 'delivery')} {done} from {origin} to {target}.")
+        lines = [f"{plural(number, 'delivery')} {done} from {origin} to {target}."]
         if not has_relay:
-            say(f"No live relay forwards to {target}: they wait until one with that AGENT_SDK_URL runs.")
-        return 0
+            lines.append(f"No live relay forwards to {target}: they wait until one with that AGENT_SDK_URL runs.")
+        document = {"from": origin, "to": target, "to_has_relay": has_relay, "dry_run": dry_run, "deliveries": number}
+        return Done(document, lines)
 
-    with database(settings, or_demo=True) as place:
-        run(redirect(place))
+    act(load_settings(), redirect, as_json=as_json)

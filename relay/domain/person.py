@@ -34,7 +34,7 @@ class Person:
         return self._is_contacts(payload) if self.contact is not None else self._is_conversations(payload)
 
     def _in_account(self, payload: dict[str, Any]) -> bool:
-        found = _id(payload.get("account"))
+        found = account_of(payload)
         return self.account is None or found is None or found == self.account
 
     def _is_conversations(self, payload: dict[str, Any]) -> bool:
@@ -52,6 +52,11 @@ class Person:
         if _begins(payload, "contact_"):
             owners.append(_id(payload))
         return self.contact in owners
+
+
+def account_of(payload: object) -> int | None:
+    """The account that a payload names; None if it names none."""
+    return _id(payload.get("account")) if isinstance(payload, dict) else None
 
 
 def _contact_of(conversation: dict[str, Any]) -> int | None:

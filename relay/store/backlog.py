@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from psycopg.sql import SQL
 
 from relay.domain.delivery import WaitReason
 from relay.store import destinations, gate
+from relay.store.database import rows_of
+from relay.store.destinations import Gone
+from relay.store.gate import Hold, OpenBreaker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from relay.store.database import Connection
-    from relay.store.destinations import Gone
-    from relay.store.gate import Hold, OpenBreaker
 
-_COUNTS = "SELECT kind, sum(number)::bigint FROM relay.backlog_counts GROUP BY kind HAVING sum(number) > 0"
 # Ages come from indexes: the oldest delivery that waits at all, and the oldest that nothing but a slot is missing for.
-_OLDEST = """
-    SELECT extract(epoch FROM now() - min(received_at))::float8 FROM relay.deliveries
-     WHERE state IN ('received', 'waiting')
-"""
-_FINISHED = """
-    SELECT coalesce(sum(facts), 0)::float8 / 60 FROM relay.minutes
-     WHERE minute >= date_trunc('minute', now()) - interval '1 minute' AND minute < date_trunc('minute', now())
-       AND fact_type IN ('support.webhook.retry', 'support.webhook.replay') AND NOT test
-"""
-_FINISHED_NOW = """
-    SELECT coalesce(sum(facts), 0)::float8
-           / greatest(extract(epoch FROM now() - date_trunc('minute', now())), 1)::float8
-      FROM relay.minutes
-     WHERE minute >= date_trunc('minute', now()) AND fact_type IN ('support.webhook.retry', 'support.webhook.replay')
-       AND NOT test
-"""
+# `drain_per_s` is that of the last whole minute or of this one.
+_BACKLOG = SQL("""
+    SELECT (SELECT jsonb_object_agg(c.kind, c.number)
+              FROM (SELECT kind, sum(number)::bigint AS number FROM relay.backlog_counts
+                     GROUP BY kind HAVING sum(number) > 0) AS c) AS kinds,
+           (SELECT extract(epoch FROM now() - min(received_at))::float8 FROM relay.deliveries
+             WHERE state IN ('received', 'waiting')) AS oldest_s,
+           (SELECT greatest(
+                       coalesce(sum(facts) FILTER (WHERE minute < now.minute), 0)::float8 / 60,
+                       coalesce(sum(facts) FILTER (WHERE minute >= now.minute), 0)::float8
+                           / greatest(extract(epoch FROM now() - now.minute), 1)::float8)
+              FROM relay.minutes
+             WHERE minute >= now.minute - interval '1 minute'
+               AND fact_type IN ('support.webhook.retry', 'support.webhook.replay') AND NOT test) AS drain_per_s,
+           h.id, h.since, h.until, h.operator, h.login, h.reason, b.opened_at, b.why, b.probe_at,
+           (SELECT array_agg(g.destination ORDER BY g.oldest_s DESC) FROM gone g) AS gone,
+           (SELECT array_agg(g.oldest_s ORDER BY g.oldest_s DESC) FROM gone g) AS gone_s
+      FROM (SELECT date_trunc('minute', now()) AS minute) AS now
+      LEFT JOIN ({hold}) AS h ON true LEFT JOIN ({breaker}) AS b ON true
+""")
+_READ = SQL("WITH gone AS MATERIALIZED ({gone}) {read}").format(
+    gone=destinations.GONE, read=_BACKLOG.format(hold=SQL(gate.CURRENT_HOLD), breaker=SQL(gate.OPEN_BREAKER))
+)
 
 _OWN_REASONS = {WaitReason.ORDER, WaitReason.RETRY, WaitReason.DESTINATION}
 """Reasons that a hold or the breaker does not replace."""
@@ -105,18 +115,33 @@ class BacklogState:
 
 
 async def read(connection: Connection) -> BacklogState:
-    """The backlog now."""
-    kinds = {row[0]: int(row[1]) for row in await (await connection.execute(_COUNTS)).fetchall()}
-    oldest = await (await connection.execute(_OLDEST)).fetchone()
-    rates = [await (await connection.execute(query)).fetchone() for query in (_FINISHED, _FINISHED_NOW)]
-    hold, breaker = await gate.current_hold(connection), await gate.open_breaker(connection)
+    """The backlog now, in one round trip."""
+    state = await (await rows_of(connection, _state).execute(_READ)).fetchone()
+    assert state is not None
+    return state
+
+
+def _state(
+    *,
+    kinds: Mapping[str, int] | None,
+    oldest_s: float | None,
+    drain_per_s: float,
+    opened_at: datetime | None,
+    why: str | None,
+    probe_at: datetime | None,
+    gone: Sequence[str] | None,
+    gone_s: Sequence[float] | None,
+    **held: Any,
+) -> BacklogState:
+    hold = None if held["id"] is None else Hold(**held)
+    breaker = None if opened_at is None else OpenBreaker(opened_at, why or "", probe_at)
     return BacklogState(
-        by_reason=_reasons(kinds, hold, breaker),
-        oldest_s=None if oldest is None else oldest[0],
-        drain_per_s=max(float(row[0]) for row in rates if row is not None),
+        by_reason=_reasons(kinds or {}, hold, breaker),
+        oldest_s=oldest_s,
+        drain_per_s=drain_per_s,
         hold=hold,
         breaker=breaker,
-        gone=await destinations.gone(connection),
+        gone=[Gone(*pair) for pair in zip(gone or (), gone_s or (), strict=True)],
     )
 
 

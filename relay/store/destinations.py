@@ -79,7 +79,7 @@ class Gone:
     oldest_s: float
 
 
-_GONE = SQL("""
+GONE = SQL("""
     {waited} SELECT w.destination, extract(epoch FROM now() - o.received_at)::float8 AS oldest_s
       FROM waited w CROSS JOIN LATERAL ({marked}) AS o WHERE w.destination IS NOT NULL ORDER BY o.received_at LIMIT 16
 """).format(waited=_WAITED_FOR, marked=_MARKED)
@@ -87,7 +87,7 @@ _GONE = SQL("""
 
 async def gone(connection: Connection) -> list[Gone]:
     """The destinations that deliveries wait for because no live relay forwards to them, longest first."""
-    return await (await rows_of(connection, Gone).execute(_GONE)).fetchall()
+    return await (await rows_of(connection, Gone).execute(GONE)).fetchall()
 
 
 _WAITING = """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.sql import SQL
 
 from relay.domain.delivery import FactType
-from relay.domain.person import ERASED
+from relay.domain.person import ERASED, account_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,10 +58,14 @@ _ASIDE = """
            value = CASE WHEN value ? 'payload' THEN jsonb_set(value, '{payload}', %(text)s::jsonb) ELSE value END
      WHERE delivery_id = ANY(%(names)s) AND (payload IS NOT NULL OR value ? 'payload')
 """
-_DRAFTS = "UPDATE relay.notes SET draft = '' WHERE conversation_id = ANY(%s) AND note_id IS NOT NULL AND draft <> ''"
-_COUNT_DRAFTS = """
-    SELECT count(*) FROM relay.notes WHERE conversation_id = ANY(%s) AND note_id IS NOT NULL AND draft <> ''
-"""
+_THEIRS = SQL("""
+    n.note_id IS NOT NULL AND n.draft <> ''
+       AND EXISTS (SELECT FROM unnest(%(accounts)s::bigint[], %(conversations)s::bigint[]) AS t(account, conversation)
+                    WHERE t.conversation = n.conversation_id
+                      AND (t.account IS NULL OR n.account_id IS NULL OR t.account = n.account_id))
+""")
+_DRAFTS = SQL("UPDATE relay.notes n SET draft = '' WHERE {}").format(_THEIRS)
+_COUNT_DRAFTS = SQL("SELECT count(*) FROM relay.notes n WHERE {}").format(_THEIRS)
 _COLUMN = """
     SELECT format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL)
       FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
@@ -69,7 +73,7 @@ _COLUMN = """
 """
 _TYPES = {"jsonb": "jsonb", "json": "json", "text": "text", "character varying": "text"}
 _FACTS = """
-    SELECT ctid::text AS place, relay.json_or_null(format('%%s', value)) AS value,
+    SELECT tableoid::bigint AS part, ctid::text AS place, relay.json_or_null(format('%%s', value)) AS value,
            relay.json_or_null(format('%%s', metadata)) AS metadata
       FROM dashboard_facts
      WHERE rtrim(format('%%s', fact_type)) = %(kind)s
@@ -77,9 +81,10 @@ _FACTS = """
             OR relay.json_or_null(format('%%s', metadata)) ->> 'deliveryId' = ANY(%(names)s))
 """
 _ERASE_FACTS = """
-    UPDATE dashboard_facts
-       SET value = jsonb_set(value::text::jsonb, '{{payload}}', %(text)s::jsonb)::text::{type}
-     WHERE ctid = ANY(%(places)s::tid[])
+    UPDATE dashboard_facts f
+       SET value = jsonb_set(f.value::text::jsonb, '{{payload}}', %(text)s::jsonb)::text::{type}
+      FROM unnest(%(parts)s::oid[], %(places)s::tid[]) AS p(part, place)
+     WHERE f.tableoid = p.part AND f.ctid = p.place
 """
 _RECORD = "SELECT relay.record_action(operator => %s, action => 'note', reason => %s, details => %s::jsonb)"
 
@@ -94,18 +99,14 @@ async def erase(connection: Connection, person: Person, *, operator: str, reason
     """
     async with connection.transaction():
         rows, unfinished = await _matching(connection, person)
-        conversations = {int(row[2]) for row in rows if row[2] and str(row[2]).isdecimal()}
-        if person.conversation is not None:
-            conversations.add(person.conversation)
-        names = [row[1] for row in rows]
-        facts = await _facts(connection, person, names)
-        found = Erased(len(rows), len(facts), unfinished=unfinished)
+        theirs = _conversations(person, rows)
+        facts = await _facts(connection, person, [row.name for row in rows])
         if dry_run:
-            row = await (await connection.execute(_COUNT_DRAFTS, (list(conversations),))).fetchone()
-            return replace(found, drafts=row[0] if row else 0)
-        await _erase_deliveries(connection, [row[0] for row in rows], names)
-        await _erase_facts(connection, facts)
-        drafts = await connection.execute(_DRAFTS, (list(conversations),))
+            row = await (await connection.execute(_COUNT_DRAFTS, theirs)).fetchone()
+            return Erased(len(rows), len(facts), row[0] if row else 0, unfinished)
+        erased = await _erase_deliveries(connection, rows)
+        found = Erased(erased, await _erase_facts(connection, facts), unfinished=unfinished + len(rows) - erased)
+        drafts = await connection.execute(_DRAFTS, theirs)
         found = replace(found, drafts=drafts.rowcount)
         details = {
             "erase": person.name, "account": person.account, "deliveries": found.deliveries, "facts": found.facts,
@@ -115,9 +116,19 @@ async def erase(connection: Connection, person: Person, *, operator: str, reason
         return found
 
 
-async def _matching(connection: Connection, person: Person) -> tuple[list[Any], int]:
-    """Id, delivery id and conversation of the finished deliveries that concern `person`; how many are not finished."""
-    found: list[Any] = []
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """A delivery that concerns the person: its row, Chatwoot's id, its conversation and account as its payload says."""
+
+    id: int
+    name: str
+    conversation: int | None
+    account: int | None
+
+
+async def _matching(connection: Connection, person: Person) -> tuple[list[_Match], int]:
+    """The finished deliveries that concern `person`, and how many are not finished."""
+    found: list[_Match] = []
     unfinished, after = 0, 0
     conversation = None if person.conversation is None else str(person.conversation)
     given = {"conversation": conversation, "needle": person.needle, "erased": ERASED, "page": _PAGE}
@@ -126,30 +137,47 @@ async def _matching(connection: Connection, person: Person) -> tuple[list[Any], 
         if not rows:
             return found, unfinished
         after = rows[-1][0]
-        for row in rows:
-            if not person.concerns(_parsed(row[4])):
+        for row_id, name, number, state, body in rows:
+            payload = _parsed(body)
+            if not person.concerns(payload):
                 continue
-            if row[3] in {"received", "forwarding", "waiting"}:
+            if state in {"received", "forwarding", "waiting"}:
                 unfinished += 1
             else:
-                found.append(row[:3])
+                belongs_to = int(number) if number and number.isdecimal() else None
+                found.append(_Match(row_id, name, belongs_to, account_of(payload)))
 
 
-async def _erase_deliveries(connection: Connection, ids: Sequence[int], names: Sequence[str]) -> None:
-    given = {"ids": list(ids), "names": list(names), "erased": ERASED, "text": ERASED.decode()}
-    for statement in (_DELIVERIES, _ANSWERS, _EDITS, _ASIDE):
-        await connection.execute(statement, given)
+def _conversations(person: Person, rows: Sequence[_Match]) -> dict[str, list[Any]]:
+    """The conversations whose drafts go, each with its account: that of the payload, else the person's (None: any)."""
+    own = {(row.account or person.account, row.conversation) for row in rows if row.conversation is not None}
+    if person.conversation is not None:
+        own.add((person.account, person.conversation))
+    return {"accounts": [account for account, _ in own], "conversations": [number for _, number in own]}
 
 
-async def _facts(connection: Connection, person: Person, names: Sequence[str]) -> list[str]:
-    """The places of the dead letters' facts that concern `person` or one of the deliveries `names`."""
+async def _erase_deliveries(connection: Connection, rows: Sequence[_Match]) -> int:
+    """Erase the payloads of deliveries; returns how many. One that is forwarded again by now is left as it is."""
+    erased = await connection.execute(_DELIVERIES, {"ids": [row.id for row in rows], "erased": ERASED})
+    ids = {row[0] for row in await erased.fetchall()}
+    names = [row.name for row in rows if row.id in ids]
+    for statement in (_ANSWERS, _EDITS, _ASIDE):
+        await connection.execute(statement, {"ids": list(ids), "names": names, "text": ERASED.decode()})
+    return len(ids)
+
+
+async def _facts(connection: Connection, person: Person, names: Sequence[str]) -> list[tuple[int, str]]:
+    """The places of the dead letters' facts that concern `person` or one of the deliveries `names`.
+
+    A place is a table, which may be a partition, and a row's place in it.
+    """
     known, found = set(names), []
     async with connection.cursor() as cursor:
         given = {"kind": FactType.DEAD_LETTER, "needle": person.needle.decode(), "names": list(names)}
         await cursor.execute(_FACTS, given)
-        async for place, value, metadata in cursor:
+        async for part, place, value, metadata in cursor:
             if _is_theirs(person, known, value, metadata):
-                found.append(place)
+                found.append((part, place))
     return found
 
 
@@ -166,13 +194,16 @@ def _is_theirs(person: Person, names: set[str], value: object, metadata: object)
     return person.concerns(_parsed(payload.encode()) if isinstance(payload, str) else payload)
 
 
-async def _erase_facts(connection: Connection, places: Sequence[str]) -> None:
+async def _erase_facts(connection: Connection, places: Sequence[tuple[int, str]]) -> int:
+    """Erase the payloads of facts; returns how many."""
     if not places:
-        return
+        return 0
     row = await (await connection.execute(_COLUMN)).fetchone()
     kind = _TYPES[row[0] if row else "jsonb"]
     statement = SQL(_ERASE_FACTS).format(type=SQL(kind))
-    await connection.execute(statement, {"places": list(places), "text": ERASED.decode()})
+    parts, rows = (list(column) for column in zip(*places, strict=True))
+    done = await connection.execute(statement, {"parts": parts, "places": rows, "text": ERASED.decode()})
+    return done.rowcount
 
 
 def _parsed(body: bytes) -> object:

@@ -1,24 +1,30 @@
 """Checks what the tables must agree on, and repairs what can be computed anew.
 
-Needs the rights of the tables' owner. Each repair is a transaction.
+Needs the rights of the tables' owner. Each repair is a transaction that waits for a lock for `LOCK_MS` at most, since
+relays may queue behind it meanwhile. It is tried `TRIES` times.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from psycopg.sql import SQL, Identifier
+from psycopg.errors import LockNotAvailable
+from psycopg.sql import SQL, Identifier, Literal
 
 from relay.store.fsck_checks import CHECKS
 from relay.store.migrate import migrations
+from relay.store.waits import lock_holders
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from relay.store.database import Connection
-    from relay.store.fsck_checks import Check
+    from relay.store.fsck_check import Check
+
+LOCK_MS, TRIES, PAUSE_S = 500, 3, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ _BEHIND = """
     SELECT newest.id FROM (SELECT max({column}) AS id FROM {table}) AS newest, {sequence} AS s
      WHERE newest.id >= s.last_value + s.is_called::int
 """
+_LOCK_TIMEOUT = SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{LOCK_MS}ms"))
 _APPLIED = "SELECT version FROM relay.schema_migrations"
 
 
@@ -89,12 +96,38 @@ async def _settled(
     mend: Callable[[Connection], Awaitable[Any]] | None,
     text: str,
 ) -> Finding:
-    wrong = await count(connection)
+    wrong = left = await count(connection)
     if not wrong or mend is None:
         return Finding(name, wrong, text)
-    async with connection.transaction():
-        await mend(connection)
-    return Finding(name, wrong, text, repaired=not await count(connection))
+    while left:
+        try:
+            await _mended(connection, mend)
+        except LockNotAvailable:
+            found = "; ".join(await lock_holders(connection)) or "a session that has ended meanwhile"
+            return Finding(name, wrong, f"{text}. Not repaired: it waits for a lock of {found}")
+        before, left = left, await count(connection)
+        if left >= before:
+            break
+    return Finding(name, wrong, text, repaired=not left)
+
+
+async def _mended(connection: Connection, mend: Callable[[Connection], Awaitable[Any]]) -> None:
+    """Repair in one transaction, again after a pause if another session holds a lock.
+
+    Raises:
+        LockNotAvailable: another session holds it all the time.
+    """
+    for tries_left in reversed(range(TRIES)):
+        try:
+            async with connection.transaction():
+                await connection.execute(_LOCK_TIMEOUT)
+                await mend(connection)
+        except LockNotAvailable:
+            if not tries_left:
+                raise
+            await asyncio.sleep(PAUSE_S)  # for those that queued behind it
+        else:
+            return
 
 
 async def _behind(connection: Connection) -> list[tuple[str, int]]:

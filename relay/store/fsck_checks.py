@@ -1,24 +1,20 @@
-"""What the tables must agree on: for each check a statement that counts what is wrong, and those that repair it."""
+"""What the tables must agree on: for each check a statement that counts what is wrong, and those that repair it.
+
+No repair locks a table that relays write to. Counts are sums over rows of several writers: a repair adds the difference
+between a recount and the kept sum, both of one snapshot, as a row of writer 0. Whatever commits meanwhile adds its own.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg.sql import SQL
 
+from relay.store.fsck_backlog import BACKLOG_CHECKS
+from relay.store.fsck_check import Check, differing
+
 if TYPE_CHECKING:
     from psycopg.sql import Composed
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """`count` counts what is wrong, in the sense of `wrong`; `repair` runs in one transaction (empty: cannot be)."""
-
-    name: str
-    count: SQL | Composed
-    wrong: str
-    repair: tuple[SQL | Composed, ...] = ()
 
 
 # The last day, by whole hours: what the figures are read from (see relay.follow_facts).
@@ -41,47 +37,57 @@ _TALLIED = SQL("""
           FROM tallied GROUP BY 1, 2, 3, 4, 5, 6, 7
     )
 """).format(since=_SINCE, key=_KEY)
-_LOCK_FACTS = SQL("LOCK TABLE dashboard_facts IN SHARE ROW EXCLUSIVE MODE")
-
-
-def _differing(true: SQL | Composed, kept: SQL | Composed) -> SQL | Composed:
-    """Counts the rows of one query that the other lacks, both ways."""
-    statement = "SELECT count(*) FROM (({true} EXCEPT {kept}) UNION ({kept} EXCEPT {true})) AS differing"
-    return SQL(statement).format(true=SQL("({})").format(true), kept=SQL("({})").format(kept))
 
 
 def _kept(table: str, time: str) -> SQL | Composed:
     return SQL("""
-        SELECT {time}, {key}, sum(facts), sum(duration_ms) FROM relay.{table} WHERE {time} >= {since}
+        SELECT {time}, {key}, sum(facts) AS facts, sum(duration_ms) AS duration_ms
+          FROM relay.{table} WHERE {time} >= {since}
          GROUP BY 1, 2, 3, 4, 5, 6, 7 HAVING sum(facts) <> 0 OR sum(duration_ms) <> 0
     """).format(time=SQL(time), table=SQL(table), key=_KEY, since=_SINCE)
 
 
 def _roll_up(name: str, table: str, time: str, true: str) -> Check:
     """The check of one table of roll-ups; `true` is the table expression that it must equal."""
-    insert = "{tallied} INSERT INTO relay.{table} SELECT {time}, {key}, 0, facts, duration_ms FROM {true}"
-    delete = "DELETE FROM relay.{table} WHERE {time} >= {since}"
-    names = {"table": SQL(table), "time": SQL(time)}
+    recount, kept = SQL("SELECT * FROM {}").format(SQL(true)), _kept(table, time)
+    statement = """
+        {tallied} INSERT INTO relay.{table} AS kept
+        SELECT {time}, {key}, 0, coalesce(t.facts, 0) - coalesce(k.facts, 0),
+               coalesce(t.duration_ms, 0) - coalesce(k.duration_ms, 0)
+          FROM ({recount}) AS t FULL JOIN ({sums}) AS k USING ({time}, {key})
+         WHERE (t.facts, t.duration_ms) IS DISTINCT FROM (k.facts, k.duration_ms)
+         ORDER BY {time}, {key}
+            ON CONFLICT ON CONSTRAINT {constraint}
+               DO UPDATE SET facts = kept.facts + excluded.facts, duration_ms = kept.duration_ms + excluded.duration_ms
+    """
+    repair = SQL(statement).format(
+        tallied=_TALLIED, table=SQL(table), time=SQL(time), key=_KEY, recount=recount, sums=kept,
+        constraint=SQL(f"{table}_key"),
+    )  # fmt: skip
     return Check(
         name,
-        SQL("{} {}").format(_TALLIED, _differing(SQL("SELECT * FROM {}").format(SQL(true)), _kept(table, time))),
+        SQL("{} {}").format(_TALLIED, differing(recount, kept)),
         "differ from a recount of the facts of 25 hours",
-        (
-            _LOCK_FACTS,
-            SQL(delete).format(since=_SINCE, **names),
-            SQL(insert).format(tallied=_TALLIED, key=_KEY, true=SQL(true), **names),
-        ),
+        (repair,),
     )
 
 
 _DEAD = SQL("""
-    SELECT coalesce(final_status, ''), coalesce(last_error, ''), coalesce(event, ''), count(*)
+    SELECT coalesce(final_status, '') AS final_status, coalesce(last_error, '') AS last_error,
+           coalesce(event, '') AS event, count(*) AS letters
       FROM relay.deliveries WHERE state = 'dead' GROUP BY 1, 2, 3
 """)
 _COUNTED_DEAD = SQL("""
-    SELECT final_status, last_error, event, sum(letters) FROM relay.dead_causes
+    SELECT final_status, last_error, event, sum(letters) AS letters FROM relay.dead_causes
      GROUP BY 1, 2, 3 HAVING sum(letters) <> 0
 """)
+_CORRECT_DEAD = SQL("""
+    INSERT INTO relay.dead_causes AS kept (final_status, last_error, event, letters, writer)
+    SELECT final_status, last_error, event, coalesce(d.letters, 0) - coalesce(c.letters, 0), 0
+      FROM ({}) AS d FULL JOIN ({}) AS c USING (final_status, last_error, event)
+     WHERE d.letters IS DISTINCT FROM c.letters ORDER BY 1, 2, 3
+        ON CONFLICT ON CONSTRAINT dead_causes_key DO UPDATE SET letters = kept.letters + excluded.letters
+""").format(_DEAD, _COUNTED_DEAD)
 _ITEMS = SQL("""
     SELECT p.id, count(*) FILTER (WHERE i.state = 'delivered') AS delivered,
            count(*) FILTER (WHERE i.state = 'dead') AS dead, count(*) FILTER (WHERE i.state = 'skipped') AS skipped
@@ -102,17 +108,11 @@ CHECKS = (
     _roll_up("roll-ups by hour", "hours", "hour", "by_hour"),
     Check(
         "failure groups",
-        _differing(_DEAD, _COUNTED_DEAD),
+        differing(_DEAD, _COUNTED_DEAD),
         "differ from a recount of the dead letters",
-        (
-            SQL("LOCK TABLE relay.deliveries IN SHARE ROW EXCLUSIVE MODE"),
-            SQL("DELETE FROM relay.dead_causes"),
-            SQL("""
-                INSERT INTO relay.dead_causes (final_status, last_error, event, letters, writer)
-                SELECT *, 0 FROM ({}) AS counted
-            """).format(_DEAD),
-        ),
+        (_CORRECT_DEAD,),
     ),
+    *BACKLOG_CHECKS,
     Check(
         "counts of replay plans",
         SQL("""
@@ -123,7 +123,9 @@ CHECKS = (
         (
             SQL("""
                 UPDATE relay.replay_plans p SET delivered = i.delivered, dead = i.dead, skipped = i.skipped
-                  FROM ({}) AS i WHERE i.id = p.id
+                  FROM ({}) AS i
+                 WHERE i.id = p.id
+                   AND (p.delivered, p.dead, p.skipped) IS DISTINCT FROM (i.delivered, i.dead, i.skipped)
             """).format(_ITEMS),
         ),
     ),

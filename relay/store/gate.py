@@ -105,7 +105,7 @@ class Hold:
 
 _HOLD = "SELECT relay.hold(operator => %s, reason => %s, for_s => %s)"
 _RELEASE = "SELECT relay.release(operator => %s, rate => %s)"
-_CURRENT = """
+CURRENT_HOLD = """
     SELECT id, since, until, operator, login, reason FROM relay.holds
      WHERE released_at IS NULL AND (until IS NULL OR until > now()) ORDER BY id DESC LIMIT 1
 """
@@ -138,7 +138,7 @@ async def release(connection: Connection, operator: str, rate: float | None = No
 
 async def current_hold(connection: Connection) -> Hold | None:
     """The hold in force, or None."""
-    cursor = await connection.execute(_CURRENT)
+    cursor = await connection.execute(CURRENT_HOLD)
     row = await cursor.fetchone()
     return None if row is None else Hold(*row)
 
@@ -152,14 +152,7 @@ class OpenBreaker:
     probe_at: datetime | None
 
 
-_BREAKER = "SELECT opened_at, why, probe_at FROM relay.breaker WHERE opened_at IS NOT NULL"
-
-
-async def open_breaker(connection: Connection) -> OpenBreaker | None:
-    """The breaker if it is open, else None."""
-    cursor = await connection.execute(_BREAKER)
-    row = await cursor.fetchone()
-    return None if row is None else OpenBreaker(row[0], row[1] or "", row[2])
+OPEN_BREAKER = "SELECT opened_at, why, probe_at FROM relay.breaker WHERE opened_at IS NOT NULL"
 
 
 _COUNT = """

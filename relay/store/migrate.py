@@ -92,9 +92,11 @@ async def migrate(
 ) -> list[Migration]:
     """Bring the database at `dsn` up to this version; with `roles`, create the three roles as well.
 
-    Several relays may start at once: one applies a step, the others wait; nothing is locked if nothing is pending.
-    Returns the steps applied. `on_step` is called with each step before it starts. `on_wait` is called with a sentence
-    that names the sessions it waits for, once a wait takes longer than 2 s: any login can hold the lock.
+    Where the three are in use, they get the rights on what a step has made. Several relays may start at once: one
+    applies a step, the others wait; nothing is locked if nothing is pending. Returns the steps applied.
+
+    `on_step` is called with each step before it starts. `on_wait` is called with a sentence that names the sessions it
+    waits for, once a wait takes longer than 2 s: any login can hold the lock.
 
     Raises:
         StoreUnavailable: Postgres is away.
@@ -185,6 +187,12 @@ async def _turn(connection: Connection, waiting: Waiting) -> AsyncIterator[None]
         await waiting.pause(_TURN_PAUSE_S)
 
 
+# Roles belong to all databases of a server: they are in use in this one if they may enter the schema.
+_HAS_ROLES = """
+    SELECT count(*) = 3 FROM pg_roles
+     WHERE rolname IN ('relay_service', 'console_operator', 'console_reader')
+       AND has_schema_privilege(oid, 'relay', 'USAGE')
+"""
 _MAY_FOLLOW = """
     SELECT coalesce(has_function_privilege(to_regprocedure('relay.follow_facts()'), 'EXECUTE'), false)
            AND to_regclass('dashboard_facts') IS NOT NULL
@@ -208,7 +216,7 @@ class _Run:
             await facts_shape.check(self.connection)
         applied = [step for step in pending if await self._applied(step)]
         await self._follow_facts()
-        if roles:
+        if roles or (applied and await self._has_roles()):
             await self._retried(self._make_roles)
         return applied
 
@@ -229,6 +237,10 @@ class _Run:
             with suppress(psycopg.errors.LockNotAvailable):
                 return await work()
             await self.waiting.pause(_LOCK_PAUSE_S)
+
+    async def _has_roles(self) -> bool:
+        row = await (await self.connection.execute(_HAS_ROLES)).fetchone()
+        return bool(row and row[0])
 
     async def _make_roles(self) -> None:
         async with _turn(self.connection, self.waiting):

@@ -1,6 +1,7 @@
 -- Three roles with least rights (DESIGN, 6). They cannot log in: grant them to the login that the relay or the
 -- console uses, for example  GRANT console_operator TO maria;
--- Run by `relay migrate --roles`, and by itself on the embedded server. Safe to run again.
+-- Run by `relay migrate --roles`, by itself on the embedded server, and after the steps of a migration where the roles
+-- are in use: this is the one place for grants, steps from 0096 on hold none. Safe to run again.
 
 DO $$
 BEGIN
@@ -30,8 +31,7 @@ GRANT EXECUTE ON FUNCTION relay.whole(text), relay.tally(text, jsonb, jsonb), re
 -- writes how far it got, never who asked for what.
 GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA relay TO relay_service;
 REVOKE INSERT, UPDATE, DELETE ON relay.schema_migrations, relay.fact_tables, relay.operator_actions, relay.holds,
-    relay.acknowledgements, relay.identity,
-    relay.gate FROM relay_service;
+    relay.acknowledgements, relay.redirects, relay.identity, relay.gate FROM relay_service;
 REVOKE INSERT, UPDATE ON relay.replay_plans FROM relay_service;
 REVOKE INSERT, UPDATE, DELETE ON relay.replay_items FROM relay_service;
 GRANT UPDATE (state, owner, stopped_why, started_at, finished_at, total, delivered, dead, skipped)

@@ -35,6 +35,15 @@ _TABLE_HOLDERS = """
        AND (c.relnamespace = to_regnamespace('relay') OR c.relname = 'dashboard_facts')
      GROUP BY l.pid, a.usename, a.application_name, a.xact_start ORDER BY a.xact_start NULLS LAST LIMIT 3
 """
+_WRITERS = """
+    SELECT l.pid, a.usename::text, a.application_name,
+           coalesce(extract(epoch FROM now() - a.xact_start), 0)::float8 AS age_s
+      FROM pg_locks l JOIN pg_class c ON c.oid = l.relation LEFT JOIN pg_stat_activity a USING (pid)
+     WHERE l.granted AND l.pid <> pg_backend_pid() AND c.relkind IN ('r', 'p') AND l.mode <> 'AccessShareLock'
+       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND (c.relnamespace = to_regnamespace('relay') OR c.relname = 'dashboard_facts')
+     GROUP BY l.pid, a.usename, a.application_name, a.xact_start ORDER BY a.xact_start NULLS LAST LIMIT 3
+"""
 _BLOCKERS = """
     SELECT DISTINCT b.pid, b.usename::text, b.application_name
       FROM pg_stat_activity w CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS blocking(pid)
@@ -42,6 +51,19 @@ _BLOCKERS = """
      WHERE w.application_name = %(application)s AND w.usename = current_user AND w.datname = current_database()
        AND w.wait_event_type = 'Lock'
 """
+
+
+async def lock_holders(connection: Connection) -> list[str]:
+    """The sessions that hold a lock on the relay's tables which a writer may wait for, the oldest transaction first.
+
+    At most three, each as `process 4711, login relay, application psql, in a transaction for 12 s. …`.
+    """
+    rows = await (await connection.execute(_WRITERS)).fetchall()
+    return [
+        f"process {pid}, login {login}, application {application or '(no name)'}, in a transaction for {age_s:.0f} s. "
+        f"{_END_IT.format(pid=pid)}"
+        for pid, login, application, age_s in rows
+    ]
 
 
 class Waiting:

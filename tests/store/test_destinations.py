@@ -6,6 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
+import psycopg
+import pytest
+
 from relay.domain.delivery import WaitReason
 from relay.store import backlog, destinations, gate, instances
 from relay.store.claims import claim_abandoned, claim_backlog, claim_probe
@@ -147,6 +150,23 @@ async def test_a_redirect_moves_what_waits_and_is_in_the_audit(connection: Conne
     state = await backlog.read(connection)
     assert (state.by_reason, state.gone) == ({WaitReason.CAPACITY: 2, WaitReason.ORDER: 1}, [])
     assert sorted(await claimed_by(connection, green)) == ["1/7:1", "other"]
+
+
+async def test_a_redirect_moves_only_what_waited_when_it_was_asked_for_and_cannot_be_used_again(
+    connection: Connection, rows: Rows
+) -> None:
+    blue, _ = await relay_of(connection, BLUE), await relay_of(connection, GREEN)
+    await store(connection, blue, [replace(incoming("early"), wanted=False)])
+    ask = "SELECT relay.ask_redirect('maria', 'blue is gone', %s, %s)"
+    action = rows.one(ask, (BLUE, GREEN))
+    await store(connection, blue, [replace(incoming("late"), wanted=False)])
+    move = "SELECT relay.redirect(%s, 10)"
+    assert [rows.one(move, (action,)) for _ in range(2)] == [1, 0]
+    for used in (action, rows.one(ask, (BLUE, GREEN))):
+        rows("UPDATE relay.redirects SET at = at - interval '2 hours'")
+        with pytest.raises(psycopg.Error, match="no such redirect, or it has ended"):
+            rows(move, (used,))
+    assert dict(rows("SELECT delivery_id, destination FROM relay.deliveries")) == {"early": GREEN, "late": BLUE}
 
 
 async def test_another_destination_s_backlog_costs_nothing(connection: Connection, rows: Rows) -> None:

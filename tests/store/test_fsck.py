@@ -6,6 +6,8 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
+from psycopg import AsyncConnection
+
 from relay.store.embedded_server import programs
 from relay.store.fsck import Finding, check
 from tests.servers import Behaviour, Rows, database_like
@@ -27,6 +29,15 @@ DAMAGE = {
     "roll-ups by minute": [f"UPDATE relay.minutes SET facts = facts + 1 WHERE minute = {_NEWEST}"],
     "roll-ups by hour": ["DELETE FROM relay.hours"],
     "failure groups": ["UPDATE relay.dead_causes SET letters = letters + 5"],
+    "heads of conversations": [  # as a relay of an earlier version finishes the head
+        "UPDATE relay.deliveries SET state = 'delivered', finished_at = now() WHERE delivery_id = 'first'"
+    ],
+    "blocked deliveries have a head": [
+        "UPDATE relay.deliveries SET blocked = true, waits = 'order' WHERE delivery_id = 'third'",
+        "DELETE FROM relay.conversations WHERE key = '1/3'",
+    ],
+    "counts of the backlog": ["UPDATE relay.backlog_counts SET number = number + 7 WHERE kind = 'order'"],
+    "marks of destinations": ["UPDATE relay.deliveries SET waits = 'destination' WHERE delivery_id = 'marked'"],
     "attempts have a delivery": [
         """INSERT INTO relay.attempts (delivery, run, number, started_at, wait_ms, duration_ms, status, answer)
            VALUES (4711, 1, 1, now(), 0, 1, '200', '')"""
@@ -51,6 +62,15 @@ def plant_history(rows: Rows, plant: Plant) -> None:
     plant.facts(REJECTED, {"reason": "invalid_signature", "count": 17}, age_s=50)
     plant.delivery("dead")
     plant.delivery("delivered")
+    for name, key, position in [("first", "1/1", 1), ("second", "1/1", 2), ("third", "1/3", 2), ("marked", None, None)]:
+        plant.delivery("received", delivery_id=name)
+        rows(
+            "UPDATE relay.deliveries SET conversation_key = %(key)s, position = %(position)s, "
+            "blocked = %(blocked)s, waits = CASE WHEN %(blocked)s THEN 'order' ELSE 'capacity' END "
+            "WHERE delivery_id = %(name)s",
+            {"key": key, "position": position, "blocked": name == "second", "name": name},
+        )
+    rows("INSERT INTO relay.conversations VALUES ('1/1', 2, 1), ('1/3', 2, 2)")
 
 
 async def test_every_damage_is_found_and_repaired(connection: Connection, rows: Rows, plant: Plant) -> None:
@@ -60,11 +80,56 @@ async def test_every_damage_is_found_and_repaired(connection: Connection, rows: 
         for statement in statements:
             rows(statement)
         found = await findings(connection)
-        assert found[name].wrong >= len(statements), name
+        assert found[name].wrong, name
         assert {one.check for one in found.values() if one.wrong} == {name}
         repaired = await findings(connection, repair=True)
         assert repaired[name].repaired is (name != "indexes are valid"), name
         assert [one.check for one in repaired.values() if not one.ok] == ([] if repaired[name].repaired else [name])
+
+
+async def test_marks_of_destinations_follow_the_relays(connection: Connection, rows: Rows, plant: Plant) -> None:
+    plant.relay()
+    rows("UPDATE relay.instances SET started_at = now() - interval '1 hour'")
+    wanted = {"theirs": "capacity", "another's": "destination", "new": "capacity"}
+    for name in wanted:
+        plant.delivery("received", delivery_id=name, age_s=300)
+    rows("UPDATE relay.deliveries SET destination = 'http://gone', waits = 'capacity', since = received_at")
+    rows("UPDATE relay.deliveries SET since = now() WHERE delivery_id = 'new'")
+    rows(
+        "UPDATE relay.deliveries d SET destination = i.agent, waits = 'destination' FROM relay.instances i "
+        "WHERE delivery_id = 'theirs'"
+    )
+    repaired = (await findings(connection, repair=True))["marks of destinations"]
+    assert (repaired.wrong, repaired.repaired) == (2, True)
+    found = dict(rows("SELECT delivery_id, waits FROM relay.deliveries"))
+    assert {**found, "new": "capacity"} == wanted  # the new one may be marked with the other
+    assert [one for one in (await findings(connection)).values() if one.wrong] == []
+
+
+async def test_a_repair_never_makes_writers_wait_and_says_whom_it_waits_for_itself(
+    connection: Connection, dsn: str, rows: Rows, plant: Plant
+) -> None:
+    """Another session's transaction stays open: as before, its writes are not counted; it commits afterwards."""
+    plant_history(rows, plant)
+    for name in ("roll-ups by minute", "failure groups", "counts of the backlog", "figures follow dashboard_facts"):
+        for statement in DAMAGE[name]:
+            rows(statement)
+    async with await AsyncConnection.connect(dsn, application_name="a long import") as other:
+        for state in ("dead", "received"):
+            await other.execute(
+                "INSERT INTO relay.deliveries (delivery_id, claim, test, customer, headers, body, state) "
+                "VALUES (%s, gen_random_uuid(), false, false, '[]', '{}', %s)",
+                (f"late {state}", state),
+            )
+        await other.execute("INSERT INTO dashboard_facts (fact_type, scope, value) VALUES (%s, 's', '{}')", (RETRY,))
+        found = await findings(connection, repair=True)
+        waits = found["figures follow dashboard_facts"]
+        assert (waits.wrong, waits.repaired) == (1, False)
+        assert f"process {other.info.backend_pid}, login" in waits.detail
+        assert "application a long import" in waits.detail
+        assert [one.check for one in found.values() if not one.ok] == [waits.check]
+    await findings(connection, repair=True)
+    assert [one for one in (await findings(connection)).values() if one.wrong] == []
 
 
 async def test_what_relays_leave_is_in_order(

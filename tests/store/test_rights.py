@@ -140,7 +140,7 @@ def test_no_function_lets_a_reader_or_a_stranger_change_anything(target: Target,
 
 
 _ADDED_TO = {"relay.operator_actions", "relay.replay_plans", "relay.replay_items", "relay.discards", "relay.holds",
-             "relay.acknowledgements"}  # fmt: skip
+             "relay.acknowledgements", "relay.redirects"}  # fmt: skip
 
 
 @pytest.mark.parametrize("role", ["console_operator", "relay_service"])

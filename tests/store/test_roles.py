@@ -82,6 +82,17 @@ async def test_a_relay_releases_destinations_and_an_operator_redirects_with_thei
         assert await destinations.gone(operator) == []
 
 
+async def test_a_step_gives_the_roles_their_rights_where_they_are_in_use(empty_dsn: str) -> None:
+    rows = Rows(empty_dsn)
+    may = "SELECT has_table_privilege('console_reader', 'relay.redirects', 'SELECT')"
+    for roles, given in ((False, False), (True, True), (False, True)):
+        rows("DROP TABLE IF EXISTS relay.redirects")
+        if rows.one("SELECT to_regclass('relay.schema_migrations') IS NOT NULL"):
+            rows("DELETE FROM relay.schema_migrations WHERE version = 96")
+        await migrate(empty_dsn, roles=roles)
+        assert rows(may) == [given], roles
+
+
 async def test_a_login_with_relay_service_can_run_a_whole_relay(
     dsn: str,
     login: Callable[[str, str], str],

@@ -1,0 +1,95 @@
+"""What an erasure counts and whose data it leaves, in accounts, partitions, and beside a replay."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from relay.domain.person import Person
+from relay.store.erasure import Erased, erase
+from relay.store.migrate import migrate
+from relay.store.sessions import connected
+from tests.servers import Rows, until
+from tests.store.plant import Plant
+
+if TYPE_CHECKING:
+    from relay.store.database import Connection
+
+_NOTE = """
+    INSERT INTO relay.notes (key, account_id, conversation_id, message_id, note_id, draft)
+    VALUES (%(key)s::text, %(account)s, 7, %(key)s::text::int, 1, 'a draft')
+"""
+_REPLAYED = "UPDATE relay.deliveries SET state = 'received', finished_at = NULL WHERE id = %s"
+_BLOCKED = """
+    SELECT 1 FROM pg_stat_activity
+     WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%UPDATE relay.deliveries%'
+"""
+
+
+def payload(conversation: int, account: int = 1) -> dict[str, Any]:
+    return {
+        "event": "message_created", "account": {"id": account}, "conversation": {"id": conversation},
+        "sender": {"id": 14, "type": "contact"},
+    }  # fmt: skip
+
+
+def plant(rows: Rows, conversation: int, account: int, state: str = "dead") -> int:
+    body = json.dumps(payload(conversation, account)).encode()
+    return Plant(rows).delivery(state, conversation_id=str(conversation), body=body)
+
+
+async def erased(connection: Connection, person: Person, *, dry_run: bool = False) -> Erased:
+    return await erase(connection, person, operator="maria", reason="asked", dry_run=dry_run)
+
+
+async def test_drafts_go_only_in_the_account_that_is_meant(connection: Connection, rows: Rows) -> None:
+    """Chatwoot counts conversations in each account anew."""
+    for key, account in enumerate([1, 2, None], 1):
+        rows(_NOTE, {"key": str(key), "account": account})
+    plant(rows, 7, 2)
+    drafts = "SELECT key FROM relay.notes WHERE draft <> '' ORDER BY key"
+    for person, number, left in [
+        (Person(conversation=7, account=3), 1, ["1", "2"]),  # an earlier version's note names no account
+        (Person(contact=14), 1, ["1"]),  # the contact's conversation is in account 2
+        (Person(conversation=7), 1, []),
+    ]:
+        assert (await erased(connection, person, dry_run=True)).drafts == number, person
+        assert (await erased(connection, person)).drafts == number, person
+        assert rows(drafts) == left, person
+
+
+async def test_a_delivery_that_is_replayed_meanwhile_is_counted_as_unfinished(
+    connection: Connection, rows: Rows
+) -> None:
+    replayed, dead = plant(rows, 7, 1), plant(rows, 7, 1)
+    async with await psycopg.AsyncConnection.connect(rows.dsn) as other:
+        await other.execute(_REPLAYED, (replayed,))
+        erasing = asyncio.create_task(erased(connection, Person(conversation=7)))
+        await until(lambda: rows(_BLOCKED))
+    found = await erasing
+    assert (found.deliveries, found.unfinished) == (1, 1)
+    assert rows("SELECT id FROM relay.deliveries WHERE body = %s", (b'{"erased": true}',)) == [dead]
+    assert rows("SELECT details ->> 'unfinished' FROM relay.operator_actions") == ["1"]
+
+
+async def test_in_a_partitioned_table_only_their_facts_go(empty_dsn: str) -> None:
+    rows = Rows(empty_dsn)
+    rows(
+        "CREATE TABLE dashboard_facts (fact_type text, scope text, value jsonb, metadata jsonb, "
+        "recorded_at timestamptz DEFAULT now()) PARTITION BY LIST (scope)"
+    )
+    for scope in ("a", "b"):
+        rows(f"CREATE TABLE facts_{scope} PARTITION OF dashboard_facts FOR VALUES IN ('{scope}')")
+    await migrate(empty_dsn)
+    for scope, conversation in (("a", 7), ("b", 77)):
+        rows(
+            "INSERT INTO dashboard_facts (fact_type, scope, value) VALUES ('support.webhook.dead_letter', %s, %s)",
+            (scope, json.dumps({"payload": payload(conversation)})),
+        )
+    async with connected(empty_dsn) as connection:
+        assert (await erased(connection, Person(conversation=7))).facts == 1
+    left = rows("SELECT scope, value -> 'payload' ? 'erased' FROM dashboard_facts ORDER BY 1")
+    assert left == [("a", True), ("b", False)]
