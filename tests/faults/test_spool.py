@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,33 @@ async def test_the_spools_disk_full_as_well_is_503_and_loses_nothing(
         recovery = await load.ledger.recovers(time.monotonic())
         survived("Postgres stopped, and the spool's disk full", await load.ends_well(server.rows), recovery)
         relay.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_spool_directory_removed_under_load_is_made_again_and_loses_nothing(
+    server: Server,
+    make_relay: Callable[..., RelayProcess],
+    load: Load,
+    survived: Survived,
+    tmp_path: Path,
+    workers: int,
+) -> None:
+    folder = tmp_path / "data"
+    relay = await make_relay(database_url=server.dsn, relay_data_dir=folder, relay_workers=workers).start()
+    load.start(relay)
+    await load.goes_on()
+    await asyncio.to_thread(server.stop)
+    load.ledger.kills += 1
+    for _ in range(3):
+        await load.is_spooled()
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    await load.is_spooled()
+    assert await asyncio.to_thread((folder / "spool.db").exists)
+    await asyncio.to_thread(server.start)
+    recovery = await load.ledger.recovers(time.monotonic())
+    counts = await load.ends_well(server.rows)
+    assert counts["refused"] == 0
+    survived(f"Postgres stopped, and the spool's directory removed three times, {workers} worker(s)", counts, recovery)
 
 
 async def test_two_relays_drain_one_spool_once(
