@@ -1,4 +1,4 @@
-"""Erases a person's stored payloads from deliveries and facts. Needs the rights of the tables' owner.
+"""Erases a person's stored payloads from deliveries, facts and this host's spool. Needs the tables' owner's rights.
 
 States, times and counts stay, so that the figures do not change. What is still to be forwarded is left as it is.
 """
@@ -15,8 +15,9 @@ from relay.domain.delivery import FactType
 from relay.domain.person import ERASED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from relay.domain.delivery import Receipt
     from relay.domain.person import Person
     from relay.store.database import Connection
 
@@ -25,12 +26,16 @@ _PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """How many rows held a payload of the person. `unfinished` deliveries were left: they are still to be forwarded."""
+    """How many rows held a payload of the person, and how many receipts in this host's spool (`spooled`).
+
+    `unfinished` deliveries were left: they are still to be forwarded.
+    """
 
     deliveries: int = 0
     facts: int = 0
     drafts: int = 0
     unfinished: int = 0
+    spooled: int = 0
 
 
 _CANDIDATES = """
@@ -84,22 +89,36 @@ _ERASE_FACTS = """
 _RECORD = "SELECT relay.record_action(operator => %s, action => 'note', reason => %s, details => %s::jsonb)"
 
 
-async def erase(connection: Connection, person: Person, *, operator: str, reason: str, dry_run: bool) -> Erased:
+async def erase(
+    connection: Connection,
+    person: Person,
+    *,
+    operator: str,
+    reason: str,
+    dry_run: bool,
+    erase_spooled: Callable[[], Awaitable[int]],
+) -> Erased:
     """Erase the payloads of `person` and record that in the audit; with `dry_run` only count them.
 
-    All in one transaction.
+    All in one transaction, but for the spool: `erase_spooled` erases there (with `dry_run` it counts) and returns how
+    many receipts. It is called once it is clear that the login may, and before the deliveries are read: a receipt that
+    is drained meanwhile is found among them.
 
     Raises:
+        SpoolError: the spool cannot be read or written.
         psycopg.Error: the login may not, or Postgres is away; nothing has changed then.
     """
     async with connection.transaction():
+        if not dry_run:
+            await _erase_deliveries(connection, [], [])  # fails if the login may not
+        spooled = await erase_spooled()
         rows, unfinished = await _matching(connection, person)
         conversations = {int(row[2]) for row in rows if row[2] and str(row[2]).isdecimal()}
         if person.conversation is not None:
             conversations.add(person.conversation)
         names = [row[1] for row in rows]
         facts = await _facts(connection, person, names)
-        found = Erased(len(rows), len(facts), unfinished=unfinished)
+        found = Erased(len(rows), len(facts), unfinished=unfinished, spooled=spooled)
         if dry_run:
             row = await (await connection.execute(_COUNT_DRAFTS, (list(conversations),))).fetchone()
             return replace(found, drafts=row[0] if row else 0)
@@ -109,10 +128,15 @@ async def erase(connection: Connection, person: Person, *, operator: str, reason
         found = replace(found, drafts=drafts.rowcount)
         details = {
             "erase": person.name, "account": person.account, "deliveries": found.deliveries, "facts": found.facts,
-            "drafts": found.drafts, "unfinished": found.unfinished,
+            "drafts": found.drafts, "unfinished": found.unfinished, "spooled": found.spooled,
         }  # fmt: skip
         await connection.execute(_RECORD, (operator, reason, json.dumps(details)))
         return found
+
+
+def concerned(person: Person) -> Callable[[Receipt], bool]:
+    """True for a receipt whose payload concerns `person`."""
+    return lambda receipt: person.concerns(_parsed(receipt.body))
 
 
 async def _matching(connection: Connection, person: Person) -> tuple[list[Any], int]:
