@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from relay.domain.stats import figures
 from relay.store import facts, overview
 from relay.store.database import one_moment
+from tests.runbook.sql import AVERAGE_RESPONSE_TIME, DLQ_SIZE, FAILURE_REASONS, RECENT_ACTIVITY, SUCCESS_RATE
 from tests.store.plant import DEAD_LETTER, HEALTH, REJECTED, REPLAY, RETRY
 
 if TYPE_CHECKING:
@@ -18,49 +19,6 @@ if TYPE_CHECKING:
     from tests.servers import Rows
     from tests.store.plant import Plant
 
-RECENT_ACTIVITY = """
-SELECT
-  COUNT(*) as total,
-  SUM(CASE WHEN value->>'success' = 'true' THEN 1 ELSE 0 END) as successful,
-  AVG((value->>'attempts')::int) as avg_attempts
-FROM dashboard_facts
-WHERE fact_type = 'support.webhook.retry'
-  AND recorded_at > NOW() - INTERVAL '1 hour';
-"""
-SUCCESS_RATE = """
-SELECT
-  ROUND(
-    100.0 * SUM(CASE WHEN value->>'success' = 'true' THEN 1 ELSE 0 END) / COUNT(*),
-    2
-  ) as success_rate_pct
-FROM dashboard_facts
-WHERE fact_type = 'support.webhook.retry'
-  AND recorded_at > NOW() - INTERVAL '1 hour';
-"""
-AVERAGE_RESPONSE_TIME = """
-SELECT
-  ROUND(AVG((value->>'durationMs')::numeric), 0) as avg_ms
-FROM dashboard_facts
-WHERE fact_type = 'support.webhook.retry'
-  AND value->>'success' = 'true'
-  AND recorded_at > NOW() - INTERVAL '1 hour';
-"""
-FAILURE_REASONS = """
-SELECT
-  value->>'finalStatus' as status,
-  COUNT(*) as count
-FROM dashboard_facts
-WHERE fact_type = 'support.webhook.retry'
-  AND value->>'success' = 'false'
-  AND recorded_at > NOW() - INTERVAL '1 hour'
-GROUP BY value->>'finalStatus';
-"""
-DLQ_SIZE = """
-SELECT COUNT(*) as dlq_entries
-FROM dashboard_facts
-WHERE fact_type = 'support.webhook.dead_letter'
-  AND recorded_at > NOW() - INTERVAL '24 hours';
-"""
 
 _A_DAY = """
     INSERT INTO dashboard_facts (fact_type, scope, value, metadata, recorded_at)
