@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 BUSY_S = 1.0
 """How long one process waits for another one's transaction."""
 
+_OPEN_S = 10.0
+_OPEN_AGAIN_S = 0.005
 _RESERVE_BYTES = 1_048_576
 _TRIES = 10
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -314,11 +317,23 @@ class SpoolDisk:
     def _exclusively(self) -> Iterator[None]:
         """Lets one process at a time make the file, or move it aside. No matter to `try_lock`: it is another lock."""
         assert self._state_fd is not None
-        fcntl.lockf(self._state_fd, fcntl.LOCK_EX, 1, 1)
+        by = time.monotonic() + _OPEN_S
+        while not self._locks_opening():
+            if time.monotonic() > by:
+                raise SpoolUnwritable("The spool cannot be opened: another process has been opening it for too long")
+            time.sleep(_OPEN_AGAIN_S)
         try:
             yield
         finally:
             fcntl.lockf(self._state_fd, fcntl.LOCK_UN, 1, 1)
+
+    def _locks_opening(self) -> bool:
+        assert self._state_fd is not None
+        try:
+            fcntl.lockf(self._state_fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1)
+        except (BlockingIOError, PermissionError):  # POSIX allows either
+            return False
+        return True
 
     def _found_inodes(self) -> tuple[tuple[int, int], ...]:
         try:
