@@ -80,7 +80,8 @@ async def test_the_spools_disk_full_as_well_is_503_and_loses_nothing(
         await until(lambda: relay.has_health(503, "unavailable"), what="its health check says so")
         await asyncio.to_thread(server.start)
         recovery = await load.ledger.recovers(time.monotonic())
-        survived("Postgres stopped, and the spool's disk full", await load.ends_well(server.rows), recovery)
+        fault = "Disk full and spool full: Postgres stopped, the spool on a full disk"
+        survived(fault, await load.ends_well(server.rows), recovery)
         relay.close()
 
 
