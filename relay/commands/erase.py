@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from relay.commands.common import as_json, connected, database, operator, print_
 from relay.domain.format import plural
 from relay.domain.person import Person
 from relay.settings import load_settings
-from relay.store.erasure import erase
+from relay.store.erasure import concerned, erase
+from relay.store.spool import erase_local
 
 if TYPE_CHECKING:
     from relay.store.databases import Place
@@ -30,11 +32,12 @@ _NUMBER = click.IntRange(1, 2**63 - 1)
 def command(
     conversation: int | None, contact: int | None, account: int | None, reason: str, *, dry_run: bool, as_json: bool
 ) -> None:
-    """Remove the stored payloads of a conversation or a contact from deliveries and facts.
+    """Remove the stored payloads of a conversation or a contact from deliveries, facts and this host's spool.
 
     Payloads, agents' answers, drafts and edited bodies go; states, times and counts stay. Dead letters among them are
-    discarded. It is recorded in the audit and cannot be undone. Needs the login that owns the tables. Exit 1 if some
-    deliveries are still to be forwarded: run it again when they are.
+    discarded. Receipts in the spool (RELAY_DATA_DIR) are removed and never forwarded: run it on every host of a relay.
+    It is recorded in the audit and cannot be undone. Needs the login that owns the tables. Exit 1 if some deliveries
+    are still to be forwarded: run it again when they are.
     """
     if (conversation is None) == (contact is None):
         raise click.UsageError("Name one: --conversation N or --contact N.")
@@ -42,9 +45,20 @@ def command(
     person = Person(conversation, contact, account if account is not None else settings.chatwoot_account_id)
 
     async def work(place: Place) -> int:
+        async def erase_spooled() -> int:
+            wanted = concerned(person)
+            return await asyncio.to_thread(erase_local, settings.relay_data_dir, place.dsn, wanted, dry_run=dry_run)
+
         async with connected(place.dsn) as connection:
             source = await source_of(connection, place)
-            found = await erase(connection, person, operator=operator(), reason=reason, dry_run=dry_run)
+            found = await erase(
+                connection,
+                person,
+                operator=operator(),
+                reason=reason,
+                dry_run=dry_run,
+                erase_spooled=erase_spooled,
+            )
         if as_json:
             print_json({"database": source.document, "erased": person.name, "dry_run": dry_run, **asdict(found)})
         else:
@@ -57,7 +71,11 @@ def command(
 
 def _lines(person: Person, found: Erased, *, dry_run: bool) -> list[str]:
     counts = f"{plural(found.deliveries, 'payload')}, {plural(found.facts, 'fact')}, {plural(found.drafts, 'draft')}"
-    lines = [f"{person.name.capitalize()}: {counts} {'would be erased' if dry_run else 'erased'}."]
+    done = "would be erased" if dry_run else "erased"
+    lines = [
+        f"{person.name.capitalize()}: {counts} {done}.",
+        f"This host's spool: {plural(found.spooled, 'receipt')} {done}.",
+    ]
     if found.unfinished:
         left = plural(found.unfinished, "delivery") if found.unfinished == 1 else f"{found.unfinished} deliveries"
         lines.append(f"{left} still to be forwarded: left as it is. Run this again later.")

@@ -61,8 +61,8 @@ class SpoolDrain:
         self._owner = owner
         self._pipeline = pipeline
         self._forwarding_log = forwarding_log
-        self._seen: tuple[object, ...] = ()
-        self._seen_at = 0.0
+        self._oldest: int | None = None
+        self._oldest_at = 0.0
         self._tried_refused_at = float("-inf")
 
     async def run_once(self) -> None:
@@ -88,12 +88,12 @@ class SpoolDrain:
             raise StoreUnavailable(f"The spool cannot be drained now: {error}") from error
 
     async def _other_drains(self) -> bool:
-        """True unless what is in the spool has been the same for `_STALLED_S`."""
-        state = await self._spool.refresh()
-        seen = (state.oldest_at, state.receipts - state.refused)
-        if seen != self._seen:
-            self._seen, self._seen_at = seen, time.monotonic()
-        return time.monotonic() - self._seen_at < _STALLED_S
+        """True unless the oldest receipt has been the same for `_STALLED_S`. New ones say nothing about the drain."""
+        page = await self._spool.page(most=1, most_bytes=0)
+        oldest = page[0].seq if page else None
+        if oldest != self._oldest:
+            self._oldest, self._oldest_at = oldest, time.monotonic()
+        return time.monotonic() - self._oldest_at < _STALLED_S
 
     async def _drain(self) -> None:
         drained = 0

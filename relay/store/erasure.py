@@ -1,4 +1,4 @@
-"""Erases a person's stored payloads from deliveries and facts. Needs the rights of the tables' owner.
+"""Erases a person's stored payloads from deliveries, facts and this host's spool. Needs the tables' owner's rights.
 
 States, times and counts stay, so that the figures do not change. What is still to be forwarded is left as it is.
 """
@@ -15,8 +15,9 @@ from relay.domain.delivery import FactType
 from relay.domain.person import ERASED, account_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from relay.domain.delivery import Receipt
     from relay.domain.person import Person
     from relay.store.database import Connection
 
@@ -25,12 +26,16 @@ _PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """How many rows held a payload of the person. `unfinished` deliveries were left: they are still to be forwarded."""
+    """How many rows held a payload of the person, and how many receipts in this host's spool (`spooled`).
+
+    `unfinished` deliveries were left: they are still to be forwarded.
+    """
 
     deliveries: int = 0
     facts: int = 0
     drafts: int = 0
     unfinished: int = 0
+    spooled: int = 0
 
 
 _CANDIDATES = """
@@ -89,31 +94,51 @@ _ERASE_FACTS = """
 _RECORD = "SELECT relay.record_action(operator => %s, action => 'note', reason => %s, details => %s::jsonb)"
 
 
-async def erase(connection: Connection, person: Person, *, operator: str, reason: str, dry_run: bool) -> Erased:
+async def erase(
+    connection: Connection,
+    person: Person,
+    *,
+    operator: str,
+    reason: str,
+    dry_run: bool,
+    erase_spooled: Callable[[], Awaitable[int]],
+) -> Erased:
     """Erase the payloads of `person` and record that in the audit; with `dry_run` only count them.
 
-    All in one transaction.
+    All in one transaction, but for the spool: `erase_spooled` erases there (with `dry_run` it counts) and returns how
+    many receipts. It is called once it is clear that the login may, and before the deliveries are read: a receipt that
+    is drained meanwhile is found among them.
 
     Raises:
+        SpoolError: the spool cannot be read or written.
         psycopg.Error: the login may not, or Postgres is away; nothing has changed then.
     """
     async with connection.transaction():
+        if not dry_run:
+            await _erase_deliveries(connection, [])  # fails if the login may not
+        spooled = await erase_spooled()
         rows, unfinished = await _matching(connection, person)
         theirs = _conversations(person, rows)
         facts = await _facts(connection, person, [row.name for row in rows])
         if dry_run:
             row = await (await connection.execute(_COUNT_DRAFTS, theirs)).fetchone()
-            return Erased(len(rows), len(facts), row[0] if row else 0, unfinished)
+            return Erased(len(rows), len(facts), row[0] if row else 0, unfinished, spooled)
         erased = await _erase_deliveries(connection, rows)
-        found = Erased(erased, await _erase_facts(connection, facts), unfinished=unfinished + len(rows) - erased)
+        open_now = unfinished + len(rows) - erased
+        found = Erased(erased, await _erase_facts(connection, facts), unfinished=open_now, spooled=spooled)
         drafts = await connection.execute(_DRAFTS, theirs)
         found = replace(found, drafts=drafts.rowcount)
         details = {
             "erase": person.name, "account": person.account, "deliveries": found.deliveries, "facts": found.facts,
-            "drafts": found.drafts, "unfinished": found.unfinished,
+            "drafts": found.drafts, "unfinished": found.unfinished, "spooled": found.spooled,
         }  # fmt: skip
         await connection.execute(_RECORD, (operator, reason, json.dumps(details)))
         return found
+
+
+def concerned(person: Person) -> Callable[[Receipt], bool]:
+    """True for a receipt whose payload concerns `person`."""
+    return lambda receipt: person.concerns(_parsed(receipt.body))
 
 
 @dataclass(frozen=True, slots=True)

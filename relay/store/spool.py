@@ -11,6 +11,7 @@ import itertools
 import logging
 import queue
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,6 +33,7 @@ FILE_NAME = "spool.db"
 _BATCH = 256
 _BATCH_BYTES = 8 * 1024 * 1024
 _CLOSE_S = 2
+_DRAIN_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -270,16 +272,48 @@ def _settle_all(
             loop.call_soon_threadsafe(settle, future, result)
 
 
+def _local(folder: Path, dsn: str) -> SpoolFile | None:
+    """The spool in `folder`, if there is one."""
+    path = folder / FILE_NAME
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise SpoolUnwritable(f"{path} cannot be read: {error.strerror}") from error
+    return SpoolFile(path, max_bytes=0, address=address_of(dsn))
+
+
 def local_state(folder: Path, dsn: str) -> SpoolState | None:
     """What the spool in `folder` holds for the database `dsn`; None if there is none.
 
     Raises:
         SpoolError: it cannot be read.
     """
-    if not (folder / FILE_NAME).exists():
+    file = _local(folder, dsn)
+    if file is None:
         return None
-    file = SpoolFile(folder / FILE_NAME, max_bytes=0, address=address_of(dsn), say=lambda _: None)
     try:
         return file.state()
+    finally:
+        file.close()
+
+
+def erase_local(folder: Path, dsn: str, wanted: Callable[[Receipt], bool], *, dry_run: bool) -> int:
+    """Erase the receipts in the spool in `folder` for the database `dsn` that are `wanted`. Returns how many there are.
+
+    Waits up to `_DRAIN_S` for a relay that drains, so that what it has read is in Postgres on return. Blocking.
+
+    Raises:
+        SpoolError: it cannot be read or written.
+    """
+    file = _local(folder, dsn)
+    if file is None:
+        return 0
+    try:
+        by = time.monotonic() + _DRAIN_S
+        while not dry_run and not file.try_lock() and time.monotonic() < by:
+            time.sleep(0.1)
+        return file.erase(wanted, dry_run=dry_run)
     finally:
         file.close()

@@ -1,7 +1,8 @@
 """The spool's file: SQLite on this host's disk, shared by the relays and workers of the host (DESIGN, 1.3). Blocking.
 
 What a transaction wrote is durable when it has ended (WAL, `synchronous=FULL`). A file that is damaged is moved aside;
-one that was removed or replaced is noticed, and what it held goes to the new one.
+one that was removed or replaced is noticed, and what it held goes to the new one. A transaction counts only if the
+file and its log are still in place after the commit; else it is repeated on the new file.
 
 Beside the file, the first byte of `spool.state` is 1 while any receipt may be in it. Every relay reads that byte for
 each webhook, without SQLite. It is set before a receipt is committed, and cleared only while the file is locked and
@@ -15,6 +16,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
 BUSY_S = 1.0
 """How long one process waits for another one's transaction."""
 
+_OPEN_S = 10.0
+_OPEN_AGAIN_S = 0.005
 _RESERVE_BYTES = 1_048_576
+_TRIES = 10
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL}
@@ -54,6 +59,7 @@ class SpoolDisk:
         self._say = say
         self._connection: sqlite3.Connection | None = None
         self._rescued: list[tuple[Any, ...]] = []
+        self._rescued_names: dict[str, str] = {}
         self._inodes: tuple[tuple[int, int], ...] = ()
         self._state_fd: int | None = None
 
@@ -115,8 +121,12 @@ class SpoolDisk:
             fcntl.flock(self._state_fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. What it held goes to a new one if it was removed."""
         self._disconnect()
+        if self._rescued:
+            with contextlib.suppress(SpoolUnwritable):
+                self.run(lambda _: None)
+            self._disconnect()
         if self._state_fd is not None:
             fd, self._state_fd = self._state_fd, None
             os.close(fd)
@@ -143,7 +153,7 @@ class SpoolDisk:
             SpoolFull: the disk is full.
             SpoolUnwritable: the file cannot be used.
         """
-        for _ in range(3):
+        for _ in range(_TRIES):
             try:
                 return work(self._opened())
             except _Replaced:
@@ -153,11 +163,16 @@ class SpoolDisk:
                 if code in _CORRUPT:
                     self._move_aside(str(error))
                     continue
-                if code not in _PASSING:
+                is_gone = self._is_gone()
+                if code not in _PASSING or is_gone:
                     self._disconnect()
+                if is_gone:
+                    continue
                 if code == sqlite3.SQLITE_FULL:
                     raise SpoolFull("The spool's disk is full") from error
                 raise SpoolUnwritable(f"The spool cannot be used: {error}") from error
+            except FileNotFoundError:
+                continue
             except OSError as error:
                 if error.errno in _NO_SPACE:
                     raise SpoolFull("The spool's disk is full") from error
@@ -167,30 +182,42 @@ class SpoolDisk:
     def _opened(self) -> sqlite3.Connection:
         if self._connection is not None and not self._is_in_place():
             self._say("The spool's file was removed or replaced; what it held goes to a new one")
-            self._rescue(self._connection)
             self._disconnect()
         if self._connection is None:
             db = self._open()
             try:
-                if self._rescued:
-                    self._transact(db, lambda db: db.executemany(sql.COPY, self._rescued))
+                if self._rescued or self._rescued_names:
+                    self._transact(db, self._copy_rescued)
             except BaseException:
                 db.close()
                 raise
-            self._rescued = []
+            self._rescued, self._rescued_names = [], {}
             self._connection = db
         return self._connection
 
     def _rescue(self, db: sqlite3.Connection) -> None:
         """Read all that a removed file holds, before its connection is closed and another one uses its names.
 
-        To store a receipt in Postgres twice changes nothing there.
+        To store a receipt in Postgres twice changes nothing there. A file of which only a part was removed is removed
+        first: with a new log beside it, two processes would write to it by different logs.
         """
+        if not self._is_gone():
+            self.path.unlink(missing_ok=True)
+        found: list[tuple[Any, ...]] = []
         try:
-            self._rescued += db.execute(sql.ALL).fetchall()
-        except sqlite3.DatabaseError as error:
-            if _code(error) not in _CORRUPT:
-                raise
+            self._rescued_names |= dict(db.execute(sql.NAMES).fetchall())
+            for row in db.execute(sql.ALL):
+                found.append(row)  # noqa: PERF402 - those before an error count
+        except sqlite3.Error as error:
+            self._say(f"The removed spool's file cannot be read ({error}); {len(found)} of its receipts were read")
+        self._rescued += found
+
+    def _copy_rescued(self, db: sqlite3.Connection) -> None:
+        """Copy what was read from removed files, with the names of the databases that it is for."""
+        db.executemany(sql.COPY, self._rescued)
+        for address, name in self._rescued_names.items():
+            for statement in sql.NAMING:
+                db.execute(statement, {"address": address, "name": name})
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -198,18 +225,28 @@ class SpoolDisk:
         with self._exclusively():
             self._make_file()
             self.path.chmod(0o600)  # SQLite gives its other files the same mode
-            self._inodes = (_inode(self.path),)
+            file = _inode(self.path)
+            self._inodes = (file,)
             db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare(db)
                 self._inodes = self._found_inodes()
-                if not self._inodes:
+                if not self._is_opened(file):
                     raise _Replaced  # noqa: TRY301 - the connection is closed below
             except BaseException:
                 db.close()
                 raise
         self._keep_reserve()
         return db
+
+    def _is_opened(self, file: tuple[int, int]) -> bool:
+        """True if the names in `_inodes` are those of what was opened: `file`, and the log that was made beside it.
+
+        The lock is on the state file, so it held off the other processes only if that is in place to the end.
+        """
+        assert self._state_fd is not None
+        found = os.fstat(self._state_fd)
+        return bool(self._inodes) and self._inodes[0] == file and self._inodes[-1] == (found.st_dev, found.st_ino)
 
     def _make_file(self) -> None:
         """Make the file if there is none. A log beside it is then that of a removed file, which may still be read.
@@ -280,11 +317,23 @@ class SpoolDisk:
     def _exclusively(self) -> Iterator[None]:
         """Lets one process at a time make the file, or move it aside. No matter to `try_lock`: it is another lock."""
         assert self._state_fd is not None
-        fcntl.lockf(self._state_fd, fcntl.LOCK_EX, 1, 1)
+        by = time.monotonic() + _OPEN_S
+        while not self._locks_opening():
+            if time.monotonic() > by:
+                raise SpoolUnwritable("The spool cannot be opened: another process has been opening it for too long")
+            time.sleep(_OPEN_AGAIN_S)
         try:
             yield
         finally:
             fcntl.lockf(self._state_fd, fcntl.LOCK_UN, 1, 1)
+
+    def _locks_opening(self) -> bool:
+        assert self._state_fd is not None
+        try:
+            fcntl.lockf(self._state_fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1)
+        except (BlockingIOError, PermissionError):  # POSIX allows either
+            return False
+        return True
 
     def _found_inodes(self) -> tuple[tuple[int, int], ...]:
         try:
@@ -305,11 +354,18 @@ class SpoolDisk:
         found = self._found_inodes()
         return bool(found) and found == self._inodes
 
+    def _is_gone(self) -> bool:
+        """True if the file that was opened last was removed or replaced, whatever became of its log."""
+        try:
+            return bool(self._inodes) and self._inodes[0] != _inode(self.path)
+        except FileNotFoundError:
+            return True
+
     def _move_aside(self, reason: str) -> None:
         """Move the damaged file aside with all that it holds, unless another process has done so."""
         self._disconnect()
         with self._exclusively():
-            if not self._inodes or self._inodes[0] != _inode(self.path):
+            if not self._inodes or self._is_gone():
                 return
             aside = f"{self.path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}"
             for suffix in ("-wal", "-shm", ""):
@@ -319,7 +375,10 @@ class SpoolDisk:
         self._say(f"The spool's file is damaged ({reason}); it was moved to {aside}, and a new one is begun")
 
     def _disconnect(self) -> None:
+        """Close the connection. What a removed file holds is read before."""
         if self._connection is not None:
+            if not self._is_in_place():
+                self._rescue(self._connection)
             self._connection.close()
             self._connection = None
 

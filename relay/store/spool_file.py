@@ -163,7 +163,7 @@ class SpoolFile:
         names = {"address": self._address, "name": name}
 
         def rename(db: sqlite3.Connection) -> None:
-            for statement in (sql.NAME_TARGET, sql.RENAME, sql.REMOVE_KNOWN):
+            for statement in sql.NAMING:
                 db.execute(statement, names)
 
         if self._disk.run(self._target)["target"] != name:

@@ -54,6 +54,8 @@ TARGET = "SELECT target FROM databases WHERE address = ?"
 NAME_TARGET = "INSERT OR REPLACE INTO databases VALUES (:address, :name)"
 RENAME = "UPDATE OR IGNORE receipts SET target = :name WHERE target = :address"
 REMOVE_KNOWN = "DELETE FROM receipts WHERE target = :address"
+NAMING = (NAME_TARGET, RENAME, REMOVE_KNOWN)
+NAMES = "SELECT address, target FROM databases"
 
 KNOWN = """
     SELECT claim, delivery_id FROM receipts

@@ -34,9 +34,9 @@ def postgres() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def agent() -> Iterator[int]:
-    """The benchmark's agent; yields its port."""
-    with program("-m", "tests.benchmarks.agent", out=subprocess.PIPE) as process:
+def agent(port: int = 0) -> Iterator[int]:
+    """The benchmark's agent, on `port` or any free one; yields its port."""
+    with program("-m", "tests.benchmarks.agent", str(port), out=subprocess.PIPE) as process:
         yield int(process.stdout.readline())
 
 

@@ -52,7 +52,7 @@ class RelayProcess:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._program = ["-m", "relay", "serve"]
-        self._is_ready = {"ok"}
+        self._awaited = "ok"
 
     def hurry(self, patience_s: float) -> RelayProcess:
         """Have it wait no longer than that for heads, bodies and readers, from its next start on."""
@@ -87,17 +87,22 @@ class RelayProcess:
     async def start(self, *, without_postgres: bool = False, **env: str) -> RelayProcess:
         """Start it and wait until it takes webhooks: into Postgres, or into its spool."""
         self.spawn(**env)
-        self._is_ready = {"spooling"} if without_postgres else {"ok"}
+        self._awaited = "spooling" if without_postgres else "ok"
         await until(self._is_healthy, what="the relay is healthy")
         return self
 
     async def _is_healthy(self) -> bool:
+        return await self.has_health(200, self._awaited)
+
+    async def has_health(self, status: int, state: str) -> bool:
+        """True if its health check answers so now."""
         assert self.is_running, self.output[-2000:]
         async with httpx.AsyncClient() as client:
             try:
-                return (await client.get(f"{self.url}/health", timeout=10)).json()["status"] in self._is_ready
+                answer = await client.get(f"{self.url}/health", timeout=10)
             except httpx.TransportError:
                 return False
+            return (answer.status_code, answer.json()["status"]) == (status, state)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import shutil
+import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.faults.test_postgres import fill
 from tests.postgres import small_disk
-from tests.servers import until
+from tests.servers import locked, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from tests.faults.conftest import RelayProcess, Survived
     from tests.faults.load import Load
@@ -64,7 +65,6 @@ async def test_a_relay_killed_while_postgres_is_away_loses_nothing(
     survived("Relay killed (kill -9) twice while Postgres is away", counts, recovery)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a disk that is small")
 async def test_the_spools_disk_full_as_well_is_503_and_loses_nothing(
     server: Server, make_relay: Callable[..., RelayProcess], load: Load, survived: Survived, tmp_path: Path
 ) -> None:
@@ -77,11 +77,39 @@ async def test_the_spools_disk_full_as_well_is_503_and_loses_nothing(
         await load.is_spooled()
         await asyncio.to_thread(fill, disk / "ballast")
         await load.is_refused()
-        assert relay.is_running
+        await until(lambda: relay.has_health(503, "unavailable"), what="its health check says so")
         await asyncio.to_thread(server.start)
         recovery = await load.ledger.recovers(time.monotonic())
-        survived("Postgres stopped, and the spool's disk full", await load.ends_well(server.rows), recovery)
+        fault = "Disk full and spool full: Postgres stopped, the spool on a full disk"
+        survived(fault, await load.ends_well(server.rows), recovery)
         relay.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_spool_directory_removed_under_load_is_made_again_and_loses_nothing(
+    server: Server,
+    make_relay: Callable[..., RelayProcess],
+    load: Load,
+    survived: Survived,
+    tmp_path: Path,
+    workers: int,
+) -> None:
+    folder = tmp_path / "data"
+    relay = await make_relay(database_url=server.dsn, relay_data_dir=folder, relay_workers=workers).start()
+    load.start(relay)
+    await load.goes_on()
+    await asyncio.to_thread(server.stop)
+    load.ledger.kills += 1
+    for _ in range(3):
+        await load.is_spooled()
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    await load.is_spooled()
+    assert await asyncio.to_thread((folder / "spool.db").exists)
+    await asyncio.to_thread(server.start)
+    recovery = await load.ledger.recovers(time.monotonic())
+    counts = await load.ends_well(server.rows)
+    assert counts["refused"] == 0
+    survived(f"Postgres stopped, and the spool's directory removed three times, {workers} worker(s)", counts, recovery)
 
 
 async def test_two_relays_drain_one_spool_once(
@@ -98,3 +126,42 @@ async def test_two_relays_drain_one_spool_once(
     await asyncio.to_thread(server.start)
     await until(lambda: any("Spool drained" in relay.output for relay in relays), what="the spool is drained")
     assert (await load.ends_well(server.rows))["refused"] == 0
+
+
+async def test_a_relay_stopped_while_it_drains_holds_up_no_other(
+    server: Server, make_relay: Callable[..., RelayProcess], load: Load, survived: Survived, tmp_path: Path
+) -> None:
+    relays = [make_relay(database_url=server.dsn, relay_data_dir=tmp_path / "data") for _ in range(2)]
+    await asyncio.gather(*(relay.start() for relay in relays))
+    load.start(*relays)
+    await load.goes_on()
+    load.ledger.kills += 1
+    async with locked(server.dsn, "relay.deliveries"):
+        await load.is_spooled()
+        stopped = await until(lambda: _stopped_while_it_drains(relays, tmp_path / "data" / "spool.state"))
+    other = next(relay for relay in relays if relay is not stopped)
+    stopped_at = time.monotonic()
+    await until(lambda: "Spool drained" in other.output, what="the other one drains")
+    recovery = time.monotonic() - stopped_at
+    stopped.signal(signal.SIGCONT)
+    counts = await load.ends_well(server.rows)
+    assert counts["refused"] == 0
+    survived("One of 2 relays stopped while it drains the spool, then continued", counts, recovery)
+
+
+def _stopped_while_it_drains(relays: Sequence[RelayProcess], state: Path) -> RelayProcess | None:
+    """The relay that holds the lock of those that drain, stopped; None if there is none at this moment."""
+    for relay in relays:
+        if _holds_lock(relay, state):
+            relay.signal(signal.SIGSTOP)
+            if _holds_lock(relay, state):
+                return relay
+            relay.signal(signal.SIGCONT)
+    return None
+
+
+def _holds_lock(relay: RelayProcess, file: Path) -> bool:
+    """True if the process has a lock of `flock` on the file (proc(5), /proc/locks)."""
+    locks = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+    held = {(int(line[4]), int(line[5].split(":")[2])) for line in locks if line[1:3] == ["FLOCK", "ADVISORY"]}
+    return (relay.pid, file.stat().st_ino) in held

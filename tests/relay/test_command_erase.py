@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 
+from relay.domain.delivery import Receipt
 from relay.domain.person import Person
+from relay.store.spool import address_of
+from relay.store.spool_file import SpoolFile
+from relay.store.spooled import SpooledReceipt
 from tests.servers import Behaviour
 from tests.store.plant import Plant
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from tests.conftest import CommandLine
     from tests.servers import AgentStandIn, Rows, RunningRelay
@@ -58,7 +65,7 @@ async def test_a_persons_payloads_go_and_all_else_stays(
     planned = await relay_command.run("erase", *option, "--dry-run", "--json")
     assert json.loads(planned.stdout) | {"database": {}} == {
         "database": {}, "erased": f"{option[0][2:]} {option[1]}", "dry_run": True, "deliveries": 4, "facts": 2,
-        "drafts": 0, "unfinished": 0,
+        "drafts": 0, "unfinished": 0, "spooled": 0,
     }  # fmt: skip
     assert THEIRS in everything(rows)
 
@@ -93,6 +100,26 @@ async def test_what_is_still_to_be_forwarded_is_left_and_said(
     assert ended.returncode == 1
     assert "1 delivery still to be forwarded" in ended.stdout
     agent.release()
+
+
+async def test_receipts_in_this_hosts_spool_go_too(relay_command: CommandLine, rows: Rows, tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "spool.db", max_bytes=1 << 20, address=address_of(rows.dsn))
+    for name, payload in (("theirs", message(7, 14, THEIRS)), ("other's", message(77, 147, OTHERS))):
+        body = json.dumps(payload).encode()
+        receipt = Receipt(name, (), body, event="message_created", conversation_id=None, customer=True, test=False)
+        file.append([SpooledReceipt(uuid4(), receipt, datetime.now(UTC))])
+    here = {"RELAY_DATA_DIR": str(tmp_path), "DATABASE_URL": rows.dsn}
+    for option in ("--conversation=7", "--contact=14"):
+        planned = await relay_command.run("erase", option, "--dry-run", "--json", **here)
+        assert json.loads(planned.stdout)["spooled"] == 1
+    assert file.state().receipts == 2
+    ended = await relay_command.run("erase", "--contact", "14", **here)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "This host's spool: 1 receipt erased." in ended.stdout
+    assert [item.receipt.delivery_id for item in file.page(most=9, most_bytes=1 << 20)] == ["other's"]
+    file.close()
+    assert THEIRS.encode() not in (tmp_path / "spool.db").read_bytes()
+    assert rows.one("SELECT details ->> 'spooled' FROM relay.operator_actions WHERE details ? 'erase'") == "1"
 
 
 async def test_wrong_use_and_missing_rights_are_one_line(relay_command: CommandLine, rows: Rows) -> None:

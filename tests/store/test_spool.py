@@ -30,8 +30,6 @@ DSN = "postgresql://relay:secret@db/app"
 OTHER_DSN = "postgresql://relay:secret@db/other"
 AT = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a disk that is small")
-
 
 def spooled(delivery_id: str = "", *, after_s: float = 0, conversation: str | None = None, **fields: Any) -> Any:
     """A receipt that was received `after_s` seconds after `AT`, in `conversation`."""
@@ -278,7 +276,6 @@ async def test_a_directory_that_cannot_be_made_is_refused_until_it_can(make_spoo
     assert await ids(spool) == ["one"]
 
 
-@needs_root
 async def test_a_read_only_disk_is_refused(make_spool: Spools, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", megabytes=4) as disk:
         spool = make_spool(folder=disk)
@@ -295,7 +292,6 @@ async def test_a_read_only_disk_is_refused(make_spool: Spools, tmp_path: Path) -
         await spool.close()
 
 
-@needs_root
 async def test_a_full_disk_is_refused_until_there_is_space(make_spool: Spools, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", megabytes=4) as disk:
         spool = make_spool(folder=disk, max_bytes=1 << 30)
