@@ -45,7 +45,7 @@ GRANT EXECUTE ON FUNCTION relay.refusal(text, text, text, text, text, text, text
     relay.promote(text[], bigint[]), relay.release_order(interval), relay.undo_store(), relay.end_holds(),
     relay.end_drain(), relay.give_back_abandoned(text, integer), relay.release_destination(text, integer),
     relay.restore_destination(text, integer), relay.other_wait(text, boolean), relay.try_promote(text[], bigint[]),
-    relay.lacks_head(text, text),
+    relay.open_head(text, text, bigint), relay.rejoin(text, text, text), relay.lacks_head(text, text),
     relay.heal_order(text, integer)
     TO relay_service;
 
