@@ -3,7 +3,8 @@
 RelayError
 ├── ConfigurationError   a setting is wrong: which, and why
 ├── StoreUnavailable     Postgres is away or does not answer in time; try again
-│   └── StatementRefused Postgres cancelled or refused this one statement
+│   ├── StatementRefused Postgres cancelled or refused this one statement
+│   └── EarlierFirst     an earlier receipt of the conversation must be stored first
 ├── SpoolError           the spool does not take a receipt
 │   ├── SpoolFull        RELAY_SPOOL_MAX_BYTES or the disk is full
 │   └── SpoolUnwritable  its file cannot be written
@@ -32,6 +33,10 @@ class StatementRefused(StoreUnavailable):
 
     The message holds the SQLSTATE and names, never a row's values.
     """
+
+
+class EarlierFirst(StoreUnavailable):
+    """An earlier receipt of the same conversation was not stored: it must be first. Nothing was tried."""
 
 
 class SpoolError(RelayError):

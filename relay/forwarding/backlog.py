@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+import psycopg
 
 from relay.domain.delivery import Outcome
 from relay.forwarding.circuit_breaker import FIRST_PAUSE_S, MOST_PAUSE_S, AttemptWindow, verdict
-from relay.store import claims, destinations, gate
+from relay.store import claims, destinations, gate, instances
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -56,6 +59,8 @@ class Backlog:
         self._forwarding_log = forwarding_log
         self._window = AttemptWindow(settings.chatwoot_webhook_max_delay_ms)
         self._refresh_at = self._housekeeping_at = 0.0
+        self._housekept_at = float("-inf")
+        self._releases_at = 0.0
         self._more = False
         self._probes: set[asyncio.Task[Outcome | WaitReason | None]] = set()
         self._recordings: set[asyncio.Task[None]] = set()
@@ -90,19 +95,33 @@ class Backlog:
             self._pipeline.resume(one)
 
     async def _refresh(self, connection: Connection) -> None:
-        if time.monotonic() >= self._housekeeping_at:
-            self._housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
-            await gate.end_holds(connection)
-            await gate.release_order(connection, RELEASE_ORDER_S)
-            await destinations.refresh(connection)
         if self._has_breaker:
             await self._consider_opening(connection)
         state = await gate.read(connection, self._owner)
         self._pipeline.gate.refresh(state)
+        if time.monotonic() >= self._housekeeping_at:
+            self._housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
+            await self._keep_house(connection)
         if self._concurrency is not None:
             await self._share(connection, self._concurrency, state.relays, state.rank)
         if self._has_breaker and state.open and not state.held and not self._probes:
             await self._probe(connection)
+
+    async def _keep_house(self, connection: Connection) -> None:
+        """What relays do every second. A row that another session holds keeps it from none of the rest.
+
+        Where a relay was without Postgres, the others may have been, too: they get the time to send a heartbeat before
+        their destinations count as gone.
+        """
+        now, beats_s = time.monotonic(), 2 * instances.beat_every_s(self._lease.seconds) + 1
+        if now - self._housekept_at > beats_s:
+            self._releases_at = now + beats_s
+        self._housekept_at = now
+        with suppress(psycopg.errors.LockNotAvailable):
+            await gate.end_holds(connection)
+        with suppress(psycopg.errors.LockNotAvailable):
+            await gate.release_order(connection, RELEASE_ORDER_S)
+        await destinations.refresh(connection, self._owner, releases=now >= self._releases_at)
 
     async def _share(self, connection: Connection, slots: int, relays: int, rank: int) -> None:
         """Hold a fair share of the agent's slots. The limit falls before slots go back, and rises after they came."""

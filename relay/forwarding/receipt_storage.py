@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import psycopg
 
-from relay.errors import StatementRefused, StoreUnavailable
+from relay.errors import EarlierFirst, StatementRefused, StoreUnavailable
 from relay.forwarding.store_faults import StoreFaults
 from relay.store.deliveries import Incoming
 from relay.store.failures import described
@@ -26,6 +26,9 @@ STORE_PATIENCE_S = 3.5
 """How long a webhook waits for Postgres. Chatwoot itself waits 5 s."""
 
 _RETRY_S = 0.1
+_LAST_TRY_S = 1.0
+"""Without a spool, a webhook waits no longer for an earlier one when it has only so much time left."""
+
 _NOT_READY = "The relay is not ready to store webhooks"
 
 
@@ -40,7 +43,7 @@ class ReceiptStorage:
         self._forwarding_log = forwarding_log
         self._ordered = ordered
         self._opened = asyncio.Event()
-        self._patient: set[asyncio.Timeout] = set()
+        self._patient: dict[asyncio.Timeout, Incoming] = {}
         spooling.on_begin = self._wait_no_longer
         self.faults = StoreFaults()
 
@@ -63,9 +66,13 @@ class ReceiptStorage:
         """
         order_key = receipt.order_key if self._ordered else None
         incoming = Incoming(uuid4(), receipt, order_key, wanted or receipt.test)
-        began = time.monotonic()
+        with self._receipts.order.place(incoming):
+            return await self._store(incoming, time.monotonic())
+
+    async def _store(self, incoming: Incoming, began: float) -> Stored:
+        receipt = incoming.receipt
         try:
-            stored = await self._commit(incoming, began)
+            return await self._commit(incoming, began)
         except psycopg.Error as error:
             self._forwarding_log.not_stored(receipt.delivery_id, described(error))
             one_only = not isinstance(error, psycopg.ProgrammingError)  # a missing right or table concerns all
@@ -73,7 +80,6 @@ class ReceiptStorage:
             return await self._spool(incoming, began, reason, why=described(error), one_only=one_only)
         except StoreUnavailable as error:
             return await self._spool(incoming, began, error, why=str(error), one_only=waits_for_a_row(error))
-        return stored
 
     async def _spool(
         self, incoming: Incoming, began: float, error: StoreUnavailable, *, why: str, one_only: bool
@@ -84,6 +90,7 @@ class ReceiptStorage:
             StoreUnavailable: the spool does not take it either.
         """
         delivery_id = incoming.receipt.delivery_id
+        self._receipts.order.failed(incoming)
         try:
             taken = await self._spooling.take(incoming, began, error, alone=one_only)
         except StoreUnavailable:
@@ -103,15 +110,18 @@ class ReceiptStorage:
         try:
             # Without a spool a commit that is under way is waited for: nothing else can take the receipt.
             async with asyncio.timeout(STORE_PATIENCE_S if self._spooling.is_on else None) as patience:
-                self._patient.add(patience)
+                self._patient[patience] = incoming
                 try:
                     while True:
+                        await self._until_its_turn(incoming, began)
                         if self._spooling.concerns:
                             spooled = await self._spooling.take_if_due(incoming, began)
                             if spooled is not None:
                                 return spooled
                         try:
                             return await self._submit(incoming, by=began + STORE_PATIENCE_S)
+                        except EarlierFirst:
+                            continue
                         except StoreUnavailable as error:
                             if isinstance(error, StatementRefused) and refusal is None:
                                 self._forwarding_log.not_stored(incoming.receipt.delivery_id, str(error))
@@ -121,9 +131,28 @@ class ReceiptStorage:
                             raise last
                         await asyncio.sleep(_RETRY_S)
                 finally:
-                    self._patient.discard(patience)
+                    del self._patient[patience]
         except TimeoutError:
             raise last from None
+
+    async def _until_its_turn(self, incoming: Incoming, began: float) -> None:
+        """Wait while an earlier receipt of the conversation is not stored.
+
+        With a spool that ends in time: the earlier one is spooled, or this one's own time is over. The spool orders
+        what is in it by the time of arrival. Without a spool, this one would be refused once its time is over: shortly
+        before that it is stored out of its order.
+        """
+        order = self._receipts.order
+        if self._spooling.at_once or not order.is_behind(incoming):
+            return
+        if self._spooling.is_on:
+            await order.turn(incoming)
+            return
+        try:
+            async with asyncio.timeout(began + STORE_PATIENCE_S - _LAST_TRY_S - time.monotonic()):
+                await order.turn(incoming)
+        except TimeoutError:
+            order.leave(incoming)
 
     async def _submit(self, incoming: Incoming, *, by: float) -> Stored:
         if not self._opened.is_set():
@@ -143,6 +172,7 @@ class ReceiptStorage:
     def _wait_no_longer(self) -> None:
         """Have the receipts that wait for Postgres spooled now, close behind the first one."""
         now = asyncio.get_running_loop().time()
-        for patience in self._patient:
+        for patience, incoming in self._patient.items():
             if not patience.expired():
+                self._receipts.order.failed(incoming)
                 patience.reschedule(now)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from relay.store.database import Database
     from relay.store.instances import Instance
 
-_INTERVAL_S = 5.0
-
 
 class Heartbeat:
     """Beats every five seconds, and three times in each lease of `lease_s` seconds at least.
@@ -45,7 +43,7 @@ class Heartbeat:
         self._lease_s = lease_s
         self._in_flight = in_flight
         self._on_renewed = on_renewed
-        self.interval_s = min(_INTERVAL_S, lease_s / 3)
+        self.interval_s = instances.beat_every_s(lease_s)
 
     async def run_once(self) -> None:
         """Renew the lease, or register if the relay is not known.

@@ -1,4 +1,5 @@
-"""Services that keep the tables small: retention, expired signatures, headers that an earlier version stored.
+"""Services that keep the tables small and right: retention, expired signatures, headers that an earlier version stored,
+conversations that wait in vain.
 
 Each deletes or updates in small batches on one connection and ends early when the relay stops.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from relay.store import instances, retention, scrub, signatures
+from relay.store import gate, instances, retention, scrub, signatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,3 +67,38 @@ class HeaderScrubber:
         """Scrub until no stored header is left that should not be there."""
         async with self.database.connection(patience_s=_PATIENCE_S) as connection:
             await scrub.scrub_headers(connection, self.stopping)
+
+
+_CONVERSATIONS = 100
+_BATCHES = 5
+
+
+class OrderHealer:
+    """Finds conversations that wait for a delivery that is over or no longer exists. One relay at a time has the duty.
+
+    Such a head is left where rows were deleted or changed by hand, or were held while a head was released. A round
+    looks through the next 500 of the conversations in which deliveries wait.
+    """
+
+    name = "order"
+    interval_s = 10.0
+
+    def __init__(self, database: Database, owner: UUID, stopping: Callable[[], bool]) -> None:
+        self._database = database
+        self._owner = owner
+        self._stopping = stopping
+        self._after = ""
+
+    async def run_once(self) -> None:
+        """Let what waits in vain go.
+
+        Raises:
+            StoreUnavailable: Postgres is away.
+        """
+        async with self._database.connection() as connection:
+            if not await instances.take_duty(connection, self.name, self._owner, for_s=3 * self.interval_s):
+                return
+            for _ in range(_BATCHES):
+                self._after = await gate.heal_order(connection, self._after, _CONVERSATIONS)
+                if not self._after or self._stopping():
+                    return

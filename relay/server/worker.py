@@ -39,7 +39,7 @@ from relay.monitoring.store_outage import StoreOutage
 from relay.replay.automatic import INTERVAL_S, AutoReplay
 from relay.replay.discards import DiscardRunner
 from relay.replay.runner import ReplayRunner
-from relay.server.maintenance import HeaderScrubber, Retention, SignatureCleaner
+from relay.server.maintenance import HeaderScrubber, OrderHealer, Retention, SignatureCleaner
 from relay.server.services import ServiceLoop
 from relay.store import deliveries, demo_history, facts, gate, instances, log, replay_work, spools
 from relay.store.database import Database
@@ -230,6 +230,7 @@ class Worker:
             Retention(self.database, owner, timedelta(days=settings.relay_retention_days), self._stopping.is_set),
             SignatureCleaner(self.database, self._stopping.is_set),
             HeaderScrubber(self.database, self._stopping.is_set),
+            OrderHealer(self.database, owner, self._stopping.is_set),
         ]
         if self.spool.is_on:
             services += [self._drain, SpoolReporter(self.spool, self.database)]

@@ -11,11 +11,11 @@ import logging
 import math
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import psycopg
 
-from relay.errors import StatementRefused, StoreUnavailable
+from relay.errors import EarlierFirst, StatementRefused, StoreUnavailable
 from relay.store.failures import unavailable
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Item_contra = TypeVar("Item_contra", contravariant=True)
 _Waiter = tuple[Item, asyncio.Future[Result], float]
 """An item, the future of its result, and the time after which no commit of it begins."""
 
@@ -32,6 +33,34 @@ _PARTS = 8
 """Into how many parts a batch is split that fails for one of its items."""
 
 _PARTS_AT_ONCE = 2
+
+
+class Order(Protocol[Item_contra]):
+    """Which items must not be committed before others. See `relay.store.arrival_order`."""
+
+    def is_behind(self, item: Item_contra, *, beside: bool = False) -> bool:
+        """True if an earlier item must be committed first. With `beside`, those that are apart come before anyway."""
+
+    def submitted(self, item: Item_contra) -> None:
+        """`item` is in a batch, or committed."""
+
+    def apart(self, item: Item_contra) -> None:
+        """`item` is committed beside the batches."""
+
+    def failed(self, item: Item_contra) -> None:
+        """`item` was not committed."""
+
+
+class _NoOrder(Generic[Item]):
+    """Items that may be committed in any order."""
+
+    def is_behind(self, _item: Item, *, beside: bool = False) -> bool:  # noqa: ARG002 - as `Order` has it
+        return False
+
+    def submitted(self, _item: Item) -> None:
+        return
+
+    apart = failed = submitted
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -46,7 +75,8 @@ class GroupCommit(Generic[Item, Result]):
     fails by itself. Without `alone` that is `commit` with a batch of one. With `part`, such a batch is committed in
     parts instead, and a part that fails in smaller ones: `part` is a `commit` that works beside the batches.
 
-    `late` gets the result of an item whose caller was cancelled while it was being committed.
+    `late` gets the result of an item whose caller was cancelled while it was being committed. With `order`, an item
+    that must wait for an earlier one fails as `EarlierFirst` in place of being committed.
     """
 
     def __init__(  # noqa: PLR0913 - its parts
@@ -61,6 +91,7 @@ class GroupCommit(Generic[Item, Result]):
         heavy: float = math.inf,
         most_alone: int = 3,
         late: Callable[[Result], None] = lambda _: None,
+        order: Order[Item] | None = None,
     ) -> None:
         self._commit = commit
         self._alone = alone or self._in_a_batch_of_one
@@ -70,6 +101,7 @@ class GroupCommit(Generic[Item, Result]):
         self._max_bytes = max_bytes
         self._heavy = heavy
         self._late = late
+        self._order: Order[Item] = order or _NoOrder()
         self._waiting: deque[_Waiter[Item, Result]] = deque()
         self._wake = asyncio.Event()
         self._room_alone = asyncio.Semaphore(most_alone)
@@ -84,13 +116,16 @@ class GroupCommit(Generic[Item, Result]):
 
         Raises:
             StatementRefused: Postgres cancelled or refused the item's own statement.
+            EarlierFirst: an earlier item, which was not committed, must be committed first.
             StoreUnavailable: it was not committed, or whether it was is in doubt.
             psycopg.Error: Postgres refuses a value, or the statement; nothing was committed.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         if alone or self._size(item) > self._heavy:
+            self._order.apart(item)
             self._start_alone(item, future, by)
         else:
+            self._order.submitted(item)
             self._waiting.append((item, future, by))
             self._wake.set()
         return await future
@@ -117,7 +152,7 @@ class GroupCommit(Generic[Item, Result]):
         weight, now = 0, time.monotonic()
         while self._waiting and len(batch) < self._max_items:
             item, _, _ = self._waiting[0]
-            if _is_too_late(self._waiting[0], now):
+            if not self._may_commit(self._waiting[0], now):
                 self._waiting.popleft()
                 continue
             weight += self._size(item)
@@ -141,12 +176,16 @@ class GroupCommit(Generic[Item, Result]):
                 if commit is self._part:
                     await self._split(batch)
                 else:
+                    for item, _, _ in batch:
+                        self._order.apart(item)
                     self._start(self._split_beside(batch))
                 return
-            for _, future, _ in batch:
+            for item, future, _ in batch:
+                self._order.failed(item)
                 _fail(future, reason)
         else:
-            for (_, future, _), result in zip(batch, results, strict=True):
+            for (item, future, _), result in zip(batch, results, strict=True):
+                self._order.submitted(item)
                 self._settle(future, result)
 
     async def _split(self, batch: list[_Waiter[Item, Result]]) -> None:
@@ -159,7 +198,7 @@ class GroupCommit(Generic[Item, Result]):
         for start in range(0, len(batch), size):
             now = time.monotonic()
             part = batch[start : start + size]
-            if left := [waiter for waiter in part if not _is_too_late(waiter, now)]:
+            if left := [waiter for waiter in part if self._may_commit(waiter, now, beside=True)]:
                 await self._commit_batch(left, self._part)
 
     async def _split_beside(self, batch: list[_Waiter[Item, Result]]) -> None:
@@ -183,15 +222,30 @@ class GroupCommit(Generic[Item, Result]):
         try:
             async with self._room_alone:
                 if _is_too_late((item, future, by), time.monotonic()):
+                    self._order.failed(item)
                     return
                 result = await self._alone(item)
         except asyncio.CancelledError:
             _fail(future, StoreUnavailable("The relay is stopping"))
             raise
         except Exception as error:  # noqa: BLE001 - the task's top: its waiter gets an answer
+            self._order.failed(item)
             _fail(future, _reason(error))
         else:
+            self._order.submitted(item)
             self._settle(future, result)
+
+    def _may_commit(self, waiter: _Waiter[Item, Result], now: float, *, beside: bool = False) -> bool:
+        """False if no commit of it may begin now; its waiter then gets an error."""
+        item, future, _ = waiter
+        if _is_too_late(waiter, now):
+            self._order.failed(item)
+            return False
+        if self._order.is_behind(item, beside=beside):
+            self._order.failed(item)
+            _fail(future, EarlierFirst("An earlier webhook of the conversation is not stored yet"))
+            return False
+        return True
 
     def _settle(self, future: asyncio.Future[Result], result: Result) -> None:
         if future.cancelled():

@@ -62,8 +62,8 @@ def _backlog(condition: SQL) -> Composed:
         SELECT w.* FROM destinations n CROSS JOIN LATERAL (
             SELECT o.id, o.plan_id IS NOT NULL AS replay, {size}, 0 AS later, o.next_attempt_at AS at
               FROM relay.deliveries o
-             WHERE o.state = 'waiting' AND coalesce(o.destination, '') = n.destination AND o.next_attempt_at <= now()
-               AND {condition}
+             WHERE o.state = 'waiting' AND coalesce(o.destination, '') = n.destination AND NOT o.blocked
+               AND o.next_attempt_at <= now() AND {condition}
              ORDER BY o.plan_id IS NOT NULL, o.next_attempt_at LIMIT %(most)s FOR UPDATE SKIP LOCKED) AS w
     ), ready AS MATERIALIZED (
         SELECT w.* FROM destinations n CROSS JOIN LATERAL (

@@ -6,9 +6,11 @@ A destination is what its relays report as their `agent`. It is gone once it has
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg.sql import SQL
 
 from relay.store.database import rows_of
@@ -16,6 +18,8 @@ from relay.store.failures import refusals
 from relay.store.instances import DOWN_AFTER_S, HEARD_AT
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from psycopg.sql import Composed
 
     from relay.store.database import Connection
@@ -56,7 +60,9 @@ _UPDATE = SQL("""
     {waited}, held AS (
         SELECT DISTINCT d.destination FROM relay.deliveries d WHERE d.state = 'forwarding' AND d.destination IS NOT NULL
     ), every AS MATERIALIZED (
-        SELECT w.destination, {gone} AS gone
+        SELECT w.destination,
+               {gone} AND w.destination IS DISTINCT FROM (SELECT i.agent FROM relay.instances i
+                                                           WHERE i.id = %(owner)s) AS gone
           FROM (SELECT destination FROM waited WHERE destination IS NOT NULL UNION SELECT destination FROM held) AS w
     )
     SELECT w.destination, w.gone FROM every w WHERE w.gone OR EXISTS ({marked})
@@ -65,10 +71,16 @@ _RELEASE = "SELECT relay.release_destination(%(destination)s, %(most)s)"
 _RESTORE = "SELECT relay.restore_destination(%(destination)s, %(most)s)"
 
 
-async def refresh(connection: Connection) -> None:
-    """Mark and release what waits for a destination that is gone; take the mark from those of one that is back."""
-    for destination, gone in await (await connection.execute(_UPDATE)).fetchall():
-        await connection.execute(_RELEASE if gone else _RESTORE, {"destination": destination, "most": _BATCH})
+async def refresh(connection: Connection, owner: UUID | None = None, *, releases: bool = True) -> None:
+    """Mark and release what waits for a destination that is gone; put back what waits for one that is not.
+
+    The destination of the relay `owner`, which calls this, is not gone. Without `releases` nothing is marked. What
+    another session holds is left for the next time.
+    """
+    for destination, gone in await (await connection.execute(_UPDATE, {"owner": owner})).fetchall():
+        if releases or not gone:
+            with suppress(psycopg.errors.LockNotAvailable):
+                await connection.execute(_RELEASE if gone else _RESTORE, {"destination": destination, "most": _BATCH})
 
 
 @dataclass(frozen=True, slots=True)

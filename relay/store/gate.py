@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relay.store.actions import signed
+from relay.store.database import exact
 from relay.store.failures import refusals
 
 if TYPE_CHECKING:
@@ -73,17 +74,28 @@ async def end_holds(connection: Connection) -> None:
     await connection.execute(_END_DRAIN)
 
 
-_RELEASE_ORDER = """
-    SELECT relay.release_order(make_interval(secs => %(after_s)s))
-     WHERE EXISTS (SELECT FROM relay.deliveries d
-                    WHERE d.state = 'waiting' AND d.waits = 'retry' AND d.conversation_key IS NOT NULL
-                      AND d.since < now() - make_interval(secs => %(after_s)s))
-"""
+_RELEASE_ORDER = "SELECT relay.release_order(make_interval(secs => %(after_s)s))"
 
 
 async def release_order(connection: Connection, after_s: float) -> None:
-    """Let the next delivery of a conversation go whose first one has been in a retry wait for `after_s` seconds."""
+    """Let the next delivery of a conversation go whose first one has been in a retry wait for `after_s` seconds.
+
+    The wait ends when the next attempt is due. A conversation whose rows another session holds is left out.
+    """
     await connection.execute(_RELEASE_ORDER, {"after_s": after_s})
+
+
+_HEAL_ORDER = "SELECT relay.heal_order(%s, %s)"
+
+
+async def heal_order(connection: Connection, after: str, most: int) -> str:
+    """Let the next delivery go of conversations that wait for one that is over, or no longer exists.
+
+    Looks through up to `most` conversations in which deliveries wait, in the order of their keys, after the key
+    `after`. Returns the last one's key: begin there the next time. It is empty after the last of all.
+    """
+    row = await (await exact(connection).execute(_HEAL_ORDER, (after, most))).fetchone()
+    return str(row[0]) if row is not None and row[0] is not None else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,14 @@ async def register(connection: Connection, instance: Instance, lease_s: float) -
     return row[0] if row else 0
 
 
+_BEAT_S = 5.0
+
+
+def beat_every_s(lease_s: float) -> float:
+    """The pause between two heartbeats of a relay: 5 s, and a third of its lease at most."""
+    return min(_BEAT_S, lease_s / 3)
+
+
 _BEAT = """
     UPDATE relay.instances
        SET heartbeat_at = now(), lease_until = now() + make_interval(secs => %(lease_s)s), stopped_at = NULL,

@@ -1,7 +1,9 @@
 """Stores receipts in groups: concurrent webhooks share one statement and one flush to disk.
 
 A row that another session holds delays nothing but the webhooks that need that row: a batch waits for it a moment and
-is then committed in parts. Any login that may insert a delivery can hold one, by leaving its transaction open.
+is then committed in parts. Any login that may insert a delivery can hold one, by leaving its transaction open. The row
+of a conversation is held by each relay that commits a message of it, for as long as a commit takes on a slow disk. It
+is therefore waited for longer.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from relay.errors import StatementRefused
+from relay.store.arrival_order import ArrivalOrder
 from relay.store.batch import GroupCommit
 from relay.store.database import DEDICATED_SILENCE_S, DedicatedConnection
 from relay.store.storing import store
@@ -22,17 +25,25 @@ if TYPE_CHECKING:
     from relay.store.database import Database
     from relay.store.deliveries import Incoming, Stored
 
+CONVERSATION_LOCK_MS = 1_000
+"""How long a statement waits for the row of a conversation."""
+
 _BATCH_LOCK_MS = 50
 _PART_LOCK_MS = 10
+_PART_CONVERSATION_LOCK_MS = 50
 _MOST_HELD = 1_000
 
 
 class ReceiptStore:
-    """Commits receipts for the relay `owner`. Run `run` as a task."""
+    """Commits receipts for the relay `owner`. Run `run` as a task.
+
+    Receipts that are inside `order.place` are committed in the order of arrival in their conversation.
+    """
 
     def __init__(self, database: Database, owner: UUID) -> None:
         self.on_late: Callable[[Stored], None] = lambda _: None
         """Gets what was stored after its caller had given up."""
+        self.order = ArrivalOrder()
         self._database = database
         self._owner = owner
         self._connection = DedicatedConnection(database)
@@ -42,8 +53,9 @@ class ReceiptStore:
             alone=self._commit_alone,
             part=self._commit_part,
             size=lambda item: item.receipt.size,
-            most_alone=1,
+            most_alone=2,
             late=self._stored_late,
+            order=self.order,
         )
 
     def _stored_late(self, stored: Stored) -> None:
@@ -57,6 +69,7 @@ class ReceiptStore:
         """Commit one receipt before the time `by` (`time.monotonic()`) and return what became of it.
 
         Raises:
+            EarlierFirst: an earlier receipt of its conversation was not stored; wait for `order.turn`.
             StoreUnavailable: Postgres did not store it in time, or refused the statement.
             psycopg.Error: Postgres refuses a value of this receipt.
         """
@@ -78,14 +91,18 @@ class ReceiptStore:
 
     async def _commit(self, batch: Sequence[Incoming]) -> list[Stored]:
         async with self._connection.connection() as connection:
-            return await store(connection, self._owner, batch, lock_ms=_BATCH_LOCK_MS)
+            return await store(
+                connection, self._owner, batch, lock_ms=_BATCH_LOCK_MS, conversation_ms=CONVERSATION_LOCK_MS
+            )
 
-    async def _commit_part(self, part: Sequence[Incoming]) -> list[Stored]:
+    async def _commit_part(
+        self, part: Sequence[Incoming], conversation_ms: int = _PART_CONVERSATION_LOCK_MS
+    ) -> list[Stored]:
         async with self._database.connection(DEDICATED_SILENCE_S) as connection:
-            return await store(connection, self._owner, part, lock_ms=_PART_LOCK_MS)
+            return await store(connection, self._owner, part, lock_ms=_PART_LOCK_MS, conversation_ms=conversation_ms)
 
     async def _commit_alone(self, item: Incoming) -> Stored:
-        return (await self._commit_part([item]))[0]
+        return (await self._commit_part([item], CONVERSATION_LOCK_MS))[0]
 
 
 def waits_for_a_row(error: BaseException) -> bool:

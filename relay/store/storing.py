@@ -49,7 +49,7 @@ _STORED_MEANWHILE = "RL003"
 _STORED = SQL("""
     WITH light AS MATERIALIZED (
         SELECT r.*, k.id IS NULL AS fresh
-          FROM (SELECT set_config('lock_timeout', %(lock_ms)s, true)) AS l,
+          FROM (SELECT set_config('lock_timeout', %(conversation_ms)s, true)) AS l,
                unnest(%(ids)b::text[], %(claims)b::uuid[], %(keys)b::text[], %(arrivals)b::integer[],
                       %(wanted)b::boolean[], %(received)b::timestamptz[])
                WITH ORDINALITY AS r(delivery_id, claim, key, arrival, wanted, received_at, n)
@@ -66,7 +66,8 @@ _STORED = SQL("""
         SELECT l.n, l.wanted, coalesce(least(l.received_at, now()), now()) AS received_at, t.key, t.head,
                t.issued - count(*) OVER (PARTITION BY l.fresh, l.key)
                         + row_number() OVER (PARTITION BY l.fresh, l.key ORDER BY l.arrival) AS position
-          FROM light l LEFT JOIN turns t ON t.key = l.key AND l.fresh
+          FROM (SELECT set_config('lock_timeout', %(lock_ms)s, true) FROM (SELECT count(*) FROM turns) AS issued) AS s,
+               light l LEFT JOIN turns t ON t.key = l.key AND l.fresh
     ), stored AS (
         INSERT INTO relay.deliveries AS d
                (delivery_id, claim, headers, body, encoded_body, event, conversation_id, customer, test,
@@ -155,7 +156,14 @@ _STATES: dict[type[Stored], State] = {
 }
 
 
-async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming], *, lock_ms: int = 0) -> list[Stored]:
+async def store(
+    connection: Connection,
+    owner: UUID,
+    batch: Sequence[Incoming],
+    *,
+    lock_ms: int = 0,
+    conversation_ms: int | None = None,
+) -> list[Stored]:
     """Commit a batch of receipts as deliveries that `owner` is forwarding, that wait, or as ignored; in one statement.
 
     The order of arrival in a conversation is the order in `batch`.
@@ -165,7 +173,7 @@ async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming], 
     delivery of its own, under a UUID made of both, so that the same webhook gets the same one again. A signature that
     another delivery was stored with gives a `Duplicate` that names that delivery. Storing the same `Incoming` again,
     after a commit whose end was not seen, changes nothing. A row that another session holds is waited for at most
-    `lock_ms` (0: without end).
+    `lock_ms` (0: without end), that of a conversation at most `conversation_ms` (None: as `lock_ms`).
 
     Raises:
         psycopg.DataError: Postgres refuses a value; nothing was stored.
@@ -174,9 +182,10 @@ async def store(connection: Connection, owner: UUID, batch: Sequence[Incoming], 
     results: dict[int, Stored] = {}
     pending = dict(enumerate(batch))
     recorded: set[tuple[UUID, str]] = set()
+    locks = {"lock_ms": str(lock_ms), "conversation_ms": str(lock_ms if conversation_ms is None else conversation_ms)}
     while pending:  # most batches need one round
         firsts = _firsts(pending)
-        settled = await _store_round(connection, owner, pending, firsts, recorded, lock_ms)
+        settled = await _store_round(connection, owner, pending, firsts, recorded, locks)
         settled |= _copies(pending, firsts, settled)
         results |= settled
         pending = {place: item for place, item in pending.items() if place not in settled}
@@ -246,7 +255,7 @@ async def _store_round(
     pending: dict[int, Incoming],
     firsts: Sequence[int],
     recorded: set[tuple[UUID, str]],
-    lock_ms: int,
+    locks: Mapping[str, str],
 ) -> dict[int, Stored]:
     """Store those of `pending` that are `firsts`. What is not in the result is to be stored again, as `pending` then
     has it: it was not decided, or gets an id of its own. `recorded` are the signatures and ids of `pending` that are
@@ -254,7 +263,7 @@ async def _store_round(
     """
     items = [pending[place] for place in firsts]
     try:
-        cursor = await _execute_store(connection, owner, items, firsts, recorded, lock_ms)
+        cursor = await _execute_store(connection, owner, items, firsts, recorded, locks)
     except psycopg.errors.UniqueViolation as error:
         if error.diag.constraint_name != _SIGNATURES_KEY:
             raise
@@ -303,11 +312,11 @@ async def _execute_store(
     items: Sequence[Incoming],
     arrivals: Sequence[int],
     recorded: Collection[tuple[UUID, str]],
-    lock_ms: int,
+    locks: Mapping[str, str],
 ) -> AsyncCursor[Any]:
     receipts = [item.receipt for item in items]
     parameters: dict[str, Any] = {
-        "lock_ms": str(lock_ms),
+        **locks,
         "owner": owner,
         "ids": [r.delivery_id for r in receipts],
         "claims": [item.claim for item in items],

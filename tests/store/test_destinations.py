@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from relay.domain.delivery import WaitReason
+from relay.domain.delivery import Deferred, WaitReason
 from relay.store import backlog, destinations, gate, instances
 from relay.store.claims import claim_abandoned, claim_backlog, claim_probe
 from relay.store.deliveries import Claimed, Waiting, hand_back
@@ -108,16 +108,86 @@ async def test_a_destination_without_a_relay_blocks_nobody_and_shows_as_the_reas
     assert held.overdue_s is not None  # it waits for another reason than the hold
     assert held.by_reason[WaitReason.DESTINATION] == 3
     await gate.release(connection, "maria")
-    assert await claimed_by(connection, green) == ["1/7:2"]
+    (held_claim,) = await claim_backlog(connection, green, most=9, most_bytes=10_000)
+    assert held_claim.delivery.delivery_id == "1/7:2"
     again = await relay_of(connection, BLUE)
     await destinations.refresh(connection)
-    assert (await backlog.read(connection)).by_reason == {WaitReason.CAPACITY: 1, WaitReason.ORDER: 3}
-    begun = []
-    for _ in range(3):  # among themselves they keep their order
-        taken = await claim_backlog(connection, again, most=9, most_bytes=10_000)
-        begun += [one.delivery.delivery_id for one in taken]
-        await finish(connection, [finish_of(one, outcome("200")) for one in taken])
-    assert begun == ["1/7:1", "1/7:3", "1/7:4"]
+    # Once it has one, they have their places in the conversation again, behind what is forwarded already.
+    assert (await backlog.read(connection)).by_reason == {WaitReason.ORDER: 4}
+    assert await claimed_by(connection, again) == []
+    await end(connection, held_claim)
+    assert await begun_by(connection, again, green) == ["1/7:1", "1/7:3", "1/7:4", "1/7:5"]
+    assert rows("SELECT key, head FROM relay.conversations ORDER BY key") == [("1/7", None), (f"1/7 {BLUE}", None)]
+
+
+async def end(connection: Connection, *claims: Claimed) -> None:
+    """These were delivered."""
+    await finish(connection, [finish_of(one, outcome("200")) for one in claims])
+
+
+async def begun_by(connection: Connection, *relays: UUID) -> list[str]:
+    """What relays forward in turns, one delivery at a time in each conversation, until nothing is left to claim."""
+    begun: list[str] = []
+    while True:
+        for relay in relays:
+            if taken := await claim_backlog(connection, relay, most=9, most_bytes=10_000):
+                begun += [one.delivery.delivery_id for one in taken]
+                await end(connection, *taken)
+                break
+        else:
+            return begun
+
+
+async def test_an_attempt_in_progress_goes_on_when_its_destination_is_back(connection: Connection, rows: Rows) -> None:
+    blue, green = await relay_of(connection, BLUE), await relay_of(connection, GREEN)
+    await store(connection, blue, [message(1), message(2), message(3)])
+    await store(connection, green, [message(4)])
+    await hand_back(connection, blue)
+    leave(rows, BLUE)
+    await destinations.refresh(connection, green)
+    again = await relay_of(connection, BLUE)
+    (first,) = await claim_backlog(connection, again, most=9, most_bytes=10_000)  # it comes before the refresh
+    await destinations.refresh(connection, green)
+    assert await claim_backlog(connection, green, most=9, most_bytes=10_000) == []  # 4 has not begun: it waits again
+    await end(connection, first)
+    assert [first.delivery.delivery_id, *await begun_by(connection, again, green)] == [
+        f"1/7:{number}" for number in range(1, 5)
+    ]
+
+
+async def test_what_comes_back_comes_before_a_later_message_whose_retry_is_due(
+    connection: Connection, rows: Rows
+) -> None:
+    blue, green = await relay_of(connection, BLUE), await relay_of(connection, GREEN)
+    await store(connection, blue, [message(1)])
+    await hand_back(connection, blue)
+    leave(rows, BLUE)
+    await destinations.refresh(connection, green)
+    (second,) = await store(connection, green, [message(2)])
+    assert isinstance(second, Claimed)
+    waits = replace(finish_of(second, outcome("503")), outcome=Deferred((), 1, WaitReason.RETRY, 0), facts=[])
+    assert await finish(connection, [waits]) == [True]
+    again = await relay_of(connection, BLUE)
+    await destinations.refresh(connection, green)
+    assert await claim_backlog(connection, green, most=9, most_bytes=10_000) == []  # it is due, and blocked
+    assert await begun_by(connection, again, green) == ["1/7:1", "1/7:2"]
+    assert rows("SELECT DISTINCT head FROM relay.conversations") == [None]
+
+
+async def test_a_relay_that_was_without_postgres_for_long_does_not_release_its_own_destination(
+    connection: Connection, rows: Rows
+) -> None:
+    blue, green = await relay_of(connection, BLUE), await relay_of(connection, GREEN)
+    await store(connection, blue, [message(1)])
+    await store(connection, green, [message(2)])
+    for agent in (BLUE, GREEN):
+        leave(rows, agent)
+    marks = "SELECT destination FROM relay.deliveries WHERE waits = 'destination'"
+    await destinations.refresh(connection, blue, releases=False)  # nor any other, before its relays could say so
+    assert rows(marks) == []
+    await destinations.refresh(connection, blue)
+    assert rows(marks) == [GREEN]
+    assert await claimed_by(connection, blue) == ["1/7:1"]
 
 
 async def test_a_release_s_rate_ends_although_a_destination_without_a_relay_waits(

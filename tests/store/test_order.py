@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -13,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.domain.delivery import Deferred, WaitReason
-from relay.store import gate
+from relay.store import destinations, gate
 from relay.store.claims import claim_abandoned, claim_backlog
 from relay.store.database import connection_parameters
 from relay.store.deliveries import Claimed, Finish, hand_back
 from relay.store.storing import store
+from tests.servers import AT_ONCE_S
 from tests.store.values import finish, finish_of, incoming, outcome
 
 if TYPE_CHECKING:
@@ -161,3 +163,85 @@ async def test_storing_a_batch_again_issues_no_second_position(
         (1, False), (2, True), (3, True),
     ]  # fmt: skip
     assert rows("SELECT issued, head FROM relay.conversations") == [(3, 1)]
+
+
+async def deferred(connection: Connection, claimed: Claimed, pause_s: float) -> None:
+    """The run of `claimed` waits for its next attempt for `pause_s` seconds."""
+    waits = Deferred((), 1, WaitReason.RETRY, pause_s * 1000)
+    assert await finish(connection, [replace(finish_of(claimed, outcome("200")), outcome=waits, facts=[])]) == [True]
+
+
+_AGE = "UPDATE relay.deliveries SET since = since - %(age)s, next_attempt_at = next_attempt_at - %(age)s"
+
+
+async def test_only_the_wait_for_a_retry_counts_for_the_release_of_the_order(
+    connection: Connection, rows: Rows
+) -> None:
+    await gate.hold(connection, "maria", "a deployment")  # what is due waits for its end
+    waits = {"long": (300, 61), "not long yet": (300, 59), "due since long": (30, 600)}
+    for conversation, (pause_s, age_s) in waits.items():
+        await store(connection, uuid4(), [message(conversation, number) for number in range(2)])
+        (first,) = rows("SELECT id FROM relay.deliveries WHERE delivery_id = %s", (f"{conversation}:0",))
+        rows(
+            "UPDATE relay.deliveries SET state = 'waiting', waits = 'retry', since = now() - %s, "
+            "next_attempt_at = now() + %s WHERE id = %s",
+            (timedelta(seconds=age_s), timedelta(seconds=pause_s - age_s), first),
+        )
+    await gate.release_order(connection, 60)
+    assert rows("SELECT delivery_id FROM relay.deliveries WHERE blocked ORDER BY 1") == [
+        "due since long:1", "not long yet:1",
+    ]  # fmt: skip
+
+
+async def test_what_relays_do_every_second_waits_for_no_row_that_another_session_holds(
+    connection: Connection, rows: Rows
+) -> None:
+    firsts = await store(connection, uuid4(), [message(c, 1) for c in "abcd"])
+    await store(connection, uuid4(), [message(c, 2) for c in "abcd"])
+    for first in firsts:
+        assert isinstance(first, Claimed)
+        await deferred(connection, first, 300)
+    rows(_AGE, {"age": timedelta(seconds=61)})
+    blocked = "SELECT delivery_id FROM relay.deliveries WHERE blocked ORDER BY 1"
+    async with await psycopg.AsyncConnection.connect(rows.dsn) as other:
+        for held in (
+            "SELECT FROM relay.conversations WHERE key = '1/a' FOR UPDATE",
+            "SELECT FROM relay.deliveries WHERE delivery_id = 'b:1' FOR UPDATE",
+            "SELECT FROM relay.deliveries WHERE delivery_id = 'c:2' FOR UPDATE",
+        ):
+            await other.execute(held)
+        async with asyncio.timeout(AT_ONCE_S):
+            await gate.release_order(connection, 60)
+        assert rows(blocked) == ["a:2", "b:2", "c:2"]
+        async with asyncio.timeout(AT_ONCE_S):
+            await destinations.refresh(connection)
+            assert await gate.heal_order(connection, "", 100) == ""
+    await gate.release_order(connection, 60)
+    assert rows(blocked) == ["c:2"]  # its head was released while its own row was held
+    await gate.heal_order(connection, "", 100)
+    assert rows(blocked) == []
+
+
+_HEADLESS = {
+    "a": "UPDATE relay.deliveries SET state = 'dead', owner = NULL, finished_at = now() WHERE delivery_id = 'a:0'",
+    "b": "DELETE FROM relay.deliveries WHERE delivery_id = 'b:0'",
+    "c": "UPDATE relay.deliveries SET conversation_key = NULL WHERE delivery_id = 'c:0'",
+    "d": "UPDATE relay.conversations SET head = NULL WHERE key = '1/d'",
+    "e": "DELETE FROM relay.conversations WHERE key = '1/e'",
+    "f": "UPDATE relay.conversations SET head = 7 WHERE key = '1/f'",
+}
+
+
+async def test_a_conversation_that_waits_for_a_head_that_is_over_or_gone_is_let_go(
+    connection: Connection, rows: Rows
+) -> None:
+    for conversation in (*_HEADLESS, "right"):
+        await store(connection, uuid4(), [message(conversation, number) for number in range(3)])
+    for fault in _HEADLESS.values():
+        rows(fault)
+    assert await gate.heal_order(connection, "", 2) == "1/b"
+    assert await gate.heal_order(connection, "1/b", 99) == ""
+    assert rows("SELECT delivery_id FROM relay.deliveries WHERE blocked ORDER BY 1") == [
+        *(f"{conversation}:2" for conversation in _HEADLESS), "right:1", "right:2",
+    ]  # fmt: skip
+    assert rows("SELECT DISTINCT head FROM relay.conversations WHERE key <> '1/right'") == [2]
