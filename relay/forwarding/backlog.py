@@ -140,7 +140,7 @@ class Backlog:
         why = opening.why if self._window.asked else f"{opening.why}: {self._window.last_error or 'no answer'}"
         self._window.clear()
         await gate.count_attempts(connection, self._owner, 0, 0)
-        if await gate.open_the_breaker(connection, why, pause_s=opening.pause_s, first_s=FIRST_PAUSE_S * 2):
+        if await gate.open_the_breaker(connection, why, pause_s=opening.pause_s, first_s=FIRST_PAUSE_S):
             self._forwarding_log.breaker("opened", why=why)
         self._pipeline.gate.opened()
 

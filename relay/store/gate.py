@@ -187,7 +187,8 @@ _OPEN = """
 """
 _PROBE = """
     UPDATE relay.breaker
-       SET probe_at = now() + make_interval(secs => pause_s + %(attempt_s)s), pause_s = least(pause_s * 2, %(most_s)s)
+       SET probe_at = now() + make_interval(secs => least(pause_s * 2, %(most_s)s) + %(attempt_s)s),
+           pause_s = least(pause_s * 2, %(most_s)s)
      WHERE opened_at IS NOT NULL AND probe_at <= now()
     RETURNING probed_key
 """
@@ -206,7 +207,10 @@ _SKIPPED = "UPDATE relay.breaker SET probe_at = now(), pause_s = %(pause_s)s WHE
 
 
 async def open_the_breaker(connection: Connection, why: str, *, pause_s: float, first_s: float) -> bool:
-    """Open the breaker; the first probe is due after `pause_s`. False if it is open already."""
+    """Open the breaker; the first probe is due after `pause_s`. False if it is open already.
+
+    The pause after the first probe is twice `first_s`, and doubles from then on.
+    """
     return (await connection.execute(_OPEN, {"why": why, "pause_s": pause_s, "first_s": first_s})).rowcount == 1
 
 

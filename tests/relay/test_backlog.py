@@ -11,6 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest_asyncio
 
+from relay.forwarding.circuit_breaker import FIRST_PAUSE_S
 from relay.store import gate
 from relay.store.database import connection_parameters
 from tests.relay.traces import seen_of, trace
@@ -236,6 +237,7 @@ async def test_retry_after_opens_the_breaker_for_that_time(
     await until(
         lambda: rows.one("SELECT probe_at > now() + interval '40 s' FROM relay.breaker WHERE opened_at < now()")
     )
+    assert rows.one("SELECT pause_s FROM relay.breaker") == FIRST_PAUSE_S, "the pause after the first probe is double"
 
 
 async def test_the_command_line_holds_shows_who_holds_and_releases(
