@@ -194,7 +194,7 @@ async def test_a_retry_wait_of_more_than_a_minute_delays_its_conversation_no_lon
 
 async def test_the_agents_slots_are_shared_by_all_relays(start_relay: StartRelay, agent: HeldAgent, rows: Rows) -> None:
     relays = [await start_relay(relay_agent_concurrency=3, relay_respond="stored") for _ in range(2)]
-    await until(lambda: rows.one("SELECT count(owner) FROM relay.agent_slots") == 3)
+    await until(lambda: rows.one("SELECT count(owner) FROM relay.destination_slots") == 3)
     agent.hold()
     for n in range(12):
         assert (await relays[n % 2].post(message(n, n))).status_code == 202
