@@ -11,7 +11,8 @@ import psycopg
 
 from relay.domain.delivery import Outcome
 from relay.forwarding.circuit_breaker import FIRST_PAUSE_S, MOST_PAUSE_S, AttemptWindow, verdict
-from relay.store import claims, destinations, gate, instances
+from relay.forwarding.turns import turn
+from relay.store import claims, destinations, gate, instances, slots
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -50,6 +51,7 @@ class Backlog:
         forwarding_log: ForwardingLog,
     ) -> None:
         self._concurrency = settings.relay_agent_concurrency
+        self._destination = settings.agent_endpoint_shown
         self._attempt_s = settings.agent_sdk_timeout_ms / 1000
         self._has_breaker = settings.relay_breaker == "on"
         self._database = database
@@ -58,7 +60,7 @@ class Backlog:
         self._lease = lease
         self._forwarding_log = forwarding_log
         self._window = AttemptWindow(settings.chatwoot_webhook_max_delay_ms)
-        self._refresh_at = self._housekeeping_at = 0.0
+        self._refresh_at = self._housekeeping_at = self._turn_at = 0.0
         self._housekept_at = float("-inf")
         self._releases_at = 0.0
         self._more = False
@@ -81,10 +83,10 @@ class Backlog:
         Raises:
             StoreUnavailable: Postgres is away.
         """
-        if self._pipeline.is_behind and not self._more:
-            await asyncio.sleep(_PAUSE_S)  # several slots may become free in the meantime
         if not self._more:
-            await self._pipeline.work(max(0.0, self._refresh_at - time.monotonic()))
+            if self._pipeline.is_behind or self._pipeline.gate.owed:
+                await asyncio.sleep(_PAUSE_S)  # several slots may become free in the meantime, or webhooks come
+            await self._wait()
         self._more = False
         async with self._database.connection() as connection:
             if time.monotonic() >= self._refresh_at:
@@ -93,6 +95,13 @@ class Backlog:
             claimed = await self._claim(connection)
         for one in claimed:
             self._pipeline.resume(one)
+
+    async def _wait(self) -> None:
+        """Until there is work that the rates allow, or a refresh is due."""
+        if self._turn_at:
+            await asyncio.sleep(min(self._refresh_at, self._turn_at) - time.monotonic())
+        else:
+            await self._pipeline.work(max(0.0, self._refresh_at - time.monotonic()))
 
     async def _refresh(self, connection: Connection) -> None:
         if self._has_breaker:
@@ -123,27 +132,39 @@ class Backlog:
             await gate.release_order(connection, RELEASE_ORDER_S)
         await destinations.refresh(connection, self._owner, releases=now >= self._releases_at)
 
-    async def _share(self, connection: Connection, slots: int, relays: int, rank: int) -> None:
+    async def _share(self, connection: Connection, most: int, relays: int, rank: int) -> None:
         """Hold a fair share of the agent's slots. The limit falls before slots go back, and rises after they came."""
-        fair, rest = divmod(slots, relays)
+        fair, rest = divmod(most, relays)
         wanted = fair + (rank < rest)
         own = self._pipeline.slots
         own.limit_agent(min(own.agent_limit or 0, max(wanted, own.used)))
-        own.limit_agent(await gate.share_slots(connection, self._owner, slots=slots, wanted=wanted, busy=own.used))
+        own.limit_agent(
+            await slots.share(connection, self._owner, self._destination, slots=most, wanted=wanted, busy=own.used)
+        )
 
     async def _claim(self, connection: Connection) -> list[Claimed]:
-        pipeline = self._pipeline
+        pipeline, gate_now = self._pipeline, self._pipeline.gate
         most = min(_BATCH, pipeline.live_capacity)
-        if not most or not self._lease.is_held or not pipeline.gate.is_open:
+        was_limited, self._turn_at = self._turn_at > 0, 0.0
+        if not self._lease.is_held or not gate_now.is_open or not (most or gate_now.owed):
             return []
-        allowed = pipeline.gate.take(most)
-        if not allowed:
+        reserve = 1 if pipeline.replays_wait and gate_now.is_replays_turn else 0
+        async with turn(connection, gate_now, most, reserve=reserve, catching_up=was_limited) as now:
+            claimed: list[Claimed] = []
+            if now.allowed:
+                claimed = await claims.claim_backlog(
+                    connection, self._owner, most=now.allowed, most_bytes=pipeline.room_bytes
+                )
+            now.started = len(claimed)
+        is_full = len(claimed) == now.allowed
+        if gate_now.has_rates:
+            gate_now.live_starts += len(claimed)
+            if is_full and now.allowed < most:
+                self._turn_at = time.monotonic() + now.due_s
+        if not now.allowed:
             return []
-        claimed = await claims.claim_backlog(connection, self._owner, most=allowed, most_bytes=pipeline.room_bytes)
-        pipeline.gate.give_back(allowed - len(claimed))
-        is_full = len(claimed) == allowed
-        pipeline.is_behind = is_full or (pipeline.is_behind and allowed < most)
-        self._more = is_full and allowed == _BATCH
+        pipeline.is_behind = is_full
+        self._more = is_full and now.allowed == _BATCH
         if is_full:
             pipeline.wake()
         return claimed
@@ -159,7 +180,7 @@ class Backlog:
         why = opening.why if self._window.asked else f"{opening.why}: {self._window.last_error or 'no answer'}"
         self._window.clear()
         await gate.count_attempts(connection, self._owner, 0, 0)
-        if await gate.open_the_breaker(connection, why, pause_s=opening.pause_s, first_s=FIRST_PAUSE_S * 2):
+        if await gate.open_the_breaker(connection, why, pause_s=opening.pause_s, first_s=FIRST_PAUSE_S):
             self._forwarding_log.breaker("opened", why=why)
         self._pipeline.gate.opened()
 

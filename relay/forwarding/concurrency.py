@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-_REPLAY_SHARE = 20
-"""Replays get at least one slot in so many (DESIGN, 1.1)."""
+REPLAY_SHARE = 20
+"""Replays get at least one slot in so many (DESIGN, 1.1), and one start in so many that a rate allows."""
 
 
 class Slots:
@@ -44,7 +44,7 @@ class Slots:
     @property
     def reserve(self) -> int:
         """The slots that replays get however much live traffic waits."""
-        return max(1, self.limit // _REPLAY_SHARE)
+        return max(1, self.limit // REPLAY_SHARE)
 
     def take(self) -> None:
         """Use a slot, whatever the limit."""

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from relay.domain.delivery import WaitReason
-from relay.forwarding.rate_limit import RateLimit
+from relay.forwarding.concurrency import REPLAY_SHARE
 
 if TYPE_CHECKING:
     from relay.domain.delivery import Delivery
@@ -21,16 +21,28 @@ RAMP_START = 10.0
 _RAMP_END = 10_000.0
 
 
-class Gate:
-    """The state of holds and breaker as last read. `agent_rate` is `RELAY_AGENT_RATE`, None for no limit."""
+_ALL = ""
+"""The scope of rates that hold for all destinations together."""
 
-    def __init__(self, agent_rate: float | None = None) -> None:
+
+class Gate:
+    """The state of holds and breaker as last read.
+
+    `agent_rate` is `RELAY_AGENT_RATE`, the deliveries a second that may start for `destination`; None for no limit.
+    Rates are shared by all relays, in Postgres. A fresh webhook does not wait for Postgres: it starts on credit, which
+    is what the rates allowed when they were last read, and which is charged with the next turn.
+    """
+
+    def __init__(self, destination: str = "", agent_rate: float | None = None) -> None:
+        self._destination = destination
         self._agent_rate = agent_rate
         self._held = self._open = False
         self._release_rate: float | None = None
         self._relays = 1
         self._ramp_since: float | None = None
-        self._limit = RateLimit(agent_rate)
+        self._credit = 0
+        self.owed = 0  # starts on credit that were not charged yet
+        self.live_starts = 0  # since the last start of a replay, while a rate limits both
 
     def refresh(self, state: GateState) -> None:
         """Take over what Postgres says."""
@@ -40,7 +52,8 @@ class Gate:
             self._ramp_since = None
         elif self._ramp_since is None and self._ramp(state.closed_s) < _RAMP_END:
             self._ramp_since = time.monotonic() - state.closed_s
-        self._adjust()
+        if not self.has_rates:
+            self._credit = self.owed = 0
 
     def why_closed(self, delivery: Delivery) -> WaitReason | None:
         """Why no further attempt of `delivery` may start now; None if one may. Test webhooks pass."""
@@ -69,19 +82,43 @@ class Gate:
         if self._ramp_since is not None:
             self._ramp_since = time.monotonic()
 
-    def take(self, most: int) -> int:
-        """Start up to `most` deliveries: returns how many the rates allow now."""
-        if self._ramp_since is not None:
-            self._adjust()
-        return self._limit.take(most)
+    @property
+    def has_rates(self) -> bool:
+        """True while a rate limits how many deliveries start."""
+        return self._agent_rate is not None or self._release_rate is not None or self._ramp_since is not None
 
-    def give_back(self, number: int) -> None:
-        """Deliveries that `take` allowed and that were not started."""
-        self._limit.give_back(number)
+    @property
+    def rates(self) -> dict[str, float]:
+        """The deliveries a second that may start, for this relay's destination and for all together."""
+        found = {} if self._agent_rate is None else {self._destination: self._agent_rate}
+        shared = [rate for rate in (self._release_rate, self._ramp_rate()) if rate is not None]
+        return found | {_ALL: min(shared)} if shared else found
 
-    def _adjust(self) -> None:
-        rates = [rate for rate in (self._agent_rate, self._release_rate, self._ramp_rate()) if rate is not None]
-        self._limit.set(min(rates) / self._relays if rates else None)
+    def take(self) -> bool:
+        """Start a fresh webhook. False if the rates do not allow it now."""
+        if not self.has_rates:
+            return True
+        if self._credit < 1:
+            return False
+        self._credit -= 1
+        self.owed += 1
+        self.live_starts += 1
+        return True
+
+    def give_back(self) -> None:
+        """A webhook that `take` allowed was not started."""
+        if self.has_rates:
+            self.owed -= 1
+
+    @property
+    def is_replays_turn(self) -> bool:
+        """True once live traffic has had all but the replays' share of what a rate allows."""
+        return self.live_starts >= REPLAY_SHARE - 1
+
+    def settle(self, charged: int, allowed: int) -> None:
+        """What was owed is charged, and the rates allow so many starts now: this relay has its share as credit."""
+        self.owed -= charged
+        self._credit = max(allowed // self._relays, min(1, allowed))
 
     def _ramp_rate(self) -> float | None:
         if self._ramp_since is None:

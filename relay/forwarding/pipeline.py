@@ -194,8 +194,10 @@ class Pipeline:
             return False
         if not receipt.test:
             has_room = self.slots.free > self._reserved and self._bytes + receipt.size <= BODIES_IN_FLIGHT
-            if self.is_behind or not has_room or not self._gate.take(1):
+            if self.is_behind or not has_room or not self._gate.take():
                 return False
+            if self._gate.owed:
+                self._work.set()  # to be charged
         self.slots.take()
         return True
 
@@ -223,7 +225,7 @@ class Pipeline:
         return task
 
     async def _receive(self, receipt: Receipt, ticket: Ticket, *, wanted: bool, came_at: float) -> None:
-        began = now()
+        began, has_turn = now(), wanted and not receipt.test
         try:
             try:
                 stored = await self._storage.store(receipt, wanted=wanted)
@@ -238,9 +240,12 @@ class Pipeline:
                     return
                 raise
             if isinstance(stored, Claimed):
+                has_turn = False
                 await self._forward(receipt, stored, ticket, came_at)
                 return
         finally:
+            if has_turn:
+                self._gate.give_back()
             if wanted:
                 self._free_slot()
         self._settle(receipt, stored, ticket)

@@ -1,39 +1,47 @@
-"""A token bucket: how many deliveries may start now at a rate that can change."""
+"""How many deliveries a rate allows: a bucket of a tenth of a second's worth, one at least. Pure; keeps no time.
+
+The bucket's level is a time: how long ago the next delivery was allowed (`since_s`, negative for later). Each start
+moves that on by 1 / rate, whichever relay starts it, so that all relays together keep the rate.
+"""
 
 from __future__ import annotations
 
-import time
+import math
+from dataclasses import dataclass
+
+_BURST_S = 0.1
+_CATCH_UP_S = 0.5
+_ROUNDING = 1e-6
 
 
+@dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Allows `rate` starts a second, None for no limit. At most a tenth of a second's worth is saved up."""
+    """A rate in deliveries a second, and how long ago it allowed the next one.
 
-    def __init__(self, rate: float | None) -> None:
-        self._rate = rate
-        self._tokens = 1.0
-        self._at = time.monotonic()
+    `reserve` deliveries are left to others. While `catching_up`, what a delayed round missed is made up for.
+    """
 
-    def set(self, rate: float | None) -> None:
-        """Change the rate."""
-        self._refill()
-        self._rate = rate
+    rate: float
+    since_s: float
+    reserve: int = 0
+    catching_up: bool = False
 
-    def take(self, most: int) -> int:
-        """How many of `most` may start now; they count as started."""
-        if self._rate is None:
-            return most
-        self._refill()
-        allowed = min(most, int(self._tokens))
-        self._tokens -= allowed
-        return allowed
+    @property
+    def _level_s(self) -> float:
+        """`since_s`, at most what the bucket holds."""
+        holds = max(1.0, self.rate * (_CATCH_UP_S if self.catching_up else _BURST_S))
+        return min(self.since_s, (holds - 1 + self.reserve) / self.rate)
 
-    def give_back(self, number: int) -> None:
-        """Of what `take` allowed, `number` were not started."""
-        if self._rate is not None:
-            self._tokens += number
+    @property
+    def allowed(self) -> int:
+        """How many may start now."""
+        return max(0, math.floor(self._level_s * self.rate + _ROUNDING) + 1 - self.reserve)
 
-    def _refill(self) -> None:
-        now = time.monotonic()
-        if self._rate is not None:
-            self._tokens = min(max(1.0, self._rate / 10), self._tokens + (now - self._at) * self._rate)
-        self._at = now
+    @property
+    def due_s(self) -> float:
+        """Seconds until one may start; 0 if one may start now."""
+        return max(0.0, self.reserve / self.rate - self._level_s)
+
+    def after(self, starts: int) -> RateLimit:
+        """The limit after so many starts; a negative number is of starts that were charged and not made."""
+        return RateLimit(self.rate, self._level_s - starts / self.rate, self.reserve, self.catching_up)

@@ -85,7 +85,7 @@ class WebhookRoute:
 
 
 async def _answer(context: IntakeContext, headers: Headers, receive: ASGIReceiveCallable) -> Answer:
-    began, began_at = time.monotonic(), now()
+    began_at = now()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S) as patience:
             body = await _read_body(context, headers, receive, patience)
@@ -120,7 +120,7 @@ async def _answer(context: IntakeContext, headers: Headers, receive: ASGIReceive
         )
     except BadBody as error:
         return _refuse_body(context, headers, error)
-    answer = await _carry(context, receipt, began)
+    answer = await _carry(context, receipt)
     known = answer.content
     context.tracing.received(
         str(known.get("delivery_id", receipt.delivery_id)), receipt.headers, began_at, status=answer.status,
@@ -204,9 +204,12 @@ async def _reserve(share: BodyShare, size: int, patience: asyncio.Timeout) -> No
     patience.reschedule(loop.time() + left_s)
 
 
-async def _carry(context: IntakeContext, receipt: Receipt, began: float) -> Answer:
-    """Put a good webhook on its way and answer as far as it has got when the sender must be answered."""
-    settings = context.settings
+async def _carry(context: IntakeContext, receipt: Receipt) -> Answer:
+    """Put a good webhook on its way and answer as far as it has got when the sender must be answered.
+
+    Deadlines count from here: the sender waits for its answer once it has sent the body, however slowly it did that.
+    """
+    settings, began = context.settings, time.monotonic()
     deadline = began + settings.chatwoot_webhook_response_deadline_ms / 1000
     try:
         ticket = context.pipeline.accept(receipt)

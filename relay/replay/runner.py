@@ -1,8 +1,8 @@
 """Replay plans, worked on at their rate and within their rules.
 
 The deliveries of a plan go through the same pipeline as live ones. This module decides only when the next is sent:
-the canary first and alone, then at most at the plan's rate, with room left for live traffic, and none after a rule
-has stopped the plan. Progress is in Postgres, so that any relay can continue a plan.
+the canary first and alone, then at most at the plan's rate and at those of all deliveries, with room left for live
+traffic, and none after a rule has stopped the plan. Progress is in Postgres, so that any relay can continue a plan.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from relay.domain.delivery import Outcome
 from relay.domain.format import plural
 from relay.errors import StoreUnavailable
+from relay.forwarding.turns import turn
 from relay.store import replay_work, replays
 from relay.store.actions import signed
 from relay.store.failures import described
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from relay.domain.delivery import WaitReason
     from relay.forwarding.pipeline import Pipeline
     from relay.store.database import Database
+    from relay.store.deliveries import Claimed
     from relay.store.replays import Plan
     from relay.telemetry.forwarding_log import ForwardingLog
 
@@ -34,6 +36,8 @@ AT_ONCE = 32
 
 PLANS_AT_ONCE = 4
 _CHECK_EVERY_S = 0.25
+_CATCH_UP_S = 0.5
+_LIVE_FIRST_S = 0.05
 _CLOSE_S = 2
 _NAME_CHARS = 60
 
@@ -123,6 +127,7 @@ class _PlanRun:
         self._streak = 0
         self._canary_left = max(0, plan.canary - plan.delivered)
         self._next_send_at = time.monotonic()
+        self._turn_at = 0.0
         self._notified = (plan.delivered, plan.dead, plan.skipped)
 
     async def work(self) -> None:
@@ -180,7 +185,7 @@ class _PlanRun:
     def _room(self) -> int:
         """How many may be sent at this moment."""
         under_way = len(self._sending)
-        if not self._pipeline.gate.is_open:
+        if not self._pipeline.gate.is_open or time.monotonic() < self._turn_at:
             return 0
         free = self._pipeline.capacity
         room = min(AT_ONCE - under_way, free, max(free // 2, self._pipeline.slots.reserve - under_way))
@@ -193,16 +198,37 @@ class _PlanRun:
         return max(0, room)
 
     async def _send(self, room: int) -> bool:
-        """Claim and start up to `room` deliveries. False once the plan has nothing left to send."""
-        async with self._database.connection() as connection:
-            claims, skipped = await replay_work.claim_next(connection, self._plan.id, self._owner, room)
+        """Claim and start up to `room` deliveries. False once the plan has nothing left to send.
+
+        Where rates limit all deliveries, live traffic comes first: a start is left to it, or, while it waits, it has
+        all but the replays' share.
+        """
+        gate, is_behind = self._pipeline.gate, self._pipeline.is_behind
+        if gate.has_rates and is_behind:
+            if not gate.is_replays_turn:
+                self._turn_at = time.monotonic() + _LIVE_FIRST_S
+                return True
+            room = 1
+        claims: list[Claimed] = []
+        skipped = 0
+        is_late = time.monotonic() - self._turn_at < _CATCH_UP_S
+        async with (
+            self._database.connection() as connection,
+            turn(connection, gate, room, reserve=0 if is_behind else 1, catching_up=is_late) as now,
+        ):
+            if now.allowed:
+                claims, skipped = await replay_work.claim_next(connection, self._plan.id, self._owner, now.allowed)
+            now.started = len(claims)
+        if gate.has_rates:
+            self._turn_at = time.monotonic() + now.due_s
+            gate.live_starts = 0 if claims else gate.live_starts
         for claimed in claims:
             task = self._pipeline.resume(claimed)
             self._sending.add(task)
             task.add_done_callback(self._settled)
         if self._plan.rate is not None and claims:
             self._next_send_at = max(self._next_send_at + 1 / self._plan.rate, time.monotonic() - 1)
-        return bool(claims or skipped)
+        return bool(claims or skipped or not now.allowed)
 
     def _settled(self, task: asyncio.Task[Outcome | WaitReason | None]) -> None:
         self._sending.discard(task)
@@ -222,6 +248,8 @@ class _PlanRun:
         until_s = _CHECK_EVERY_S
         if self._plan.rate is not None and not nothing_left:
             until_s = min(until_s, max(0.001, self._next_send_at - time.monotonic()))
+        if not nothing_left and self._turn_at > time.monotonic():
+            until_s = min(until_s, self._turn_at - time.monotonic())
         if self._sending:
             await asyncio.wait(self._sending, timeout=until_s, return_when=asyncio.FIRST_COMPLETED)
         else:

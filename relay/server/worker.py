@@ -41,7 +41,7 @@ from relay.replay.discards import DiscardRunner
 from relay.replay.runner import ReplayRunner
 from relay.server.maintenance import HeaderScrubber, OrderHealer, Retention, SignatureCleaner
 from relay.server.services import ServiceLoop
-from relay.store import deliveries, demo_history, facts, gate, instances, log, replay_work, spools
+from relay.store import deliveries, demo_history, facts, instances, log, replay_work, slots, spools
 from relay.store.database import Database
 from relay.store.databases import database_name
 from relay.store.failures import described
@@ -118,7 +118,7 @@ class Worker:
         self.rejections = Rejections(self.counters, forwarding_log)
         lease = Lease(settings.relay_lease_seconds)
         owner = self.instance.id
-        its_gate = Gate(settings.relay_agent_rate)
+        its_gate = Gate(settings.agent_endpoint_shown, settings.relay_agent_rate)
         self._tracing = make_tracing(settings, "hotdash-relay")
         self._forwarder = Forwarder(
             settings, forwarding_log, its_gate, attempted=self._attempted, tracing=self._tracing
@@ -126,9 +126,9 @@ class Worker:
         self._receipts = ReceiptStore(self.database, owner)
         self._finisher = Finisher(self.database, owner, self._log)
         self._tail = LogTail(self.database, owner, sink)
-        slots = Slots(settings.relay_max_in_flight)
+        own_slots = Slots(settings.relay_max_in_flight)
         if settings.relay_agent_concurrency is not None:
-            slots.limit_agent(0)  # until this relay holds slots
+            own_slots.limit_agent(0)  # until this relay holds slots
         self.spool = Spool(
             settings.relay_data_dir,
             dsn,
@@ -143,7 +143,7 @@ class Worker:
             finisher=self._finisher,
             lease=lease,
             gate=its_gate,
-            slots=slots,
+            slots=own_slots,
             forwarding_log=forwarding_log,
             counters=self.counters,
             endpoint=settings.agent_endpoint_shown,
@@ -302,7 +302,7 @@ class Worker:
     async def _deregister(self) -> None:
         async with self.database.connection(_GOODBYE_S) as connection:
             handed_back = await deliveries.hand_back(connection, self.instance.id)
-            await gate.leave_slots(connection, self.instance.id)
+            await slots.leave(connection, self.instance.id)
             await replay_work.release_plans(connection, self.instance.id)
             await instances.leave_duties(connection, self.instance.id)
             await instances.end(connection, self.instance.id)

@@ -1,4 +1,4 @@
-"""Holds, the circuit breaker, and the slots of the Agent SDK: what stops or slows forwarding on all relays together."""
+"""Holds and the circuit breaker: what stops forwarding, or slows it, on all relays together."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class GateState:
     """Whether and how fast relays may forward.
 
     The last hold was released at `rate` deliveries a second, and the backlog has not drained since; `closed_s`
-    seconds ago the breaker closed, None if it is open or that is more than an hour ago. `relays` are alive; this one
-    has the place `rank` among them, from 0.
+    seconds ago the breaker closed, None if it is open or that is more than an hour ago. `relays` with this one's
+    destination are alive; this one has the place `rank` among them, from 0.
     """
 
     held: bool
@@ -46,7 +46,8 @@ _READ = """
            greatest(1, i.relays)::integer AS relays, i.rank::integer AS rank
       FROM relay.gate g, (
            SELECT count(*) AS relays, count(*) FILTER (WHERE id < %(owner)s) AS rank FROM relay.instances
-            WHERE stopped_at IS NULL AND heartbeat_at > now() - make_interval(secs => %(alive_s)s)) AS i
+            WHERE stopped_at IS NULL AND heartbeat_at > now() - make_interval(secs => %(alive_s)s)
+              AND agent = (SELECT o.agent FROM relay.instances o WHERE o.id = %(owner)s)) AS i
 """
 
 
@@ -192,7 +193,8 @@ _OPEN = """
 """
 _PROBE = """
     UPDATE relay.breaker
-       SET probe_at = now() + make_interval(secs => pause_s + %(attempt_s)s), pause_s = least(pause_s * 2, %(most_s)s)
+       SET probe_at = now() + make_interval(secs => least(pause_s * 2, %(most_s)s) + %(attempt_s)s),
+           pause_s = least(pause_s * 2, %(most_s)s)
      WHERE opened_at IS NOT NULL AND probe_at <= now()
     RETURNING probed_key
 """
@@ -211,7 +213,10 @@ _SKIPPED = "UPDATE relay.breaker SET probe_at = now(), pause_s = %(pause_s)s WHE
 
 
 async def open_the_breaker(connection: Connection, why: str, *, pause_s: float, first_s: float) -> bool:
-    """Open the breaker; the first probe is due after `pause_s`. False if it is open already."""
+    """Open the breaker; the first probe is due after `pause_s`. False if it is open already.
+
+    The pause after the first probe is twice `first_s`, and doubles from then on.
+    """
     return (await connection.execute(_OPEN, {"why": why, "pause_s": pause_s, "first_s": first_s})).rowcount == 1
 
 
@@ -242,47 +247,3 @@ async def probe_failed(connection: Connection) -> None:
 async def close_the_breaker(connection: Connection) -> bool:
     """Close the breaker. False if it is closed already."""
     return (await connection.execute(_CLOSE)).rowcount == 1
-
-
-_RESIZE = """
-    WITH missing AS (
-        INSERT INTO relay.agent_slots (number)
-        SELECT n FROM generate_series(1, %(slots)s) AS n
-         WHERE NOT EXISTS (SELECT FROM relay.agent_slots s WHERE s.number = n)
-            ON CONFLICT DO NOTHING
-    )
-    DELETE FROM relay.agent_slots WHERE number > %(slots)s AND (owner IS NULL OR owner = %(owner)s)
-"""
-_TAKE = """
-    UPDATE relay.agent_slots SET owner = %(owner)s WHERE number IN (
-        SELECT s.number FROM relay.agent_slots s
-         WHERE s.number <= %(slots)s AND s.owner IS DISTINCT FROM %(owner)s
-           AND coalesce((SELECT i.lease_until FROM relay.instances i WHERE i.id = s.owner), '-infinity') < now()
-         ORDER BY s.number LIMIT %(more)s FOR UPDATE SKIP LOCKED)
-"""
-_GIVE_BACK = """
-    UPDATE relay.agent_slots SET owner = NULL WHERE number IN (
-        SELECT number FROM relay.agent_slots WHERE owner = %(owner)s ORDER BY number DESC LIMIT %(fewer)s)
-"""
-_MINE = "SELECT count(*) FROM relay.agent_slots WHERE owner = %(owner)s AND number <= %(slots)s"
-
-
-async def share_slots(connection: Connection, owner: UUID, *, slots: int, wanted: int, busy: int) -> int:
-    """Take free slots of the `slots` that the agent has, or give back what is above `wanted` and not `busy`.
-
-    Returns how many slots this relay holds. Slots of a relay whose lease has expired are free.
-    """
-    given = {"owner": owner, "slots": slots}
-    await connection.execute(_RESIZE, given)
-    row = await (await connection.execute(_MINE, given)).fetchone()
-    mine = int(row[0]) if row else 0
-    if mine < wanted:
-        mine += (await connection.execute(_TAKE, given | {"more": wanted - mine})).rowcount
-    elif mine > max(wanted, busy):
-        mine -= (await connection.execute(_GIVE_BACK, {"owner": owner, "fewer": mine - max(wanted, busy)})).rowcount
-    return mine
-
-
-async def leave_slots(connection: Connection, owner: UUID) -> None:
-    """Give back every slot of `owner`."""
-    await connection.execute(_GIVE_BACK, {"owner": owner, "fewer": 1_000_000})

@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 
 from tests.relay.traces import seen_of, trace
-from tests.relay.wire import BluntAgent
-from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay, until
+from tests.relay.wire import BluntAgent, wire_to
+from tests.servers import AgentStandIn, Behaviour, HeldAgent, Rows, RunningRelay, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -175,3 +175,21 @@ async def test_with_respond_stored_a_webhook_is_answered_202_as_soon_as_it_is_st
         assert (duplicate.status_code, duplicate.json()["state"]) == (200, "forwarding")
         agent.may_answer.set()
         await until(lambda: trace(shared_rows, delivery_id).state == "delivered")
+
+
+async def test_a_slowly_sent_body_leaves_its_webhook_the_whole_deadline(
+    start_shared: StartRelay, shared_agent: HeldAgent
+) -> None:
+    relay = await start_shared(chatwoot_webhook_response_deadline_ms=4_600)
+    shared_agent.behave()
+    shared_agent.hold()
+    async with wire_to(relay) as wire:
+        body = b'{"event": "message_created", "id": 10}'
+        await wire.begin(f"Content-Length: {len(body)}")
+        await wire.send(body[:10])
+        late = await relay.post(PAYLOAD)  # takes a deadline to be answered: the other body takes longer
+        assert late.status_code == 202
+        shared_agent.release()
+        await wire.send(body[10:])
+        status, answer = await wire.answer()
+    assert (status, answer.get("processed")) in {(200, True), (202, None)}

@@ -11,6 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest_asyncio
 
+from relay.forwarding.circuit_breaker import FIRST_PAUSE_S
 from relay.store import gate
 from relay.store.database import connection_parameters
 from tests.relay.traces import seen_of, trace
@@ -193,7 +194,7 @@ async def test_a_retry_wait_of_more_than_a_minute_delays_its_conversation_no_lon
 
 async def test_the_agents_slots_are_shared_by_all_relays(start_relay: StartRelay, agent: HeldAgent, rows: Rows) -> None:
     relays = [await start_relay(relay_agent_concurrency=3, relay_respond="stored") for _ in range(2)]
-    await until(lambda: rows.one("SELECT count(owner) FROM relay.agent_slots") == 3)
+    await until(lambda: rows.one("SELECT count(owner) FROM relay.destination_slots") == 3)
     agent.hold()
     for n in range(12):
         assert (await relays[n % 2].post(message(n, n))).status_code == 202
@@ -235,6 +236,7 @@ async def test_retry_after_opens_the_breaker_for_that_time(
     await relay.post(message(1), X_Chatwoot_Delivery=str(uuid4()))
     await until(lambda: rows("SELECT 1 FROM relay.breaker WHERE opened_at < now()"), what="the breaker opens")
     assert rows.one("SELECT probe_at > opened_at + interval '40 s' FROM relay.breaker") is True
+    assert rows.one("SELECT pause_s FROM relay.breaker") == FIRST_PAUSE_S, "the pause after the first probe is double"
 
 
 async def test_the_command_line_holds_shows_who_holds_and_releases(

@@ -100,3 +100,18 @@ async def test_a_replay_is_sent_by_a_relay_of_the_destination_and_by_any_once_th
     age(rows, agent)
     assert (await relay_command.run("replay", "--yes")).returncode == 0
     assert order_at(other_agent) == {1: [1], 2: [2]}
+
+
+async def test_each_agent_has_slots_of_its_own(
+    start_relay: StartRelay, agent: HeldAgent, other_agent: HeldAgent, rows: Rows
+) -> None:
+    limits = {"relay_agent_concurrency": 2, "relay_respond": "stored"}
+    relays = [await start_relay(**limits), await start_relay(agent=other_agent, **limits)]
+    for stand_in in (agent, other_agent):
+        stand_in.hold()
+    for n in range(8):
+        await relays[n % 2].post(message(n, n))
+    await until(lambda: (len(agent.seen), len(other_agent.seen)) == (2, 2))
+    for stand_in in (agent, other_agent):
+        stand_in.release()
+    await until(all_delivered(rows, 8))

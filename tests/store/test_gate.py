@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from relay.forwarding.circuit_breaker import FIRST_PAUSE_S, MOST_PAUSE_S
 from relay.store import gate
 from relay.store.claims import claim_backlog
 from relay.store.storing import store
@@ -42,3 +43,19 @@ async def test_the_rate_of_a_release_holds_until_the_backlog_is_empty_and_can_be
     await store(connection, owner, [replace(incoming(), wanted=False)])
     assert await rate() is None  # what waits later has nothing to do with that release
     assert not await gate.release(connection, "maria", 9)
+
+
+async def test_probes_come_after_5_s_and_then_at_doubling_intervals_of_up_to_60_s(connection: Connection) -> None:
+    pauses = []
+    await gate.open_the_breaker(connection, "it fails", pause_s=FIRST_PAUSE_S, first_s=FIRST_PAUSE_S)
+    for _ in range(6):
+        cursor = await connection.execute(
+            "WITH due AS (SELECT probe_at - now() AS pause FROM relay.breaker) "
+            "UPDATE relay.breaker SET probe_at = now() RETURNING (SELECT extract(epoch FROM pause)::float8 FROM due)"
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        pauses.append(round(row[0]))
+        assert (await gate.take_probe(connection, attempt_s=30, most_s=MOST_PAUSE_S))[0]
+        await gate.probe_failed(connection)
+    assert pauses == [5, 10, 20, 40, 60, 60]
