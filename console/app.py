@@ -33,6 +33,7 @@ from console.screens.dead_letters import DeadLettersView
 from console.screens.deliveries import DeliveriesView
 from console.screens.health import HealthView
 from console.screens.log import LogView
+from console.screens.opening import open_screen
 from console.screens.overview import OverviewView
 from console.screens.view import WIDE, View
 from console.terminal import TerminalDriver, show_title
@@ -312,43 +313,9 @@ class ConsoleApp(TypeAhead):
         while isinstance(self.screen, View) and self.screen.ON_TOP:
             self.pop_screen()
 
-    @on(requests.OpenDelivery)
-    def _open_delivery(self, asked: requests.OpenDelivery) -> None:
-        from console.screens.detail import DetailView  # noqa: PLC0415 - loaded when it is first wanted
-
-        self.push_screen(DetailView(self.context, asked.row_id, asked.neighbours))
-
-    @on(requests.OpenConversation)
-    def _open_conversation(self, asked: requests.OpenConversation) -> None:
-        from console.screens.conversation import ConversationView  # noqa: PLC0415 - loaded when it is first wanted
-
-        self.push_screen(ConversationView(self.context, asked.conversation_id))
-
-    @on(requests.OpenDiagnosis)
-    def _open_diagnosis(self) -> None:
-        from console.screens.diagnosis import DiagnosisView  # noqa: PLC0415 - loads an HTTP client when first wanted
-
-        if not isinstance(self.screen, DiagnosisView):
-            self.push_screen(DiagnosisView(self.context))
-
-    @on(requests.OpenEscalation)
-    def _open_escalation(self) -> None:
-        from console.screens.escalation import EscalationView  # noqa: PLC0415 - loads an HTTP client when first wanted
-
-        if not isinstance(self.screen, EscalationView):
-            self.push_screen(EscalationView(self.context))
-
-    @on(requests.OpenHelp)
-    def _open_help(self, asked: requests.OpenHelp) -> None:
-        from console.screens.help import HelpScreen  # noqa: PLC0415 - loaded when it is first wanted
-
-        self.push_screen(HelpScreen(asked.place, read_only=self.context.read_only))
-
-    @on(requests.OpenEditor)
-    def _open_editor(self, asked: requests.OpenEditor) -> None:
-        from console.screens.editor import EditorScreen  # noqa: PLC0415 - loaded when it is first wanted
-
-        self.push_screen(EditorScreen(asked.body, asked.draft), asked.then)
+    @on(requests.Open)
+    def _open(self, asked: requests.Open) -> None:
+        open_screen(self, self.context, asked)
 
     @on(requests.CarryOut)
     def _carry_out(self, asked: requests.CarryOut) -> None:
