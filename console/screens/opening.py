@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from console.data.context import Context
 
 
-def open_screen(app: App[Any], context: Context, asked: requests.Open) -> None:  # noqa: C901 - one case a screen
+def open_screen(app: App[Any], context: Context, asked: requests.Open) -> None:
     """Push the screen that is asked for. A diagnosis or an escalation that is in front already stays."""
     match asked:
         case requests.OpenDelivery():

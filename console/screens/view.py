@@ -14,7 +14,6 @@ from textual.widgets import Input, Static
 
 from console.flows import requests
 from console.flows.dialog import Dialog
-from console.flows.hold import ask_hold_or_release
 from console.keymap import (
     DELIVERIES,
     OVERVIEW,
@@ -27,6 +26,7 @@ from console.keymap import (
     shown_key,
 )
 from console.render import header
+from console.screens.common_actions import CommonActions
 from console.widgets.key_bar import KeyBar, KeyHint
 from console.widgets.lines import LineList
 from console.widgets.question import Kind, Prompt, Question
@@ -68,7 +68,7 @@ def titled(pane: Pane, title: str) -> Pane:
     return pane
 
 
-class View(Screen[None]):
+class View(CommonActions, Screen[None]):
     """A screen that shows snapshots. It is the host of its flows (`console.flows.host.Host`).
 
     `VIEW` is its name in the key map. It is opened on top of another screen if `ON_TOP`. With `SCROLL` the cursor keys
@@ -374,40 +374,6 @@ class View(Screen[None]):
         else:
             self.request(requests.Quit())
 
-    def action_pause_display(self) -> None:
-        """Pause the display, or resume it."""
-        self.request(requests.PauseDisplay())
-
-    def action_refresh_now(self) -> None:
-        """Refresh, slow readings included."""
-        self.request(requests.ReadNow(afresh=True))
-
-    def action_next_theme(self) -> None:
-        """Switch the theme."""
-        self.request(requests.NextTheme())
-
     def action_keys(self) -> None:
         """Show the keys of this screen."""
         self.request(requests.OpenHelp(self.VIEW))
-
-    def action_check_health(self) -> None:
-        """Run the runbook's health check and show its lines."""
-        self.request(requests.RunHealthCheck())
-
-    def action_diagnose(self) -> None:
-        """Open the diagnosis."""
-        self.request(requests.OpenDiagnosis())
-
-    def action_escalate(self) -> None:
-        """Open the escalation."""
-        self.request(requests.OpenEscalation())
-
-    def action_hold(self) -> None:
-        """Hold forwarding, or release it."""
-        ask_hold_or_release(self)
-
-    def action_test_webhook(self) -> None:
-        """Choose an event and post it as a test webhook."""
-        from console.flows.test_webhook import ask_test_webhook  # noqa: PLC0415 - loads an HTTP client when first wanted
-
-        ask_test_webhook(self)
