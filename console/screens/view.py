@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -14,6 +13,7 @@ from textual.widgets import Input, Static
 
 from console.flows import requests
 from console.flows.dialog import Dialog
+from console.flows.hold import ask_hold_or_release
 from console.keymap import (
     DELIVERIES,
     OVERVIEW,
@@ -25,12 +25,11 @@ from console.keymap import (
     is_refused,
     shown_key,
 )
-from console.render import header
-from console.screens.common_actions import CommonActions
+from console.render.head import connecting, head_of
 from console.widgets.key_bar import KeyBar, KeyHint
 from console.widgets.lines import LineList
 from console.widgets.question import Kind, Prompt, Question
-from relay.domain.format import plural, span
+from relay.domain.format import plural
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def titled(pane: Pane, title: str) -> Pane:
     return pane
 
 
-class View(CommonActions, Screen[None]):
+class View(Screen[None]):
     """A screen that shows snapshots. It is the host of its flows (`console.flows.host.Host`).
 
     `VIEW` is its name in the key map. It is opened on top of another screen if `ON_TOP`. With `SCROLL` the cursor keys
@@ -93,7 +92,7 @@ class View(CommonActions, Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Return the status line, the headline, the screen's own body, the strip and the footer."""
-        yield Static(self._connecting(), id="status", markup=False)
+        yield Static(connecting(is_away=self.context.trouble is not None), id="status", markup=False)
         yield Static("", id="cause", markup=False)
         with Vertical(id="body"):
             yield from self.compose_body()
@@ -187,54 +186,12 @@ class View(CommonActions, Screen[None]):
         """Show what changes without new data: the data's age, and the state of the connection."""
         if not self.is_up:
             return
-        context, snapshot = self.context, self.context.snapshot
-        width = self.app.size.width
         self.show_keys()
+        head = head_of(self.context, self._shown_at, self.app.size.width, self.hint)
+        self.query_one("#status", Static).update(head.status)
         cause = self.query_one("#cause", Static)
-        cause.set_class(context.trouble is not None, "trouble")
-        if snapshot is None:
-            self.query_one("#status", Static).update(self._connecting())
-            if context.round_trip_s > header.SLOW_S and not context.trouble:
-                cause.update(header.slow_link(context.round_trip_s))
-                return
-            cause.update(Content(f"{context.trouble}. Trying again." if context.trouble else ""))
-            return
-        age_s = time.monotonic() - snapshot.read_at
-        self.query_one("#status", Static).update(
-            header.status_line(
-                snapshot,
-                header.Standing(
-                    place=context.place,
-                    environment=context.environment,
-                    operator=context.operator,
-                    read_only=context.read_only,
-                    paused=context.paused,
-                    is_away=context.trouble is not None,
-                    age_s=age_s,
-                    round_trip_s=context.round_trip_s,
-                ),
-                width,
-            )
-        )
-        if context.trouble is not None:
-            shown_s = time.monotonic() - (self._shown_at or snapshot.read_at)
-            older = f", what is below {span(shown_s)}" if shown_s > age_s + 1 else ""
-            cause.update(Content(f"{context.trouble}. Trying again; the figures are {int(age_s)} s old{older}."))
-            cause.set_classes("bad trouble")
-        else:
-            found = snapshot.headline
-            cause.update(self._cause(found, width))
-            cause.set_classes(found.level)
-
-    def _connecting(self) -> Content:
-        what = "nothing could be read yet" if self.context.trouble else "connecting to Postgres"
-        return Content.assemble((" hotdash ", "bold reverse"), f" {what}")
-
-    def _cause(self, cause: Headline, width: int) -> Content:
-        sentence, hint = cause.fitting(width - 2), self.hint(cause)
-        if len(sentence) + len(hint) + 2 > width:
-            hint = ""
-        return Content(f" {sentence}").truncate(max(10, width - 1), ellipsis=True) + Content.styled(hint, "dim")
+        cause.update(head.cause)
+        cause.set_classes(head.classes)
 
     def hint(self, cause: Headline) -> str:
         """Return what a key does about the cause here, shown behind it where there is room."""
@@ -373,6 +330,40 @@ class View(CommonActions, Screen[None]):
             self.dialog.ask(quits, lambda _: self.request(requests.Quit()))
         else:
             self.request(requests.Quit())
+
+    def action_pause_display(self) -> None:
+        """Pause the display, or resume it."""
+        self.request(requests.PauseDisplay())
+
+    def action_refresh_now(self) -> None:
+        """Refresh, slow readings included."""
+        self.request(requests.ReadNow(afresh=True))
+
+    def action_next_theme(self) -> None:
+        """Switch the theme."""
+        self.request(requests.NextTheme())
+
+    def action_check_health(self) -> None:
+        """Run the runbook's health check and show its lines."""
+        self.request(requests.RunHealthCheck())
+
+    def action_diagnose(self) -> None:
+        """Open the diagnosis."""
+        self.request(requests.OpenDiagnosis())
+
+    def action_escalate(self) -> None:
+        """Open the escalation."""
+        self.request(requests.OpenEscalation())
+
+    def action_hold(self) -> None:
+        """Hold forwarding, or release it."""
+        ask_hold_or_release(self)
+
+    def action_test_webhook(self) -> None:
+        """Choose an event and post it as a test webhook."""
+        from console.flows.test_webhook import ask_test_webhook  # noqa: PLC0415 - loads an HTTP client when first wanted
+
+        ask_test_webhook(self)
 
     def action_keys(self) -> None:
         """Show the keys of this screen."""
