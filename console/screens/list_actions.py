@@ -54,6 +54,14 @@ class ListActions:
         """Open the filter."""
         self.list.open_filter()
 
+    def action_sort(self) -> None:
+        """Sort the rows by another column."""
+        self.list.sort()
+
+    def action_columns(self) -> None:
+        """Choose the columns."""
+        self.list.columns.ask()
+
     def action_copy(self) -> None:
         """Copy the delivery id."""
         self.list.copy_id()

@@ -1,0 +1,69 @@
+"""The lists of deliveries: their order, their columns, what leaves them as a file, and which filters they take."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from relay.domain.delivery import State
+from relay.store.filters import compile_filter
+from relay.store.sessions import open_session
+from relay.store.sorted_rows import Order, sorted_window
+from tests.console.conftest import ALL, open_dead_letters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from tests.console.screens import Watched
+    from tests.servers import Rows, RunningRelay
+
+    Console = Callable[..., AbstractAsyncContextManager[Watched]]
+
+
+async def test_the_rows_are_sorted_by_any_column(incident: RunningRelay, console: Console, rows: Rows) -> None:
+    ids = {
+        Order.OLDEST: "finished_at, id", Order.CONVERSATION: "conversation_id::int, id DESC",
+        Order.STATUS: "final_status, id DESC", Order.NEWEST: "finished_at DESC, id DESC",
+    }  # fmt: skip
+    async with console() as seen:
+        await open_dead_letters(seen)
+        for order in (*list(Order)[1:], Order.NEWEST):
+            await seen.press("o")
+            await seen.shows(f"all {ALL}, {order}")
+            if order in ids:
+                wanted = rows(
+                    f"SELECT left(delivery_id, 8) FROM relay.deliveries WHERE state = 'dead' ORDER BY {ids[order]}"
+                )
+                await seen.shows(wanted[0])
+                shown = re.findall(r"^\W*(\d{8})\b.*message_created", seen.text, flags=re.MULTILINE)
+                assert shown == wanted[: len(shown)], order
+
+
+async def test_every_order_has_every_row_once(incident: RunningRelay, dsn: str) -> None:
+    async with await open_session(dsn, read_only=True, application="tests", timeout_ms=5_000) as connection:
+        for states in ((State.DEAD,), None):
+            for order in list(Order)[1:]:
+                found = [
+                    row.id
+                    for skipped in range(0, 60, 20)
+                    for row in await sorted_window(
+                        connection, compile_filter(""), states=states, order=order, skipped=skipped, limit=20
+                    )
+                ]
+                assert len(found) == len(set(found)) == (ALL if states else ALL + 1), order
+
+
+async def test_columns_are_chosen_and_stay_chosen(incident: RunningRelay, console: Console) -> None:
+    async with console((160, 36)) as seen:
+        await open_dead_letters(seen)
+        await seen.press("C")
+        await seen.shows("1  ■ age", "received")
+        await seen.press("2")
+        await seen.shows("2    event")
+        await seen.press("6", "escape")
+        header = next(line for line in seen.text.splitlines() if " ID " in line)
+        assert "RECEIVED" in header
+        assert "EVENT" not in header
+        await seen.press("3")
+        await seen.shows("STATE", "EVENT")
