@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, CONVERSATION, DIAGNOSIS, ESCALATION = (
+OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, CONVERSATION, BREAKDOWN, DIAGNOSIS, ESCALATION = (
     "overview",
     "dead",
     "deliveries",
@@ -22,6 +22,7 @@ OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, CONVERSATION, DIAGNOS
     "activity",
     "detail",
     "conversation",
+    "breakdown",
     "diagnosis",
     "escalation",
 )
@@ -45,6 +46,7 @@ VIEWS = {
 SCREENS = VIEWS | {
     DETAIL: "A delivery",
     CONVERSATION: "A conversation",
+    BREAKDOWN: "Breakdown",
     DIAGNOSIS: "Diagnosis",
     ESCALATION: "Escalation",
 }
@@ -60,7 +62,7 @@ OVERLAYS = {
 """What takes the keys while it is open."""
 PLACES = SCREENS | OVERLAYS
 
-_TABLES = frozenset({DEAD, DELIVERIES, OVERVIEW, ACTIVITY, CONVERSATION})
+_TABLES = frozenset({DEAD, DELIVERIES, OVERVIEW, ACTIVITY, CONVERSATION, BREAKDOWN})
 _ROWS = frozenset({DEAD, DELIVERIES})
 _TEXTS = frozenset({LOG, DETAIL})
 _LETTERS = frozenset({DEAD, DETAIL})
@@ -97,6 +99,8 @@ ACTIONS: tuple[Action, ...] = (
     Action(("enter",), "open", "open", "Open what the cursor is on; on an alert, diagnose", where=_TABLES | {LOG},
            shown=True),
     Action(("tab",), "app.focus_next", "alerts", "To the alerts and back", where=frozenset({OVERVIEW})),
+    Action(("tab",), "app.focus_next", "other list", "To the other list and back",
+           where=frozenset({ACTIVITY, BREAKDOWN}), shown=True),
     Action(("escape", "left"), "back", "back", "Go back"),
     Action(("q",), "leave", "quit", "Go back; from the overview, quit"),
     Action(("slash",), "filter", "filter", "Filter the rows", where=_ROWS, shown=True),
@@ -133,7 +137,9 @@ ACTIONS: tuple[Action, ...] = (
     Action(("t",), "test_webhook", "test", "Post a test webhook and watch it go through", write=True, shown=True),
     Action(("h",), "check_health", "health", "Run the health check", shown=True),
     Action(("w",), "window", "window", "Switch the window: 15 min, 1 h, 6 h, 24 h",
-           where=frozenset({OVERVIEW}), shown=True),
+           where=frozenset({OVERVIEW, BREAKDOWN}), shown=True),
+    Action(("b",), "breakdown", "breakdown", "The window's deliveries by event and by inbox",
+           where=_ROWS | {OVERVIEW}, shown=True),
     Action(("o",), "sort", "sort", "Sort by another column", where=_ROWS | {OVERVIEW}, shown=True),
     Action(("C",), "columns", "columns", "Choose the columns", where=_ROWS),
     Action(("z",), "zoom", "zoom", "Give the list all of the room, or take it back",

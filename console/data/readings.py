@@ -9,7 +9,7 @@ import psycopg
 
 from console.data.snapshot import short_plan
 from relay.domain.delivery import State
-from relay.store import actions, browse, conversation, delivery_detail, sorted_rows
+from relay.store import actions, breakdown, browse, conversation, delivery_detail, sorted_rows
 from relay.store.conversation import NO_WORDS
 from relay.store.filters import compile_filter
 from relay.store.sorted_rows import Order
@@ -17,8 +17,10 @@ from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from relay.store.actions import OperatorAction
+    from relay.store.breakdown import Breakdown
     from relay.store.browse import Key, Row
     from relay.store.conversation import Conversation, Words
     from relay.store.database import Connection
@@ -147,3 +149,14 @@ class ActivityReading:
         """Return them."""
         plans = [short_plan(plan) for plan in await browse.plans(connection, _PLANS)]
         return Activity(plans, await actions.newest(connection, limit=_ACTIONS))
+
+
+@dataclass(frozen=True, slots=True)
+class BreakdownReading:
+    """Reads how the deliveries of `window` are spread over events and inboxes."""
+
+    window: timedelta
+
+    async def read(self, connection: Connection) -> Breakdown:
+        """Return it."""
+        return await breakdown.read(connection, self.window)

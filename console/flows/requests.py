@@ -65,6 +65,10 @@ class OpenConversation(Open):
         self.conversation_id = conversation_id
 
 
+class OpenBreakdown(Open):
+    """Open the breakdown by event and inbox on top of the screen in front."""
+
+
 class OpenDiagnosis(Open):
     """Open the diagnosis on top of the screen in front."""
 

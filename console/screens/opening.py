@@ -23,6 +23,10 @@ def open_screen(app: App[Any], context: Context, asked: requests.Open) -> None:
             from console.screens.conversation import ConversationView  # noqa: PLC0415 - see the module
 
             app.push_screen(ConversationView(context, asked.conversation_id))
+        case requests.OpenBreakdown():
+            from console.screens.breakdown import BreakdownView  # noqa: PLC0415 - see the module
+
+            app.push_screen(BreakdownView(context))
         case requests.OpenDiagnosis():
             from console.screens.diagnosis import DiagnosisView  # noqa: PLC0415 - see the module
 

@@ -355,6 +355,10 @@ class View(Screen[None]):
         """Open the escalation."""
         self.request(requests.OpenEscalation())
 
+    def action_breakdown(self) -> None:
+        """Open the breakdown by event and inbox."""
+        self.request(requests.OpenBreakdown())
+
     def action_hold(self) -> None:
         """Hold forwarding, or release it."""
         ask_hold_or_release(self)

@@ -275,13 +275,14 @@ def _group_filter(status: str, error: str) -> str:
     """The filter for one status and error. A status with a comma is left out: in a filter that separates statuses."""
     terms = []
     if status and "," not in status:
-        terms.append(f"status:{status if _WORD.fullmatch(status) else _quoted(status)}")
+        terms.append(f"status:{status if _WORD.fullmatch(status) else quoted(status)}")
     if error:
-        terms.append(f"error:{_quoted(error[:_FILTER_CHARS])}")
+        terms.append(f"error:{quoted(error[:_FILTER_CHARS])}")
     return " ".join(terms)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """The text as the value of a filter's term, in quotes."""
     return '"' + unicode_escaped(re.sub(r'(["\\])', r"\\\1", text)) + '"'
 
 

@@ -9,7 +9,7 @@ from relay.domain.delivery import State
 from relay.store.filters import compile_filter
 from relay.store.sessions import open_session
 from relay.store.sorted_rows import Order, sorted_window
-from tests.console.conftest import ALL, open_dead_letters
+from tests.console.conftest import ALL, open_dead_letters, webhook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,3 +67,20 @@ async def test_columns_are_chosen_and_stay_chosen(incident: RunningRelay, consol
         assert "EVENT" not in header
         await seen.press("3")
         await seen.shows("STATE", "EVENT")
+
+
+async def test_the_breakdown_counts_by_event_and_by_inbox_and_opens_what_it_counts(
+    incident: RunningRelay, console: Console
+) -> None:
+    for number, inbox in ((600, 3), (601, 3), (602, 4)):
+        await incident.post(webhook(number) | {"inbox": {"id": inbox, "name": f"Shop {inbox}"}})
+    await incident.post({"event": "conversation_updated", "id": 9, "inbox_id": 4})
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        await seen.press("b")
+        await seen.shows(f"By event, last 1 h: {ALL + 5} deliveries", "message_created", "conversation_updated")
+        shown = await seen.shows("3 Shop 3", "4 Shop 4")
+        (shop,) = (line.split() for line in shown.splitlines() if "4 Shop 4" in line)
+        assert shop[3:6] == ["2", "2", "0"]
+        await seen.press("tab", "j", "enter")
+        await seen.shows("FILTERED inbox:", "2 match")
