@@ -129,6 +129,8 @@ ACTIONS: tuple[Action, ...] = (
            where=frozenset({DETAIL}), shown=True),
     Action(("y",), "copy", "copy", "Copy payload or id to the clipboard", where=_ROWS | {DETAIL, LOG}),
     Action(("Y",), "copy_curl", "curl", "Copy as an equivalent curl command", where=_ROWS | {DETAIL}),
+    Action(("E",), "export", "export", "Export all that is listed as JSON or CSV", where=_ROWS | {LOG}),
+    Action(("P",), "pager", "pager", "Show all of this screen in $PAGER"),
     Action(("D",), "diagnose", "diagnose", "Diagnose: walk the runbook's troubleshooting", shown=True),
     Action(("x",), "stop_replay", "stop", "Stop the running replay under the cursor",
            where=frozenset({ACTIVITY}), write=True, shown=True, conditional=True),

@@ -20,6 +20,7 @@ class DeadLettersView(ListActions, View):
     """Dead letters, newest first."""
 
     VIEW = DEAD
+    NAME = "dead-letters"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

@@ -17,6 +17,7 @@ class DeliveriesView(ListActions, View):
     """All deliveries, newest first."""
 
     VIEW = DELIVERIES
+    NAME = "deliveries"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

@@ -14,6 +14,7 @@ from textual.widgets import Input, Static
 from console.flows import requests
 from console.flows.dialog import Dialog
 from console.flows.hold import ask_hold_or_release
+from console.flows.pager import show_in_pager
 from console.keymap import (
     DELIVERIES,
     OVERVIEW,
@@ -26,6 +27,7 @@ from console.keymap import (
     shown_key,
 )
 from console.render.head import connecting, head_of
+from console.screens.text_of import text_of
 from console.widgets.key_bar import KeyBar, KeyHint
 from console.widgets.lines import LineList
 from console.widgets.question import Kind, Prompt, Question
@@ -358,6 +360,17 @@ class View(Screen[None]):
     def action_breakdown(self) -> None:
         """Open the breakdown by event and inbox."""
         self.request(requests.OpenBreakdown())
+
+    def action_pager(self) -> None:
+        """Show all of this screen in the operator's pager."""
+        self.in_background(self._page(), group="pager")
+
+    async def _page(self) -> None:
+        show_in_pager(self.app, await self.whole_text())
+
+    async def whole_text(self) -> str:
+        """Return what the screen shows, whole, as text."""
+        return text_of(self.query_one("#body"))
 
     def action_hold(self) -> None:
         """Hold forwarding, or release it."""
