@@ -22,6 +22,7 @@ from textual.widgets import Input, TextArea
 
 from console import theme as themes
 from console.data.announcer import Announcer
+from console.data.choices import Choices
 from console.data.context import WINDOWS, Context, place_of
 from console.data.operator_session import OperatorSession
 from console.data.poller import Poller
@@ -46,7 +47,7 @@ from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from datetime import timedelta
+    from datetime import timedelta, tzinfo
 
     from textual.command import Provider
     from textual.filter import LineFilter
@@ -90,16 +91,25 @@ class ConsoleApp(TypeAhead):
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Commands}
 
     def __init__(
-        self, settings: Settings, dsn: str, *, read_only: bool = False, ascii_only: bool = False, mono: bool = False
+        self,
+        settings: Settings,
+        dsn: str,
+        *,
+        read_only: bool = False,
+        ascii_only: bool = False,
+        mono: bool = False,
+        choices: Choices | None = None,
+        own_themes: Sequence[dict[str, Any]] = (),
     ) -> None:
         super().__init__(driver_class=TerminalDriver if sys.stdin.isatty() else None)
-        operator = settings.operator
+        operator, choices = settings.operator, choices or Choices()
         self.context = Context(
             settings=settings,
-            session=OperatorSession(settings, dsn, operator, read_only=read_only),
+            session=OperatorSession(settings, dsn, operator, read_only=read_only, choices=choices),
             operator=operator,
             place=place_of(settings, dsn),
             read_only=read_only,
+            choices=choices,
         )
         self.has_figures = asyncio.Event()
         self._poller = Poller(dsn, self, read_only=read_only)
@@ -109,9 +119,10 @@ class ConsoleApp(TypeAhead):
         self._announcer = Announcer(bell=self.bell, show_title=self._entitle)
         for name, view in _VIEWS.items():
             self.add_mode(name, partial(view, self.context))
-        for theme in themes.THEMES:
+        self._themes = [theme["name"] for theme in (*themes.THEMES, *own_themes)]
+        for theme in (*themes.THEMES, *own_themes):
             self.register_theme(Theme(**theme))
-        self.theme = themes.DEFAULT
+        self.theme = choices.theme if choices.theme in self._themes else themes.DEFAULT
         self._is_mono = mono or self.no_color
         if self._is_mono:
             self._own_filters.append(NoColor())
@@ -215,6 +226,11 @@ class ConsoleApp(TypeAhead):
         """Return what the view in front wants read, and the overview's window."""
         view = self.view
         return (view.reading() if view else None), self.context.window
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """The zone in which times are shown; None is this machine's."""
+        return self.context.choices.zone
 
     @property
     def round_trip_s(self) -> float:
@@ -369,9 +385,18 @@ class ConsoleApp(TypeAhead):
 
     @on(requests.NextTheme)
     def _next_theme(self) -> None:
-        names = [theme["name"] for theme in themes.THEMES]
-        current = names.index(self.theme) if self.theme in names else -1
-        self.theme = names[(current + 1) % len(names)]
+        self.theme = self._themes[(self._themes.index(self.theme) + 1) % len(self._themes)]
+        self.context.choices.theme = self.theme
+        self.context.choices.save()
+
+    @on(requests.SwitchClock)
+    def _switch_clock(self) -> None:
+        choices = self.context.choices
+        choices.is_local_time = not choices.is_local_time
+        choices.save()
+        self.say("Times are this machine's; since: and until: in filters stay UTC" if choices.is_local_time
+                 else "Times are UTC")  # fmt: skip
+        self._poller.wake(afresh=True)
 
     @on(requests.Quit)
     def _quit(self) -> None:

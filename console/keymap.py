@@ -169,6 +169,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(("ctrl+r",), "refresh_now", "refresh", "Refresh; never changes anything"),
     Action(("colon", "ctrl+p"), "app.command_palette", "palette", "Command palette: every action by name"),
     Action(("ctrl+z",), "app.suspend_process", "suspend", "Suspend the console; fg brings it back"),
+    Action(("L",), "clock", "clock", "Times in UTC, or in this machine's zone"),
     Action(("T",), "next_theme", "theme", "Next theme"),
     Action(("question_mark", "f1"), "keys", "help", "The keys of this screen", shown=True),
 

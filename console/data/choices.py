@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from relay.text import clean
 
 if TYPE_CHECKING:
+    from datetime import tzinfo
     from pathlib import Path
 
 _MOST_FILTERS = 50
@@ -33,6 +35,11 @@ class Choices:
     is_local_time: bool = False
     columns: dict[str, list[str]] = field(default_factory=dict)
     filters: list[str] = field(default_factory=list)
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """The zone of the times shown: UTC, or None for this machine's."""
+        return None if self.is_local_time else UTC
 
     def remember_filter(self, text: str) -> None:
         """Put a filter that was typed in front of the others."""

@@ -132,6 +132,10 @@ class NextTheme(Message):
     """Switch to the next theme."""
 
 
+class SwitchClock(Message):
+    """Show times in UTC, or in this machine's zone."""
+
+
 class PauseDisplay(Message):
     """Pause the display, or resume it."""
 

@@ -93,6 +93,10 @@ class DetailView(View):
             assert snapshot.view is None or isinstance(snapshot.view, Detail)
             self._show_detail(snapshot.view)
 
+    def forget(self) -> None:
+        """Forget the delivery: equal times of two zones are equal, so it would not be painted again."""
+        self._detail = None
+
     def on_mount(self) -> None:
         """Read the delivery at once, beside the poller: from far away, a whole snapshot takes many times as long."""
         self._read_at_once()

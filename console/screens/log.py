@@ -64,6 +64,10 @@ class LogView(View):
         buffer = self._log.buffer
         return LogReading(buffer.last_id, buffer.first_id if self._log.wants_older else None, self._log.gaps.ids)
 
+    def forget(self) -> None:
+        """Begin again at the newest lines."""
+        self._log = LogNavigation()
+
     def paint(self, snapshot: Snapshot) -> None:
         """Take the lines that were read, and show them."""
         page = snapshot.view

@@ -86,6 +86,7 @@ class View(Screen[None]):
         self.context = context
         self.dialog = Dialog(lambda: self.question)
         self._shown_at: float | None = None
+        self._is_local_time = context.choices.is_local_time
 
     def __init_subclass__(cls, **given: Any) -> None:
         if "VIEW" in cls.__dict__:
@@ -172,12 +173,18 @@ class View(Screen[None]):
         """Show a snapshot."""
         if not self.is_up:
             return
+        if self._is_local_time != self.context.choices.is_local_time:
+            self._is_local_time = self.context.choices.is_local_time
+            self.forget()
         self.refresh_header()
         self.question.show_heartbeat(min((relay.age_s for relay in snapshot.overview.alive), default=None))
         self.question.show_plans(snapshot.plans, self.context.pace)
         if self.reading() is None or snapshot.reading == self.reading():
             self._shown_at = snapshot.read_at
         self.paint(snapshot)
+
+    def forget(self) -> None:
+        """Forget what was read and is kept: its times are in another zone than those to come."""
 
     def show_again(self) -> None:
         """Show the last snapshot again, if there is one."""
@@ -344,6 +351,10 @@ class View(Screen[None]):
     def action_next_theme(self) -> None:
         """Switch the theme."""
         self.request(requests.NextTheme())
+
+    def action_clock(self) -> None:
+        """Show times in UTC, or in this machine's zone."""
+        self.request(requests.SwitchClock())
 
     def action_check_health(self) -> None:
         """Run the runbook's health check and show its lines."""
