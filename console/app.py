@@ -26,9 +26,10 @@ from console.data.choices import Choices
 from console.data.context import WINDOWS, Context, place_of
 from console.data.operator_session import OperatorSession
 from console.data.poller import Poller
+from console.data.writes import Writes
 from console.flows import requests
 from console.keymap import ACTIVITY, DEAD, DELIVERIES, HEALTH, LOG, OVERVIEW, VIEWS, shown_key
-from console.prebuild import build_mode
+from console.prebuild import build_views
 from console.screens.activity import ActivityView
 from console.screens.dead_letters import DeadLettersView
 from console.screens.deliveries import DeliveriesView
@@ -58,12 +59,9 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 _GRACE_S = 3.0
-_WRITES_S = 2.0
 _MAX_PASTED = 300_000
 _MAX_PASTED_LINE = 4_000
 _MAX_NOTICE = 500
-_BUILD_AFTER_S = 0.3
-_COLLECT_AFTER = (5_000, 20, 20)
 
 _VIEWS: dict[str, type[View]] = {
     OVERVIEW: OverviewView,
@@ -114,7 +112,7 @@ class ConsoleApp(TypeAhead):
         self.has_figures = asyncio.Event()
         self._poller = Poller(dsn, self, read_only=read_only)
         self._handlers: dict[int, Any] = {}
-        self._writes: set[asyncio.Task[None]] = set()
+        self._writes = Writes(say=partial(self.say, bad=True), fail=self._fail)
         self._own_filters: list[LineFilter] = []
         self._announcer = Announcer(bell=self.bell, show_title=self._entitle)
         for name, view in _VIEWS.items():
@@ -171,26 +169,12 @@ class ConsoleApp(TypeAhead):
 
     async def on_unmount(self) -> None:
         """Finish the confirmed writes, if Postgres takes them in time; close the session, restore the signals."""
-        if self._writes:
-            await asyncio.wait(self._writes, timeout=_WRITES_S)
+        await self._writes.finish()
         show_title(self._driver, None)
         gc.unfreeze()
         for sign, handler in self._handlers.items():
             signal.signal(sign, handler)
         await self.context.session.close()
-
-    async def _build_views(self) -> None:
-        """Build the other views while the operator reads the first one, so that the first switch is a quick one.
-
-        Freezes the objects built so far, so that garbage collections (about 40 ms) do not delay key presses.
-        """
-        for name in VIEWS:
-            await asyncio.sleep(_BUILD_AFTER_S)
-            if self.context.is_leaving or not self.is_running:
-                return
-            await build_mode(self, name)
-        gc.freeze()
-        gc.set_threshold(*_COLLECT_AFTER)
 
     # Keys and pasted text
 
@@ -255,7 +239,7 @@ class ConsoleApp(TypeAhead):
         if self.context.paused:
             return
         if self.context.snapshot is None:
-            self.run_worker(self._build_views(), name="views")
+            self.run_worker(build_views(self, list(VIEWS), lambda: not self.context.is_leaving), name="views")
         self.context.snapshot = snapshot
         if self.view is not None:
             self.view.show(snapshot)
@@ -335,20 +319,11 @@ class ConsoleApp(TypeAhead):
 
     @on(requests.CarryOut)
     def _carry_out(self, asked: requests.CarryOut) -> None:
-        async def run() -> None:
-            try:
-                await asked.write()
-            except RelayError as error:
-                self.say(str(error), bad=True)
+        self._writes.begin(asked.write)
 
-        task = asyncio.get_running_loop().create_task(run(), name="write")
-        self._writes.add(task)
-        task.add_done_callback(self._written)
-
-    def _written(self, task: asyncio.Task[None]) -> None:
+    def _fail(self, task: asyncio.Task[None]) -> None:
         """End the console with a traceback if a write has a defect, as Textual does for its workers."""
-        self._writes.discard(task)
-        if not task.cancelled() and task.exception() is not None and self.is_running:
+        if self.is_running:
             self.call_next(task.result)
 
     @on(requests.RunHealthCheck)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from relay.text import clean
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import tzinfo
     from pathlib import Path
 
@@ -27,7 +28,8 @@ class Choices:
     """The choices, and the file that keeps them (None: none does).
 
     `theme` is a theme's name, empty for the default. `columns` are the columns of each list that has other than the
-    usual ones, by the list's place in the key map. `filters` are those typed last, the newest first.
+    usual ones, by the list's place in the key map. `filters` are those typed last, the newest first; `saved` are those
+    that the operator's configuration names.
     """
 
     path: Path | None = None
@@ -35,6 +37,7 @@ class Choices:
     is_local_time: bool = False
     columns: dict[str, list[str]] = field(default_factory=dict)
     filters: list[str] = field(default_factory=list)
+    saved: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def zone(self) -> tzinfo | None:
