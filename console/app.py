@@ -22,17 +22,20 @@ from textual.widgets import Input, TextArea
 
 from console import theme as themes
 from console.data.announcer import Announcer
+from console.data.choices import Choices
 from console.data.context import WINDOWS, Context, place_of
 from console.data.operator_session import OperatorSession
 from console.data.poller import Poller
+from console.data.writes import Writes
 from console.flows import requests
 from console.keymap import ACTIVITY, DEAD, DELIVERIES, HEALTH, LOG, OVERVIEW, VIEWS, shown_key
-from console.prebuild import build_mode
+from console.prebuild import build_views
 from console.screens.activity import ActivityView
 from console.screens.dead_letters import DeadLettersView
 from console.screens.deliveries import DeliveriesView
 from console.screens.health import HealthView
 from console.screens.log import LogView
+from console.screens.opening import open_screen
 from console.screens.overview import OverviewView
 from console.screens.view import WIDE, View
 from console.terminal import TerminalDriver, show_title
@@ -45,7 +48,7 @@ from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from datetime import timedelta
+    from datetime import timedelta, tzinfo
 
     from textual.command import Provider
     from textual.filter import LineFilter
@@ -56,12 +59,9 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 _GRACE_S = 3.0
-_WRITES_S = 2.0
 _MAX_PASTED = 300_000
 _MAX_PASTED_LINE = 4_000
 _MAX_NOTICE = 500
-_BUILD_AFTER_S = 0.3
-_COLLECT_AFTER = (5_000, 20, 20)
 
 _VIEWS: dict[str, type[View]] = {
     OVERVIEW: OverviewView,
@@ -89,28 +89,38 @@ class ConsoleApp(TypeAhead):
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Commands}
 
     def __init__(
-        self, settings: Settings, dsn: str, *, read_only: bool = False, ascii_only: bool = False, mono: bool = False
+        self,
+        settings: Settings,
+        dsn: str,
+        *,
+        read_only: bool = False,
+        ascii_only: bool = False,
+        mono: bool = False,
+        choices: Choices | None = None,
+        own_themes: Sequence[dict[str, Any]] = (),
     ) -> None:
         super().__init__(driver_class=TerminalDriver if sys.stdin.isatty() else None)
-        operator = settings.operator
+        operator, choices = settings.operator, choices or Choices()
         self.context = Context(
             settings=settings,
-            session=OperatorSession(settings, dsn, operator, read_only=read_only),
+            session=OperatorSession(settings, dsn, operator, read_only=read_only, choices=choices),
             operator=operator,
             place=place_of(settings, dsn),
             read_only=read_only,
+            choices=choices,
         )
         self.has_figures = asyncio.Event()
         self._poller = Poller(dsn, self, read_only=read_only)
         self._handlers: dict[int, Any] = {}
-        self._writes: set[asyncio.Task[None]] = set()
+        self._writes = Writes(say=partial(self.say, bad=True), fail=self._fail)
         self._own_filters: list[LineFilter] = []
         self._announcer = Announcer(bell=self.bell, show_title=self._entitle)
         for name, view in _VIEWS.items():
             self.add_mode(name, partial(view, self.context))
-        for theme in themes.THEMES:
+        self._themes = [theme["name"] for theme in (*themes.THEMES, *own_themes)]
+        for theme in (*themes.THEMES, *own_themes):
             self.register_theme(Theme(**theme))
-        self.theme = themes.DEFAULT
+        self.theme = choices.theme if choices.theme in self._themes else themes.DEFAULT
         self._is_mono = mono or self.no_color
         if self._is_mono:
             self._own_filters.append(NoColor())
@@ -159,26 +169,12 @@ class ConsoleApp(TypeAhead):
 
     async def on_unmount(self) -> None:
         """Finish the confirmed writes, if Postgres takes them in time; close the session, restore the signals."""
-        if self._writes:
-            await asyncio.wait(self._writes, timeout=_WRITES_S)
+        await self._writes.finish()
         show_title(self._driver, None)
         gc.unfreeze()
         for sign, handler in self._handlers.items():
             signal.signal(sign, handler)
         await self.context.session.close()
-
-    async def _build_views(self) -> None:
-        """Build the other views while the operator reads the first one, so that the first switch is a quick one.
-
-        Freezes the objects built so far, so that garbage collections (about 40 ms) do not delay key presses.
-        """
-        for name in VIEWS:
-            await asyncio.sleep(_BUILD_AFTER_S)
-            if self.context.is_leaving or not self.is_running:
-                return
-            await build_mode(self, name)
-        gc.freeze()
-        gc.set_threshold(*_COLLECT_AFTER)
 
     # Keys and pasted text
 
@@ -216,6 +212,11 @@ class ConsoleApp(TypeAhead):
         return (view.reading() if view else None), self.context.window
 
     @property
+    def zone(self) -> tzinfo | None:
+        """The zone in which times are shown; None is this machine's."""
+        return self.context.choices.zone
+
+    @property
     def round_trip_s(self) -> float:
         """How long Postgres takes to answer nothing."""
         return self.context.round_trip_s
@@ -238,7 +239,7 @@ class ConsoleApp(TypeAhead):
         if self.context.paused:
             return
         if self.context.snapshot is None:
-            self.run_worker(self._build_views(), name="views")
+            self.run_worker(build_views(self, list(VIEWS), lambda: not self.context.is_leaving), name="views")
         self.context.snapshot = snapshot
         if self.view is not None:
             self.view.show(snapshot)
@@ -312,60 +313,17 @@ class ConsoleApp(TypeAhead):
         while isinstance(self.screen, View) and self.screen.ON_TOP:
             self.pop_screen()
 
-    @on(requests.OpenDelivery)
-    def _open_delivery(self, asked: requests.OpenDelivery) -> None:
-        from console.screens.detail import DetailView  # noqa: PLC0415 - loaded when it is first wanted
-
-        self.push_screen(DetailView(self.context, asked.row_id, asked.neighbours))
-
-    @on(requests.OpenConversation)
-    def _open_conversation(self, asked: requests.OpenConversation) -> None:
-        from console.screens.conversation import ConversationView  # noqa: PLC0415 - loaded when it is first wanted
-
-        self.push_screen(ConversationView(self.context, asked.conversation_id))
-
-    @on(requests.OpenDiagnosis)
-    def _open_diagnosis(self) -> None:
-        from console.screens.diagnosis import DiagnosisView  # noqa: PLC0415 - loads an HTTP client when first wanted
-
-        if not isinstance(self.screen, DiagnosisView):
-            self.push_screen(DiagnosisView(self.context))
-
-    @on(requests.OpenEscalation)
-    def _open_escalation(self) -> None:
-        from console.screens.escalation import EscalationView  # noqa: PLC0415 - loads an HTTP client when first wanted
-
-        if not isinstance(self.screen, EscalationView):
-            self.push_screen(EscalationView(self.context))
-
-    @on(requests.OpenHelp)
-    def _open_help(self, asked: requests.OpenHelp) -> None:
-        from console.screens.help import HelpScreen  # noqa: PLC0415 - loaded when it is first wanted
-
-        self.push_screen(HelpScreen(asked.place, read_only=self.context.read_only))
-
-    @on(requests.OpenEditor)
-    def _open_editor(self, asked: requests.OpenEditor) -> None:
-        from console.screens.editor import EditorScreen  # noqa: PLC0415 - loaded when it is first wanted
-
-        self.push_screen(EditorScreen(asked.body, asked.draft), asked.then)
+    @on(requests.Open)
+    def _open(self, asked: requests.Open) -> None:
+        open_screen(self, self.context, asked)
 
     @on(requests.CarryOut)
     def _carry_out(self, asked: requests.CarryOut) -> None:
-        async def run() -> None:
-            try:
-                await asked.write()
-            except RelayError as error:
-                self.say(str(error), bad=True)
+        self._writes.begin(asked.write)
 
-        task = asyncio.get_running_loop().create_task(run(), name="write")
-        self._writes.add(task)
-        task.add_done_callback(self._written)
-
-    def _written(self, task: asyncio.Task[None]) -> None:
+    def _fail(self, task: asyncio.Task[None]) -> None:
         """End the console with a traceback if a write has a defect, as Textual does for its workers."""
-        self._writes.discard(task)
-        if not task.cancelled() and task.exception() is not None and self.is_running:
+        if self.is_running:
             self.call_next(task.result)
 
     @on(requests.RunHealthCheck)
@@ -402,9 +360,18 @@ class ConsoleApp(TypeAhead):
 
     @on(requests.NextTheme)
     def _next_theme(self) -> None:
-        names = [theme["name"] for theme in themes.THEMES]
-        current = names.index(self.theme) if self.theme in names else -1
-        self.theme = names[(current + 1) % len(names)]
+        self.theme = self._themes[(self._themes.index(self.theme) + 1) % len(self._themes)]
+        self.context.choices.theme = self.theme
+        self.context.choices.save()
+
+    @on(requests.SwitchClock)
+    def _switch_clock(self) -> None:
+        choices = self.context.choices
+        choices.is_local_time = not choices.is_local_time
+        choices.save()
+        self.say("Times are this machine's; since: and until: in filters stay UTC" if choices.is_local_time
+                 else "Times are UTC")  # fmt: skip
+        self._poller.wake(afresh=True)
 
     @on(requests.Quit)
     def _quit(self) -> None:

@@ -17,6 +17,7 @@ from relay.store.databases import database
 from relay.text import json_text
 
 if TYPE_CHECKING:
+    from console.config_file import Config
     from relay.settings import Settings
 
 
@@ -50,6 +51,7 @@ def command(
     """
     if print_keys:
         _require_textual()
+        _configured()
         from console.keymap import key_table  # noqa: PLC0415 - it needs the extra
 
         click.echo("\n".join(key_table()))
@@ -67,6 +69,20 @@ def command(
         use(settings, place.dsn, read_only=read_only)
 
 
+def _configured() -> Config:
+    """Read the operator's own files, and use their keys from here on.
+
+    Raises:
+        ConfigurationError: something in them cannot be used.
+    """
+    from console.config_file import config_folder, read_config  # noqa: PLC0415 - it needs the extra
+    from console.keymap import use_keys  # noqa: PLC0415 - likewise
+
+    config = read_config(config_folder())
+    use_keys(config.keys)
+    return config
+
+
 def _require_textual() -> None:
     if find_spec("textual") is None:
         raise ConfigurationError("The console is not installed; run: pip install 'hotdash-relay[console]'")
@@ -76,12 +92,22 @@ def open_console(
     settings: Settings, dsn: str, *, read_only: bool, ascii_only: bool = False, mouse: bool = True
 ) -> None:
     """Run the console on this terminal until it is quit. A crash ends the process with its exit code."""
+    config = _configured()
     from console.app import ConsoleApp  # noqa: PLC0415 - `console --help` need not load a terminal toolkit
+    from console.config_file import choices_path, chosen  # noqa: PLC0415 - likewise
     from console.terminal import abilities_of, output_encoding  # noqa: PLC0415 - likewise
 
     able = abilities_of(os.environ, output_encoding())
-    app = ConsoleApp(settings, dsn, read_only=read_only, ascii_only=ascii_only or able.ascii_only, mono=able.mono)
-    app.run(mouse=mouse)
+    app = ConsoleApp(
+        settings,
+        dsn,
+        read_only=read_only,
+        ascii_only=ascii_only or able.ascii_only,
+        mono=able.mono,
+        choices=chosen(choices_path(), config),
+        own_themes=config.themes,
+    )
+    app.run(mouse=mouse and config.mouse)
     if app.return_code:
         raise click.exceptions.Exit(app.return_code)
 

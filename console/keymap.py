@@ -5,15 +5,16 @@ It holds only keys that every terminal and tmux pass on. It does not hold what a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from textual.binding import Binding, BindingType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, CONVERSATION, DIAGNOSIS, ESCALATION = (
+OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, CONVERSATION, BREAKDOWN, DIAGNOSIS, ESCALATION = (
     "overview",
     "dead",
     "deliveries",
@@ -22,6 +23,7 @@ OVERVIEW, DEAD, DELIVERIES, LOG, HEALTH, ACTIVITY, DETAIL, CONVERSATION, DIAGNOS
     "activity",
     "detail",
     "conversation",
+    "breakdown",
     "diagnosis",
     "escalation",
 )
@@ -45,6 +47,7 @@ VIEWS = {
 SCREENS = VIEWS | {
     DETAIL: "A delivery",
     CONVERSATION: "A conversation",
+    BREAKDOWN: "Breakdown",
     DIAGNOSIS: "Diagnosis",
     ESCALATION: "Escalation",
 }
@@ -60,7 +63,32 @@ OVERLAYS = {
 """What takes the keys while it is open."""
 PLACES = SCREENS | OVERLAYS
 
-_TABLES = frozenset({DEAD, DELIVERIES, OVERVIEW, ACTIVITY, CONVERSATION})
+_TYPED = frozenset(
+    {
+        "space", "slash", "asterisk", "question_mark", "right_square_bracket", "left_square_bracket", "plus",
+        "equals_sign", "minus", "colon",
+    }
+)  # fmt: skip
+"""Keys with a name that type a character."""
+_PASSED = re.compile(
+    r"[0-9A-Za-z]|ctrl\+[abcdefgklnoprstuvwxyz]|f([1-9]|1[0-2])|escape|enter|tab|backspace|delete|insert|home|end|page(up|down)"
+    rf"|up|down|left|right|{'|'.join(sorted(_TYPED))}"
+)
+"""Keys that every terminal and tmux pass on: ctrl+h, ctrl+i, ctrl+j and ctrl+m are other keys to them, and ctrl+q is
+Textual's.
+"""
+
+
+class KeymapError(Exception):
+    """Keys that cannot be used. `slug` names the action."""
+
+    def __init__(self, slug: str, fault: str) -> None:
+        super().__init__(fault)
+        self.slug = slug
+        self.fault = fault
+
+
+_TABLES = frozenset({DEAD, DELIVERIES, OVERVIEW, ACTIVITY, CONVERSATION, BREAKDOWN})
 _ROWS = frozenset({DEAD, DELIVERIES})
 _TEXTS = frozenset({LOG, DETAIL})
 _LETTERS = frozenset({DEAD, DETAIL})
@@ -84,6 +112,17 @@ class Action:
     shown: bool = False
     conditional: bool = False
 
+    @property
+    def slug(self) -> str:
+        """Its name in the operator's configuration: `view_log` for `view('log')`."""
+        return re.sub(r"\W+", "_", self.name.removeprefix("app.")).strip("_")
+
+    @property
+    def is_beside_text(self) -> bool:
+        """True where a text is typed as well, so that its keys must type no character."""
+        typing = self.where is not None and bool(self.where & {SEARCH_BOX, EDITOR, CONFIRMATION})
+        return typing and all(len(key) > 1 and key not in _TYPED for key in self.keys)
+
     def belongs_to(self, place: str) -> bool:
         """True if it can be done in `place`."""
         return place in SCREENS if self.where is None else place in self.where
@@ -97,6 +136,8 @@ ACTIONS: tuple[Action, ...] = (
     Action(("enter",), "open", "open", "Open what the cursor is on; on an alert, diagnose", where=_TABLES | {LOG},
            shown=True),
     Action(("tab",), "app.focus_next", "alerts", "To the alerts and back", where=frozenset({OVERVIEW})),
+    Action(("tab",), "app.focus_next", "other list", "To the other list and back",
+           where=frozenset({ACTIVITY, BREAKDOWN}), shown=True),
     Action(("escape", "left"), "back", "back", "Go back"),
     Action(("q",), "leave", "quit", "Go back; from the overview, quit"),
     Action(("slash",), "filter", "filter", "Filter the rows", where=_ROWS, shown=True),
@@ -125,6 +166,8 @@ ACTIONS: tuple[Action, ...] = (
            where=frozenset({DETAIL}), shown=True),
     Action(("y",), "copy", "copy", "Copy payload or id to the clipboard", where=_ROWS | {DETAIL, LOG}),
     Action(("Y",), "copy_curl", "curl", "Copy as an equivalent curl command", where=_ROWS | {DETAIL}),
+    Action(("E",), "export", "export", "Export all that is listed as JSON or CSV", where=_ROWS | {LOG}),
+    Action(("P",), "pager", "pager", "Show all of this screen in $PAGER"),
     Action(("D",), "diagnose", "diagnose", "Diagnose: walk the runbook's troubleshooting", shown=True),
     Action(("x",), "stop_replay", "stop", "Stop the running replay under the cursor",
            where=frozenset({ACTIVITY}), write=True, shown=True, conditional=True),
@@ -135,8 +178,11 @@ ACTIONS: tuple[Action, ...] = (
     Action(("t",), "test_webhook", "test", "Post a test webhook and watch it go through", write=True, shown=True),
     Action(("h",), "check_health", "health", "Run the health check", shown=True),
     Action(("w",), "window", "window", "Switch the window: 15 min, 1 h, 6 h, 24 h",
-           where=frozenset({OVERVIEW}), shown=True),
-    Action(("o",), "sort", "sort", "Sort the groups by another column", where=frozenset({OVERVIEW})),
+           where=frozenset({OVERVIEW, BREAKDOWN}), shown=True),
+    Action(("b",), "breakdown", "breakdown", "The window's deliveries by event and by inbox",
+           where=_ROWS | {OVERVIEW}, shown=True),
+    Action(("o",), "sort", "sort", "Sort by another column", where=_ROWS | {OVERVIEW}, shown=True),
+    Action(("C",), "columns", "columns", "Choose the columns", where=_ROWS),
     Action(("z",), "zoom", "zoom", "Give the list all of the room, or take it back",
            where=frozenset({OVERVIEW, DEAD})),
     Action(("z",), "zoom", "zoom", "The payload alone, or all of it again", where=frozenset({DETAIL})),
@@ -162,6 +208,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(("ctrl+r",), "refresh_now", "refresh", "Refresh; never changes anything"),
     Action(("colon", "ctrl+p"), "app.command_palette", "palette", "Command palette: every action by name"),
     Action(("ctrl+z",), "app.suspend_process", "suspend", "Suspend the console; fg brings it back"),
+    Action(("L",), "clock", "clock", "Times in UTC, or in this machine's zone"),
     Action(("T",), "next_theme", "theme", "Next theme"),
     Action(("question_mark", "f1"), "keys", "help", "The keys of this screen", shown=True),
 
@@ -205,6 +252,14 @@ ACTIONS: tuple[Action, ...] = (
            where=frozenset({HELP})),
 )  # fmt: skip
 
+_MARKS = {
+    "exclamation_mark": "!", "quotation_mark": '"', "number_sign": "#", "dollar_sign": "$", "percent_sign": "%",
+    "ampersand": "&", "apostrophe": "'", "left_parenthesis": "(", "right_parenthesis": ")", "comma": ",",
+    "full_stop": ".", "semicolon": ";", "less_than_sign": "<", "greater_than_sign": ">", "at": "@", "backslash": "\\",
+    "circumflex_accent": "^", "underscore": "_", "grave_accent": "`", "left_curly_bracket": "{", "vertical_line": "|",
+    "right_curly_bracket": "}", "tilde": "~",
+}  # fmt: skip
+"""Textual's names of the characters that the key map does not use, but the operator may."""
 _SHOWN_KEYS = {
     "slash": "/",
     "asterisk": "*",
@@ -229,22 +284,85 @@ _SHOWN_KEYS = {
 
 def shown_key(key: str) -> str:
     """Return how a key is written on the screen: `/` for `slash`."""
-    return _SHOWN_KEYS.get(key, key)
+    if key in _SHOWN_KEYS:
+        return _SHOWN_KEYS[key]
+    return key.upper() if re.fullmatch(r"f\d+", key) else _MARKS.get(key, key)
+
+
+class _Table:
+    """The actions in use: those of `ACTIONS`, with the keys that the operator has chosen for them."""
+
+    actions: tuple[Action, ...] = ACTIONS
+
+
+def use_keys(chosen: Mapping[str, tuple[str, ...]]) -> None:
+    """Give actions other keys, by their `slug`. To be called before any screen is imported: classes hold bindings.
+
+    Raises:
+        KeymapError: there is no such action, a key is none that every terminal passes, or two actions share one.
+    """
+    _Table.actions = rebound(chosen)
+
+
+def rebound(chosen: Mapping[str, tuple[str, ...]]) -> tuple[Action, ...]:
+    """Return `ACTIONS` with the keys chosen.
+
+    Raises:
+        KeymapError: as for `use_keys`.
+    """
+    known = {action.slug for action in ACTIONS}
+    for slug, keys in chosen.items():
+        if slug not in known:
+            raise KeymapError(slug, "there is no such action; `console --keys` names them all")
+        typed = any(action.slug == slug and action.is_beside_text for action in ACTIONS)
+        for key in keys:
+            if not _PASSED.fullmatch(key) and key not in _MARKS:
+                raise KeymapError(slug, f"{shown_key(key)} is not a key that every terminal passes on")
+            if typed and (len(key) == 1 or key in _TYPED or key in _MARKS):
+                raise KeymapError(
+                    slug, f"{shown_key(key)} types a character there; choose ctrl and a letter, or F1 to F12"
+                )
+    actions = tuple(
+        replace(action, keys=chosen[action.slug]) if action.slug in chosen else action for action in ACTIONS
+    )
+    for place in PLACES:
+        _check_clashes(place, actions, chosen)
+    return actions
+
+
+def _check_clashes(place: str, actions: tuple[Action, ...], chosen: Mapping[str, tuple[str, ...]]) -> None:
+    owners: dict[str, Action] = {}
+    for action in actions:
+        if not action.belongs_to(place):
+            continue
+        for key in action.keys:
+            other = owners.setdefault(key, action)
+            if other is not action and not other.conditional:
+                slug = action.slug if action.slug in chosen else other.slug
+                both = f"{other.slug} and {action.slug}"
+                raise KeymapError(slug, f"{shown_key(key)} would be both {both} in {PLACES[place].lower()}")
+
+
+def key_named(text: str) -> str:
+    """Return Textual's name of a key as people write it: `slash` for `/`, `pagedown` for `PgDn`."""
+    named = {shown.lower() if len(shown) > 1 else shown: key for key, shown in _SHOWN_KEYS.items()}
+    named |= {mark: key for key, mark in _MARKS.items()}
+    return named.get(text if len(text) == 1 else text.lower(), text if len(text) == 1 else text.lower())
 
 
 def actions_of(place: str, *, read_only: bool) -> Iterator[Action]:
     """Return the actions of a place, in the table's order; without the writes when `read_only`."""
-    return (action for action in ACTIONS if action.belongs_to(place) and not (read_only and action.write))
+    return (action for action in _Table.actions if action.belongs_to(place) and not (read_only and action.write))
 
 
 def action_of(place: str, key: str) -> str | None:
     """Return the name of the action that `key` has in a place; None if it has none there."""
-    return next((action.name for action in ACTIONS if key in action.keys and action.belongs_to(place)), None)
+    return next((action.name for action in _Table.actions if key in action.keys and action.belongs_to(place)), None)
 
 
 def is_refused(place: str, key: str) -> bool:
     """Return True if `key` has only writes in a place: with --read-only it does nothing there."""
-    writes = [action.write for action in ACTIONS if key in action.keys and action.belongs_to(place)]
+    writes = [action.write for action in _Table.actions if key in action.keys and action.belongs_to(place)]
     return bool(writes) and all(writes)
 
 
@@ -261,15 +379,15 @@ def bindings_of(place: str, *, priority: bool = False) -> list[BindingType]:
             show=action.shown,
             priority=priority and any(len(key) > 1 for key in action.keys),
         )
-        for action in ACTIONS
+        for action in _Table.actions
         if action.belongs_to(place)
     ]
 
 
 def key_table() -> list[str]:
-    """Return every key as a line of text: the keys, what they do, where."""
+    """Return every key as a line of text: the keys, the action's name in the configuration, what it does, where."""
     rows = []
-    for action in ACTIONS:
+    for action in _Table.actions:
         where = "" if action.where is None else f"  ({', '.join(PLACES[one] for one in PLACES if one in action.where)})"
-        rows.append(f"{' '.join(map(shown_key, action.keys)):<16}  {action.text}{where}")
+        rows.append(f"{' '.join(map(shown_key, action.keys)):<16}  {action.slug:<18}  {action.text}{where}")
     return rows

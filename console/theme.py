@@ -67,6 +67,11 @@ THEMES: list[dict[str, Any]] = [
 ]
 """Only colours of the 256-colour cube, so that 256-colour terminals show the same ones."""
 
+COLOURS = tuple(name for name in THEMES[0] if name not in {"name", "variables", "dark"})
+"""The colours that a theme names."""
+VARIABLES = tuple(THEMES[0]["variables"])
+"""The colours that the console's style sheet needs besides."""
+
 _ALIKE = {
     "▌": "|", "▎": "|", "▏": "|", "▕": "|", "▔": "-", "▁": "_", "▂": "_", "▃": ".", "▄": "-", "▅": "=", "▆": "=",
     "▍": "|", "▐": "|", "▀": "-", "░": ".", "▒": ":",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from console.data.choices import Choices
 from console.data.drafts import Drafts
 from console.data.plan_pace import PlanPace
 from relay.store.databases import name_of
@@ -40,7 +41,8 @@ class HealthCheck:
 class Context:
     """`place` names the database. `trouble` says why it cannot be read, None while it can.
 
-    `drafts` are edited payloads that are not sent yet, `pace` is how fast running replays go.
+    `drafts` are edited payloads that are not sent yet, `pace` is how fast running replays go, `choices` is what
+    the operator has chosen.
     `is_leaving` is True once the console ends: from then on no screen is complete.
     """
 
@@ -58,6 +60,7 @@ class Context:
     round_trip_s: float = 0.0
     drafts: Drafts = field(default_factory=Drafts)
     pace: PlanPace = field(default_factory=PlanPace)
+    choices: Choices = field(default_factory=Choices)
 
     @property
     def environment(self) -> str | None:

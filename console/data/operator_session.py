@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from console.data.choices import Choices
 from relay.domain.targets import Target
 from relay.errors import RelayError
 from relay.replay.requests import DEFAULT, plan_request
@@ -30,7 +31,7 @@ from relay.store import (
     replays,
 )
 from relay.store.database import SILENCE_S, no_longer_than
-from relay.store.sessions import open_session, trouble
+from relay.store.sessions import open_session, times_in, trouble
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -86,9 +87,15 @@ class Proposal:
 
 
 class OperatorSession:
-    """Reads on demand and writes, for `operator`. Its calls take turns on one connection."""
+    """Reads on demand and writes, for `operator`. Its calls take turns on one connection.
 
-    def __init__(self, settings: Settings, dsn: str, operator: str, *, read_only: bool) -> None:
+    Times that it returns are in the zone of the `choices`; those of a report are in UTC.
+    """
+
+    def __init__(
+        self, settings: Settings, dsn: str, operator: str, *, read_only: bool, choices: Choices | None = None
+    ) -> None:
+        self._choices = choices or Choices()
         self.settings = settings
         self.operator = operator
         self._dsn = dsn
@@ -117,6 +124,7 @@ class OperatorSession:
                     self._connection = await open_session(
                         self._dsn, read_only=self._read_only, application="hotdash console session", timeout_ms=10_000
                     )
+                    times_in(self._connection, lambda: self._choices.zone)
                 with no_longer_than(SILENCE_S, self._connection):
                     yield self._connection
             except (psycopg.Error, OSError) as error:
@@ -213,6 +221,7 @@ class OperatorSession:
             connection = await open_session(
                 self._dsn, read_only=True, application="hotdash console report", timeout_ms=10_000
             )
+            times_in(connection, lambda: UTC)
             async with connection:
                 with no_longer_than(3 * SILENCE_S, connection):
                     yield connection

@@ -14,10 +14,10 @@ import psycopg
 from console.data import snapshot
 from relay.store import log, replays
 from relay.store.database import heeding_cancellation, no_longer_than
-from relay.store.sessions import open_session, ping, trouble
+from relay.store.sessions import open_session, ping, times_in, trouble
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import timedelta, tzinfo
 
     from console.data.snapshot import Reading, Snapshot
     from relay.store.database import Connection
@@ -36,6 +36,10 @@ class Front(Protocol):
 
     round_trip_s: float
     """How long Postgres takes to answer nothing, measured when the console connects."""
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """The zone in which times are shown; None is this machine's."""
 
     def reading(self) -> tuple[Reading | None, timedelta]:
         """Return what the view in front reads, and how far back the minutes reach."""
@@ -84,6 +88,7 @@ class Poller:
             timeout_ms=_STATEMENT_TIMEOUT_MS,
             listen=(log.CHANNEL, replays.CHANNEL),
         )
+        times_in(connection, lambda: self._front.zone)
         async with connection:
             await self._watch(connection)
 

@@ -9,19 +9,23 @@ import psycopg
 
 from console.data.snapshot import short_plan
 from relay.domain.delivery import State
-from relay.store import actions, browse, conversation, delivery_detail
+from relay.store import actions, breakdown, browse, conversation, delivery_detail, sorted_rows
 from relay.store.conversation import NO_WORDS
 from relay.store.filters import compile_filter
+from relay.store.sorted_rows import Order
 from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from relay.store.actions import OperatorAction
+    from relay.store.breakdown import Breakdown
     from relay.store.browse import Key, Row
     from relay.store.conversation import Conversation, Words
     from relay.store.database import Connection
     from relay.store.delivery_detail import Detail
+    from relay.store.filters import Condition
     from relay.store.replays import Plan
 
 WINDOW = 200
@@ -48,32 +52,42 @@ class RowsReading:
 
     The window begins at `anchor`, that row included, or at the newest; with `up` it ends there. The read also returns
     which of the `marked` rows have left the states. Sender and first words of rows that `words` lacks are read into it,
-    unless it is None. Readings that differ in `marked` and `words` alone are equal.
+    unless it is None. Readings that differ in `marked` and `words` alone are equal. In another `order` than that of
+    time it begins after `skipped` rows in place of an anchor.
     """
 
     filter: str
     states: tuple[State, ...] | None
     anchor: Key | None = None
     up: bool = False
+    order: Order = Order.NEWEST
+    skipped: int = 0
     marked: frozenset[int] = field(default=frozenset(), compare=False)
     words: dict[int, Words] | None = field(default=None, compare=False)
 
     async def read(self, connection: Connection) -> Page:
         """Return the page. The filter is valid."""
         condition = compile_filter(self.filter)
-        rows = await browse.window(
-            connection, condition, states=self.states, anchor=self.anchor, newer=self.up, limit=WINDOW
-        )
-        whole = self.anchor is None and len(rows) < WINDOW
+        rows = await self._rows(connection, condition)
+        whole = self.anchor is None and not self.skipped and len(rows) < WINDOW
         page = Page(
             rows=[short_row(row) for row in rows],
             matching=len(rows) if whole else await browse.count(connection, condition, self.states),
-            live=self.anchor is None or (self.up and len(rows) < WINDOW),
+            live=not self.skipped and (self.anchor is None or (self.up and len(rows) < WINDOW)),
             gone=self.marked - await browse.still_in(connection, self.marked, self.states or tuple(State)),
         )
         if self.words is not None:
             await self._read_words(connection, rows, self.words)
         return page
+
+    async def _rows(self, connection: Connection, condition: Condition) -> list[Row]:
+        if self.order is Order.NEWEST:
+            return await browse.window(
+                connection, condition, states=self.states, anchor=self.anchor, newer=self.up, limit=WINDOW
+            )
+        return await sorted_rows.sorted_window(
+            connection, condition, states=self.states, order=self.order, skipped=self.skipped, limit=WINDOW
+        )
 
     async def _read_words(self, connection: Connection, rows: Sequence[Row], known: dict[int, Words]) -> None:
         """Add what `known` lacks. Where that takes too long, the rows are shown without words."""
@@ -135,3 +149,14 @@ class ActivityReading:
         """Return them."""
         plans = [short_plan(plan) for plan in await browse.plans(connection, _PLANS)]
         return Activity(plans, await actions.newest(connection, limit=_ACTIONS))
+
+
+@dataclass(frozen=True, slots=True)
+class BreakdownReading:
+    """Reads how the deliveries of `window` are spread over events and inboxes."""
+
+    window: timedelta
+
+    async def read(self, connection: Connection) -> Breakdown:
+        """Return it."""
+        return await breakdown.read(connection, self.window)

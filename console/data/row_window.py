@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from console.data.readings import WINDOW, Page, RowsReading
 from console.data.snapshot import TooSlow
 from relay.domain.delivery import State
+from relay.store.sorted_rows import Order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +28,11 @@ class RowWindow:
     def __init__(self, states: tuple[State, ...] | None) -> None:
         self.states = states
         self.filter = ""
+        self.order = Order.NEWEST
         self.page: Page | None = None
         self._anchor: Key | None = None
         self._up = False
+        self._skipped = 0
         self._too_slow: RowsReading | None = None
         self._shown: RowsReading | None = None
 
@@ -73,14 +76,21 @@ class RowWindow:
 
     def to_newest(self) -> bool:
         """Begin at the newest row. Returns False if the window began there already."""
-        moved = self._anchor is not None
-        self._anchor, self._up = None, False
+        moved = self._anchor is not None or self._skipped > 0
+        self._anchor, self._up, self._skipped = None, False, 0
         return moved
+
+    def sort_by(self, order: Order) -> None:
+        """Show the rows in another order, from its first row on."""
+        self.order = order
+        self.to_newest()
 
     def turn(self, *, up: bool) -> bool:
         """Move the window by half a page or more. Returns False if there is nothing further that way."""
         if not self.rows:
             return False
+        if self.order is not Order.NEWEST:
+            return self._skip(up=up)
         if up and self._anchor is not None:
             self._anchor, self._up = self._key_of(self.rows[0]), True
         elif not up and len(self.rows) >= WINDOW:
@@ -89,12 +99,20 @@ class RowWindow:
             return False
         return True
 
+    def _skip(self, *, up: bool) -> bool:
+        if (up and not self._skipped) or (not up and len(self.rows) < WINDOW):
+            return False
+        self._skipped = max(0, self._skipped + (-1 if up else 1) * WINDOW // 2)
+        return True
+
     def retry(self) -> None:
         """Read again what took too long before."""
         self._too_slow = None
 
     def _wanted(self, marked: frozenset[int] = frozenset(), words: dict[int, Words] | None = None) -> RowsReading:
-        return RowsReading(self.filter, self.states, self._anchor, self._up, marked, words)
+        return RowsReading(
+            self.filter, self.states, self._anchor, self._up, self.order, self._skipped, marked=marked, words=words
+        )
 
     def _key_of(self, row: Row) -> Key:
         return row.dead_key if self.states == (State.DEAD,) else row.key

@@ -44,7 +44,11 @@ class GoBack(Message):
     """Close the screen in front if it lies on top of another, else go to the overview."""
 
 
-class OpenDelivery(Message):
+class Open(Message):
+    """Open a screen on top of the one in front. `console.screens.opening` knows which."""
+
+
+class OpenDelivery(Open):
     """Open one delivery on top of the screen in front. `neighbours` are the rows of the list it was opened from."""
 
     def __init__(self, row_id: int, neighbours: Sequence[int] = ()) -> None:
@@ -53,7 +57,7 @@ class OpenDelivery(Message):
         self.neighbours = neighbours
 
 
-class OpenConversation(Message):
+class OpenConversation(Open):
     """Open a conversation on top of the screen in front."""
 
     def __init__(self, conversation_id: str) -> None:
@@ -61,15 +65,19 @@ class OpenConversation(Message):
         self.conversation_id = conversation_id
 
 
-class OpenDiagnosis(Message):
+class OpenBreakdown(Open):
+    """Open the breakdown by event and inbox on top of the screen in front."""
+
+
+class OpenDiagnosis(Open):
     """Open the diagnosis on top of the screen in front."""
 
 
-class OpenEscalation(Message):
+class OpenEscalation(Open):
     """Open the escalation on top of the screen in front."""
 
 
-class OpenHelp(Message):
+class OpenHelp(Open):
     """Show the keys of a screen."""
 
     def __init__(self, place: str) -> None:
@@ -85,7 +93,7 @@ class Edit:
     is_accepted: bool
 
 
-class OpenEditor(Message):
+class OpenEditor(Open):
     """Edit a payload, or continue the `draft` of it. `then` gets the edit, or None if none is left."""
 
     def __init__(self, body: bytes, draft: str | None, then: Callable[[Edit | None], None]) -> None:
@@ -122,6 +130,10 @@ class NextWindow(Message):
 
 class NextTheme(Message):
     """Switch to the next theme."""
+
+
+class SwitchClock(Message):
+    """Show times in UTC, or in this machine's zone."""
 
 
 class PauseDisplay(Message):

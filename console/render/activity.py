@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.render import formatting
-from relay.domain.format import day_clock
+from relay.domain.format import day_clock, full_time
 from relay.text import clean
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _who_acted(action: OperatorAction) -> str:
 def whole_action(action: OperatorAction) -> list[Content]:
     """Return an entry of the audit in full."""
     head = Content.assemble(
-        (f"{action.at:%Y-%m-%d %H:%M:%S}Z  ", "$text-muted"),
+        (f"{full_time(action.at)}  ", "$text-muted"),
         (formatting.signed_name(action.operator, action.login, limit=60), "bold"),
         f"  {clean(action.action, limit=40)}",
     )

@@ -13,7 +13,7 @@ from textual.content import Content
 from console.render import formatting
 from console.render.wrapping import hanging
 from relay.domain.delivery import State
-from relay.domain.format import clock, exact_clock, milliseconds, plural
+from relay.domain.format import clock, exact_clock, full_time, milliseconds, plural
 from relay.text import clean, clean_json
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ def facts(detail: Detail, link: str | None) -> list[Content]:
             _field("conversation", clean(row.conversation_id or "–", limit=40)),
         ),
         *_side_by_side(
-            _field("received", f"{row.received_at:%Y-%m-%d %H:%M:%S}Z"),
-            _field("finished", f"{row.finished_at:%Y-%m-%d %H:%M:%S}Z" if row.finished_at else "–"),
+            _field("received", full_time(row.received_at)),
+            _field("finished", full_time(row.finished_at)),
         ),
         *_side_by_side(
             _field("last run", f"run {row.run}, {tries}, {milliseconds(row.duration_ms)}"),

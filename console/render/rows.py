@@ -11,11 +11,11 @@ from textual.content import Content
 from console.render import formatting
 from console.render.conversation import words
 from relay.domain.delivery import State
-from relay.domain.format import milliseconds, span
+from relay.domain.format import day_clock, milliseconds, span
 from relay.domain.retry import short_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
 
     from relay.store.browse import Row
@@ -87,17 +87,46 @@ _CONVERSATION = Column("CONV", 6, lambda row, _: row.conversation_id or "–", r
 _TRIES = Column("TRY", 3, lambda row, _: "–" if row.attempts is None else str(row.attempts), right=True)
 _STATUS = Column("STATUS", 7, _status, lambda row: "$text-error" if row.state is State.DEAD else "")
 _CAUSE = Column("CAUSE", 0, _cause)
+_RECEIVED = Column("RECEIVED", 8, lambda row, now: day_clock(row.received_at, now)[:12], most=12)
+_TOOK = Column("TOOK", 8, lambda row, _: milliseconds(row.duration_ms), right=True)
 _WORDS = Column("SENDER AND MESSAGE", 30, lambda *_: "", lambda _: _MUTED)
 _WITH_WORDS = 58
 """The cells that the rest must have for the column of words to be shown; they leave room for a cause."""
 
-DEAD_COLUMNS = (_MARK, _ID, _DIED, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
-ALL_COLUMNS = (_ID, _AGE, _STATE, _EVENT, _CONVERSATION, _TRIES, _STATUS, _CAUSE)
+_DEAD = {
+    "age": _DIED, "event": _EVENT, "conversation": _CONVERSATION, "attempts": _TRIES, "status": _STATUS,
+    "received": _RECEIVED, "duration": _TOOK, "message": _WORDS,
+}  # fmt: skip
+_ALL = {"age": _AGE, "state": _STATE} | {name: column for name, column in _DEAD.items() if name != "age"}
+_BY_CHOICE = {"received", "duration"}
+"""Columns that are shown only where the operator has chosen them."""
+
+
+def choosable(*, dead: bool) -> tuple[str, ...]:
+    """Return the names of the columns that a list may have besides mark, id and cause, in their order."""
+    return tuple(_DEAD if dead else _ALL)
+
+
+def usual(*, dead: bool) -> tuple[str, ...]:
+    """Return the names of the columns that a list has unless the operator chooses."""
+    return tuple(name for name in choosable(dead=dead) if name not in _BY_CHOICE)
+
+
+def columns_of(names: Collection[str], *, dead: bool) -> tuple[Column, ...]:
+    """Return the columns of these names; mark, id and cause are always among them."""
+    known = _DEAD if dead else _ALL
+    chosen = tuple(column for name, column in known.items() if name in names)
+    return (_MARK, _ID, *chosen, _CAUSE) if dead else (_ID, *chosen, _CAUSE)
+
+
+DEAD_COLUMNS = columns_of(usual(dead=True), dead=True)
+ALL_COLUMNS = columns_of(usual(dead=False), dead=False)
 
 
 def fitted(columns: tuple[Column, ...], width: int) -> tuple[Column, ...]:
     """Return the columns that fit into lines of `width`, each as wide as the room allows."""
-    kept = columns if _rest(columns, width) >= _LEAST_REST else tuple(c for c in columns if not c.optional)
+    plain = _without_words(columns)
+    kept = plain if _rest(plain, width) >= _LEAST_REST else tuple(c for c in plain if not c.optional)
     if has_words(columns, width):
         words = replace(_WORDS, width=_WORDS.width + (_rest(kept, width) - _WITH_WORDS) // 2)
         kept = (*kept[:-1], words, kept[-1])
@@ -105,8 +134,12 @@ def fitted(columns: tuple[Column, ...], width: int) -> tuple[Column, ...]:
 
 
 def has_words(columns: tuple[Column, ...], width: int) -> bool:
-    """Return True if lines of `width` have room for the sender and the first words of each message."""
-    return _rest(columns, width) >= _WITH_WORDS
+    """Return True if lines of `width` have room for the sender and the first words of each message, and a column."""
+    return _WORDS in columns and _rest(_without_words(columns), width) >= _WITH_WORDS
+
+
+def _without_words(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    return tuple(column for column in columns if column is not _WORDS)
 
 
 def _more(column: Column, rest: int) -> int:

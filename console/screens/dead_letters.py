@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from console.flows.discard import DiscardFlow
 from console.flows.replay import ReplayFlow
 from console.keymap import DEAD
-from console.render.rows import DEAD_COLUMNS
 from console.screens.delivery_list import DeliveryList
 from console.screens.list_actions import ListActions
 from console.screens.view import View
@@ -21,10 +20,11 @@ class DeadLettersView(ListActions, View):
     """Dead letters, newest first."""
 
     VIEW = DEAD
+    NAME = "dead-letters"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.list = DeliveryList(self, (State.DEAD,), DEAD_COLUMNS)
+        self.list = DeliveryList(self, DEAD, (State.DEAD,))
         self._replay = ReplayFlow(self, when_sent=self.list.marks.clear)
         self._discard = DiscardFlow(self, when_sent=self.list.marks.clear)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from console.keymap import DELIVERIES
-from console.render.rows import ALL_COLUMNS
 from console.screens.delivery_list import DeliveryList
 from console.screens.list_actions import ListActions
 from console.screens.view import View
@@ -18,10 +17,11 @@ class DeliveriesView(ListActions, View):
     """All deliveries, newest first."""
 
     VIEW = DELIVERIES
+    NAME = "deliveries"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.list = DeliveryList(self, None, ALL_COLUMNS)
+        self.list = DeliveryList(self, DELIVERIES, None)
 
     def action_back(self) -> None:
         """Close the search box, else clear the filter, else go back."""

@@ -10,6 +10,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from console.data.row_window import Marks, RowWindow
+from console.flows.columns import ColumnChoice
 from console.flows.copy_curl import copy_curl
 from console.flows.requests import Copy, OpenDelivery, ReadNow, Say
 from console.render import rows as table
@@ -21,6 +22,7 @@ from relay.domain.delivery import State
 from relay.domain.format import span
 from relay.errors import FilterError
 from relay.store.filters import compile_filter
+from relay.store.sorted_rows import MOST_SORTED, Order
 from relay.text import clean
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from console.data.readings import RowsReading
     from console.data.snapshot import Snapshot
     from console.flows.host import Host
-    from console.render.rows import Column
     from relay.store.browse import Row
     from relay.store.conversation import Words
 
@@ -51,12 +52,12 @@ def _fault(text: str) -> str | None:
 class DeliveryList(Vertical):
     """Search box, filter line, rows, and the side pane for the row under the cursor."""
 
-    def __init__(self, host: Host, states: tuple[State, ...] | None, columns: tuple[Column, ...]) -> None:
+    def __init__(self, host: Host, place: str, states: tuple[State, ...] | None) -> None:
         super().__init__()
         self.window = RowWindow(states)
         self.marks = Marks()
         self._host = host
-        self._columns = columns
+        self.columns = ColumnChoice(host, place, is_dead=states == (State.DEAD,), when_chosen=self._show_again)
         self._rows: dict[int, Row] = {}
         self._words: dict[int, Words] = {}
         self._error = ""
@@ -107,7 +108,7 @@ class DeliveryList(Vertical):
 
     def reading(self) -> RowsReading | None:
         """Return what is to be read."""
-        wants_words = self.is_mounted and table.has_words(self._columns, self._width)
+        wants_words = self.is_mounted and table.has_words(self.columns.shown, self._width)
         return self.window.reading(frozenset(self.marks.ids), self._words if wants_words else None)
 
     @property
@@ -124,7 +125,7 @@ class DeliveryList(Vertical):
             self._rows = {row.id: row for row in page.rows}
             self._words = {row_id: said for row_id, said in self._words.items() if row_id in self._rows}
             width = self._width
-            columns, now = table.fitted(self._columns, width), snapshot.overview.at
+            columns, now = table.fitted(self.columns.shown, width), snapshot.overview.at
             self._list.show(
                 [
                     Line(row.id, table.line(row, columns, width, now, self._words, marked=row.id in self.marks))
@@ -160,6 +161,13 @@ class DeliveryList(Vertical):
         """Begin the window at the newest row."""
         if self.window.to_newest():
             self._host.request(ReadNow())
+
+    def sort(self) -> None:
+        """Sort by the next column."""
+        orders = list(Order)
+        self.window.sort_by(orders[(orders.index(self.window.order) + 1) % len(orders)])
+        self._list.to_newest()
+        self._host.request(ReadNow())
 
     def say_empty(self) -> None:
         """Say why a key did nothing."""
@@ -232,6 +240,11 @@ class DeliveryList(Vertical):
 
     # Painting
 
+    def _show_again(self) -> None:
+        if self._host.context.snapshot is not None:
+            self.show(self._host.context.snapshot)
+        self._host.request(ReadNow())
+
     @property
     def _list(self) -> LineList:
         return self.query_one("#rows", LineList)
@@ -263,10 +276,16 @@ class DeliveryList(Vertical):
         parts: list[tuple[str, str] | str] = []
         if self.filter:
             parts += [f"   {matching}{hidden}"]
+            if self.window.order is not Order.NEWEST:
+                parts += [f", {self.window.order}"]
         else:
             total = "more than 10,000" if page.matching is None else f"all {page.matching:,}"
-            parts += [f"{total}, newest first; / filters"]
-        if not page.live:
+            parts += [f"{total}, {self.window.order}; / filters"]
+        if self.window.order is not Order.NEWEST and (page.matching is None or page.matching > MOST_SORTED):
+            parts += [(f"   {MOST_SORTED:,} of them are sorted", "$text-warning")]
+        if not page.live and self.window.order is not Order.NEWEST:
+            parts += [("   not the first ones; g for those", "$text-warning")]
+        elif not page.live:
             parts += [("   older ones; g for the newest", "$text-warning")]
         if snapshot.view_age_s > _OLD_S:
             parts += [(f"   {span(snapshot.view_age_s)} old, because it is slow; ctrl+r refreshes", "$text-warning")]

@@ -22,7 +22,7 @@ from console.widgets.search_box import SearchBox
 from relay.domain.delivery import State
 from relay.settings import without_credentials
 from relay.store.delivery_detail import Detail
-from relay.text import clean
+from relay.text import clean, clean_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,8 @@ _TITLES = {
     "history": "Replays",
 }
 _ZOOMED = "payload"
+_INDENTED = 20
+"""By so many times indented JSON is longer at most, for any payload that is worth reading."""
 
 
 class DetailView(View):
@@ -90,6 +92,10 @@ class DetailView(View):
         if snapshot.reading == self.reading():
             assert snapshot.view is None or isinstance(snapshot.view, Detail)
             self._show_detail(snapshot.view)
+
+    def forget(self) -> None:
+        """Forget the delivery: equal times of two zones are equal, so it would not be painted again."""
+        self._detail = None
 
     def on_mount(self) -> None:
         """Read the delivery at once, beside the poller: from far away, a whole snapshot takes many times as long."""
@@ -254,6 +260,17 @@ class DetailView(View):
         self._update("facts", [Content.styled("reading …", "$text-muted")])
         self._read_at_once()
         self.request(ReadNow())
+
+    async def whole_text(self) -> str:
+        """Return the delivery with its whole payload, and the agent's answers in full."""
+        if self._detail is None:
+            return await super().whole_text()
+        width = self.app.size.width - 4
+        answers = Content("\n").join(details.timeline(self._detail, width, whole_answers=True)).plain
+        body = await self.context.session.body(self._row_id)
+        payload = clean_json(body, limit=_INDENTED * len(body) + 1)
+        texts = {name: text.plain for name, text in self._texts.items()} | {"timeline": answers, "payload": payload}
+        return "\n\n".join(f"── {_TITLES[name]} ──\n{texts[name]}" for name in _TITLES if name in texts) + "\n"
 
     def action_conversation(self) -> None:
         """Open the conversation."""

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _WIDEST = 100
 _AROUND = 5  # borders, padding, the scrollbar
 _FILTER = (
-    "Filters: error:503  status:5xx  event:message_created  conv:77  id:0192f  replay:12  age:<1h  since:14:02  "
-    'until:15:00  test:yes  payload.sender.name:jane*  word  !word  "two words"; '
+    "Filters: error:503  status:5xx  event:message_created  conv:77  inbox:3  id:0192f  replay:12  age:<1h  "
+    'since:14:02  until:15:00  test:yes  payload.sender.name:jane*  word  !word  "two words"; '
     "age, since and until go by when it was received"
 )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from console.flows.export import ask_export_of_rows
 from console.flows.requests import OpenConversation
 from console.screens.view import View
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
 
 class ListActions:
-    """Mixed into a `View` before it. The screen sets `list`."""
+    """Mixed into a `View` before it. The screen sets `list`, and `NAME`, which its exports have."""
 
+    NAME: ClassVar[str]
     list: DeliveryList
 
     def compose_body(self) -> ComposeResult:
@@ -53,6 +55,19 @@ class ListActions:
     def action_filter(self) -> None:
         """Open the filter."""
         self.list.open_filter()
+
+    def action_sort(self) -> None:
+        """Sort the rows by another column."""
+        self.list.sort()
+
+    def action_columns(self) -> None:
+        """Choose the columns."""
+        self.list.columns.ask()
+
+    def action_export(self) -> None:
+        """Export all that is listed."""
+        assert isinstance(self, View)
+        ask_export_of_rows(self, self.NAME, self.list.window)
 
     def action_copy(self) -> None:
         """Copy the delivery id."""

@@ -6,7 +6,7 @@ reads older ones page by page, for as long as the `LogNavigation` asks for them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual.containers import Vertical
 from textual.content import Content
@@ -15,8 +15,10 @@ from textual.widgets import Static
 from console.data.log_buffer import Page
 from console.data.log_navigation import LogNavigation
 from console.data.log_reading import LogReading
+from console.flows.export import ask_export
 from console.flows.requests import Copy, OpenDelivery, ReadNow
 from console.keymap import LOG
+from console.render.export import LINE_FIELDS, line_values
 from console.render.log_lines import DrawnLines, draw
 from console.render.log_state import state_line
 from console.render.search import highlighted, places
@@ -61,6 +63,10 @@ class LogView(View):
         """Return the reading of the lines that the buffer does not hold yet."""
         buffer = self._log.buffer
         return LogReading(buffer.last_id, buffer.first_id if self._log.wants_older else None, self._log.gaps.ids)
+
+    def forget(self) -> None:
+        """Begin again at the newest lines."""
+        self._log = LogNavigation()
 
     def paint(self, snapshot: Snapshot) -> None:
         """Take the lines that were read, and show them."""
@@ -199,6 +205,13 @@ class LogView(View):
         entry = self._seen.current
         if entry is not None:
             self.request(Copy(draw(entry).plain, "Copied the line"))
+
+    def action_export(self) -> None:
+        """Export the lines that are shown."""
+        ask_export(self, "log-lines", LINE_FIELDS, self._exported)
+
+    async def _exported(self) -> list[tuple[Any, ...]]:
+        return [line_values(entry) for entry in self._log.buffer.shown]
 
     def on_line_list_opened(self) -> None:
         """Open the line's delivery."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -16,6 +15,7 @@ from console.flows import requests
 from console.flows.acknowledge import ask_acknowledge
 from console.flows.dialog import Dialog
 from console.flows.hold import ask_hold_or_release
+from console.flows.pager import show_in_pager
 from console.keymap import (
     DELIVERIES,
     OVERVIEW,
@@ -27,11 +27,12 @@ from console.keymap import (
     is_refused,
     shown_key,
 )
-from console.render import header
+from console.render.head import connecting, head_of
+from console.screens.text_of import text_of
 from console.widgets.key_bar import KeyBar, KeyHint
 from console.widgets.lines import LineList
 from console.widgets.question import Kind, Prompt, Question
-from relay.domain.format import plural, span
+from relay.domain.format import plural
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class View(Screen[None]):
         self.context = context
         self.dialog = Dialog(lambda: self.question)
         self._shown_at: float | None = None
+        self._is_local_time = context.choices.is_local_time
 
     def __init_subclass__(cls, **given: Any) -> None:
         if "VIEW" in cls.__dict__:
@@ -94,7 +96,7 @@ class View(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Return the status line, the headline, the screen's own body, the strip and the footer."""
-        yield Static(self._connecting(), id="status", markup=False)
+        yield Static(connecting(is_away=self.context.trouble is not None), id="status", markup=False)
         yield Static("", id="cause", markup=False)
         with Vertical(id="body"):
             yield from self.compose_body()
@@ -172,12 +174,18 @@ class View(Screen[None]):
         """Show a snapshot."""
         if not self.is_up:
             return
+        if self._is_local_time != self.context.choices.is_local_time:
+            self._is_local_time = self.context.choices.is_local_time
+            self.forget()
         self.refresh_header()
         self.question.show_heartbeat(min((relay.age_s for relay in snapshot.overview.alive), default=None))
         self.question.show_plans(snapshot.plans, self.context.pace)
         if self.reading() is None or snapshot.reading == self.reading():
             self._shown_at = snapshot.read_at
         self.paint(snapshot)
+
+    def forget(self) -> None:
+        """Forget what was read and is kept: its times are in another zone than those to come."""
 
     def show_again(self) -> None:
         """Show the last snapshot again, if there is one."""
@@ -188,54 +196,12 @@ class View(Screen[None]):
         """Show what changes without new data: the data's age, and the state of the connection."""
         if not self.is_up:
             return
-        context, snapshot = self.context, self.context.snapshot
-        width = self.app.size.width
         self.show_keys()
+        head = head_of(self.context, self._shown_at, self.app.size.width, self.hint)
+        self.query_one("#status", Static).update(head.status)
         cause = self.query_one("#cause", Static)
-        cause.set_class(context.trouble is not None, "trouble")
-        if snapshot is None:
-            self.query_one("#status", Static).update(self._connecting())
-            if context.round_trip_s > header.SLOW_S and not context.trouble:
-                cause.update(header.slow_link(context.round_trip_s))
-                return
-            cause.update(Content(f"{context.trouble}. Trying again." if context.trouble else ""))
-            return
-        age_s = time.monotonic() - snapshot.read_at
-        self.query_one("#status", Static).update(
-            header.status_line(
-                snapshot,
-                header.Standing(
-                    place=context.place,
-                    environment=context.environment,
-                    operator=context.operator,
-                    read_only=context.read_only,
-                    paused=context.paused,
-                    is_away=context.trouble is not None,
-                    age_s=age_s,
-                    round_trip_s=context.round_trip_s,
-                ),
-                width,
-            )
-        )
-        if context.trouble is not None:
-            shown_s = time.monotonic() - (self._shown_at or snapshot.read_at)
-            older = f", what is below {span(shown_s)}" if shown_s > age_s + 1 else ""
-            cause.update(Content(f"{context.trouble}. Trying again; the figures are {int(age_s)} s old{older}."))
-            cause.set_classes("bad trouble")
-        else:
-            found = snapshot.headline
-            cause.update(self._cause(found, width))
-            cause.set_classes(found.level)
-
-    def _connecting(self) -> Content:
-        what = "nothing could be read yet" if self.context.trouble else "connecting to Postgres"
-        return Content.assemble((" hotdash ", "bold reverse"), f" {what}")
-
-    def _cause(self, cause: Headline, width: int) -> Content:
-        sentence, hint = cause.fitting(width - 2), self.hint(cause)
-        if len(sentence) + len(hint) + 2 > width:
-            hint = ""
-        return Content(f" {sentence}").truncate(max(10, width - 1), ellipsis=True) + Content.styled(hint, "dim")
+        cause.update(head.cause)
+        cause.set_classes(head.classes)
 
     def hint(self, cause: Headline) -> str:
         """Return what a key does about the cause here, shown behind it where there is room."""
@@ -387,9 +353,9 @@ class View(Screen[None]):
         """Switch the theme."""
         self.request(requests.NextTheme())
 
-    def action_keys(self) -> None:
-        """Show the keys of this screen."""
-        self.request(requests.OpenHelp(self.VIEW))
+    def action_clock(self) -> None:
+        """Show times in UTC, or in this machine's zone."""
+        self.request(requests.SwitchClock())
 
     def action_check_health(self) -> None:
         """Run the runbook's health check and show its lines."""
@@ -402,6 +368,21 @@ class View(Screen[None]):
     def action_escalate(self) -> None:
         """Open the escalation."""
         self.request(requests.OpenEscalation())
+
+    def action_breakdown(self) -> None:
+        """Open the breakdown by event and inbox."""
+        self.request(requests.OpenBreakdown())
+
+    def action_pager(self) -> None:
+        """Show all of this screen in the operator's pager."""
+        self.in_background(self._page(), group="pager")
+
+    async def _page(self) -> None:
+        show_in_pager(self.app, await self.whole_text())
+
+    async def whole_text(self) -> str:
+        """Return what the screen shows, whole, as text."""
+        return text_of(self.query_one("#body"))
 
     def action_hold(self) -> None:
         """Hold forwarding, or release it."""
@@ -416,3 +397,7 @@ class View(Screen[None]):
         from console.flows.test_webhook import ask_test_webhook  # noqa: PLC0415 - loads an HTTP client when first wanted
 
         ask_test_webhook(self)
+
+    def action_keys(self) -> None:
+        """Show the keys of this screen."""
+        self.request(requests.OpenHelp(self.VIEW))

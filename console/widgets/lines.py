@@ -115,6 +115,12 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         """The keys of the rows, in order."""
         return [line.key for line in self._lines]
 
+    @property
+    def texts(self) -> list[str]:
+        """Header and rows as text."""
+        head = [] if self._header is None else [self._header.plain]
+        return [*head, *(line.content.plain for line in self._lines)] if self._lines else [self._empty.plain]
+
     def show(
         self,
         lines: Sequence[Line],

@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
-from console.keymap import ACTIONS, CONFIRMATION, PLAN, PROGRESS, action_of, actions_of, shown_key
+from console.keymap import CONFIRMATION, PLAN, PROGRESS, action_of, actions_of, shown_key
 from console.render.formatting import QUIET_RELAY_S
 from console.render.plans import plan_lines
 from console.render.wrapping import hanging
@@ -373,8 +373,8 @@ _ANSWERS = {
 def _actions_of(prompt: Prompt) -> list[Action]:
     """Return the actions that `prompt` takes: those that change it, those that answer it, and to cancel."""
     answers = _ANSWERS.get(prompt.kind, set()) | {"cancel"}
-    changes = [action for action in ACTIONS if action.belongs_to(PLAN) and action.name in prompt.adjusts]
-    return changes + [action for action in ACTIONS if action.belongs_to(CONFIRMATION) and action.name in answers]
+    changes = [action for action in actions_of(PLAN, read_only=False) if action.name in prompt.adjusts]
+    return changes + [action for action in actions_of(CONFIRMATION, read_only=False) if action.name in answers]
 
 
 def _explanation(prompt: Prompt) -> list[Content]:

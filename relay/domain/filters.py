@@ -1,6 +1,6 @@
 """The filter grammar of command line and console: text in, checked terms out. `relay.store.filters` makes SQL of it.
 
-    error:503  status:429,timeout,reset  status:5xx  event:message_*  conv:77,78  id:0192f  state:dead
+    error:503  status:429,timeout,reset  status:5xx  event:message_*  conv:77,78  inbox:3  id:0192f  state:dead
     replay:12  age:<1h  age:>30m  since:14:02  since:2026-11-23T14:02  until:15:00  test:yes
     payload.conversation.id:77  payload.sender.name:jane*  word  "two words"  !word  !status:422
 
@@ -142,6 +142,11 @@ def event_patterns(term: Term) -> list[str]:
 
 def conversations(term: Term) -> list[str]:
     """The conversations that a `conv:` term names."""
+    return [value for value in term.value.split(",") if value]
+
+
+def inboxes(term: Term) -> list[str]:
+    """The ids of the inboxes that an `inbox:` term names."""
     return [value for value in term.value.split(",") if value]
 
 

@@ -51,9 +51,27 @@ def clock(moment: datetime | None) -> str:
     return DASH if moment is None else f"{moment:%H:%M:%S}"
 
 
+def zone(moment: datetime) -> str:
+    """`Z` for a time in UTC, else its offset: `+02`, `+05:30`."""
+    offset = f"{moment:%z}"
+    if offset in {"", "+0000"}:
+        return "Z"
+    return offset[:3] if offset.endswith("00") else f"{offset[:3]}:{offset[3:]}"
+
+
 def utc_clock(moment: datetime) -> str:
-    """`14:02:11Z`: in sentences, where nothing else says that it is UTC."""
-    return f"{clock(moment)}Z"
+    """`14:02:11Z`: in sentences, where nothing else says that it is UTC; the offset for a time in another zone."""
+    return f"{clock(moment)}{zone(moment)}"
+
+
+def minute_clock(moment: datetime) -> str:
+    """`14:02Z`."""
+    return f"{moment:%H:%M}{zone(moment)}"
+
+
+def full_time(moment: datetime | None) -> str:
+    """`2026-11-23 14:02:11Z`."""
+    return DASH if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}{zone(moment)}"
 
 
 def exact_clock(moment: datetime) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.domain.format import DASH, day_clock, milliseconds, percent, plural, span
+from relay.domain.format import DASH, day_clock, milliseconds, minute_clock, percent, plural, span
 from relay.domain.rejections import rejection
 from relay.incident.cause import BAD, WARNING, Headline, Kind
 from relay.incident.failing import CURRENT_S, current_streak, failing_group, is_over
@@ -133,8 +133,8 @@ def held(state: State) -> Headline | None:
     hold = state.hold
     if hold is None:
         return None
-    until = "" if hold.until is None else f" until {hold.until:%H:%M}Z"
-    said = f"Forwarding is held by {hold.who} since {hold.since:%H:%M}Z{until}"
+    until = "" if hold.until is None else f" until {minute_clock(hold.until)}"
+    said = f"Forwarding is held by {hold.who} since {minute_clock(hold.since)}{until}"
     return Headline(
         Kind.HELD, WARNING, f"{said} ({hold.reason}). {_waiting(state)}", shorter=(f"{said}. {_waiting(state)}",)
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.sql import SQL
 
 from relay.domain.delivery import WaitReason
+from relay.domain.format import minute_clock, utc_clock
 from relay.store import destinations, gate
 from relay.store.database import rows_of
 from relay.store.destinations import Gone
@@ -90,11 +91,11 @@ class BacklogState:
         """One sentence: who holds forwarding since when and why, or why the breaker is open; None if neither is so."""
         waits = f"{self.waiting:,} {'waits' if self.waiting == 1 else 'wait'}."
         if self.hold is not None:
-            until = "" if self.hold.until is None else f" until {self.hold.until:%H:%M}Z"
+            until = "" if self.hold.until is None else f" until {minute_clock(self.hold.until)}"
             who, reason = self.hold.who, self.hold.reason
-            return f"Forwarding is held by {who} since {self.hold.since:%H:%M}Z{until} ({reason}). {waits}"
+            return f"Forwarding is held by {who} since {minute_clock(self.hold.since)}{until} ({reason}). {waits}"
         if self.breaker is not None:
-            return f"The circuit breaker is open since {self.breaker.since:%H:%M:%S}Z ({self.breaker.why}). {waits}"
+            return f"The circuit breaker is open since {utc_clock(self.breaker.since)} ({self.breaker.why}). {waits}"
         return None
 
     @property

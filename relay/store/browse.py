@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from psycopg import AsyncCursor
-    from psycopg.sql import Composable
+    from psycopg.sql import Composable, Composed
 
     from relay.store.database import Connection
     from relay.store.filters import Condition
@@ -122,6 +122,21 @@ async def window(
     With `newer` they are those that end at `anchor`. The dead-letter queue is ordered by when they died, all
     others by when they came.
     """
+    statement, parameters = statement_of(condition, states=states, anchor=anchor, newer=newer, limit=limit)
+    cursor = await rows_of(connection, make_row).execute(statement, parameters)
+    rows = await cursor.fetchall()
+    return rows[::-1] if newer else rows
+
+
+def statement_of(
+    condition: Condition,
+    *,
+    states: Sequence[State] | None,
+    anchor: Key | None = None,
+    newer: bool = False,
+    limit: int,
+) -> tuple[Composed, dict[str, Any]]:
+    """The statement of `window` with its parameters; with `newer` its rows come oldest first."""
     kind = _are_dead(states), newer
     where = condition.sql
     parameters: dict[str, Any] = {**condition.parameters, "most": limit}
@@ -129,10 +144,7 @@ async def window(
         where = _FROM_ANCHOR[kind].format(where)
         parameters |= {"at": anchor[0], "id": anchor[1]}
     source, more = _source(condition, where, states, _ORDERS[kind])
-    statement = _WINDOW.format(row=ROW, source=source, order=_ORDERS[kind])
-    cursor = await rows_of(connection, make_row).execute(statement, parameters | more)
-    rows = await cursor.fetchall()
-    return rows[::-1] if newer else rows
+    return _WINDOW.format(row=ROW, source=source, order=_ORDERS[kind]), parameters | more
 
 
 def _source(
@@ -263,13 +275,14 @@ def _group_filter(status: str, error: str) -> str:
     """The filter for one status and error. A status with a comma is left out: in a filter that separates statuses."""
     terms = []
     if status and "," not in status:
-        terms.append(f"status:{status if _WORD.fullmatch(status) else _quoted(status)}")
+        terms.append(f"status:{status if _WORD.fullmatch(status) else quoted(status)}")
     if error:
-        terms.append(f"error:{_quoted(error[:_FILTER_CHARS])}")
+        terms.append(f"error:{quoted(error[:_FILTER_CHARS])}")
     return " ".join(terms)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """The text as the value of a filter's term, in quotes."""
     return '"' + unicode_escaped(re.sub(r'(["\\])', r"\\\1", text)) + '"'
 
 

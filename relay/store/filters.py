@@ -161,6 +161,15 @@ def _payload(term: Term, name: str) -> _Built:
     return _with("relay.payload(d.body) #>> {1} ILIKE {0}", name), {f"{name}b": path, name: pattern}
 
 
+_INBOX_PLACES = ("{{inbox,id}}", "{{conversation,inbox_id}}", "{{inbox_id}}")
+"""Where a payload names its inbox: a message's, a conversation's, and events of other kinds."""
+
+
+def _inbox(term: Term, name: str, _: datetime) -> _Built:
+    given = ", ".join(f"relay.payload(d.body) #>> '{place}'" for place in _INBOX_PLACES)
+    return _with(f"coalesce({given}) = ANY({{0}})", name), {name: filters.inboxes(term)}
+
+
 def _word(term: Term, name: str, _: datetime) -> _Built:
     places = ("d.last_error", "d.event", "d.delivery_id", "convert_from(d.body, 'UTF8')")
     return SQL(" OR ").join(_contains(place, name) for place in places), {name: term.value}
@@ -172,6 +181,7 @@ _KEYS: dict[str, Callable[[Term, str, datetime], _Built]] = {
     "status": _status,
     "event": _event,
     "conv": _conversation,
+    "inbox": _inbox,
     "id": _id,
     "state": _state,
     "replay": _replay,

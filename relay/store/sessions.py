@@ -5,10 +5,12 @@ failures mean.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg.sql import SQL, Identifier
+from psycopg.types.datetime import TimestamptzLoader
 
 from relay.errors import RelayError, SchemaError, StoreUnavailable
 from relay.store.database import SILENCE_S, connect, no_longer_than
@@ -19,6 +21,9 @@ from relay.store.waits import watched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import datetime, tzinfo
+
+    from psycopg.abc import Buffer
 
     from relay.store.database import Connection
 
@@ -45,6 +50,16 @@ async def open_session(
         await connection.close()
         raise
     return connection
+
+
+def times_in(connection: Connection, zone: Callable[[], tzinfo | None]) -> None:
+    """Have `connection` return times in the zone that `zone` returns then; None is this machine's."""
+
+    class Loader(TimestamptzLoader):
+        def load(self, data: Buffer) -> datetime:
+            return super().load(data).astimezone(zone())
+
+    connection.adapters.register_loader("timestamptz", Loader)
 
 
 _COMMAND = "relay command"
@@ -93,6 +108,7 @@ async def connected(
             connection = await connect(dsn, _COMMAND)
         except psycopg.OperationalError as error:
             raise unavailable(error) from error
+        times_in(connection, lambda: UTC)  # not the zone that the server was set to
         async with connection:
             try:
                 if not migrates and not await schema_version(connection):

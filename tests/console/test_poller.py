@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 from console.data import snapshot
@@ -47,6 +47,8 @@ class Watcher:
         self.shown: list[Snapshot] = []
         self.troubles: list[str] = []
         self.watched_plan: int | None = None
+
+    zone = UTC
 
     def reading(self) -> tuple[Reading | None, timedelta]:
         return self.wanted, timedelta(hours=1)

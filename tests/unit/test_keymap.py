@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import string
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from textual.binding import Binding, BindingsMap
+
 import console
 from console.app import ConsoleApp
-from console.keymap import ACTIONS, EDITOR, HELP, SCREENS, SEARCH_BOX, actions_of, bindings_of
+from console.keymap import ACTIONS, EDITOR, HELP, SCREENS, SEARCH_BOX, actions_of, bindings_of, key_named, shown_key
 from console.screens.editor import EditorScreen
 from console.screens.help import HelpScreen
 from console.screens.view import View
@@ -70,3 +73,10 @@ def depth(one: type) -> int:
 def test_no_class_is_more_than_two_levels_below_a_librarys() -> None:
     depths = {one.__name__: depth(one) for one in classes()}
     assert {name: levels for name, levels in depths.items() if levels > 2} == {}
+
+
+def test_a_mark_has_the_name_that_textual_gives_its_key() -> None:
+    marks = sorted(set(string.punctuation) - set(","))  # Textual separates keys by it
+    named = {mark: list(BindingsMap([Binding(mark, "act", "act")]).key_to_bindings) for mark in marks}
+    assert {mark: [key_named(mark)] for mark in marks} == named
+    assert [shown_key(key_named(mark)) for mark in string.punctuation] == list(string.punctuation)

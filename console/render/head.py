@@ -1,0 +1,81 @@
+"""The two lines above every screen: the status line and the cause, or what is known while Postgres is away. Pure."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from console.render import header
+from relay.domain.format import span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from console.data.context import Context
+    from console.data.snapshot import Snapshot
+    from relay.incident.cause import Headline
+
+    Hint = Callable[[Headline], str]
+    """Returns what a key does about the cause on a screen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The two lines, and the classes of the second one in the style sheet."""
+
+    status: Content
+    cause: Content
+    classes: str = ""
+
+
+def connecting(*, is_away: bool) -> Content:
+    """Return the status line of a console that has read nothing yet."""
+    what = "nothing could be read yet" if is_away else "connecting to Postgres"
+    return Content.assemble((" hotdash ", "bold reverse"), f" {what}")
+
+
+def head_of(context: Context, shown_at: float | None, width: int, hint: Hint) -> Head:
+    """Return both lines. `shown_at` is when the screen's own rows were read (`time.monotonic()`)."""
+    snapshot = context.snapshot
+    if snapshot is None:
+        status = connecting(is_away=context.trouble is not None)
+        if context.round_trip_s > header.SLOW_S and not context.trouble:
+            return Head(status, header.slow_link(context.round_trip_s))
+        return Head(
+            status,
+            Content(f"{context.trouble}. Trying again." if context.trouble else ""),
+            "trouble" if context.trouble else "",
+        )
+    age_s = time.monotonic() - snapshot.read_at
+    status = header.status_line(snapshot, _standing(context, age_s), width)
+    if context.trouble is None:
+        return Head(status, _cause(snapshot, width, hint), snapshot.headline.level)
+    shown_s = time.monotonic() - (shown_at or snapshot.read_at)
+    older = f", what is below {span(shown_s)}" if shown_s > age_s + 1 else ""
+    away = Content(f"{context.trouble}. Trying again; the figures are {int(age_s)} s old{older}.")
+    return Head(status, away, "bad trouble")
+
+
+def _standing(context: Context, age_s: float) -> header.Standing:
+    return header.Standing(
+        place=context.place,
+        environment=context.environment,
+        operator=context.operator,
+        read_only=context.read_only,
+        paused=context.paused,
+        is_away=context.trouble is not None,
+        age_s=age_s,
+        round_trip_s=context.round_trip_s,
+    )
+
+
+def _cause(snapshot: Snapshot, width: int, hint: Hint) -> Content:
+    """Return the headline's sentence with the hint behind it where there is room."""
+    cause = snapshot.headline
+    sentence, key = cause.fitting(width - 2), hint(cause)
+    if len(sentence) + len(key) + 2 > width:
+        key = ""
+    return Content(f" {sentence}").truncate(max(10, width - 1), ellipsis=True) + Content.styled(key, "dim")

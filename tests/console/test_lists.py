@@ -1,0 +1,162 @@
+"""The lists of deliveries: their order, their columns, what leaves them as a file, and which filters they take."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import re
+from typing import TYPE_CHECKING
+
+from console.render.export import exported as exported_text
+from relay.domain.delivery import State
+from relay.store.filters import compile_filter
+from relay.store.sessions import open_session
+from relay.store.sorted_rows import Order, sorted_window
+from relay.text import is_safe
+from tests.console.conftest import ALL, open_dead_letters, webhook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    import pytest
+
+    from tests.console.screens import Terminal, Watched
+    from tests.servers import Rows, RunningRelay
+
+    Console = Callable[..., AbstractAsyncContextManager[Watched]]
+
+
+async def test_the_rows_are_sorted_by_any_column(incident: RunningRelay, console: Console, rows: Rows) -> None:
+    ids = {
+        Order.OLDEST: "finished_at, id", Order.CONVERSATION: "conversation_id::int, id DESC",
+        Order.STATUS: "final_status, id DESC", Order.NEWEST: "finished_at DESC, id DESC",
+    }  # fmt: skip
+    async with console() as seen:
+        await open_dead_letters(seen)
+        for order in (*list(Order)[1:], Order.NEWEST):
+            await seen.press("o")
+            await seen.shows(f"all {ALL}, {order}")
+            if order in ids:
+                wanted = rows(
+                    f"SELECT left(delivery_id, 8) FROM relay.deliveries WHERE state = 'dead' ORDER BY {ids[order]}"
+                )
+                await seen.shows(wanted[0])
+                shown = re.findall(r"^\W*(\d{8})\b.*message_created", seen.text, flags=re.MULTILINE)
+                assert shown == wanted[: len(shown)], order
+
+
+async def test_every_order_has_every_row_once(incident: RunningRelay, dsn: str) -> None:
+    async with await open_session(dsn, read_only=True, application="tests", timeout_ms=5_000) as connection:
+        for states in ((State.DEAD,), None):
+            for order in list(Order)[1:]:
+                found = [
+                    row.id
+                    for skipped in range(0, 60, 20)
+                    for row in await sorted_window(
+                        connection, compile_filter(""), states=states, order=order, skipped=skipped, limit=20
+                    )
+                ]
+                assert len(found) == len(set(found)) == (ALL if states else ALL + 1), order
+
+
+async def test_columns_are_chosen_and_stay_chosen(incident: RunningRelay, console: Console) -> None:
+    async with console((160, 36)) as seen:
+        await open_dead_letters(seen)
+        await seen.press("C")
+        await seen.shows("1  ■ age", "received")
+        await seen.press("2")
+        await seen.shows("2    event")
+        await seen.press("6", "escape")
+        header = next(line for line in seen.text.splitlines() if " ID " in line)
+        assert "RECEIVED" in header
+        assert "EVENT" not in header
+        await seen.press("3")
+        await seen.shows("STATE", "EVENT")
+
+
+async def test_the_breakdown_counts_by_event_and_by_inbox_and_opens_what_it_counts(
+    incident: RunningRelay, console: Console
+) -> None:
+    for number, inbox in ((600, 3), (601, 3), (602, 4)):
+        await incident.post(webhook(number) | {"inbox": {"id": inbox, "name": f"Shop {inbox}"}})
+    await incident.post({"event": "conversation_updated", "id": 9, "inbox_id": 4})
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        await seen.press("b")
+        await seen.shows(f"By event, last 1 h: {ALL + 5} deliveries", "message_created", "conversation_updated")
+        shown = await seen.shows("3 Shop 3", "4 Shop 4")
+        (shop,) = (line.split() for line in shown.splitlines() if "4 Shop 4" in line)
+        assert shop[3:6] == ["2", "2", "0"]
+        await seen.press("tab", "j", "enter")
+        await seen.shows("FILTERED inbox:", "2 match")
+
+
+def only(folder: Path, pattern: str) -> Path:
+    """The one file of the folder that matches."""
+    (found,) = folder.glob(pattern)
+    return found
+
+
+async def test_what_is_listed_is_exported_whole(
+    incident: RunningRelay, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with console() as seen:
+        await open_dead_letters(seen)
+        await seen.press("E")
+        await seen.shows("1  JSON", "2  CSV")
+        await seen.press("1")
+        await seen.shows(f"Exported {ALL} rows")
+        exported = only(tmp_path, "dead-letters-*.json")
+        assert exported.stat().st_mode & 0o777 == 0o600
+        found = json.loads(exported.read_text())
+        assert len({one["deliveryId"] for one in found}) == ALL
+        await seen.press("3", "E", "2")
+        await seen.shows(f"Exported {ALL + 1} rows")
+        exported = only(tmp_path, "deliveries-*.csv")
+        assert len(exported.read_text().splitlines()) == ALL + 2
+        await seen.press("4")
+        await seen.shows("FOLLOWING")
+        await seen.press("E", "1")
+        await seen.shows("log-lines-")
+        exported = only(tmp_path, "log-lines-*.json")
+        assert any("retrying" in line["message"] for line in json.loads(exported.read_text()))
+
+
+def test_no_text_is_a_formula_or_a_control_in_an_export() -> None:
+    for text in ("=cmd|' /C calc'!A0", "+1", "-1", "@x", "\tx", "\x1b]52;c;x\x07", "a\u202eb", 'x"\n=1'):
+        csv_text = exported_text("CSV", ("field",), [(text,)])
+        assert is_safe(csv_text.replace("\n", ""))
+        (cell,) = list(csv.reader(io.StringIO(csv_text)))[1]
+        assert cell[:1] not in set("=+-@\t\r"), text
+        assert json.loads(exported_text("JSON", ("field",), [(text,)])) == [{"field": text}]
+        assert exported_text("JSON", ("field",), [(text,)]).isascii()
+
+
+async def test_the_text_of_a_screen_is_whole(incident: RunningRelay, console: Console) -> None:
+    async with console((80, 24)) as seen:
+        await open_dead_letters(seen)
+        lines = (await seen.app.view.whole_text()).splitlines()
+        assert sum("message_created" in line for line in lines) >= ALL
+        await seen.press("enter")
+        await seen.shows("Attempts")
+        text = await seen.app.view.whole_text()
+        assert "── Headers ──" in text
+        assert '"content": "message' in text
+
+
+async def test_any_screen_goes_to_the_pager(incident: RunningRelay, terminal: Callable[..., Terminal]) -> None:
+    pager = "sh -c 'head -c 300; echo; echo PAGED; read x < /dev/tty'"
+    screen = await asyncio.to_thread(terminal, (80, 24), PAGER=pager)
+    await asyncio.to_thread(screen.shows, "Failure groups")
+    for keys in (("2",), ("D",)):
+        await asyncio.to_thread(screen.press, *keys)
+        await asyncio.to_thread(screen.shows, "CAUSE" if keys == ("2",) else "PROBLEM")
+        await asyncio.to_thread(screen.press, "P")
+        await asyncio.to_thread(screen.shows, "PAGED")
+        await asyncio.to_thread(screen.press, "Enter")
+        await asyncio.to_thread(screen.shows, "LIVE")
