@@ -12,7 +12,7 @@ import psycopg
 from relay.domain.delivery import Outcome
 from relay.forwarding.circuit_breaker import FIRST_PAUSE_S, MOST_PAUSE_S, AttemptWindow, verdict
 from relay.forwarding.turns import turn
-from relay.store import claims, destinations, gate, instances, slots
+from relay.store import claims, deliveries, destinations, gate, instances, slots
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -92,6 +92,7 @@ class Backlog:
             if time.monotonic() >= self._refresh_at:
                 self._refresh_at = time.monotonic() + _REFRESH_S
                 await self._refresh(connection)
+                await self._answer_senders(connection)
             claimed = await self._claim(connection)
         for one in claimed:
             self._pipeline.resume(one)
@@ -115,6 +116,12 @@ class Backlog:
             await self._share(connection, self._concurrency, state.relays, state.rank)
         if self._has_breaker and state.open and not state.held and not self._probes:
             await self._probe(connection)
+
+    async def _answer_senders(self, connection: Connection) -> None:
+        """Let senders know whose deliveries another relay has carried, in their turn in the conversation."""
+        if rows := self._pipeline.awaited:
+            for row, outcome in (await deliveries.outcomes(connection, rows)).items():
+                self._pipeline.ended_elsewhere(row, outcome)
 
     async def _keep_house(self, connection: Connection) -> None:
         """What relays do every second. A row that another session holds keeps it from none of the rest.

@@ -132,6 +132,17 @@ class Pipeline:
         """The rows of the deliveries being carried, once stored."""
         return set(self._held)
 
+    @property
+    def awaited(self) -> list[int]:
+        """The rows whose senders still wait although this relay does not carry them: another one may."""
+        return [row for row in self._senders if row not in self._held]
+
+    def ended_elsewhere(self, row: int, outcome: Outcome) -> None:
+        """Another relay has carried the delivery in `row` to its end."""
+        ticket = self._senders.pop(row, None)
+        if ticket is not None and not ticket.finished.done():
+            ticket.finished.set_result(outcome)
+
     async def work(self, patience_s: float) -> None:
         """Wait until something may have become claimable, `patience_s` seconds at most."""
         if not self._work.is_set():

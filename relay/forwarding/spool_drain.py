@@ -32,6 +32,10 @@ _BATCH = 256
 _BATCH_BYTES = 8 * 1024 * 1024
 _STALLED_S = 10
 _REFUSED_AGAIN_S = 60
+_LEFT_AGAIN_S = 5
+_PAGE_LOCK_MS = 50
+_ITEM_LOCK_MS = 10
+_CONVERSATION_LOCK_MS = 250
 
 
 class SpoolDrain:
@@ -40,6 +44,9 @@ class SpoolDrain:
     One relay of the host drains at a time. Two at once would store nothing twice and in no other order, for each begins
     with the oldest and leaves out what Postgres knows; the lock only spares the work. So a relay that holds the lock
     and does nothing, because it is stopped, is not waited for.
+
+    A receipt that Postgres cannot store now, since another session holds a row that it needs, delays no other but those
+    of its conversation.
     """
 
     name = "spool"
@@ -64,6 +71,7 @@ class SpoolDrain:
         self._oldest: int | None = None
         self._oldest_at = 0.0
         self._tried_refused_at = float("-inf")
+        self._left: dict[str | UUID, float] = {}  # conversations, or claims, and until when they are left out
 
     async def run_once(self) -> None:
         """Drain until nothing is left.
@@ -98,7 +106,8 @@ class SpoolDrain:
     async def _drain(self) -> None:
         drained = 0
         try:
-            while page := await self._spool.page(most=_BATCH, most_bytes=_BATCH_BYTES):
+            self._left = {line: until for line, until in self._left.items() if until > time.monotonic()}
+            while page := await self._spool.page(most=_BATCH, most_bytes=_BATCH_BYTES, left_out=self._is_left):
                 drained += await self._store_page(page)
             await self._retry_refused()
             await self._spool.settle()
@@ -109,7 +118,9 @@ class SpoolDrain:
     async def _store_page(self, page: Sequence[SpooledReceipt]) -> int:
         """Store a page and remove it from the spool. Returns how many of it were not known in Postgres."""
         try:
-            stored = await self._store(page)
+            stored = await self._store(page, _PAGE_LOCK_MS)
+        except StatementRefused:
+            return await self._store_one_by_one(page)
         except psycopg.Error as error:
             if isinstance(error, psycopg.ProgrammingError):
                 raise StoreUnavailable(f"Postgres refuses to store webhooks: {described(error)}") from error
@@ -121,15 +132,25 @@ class SpoolDrain:
     async def _store_one_by_one(self, page: Sequence[SpooledReceipt]) -> int:
         drained = 0
         for item in page:
+            if self._is_left(item):
+                continue
             try:
-                stored = await self._store([item])
+                stored = await self._store([item], _ITEM_LOCK_MS)
+            except StatementRefused as error:
+                self._left[_line_of(item)] = time.monotonic() + _LEFT_AGAIN_S
+                self._forwarding_log.not_stored(item.receipt.delivery_id, str(error))
             except psycopg.Error as error:
                 await self._spool.set_refused(item, described(error))
                 self._forwarding_log.not_stored(item.receipt.delivery_id, described(error))
             else:
+                self._spooling.committed()
                 await self._spool.remove([item])
                 drained += self._begun(stored)
         return drained
+
+    def _is_left(self, item: SpooledReceipt) -> bool:
+        """True for a receipt that waits for a row, and for what comes after it in its conversation."""
+        return _line_of(item) in self._left
 
     async def _retry_refused(self) -> None:
         """Try again what Postgres refused, now and then: its tables may have changed."""
@@ -139,12 +160,14 @@ class SpoolDrain:
         if refused := await self._spool.page(most=_BATCH, most_bytes=_BATCH_BYTES, refused=True):
             await self._store_one_by_one(refused)
 
-    async def _store(self, page: Sequence[SpooledReceipt]) -> list[Stored]:
+    async def _store(self, page: Sequence[SpooledReceipt], lock_ms: int) -> list[Stored]:
         batch = [
             Incoming(item.claim, item.receipt, item.order_key, item.receipt.test, item.received_at) for item in page
         ]
         async with self._database.connection(DEDICATED_SILENCE_S) as connection:
-            return await store_drained(connection, self._owner, batch)
+            return await store_drained(
+                connection, self._owner, batch, lock_ms=lock_ms, conversation_ms=_CONVERSATION_LOCK_MS
+            )
 
     def _begun(self, stored: Sequence[Stored]) -> int:
         for one in stored:
@@ -154,6 +177,11 @@ class SpoolDrain:
                 self._pipeline.adopt(one)
         self._pipeline.wake()
         return sum(not isinstance(one, Duplicate) for one in stored)
+
+
+def _line_of(item: SpooledReceipt) -> str | UUID:
+    """The conversation whose order a receipt keeps; its claim, if it keeps none."""
+    return item.order_key or item.claim
 
 
 class SpoolReporter:

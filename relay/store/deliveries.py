@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from relay.domain.delivery import Deferred, Delivery, Outcome, Receipt, State, WaitReason
+from relay.domain.delivery import Attempt, Deferred, Delivery, Outcome, Receipt, State, WaitReason
+from relay.domain.retry import retry_helps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,6 +157,34 @@ async def apply_discards(connection: Connection) -> int:
     while (await connection.execute(_DISCARD)).rowcount:
         applied += 1
     return applied
+
+
+_OUTCOMES = """
+    SELECT id, state = 'delivered', attempts, duration_ms, final_status, last_error, agent_status, finished_at
+      FROM relay.deliveries
+     WHERE id = ANY(%s) AND state IN ('delivered', 'dead') AND attempts > 0 AND final_status IS NOT NULL
+"""
+
+
+async def outcomes(connection: Connection, rows: Sequence[int]) -> dict[int, Outcome]:
+    """The outcomes of those of these deliveries whose run has ended, by row. Each has only its last attempt."""
+    found: dict[int, Outcome] = {}
+    for row, success, count, duration_ms, status, error, agent_status, at in await (
+        await connection.execute(_OUTCOMES, (list(rows),))
+    ).fetchall():
+        last = Attempt(
+            number=count,
+            started_at=at,
+            wait_ms=0,
+            duration_ms=0,
+            status=status,
+            success=success,
+            retryable=not success and retry_helps(status),
+            error=error,
+            agent_status=agent_status,
+        )
+        found[row] = Outcome((last,), duration_ms, earlier=count - 1)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

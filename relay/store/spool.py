@@ -84,14 +84,23 @@ class Spool:
         taken: Appended | Known | None = await self._taken(self._submit(lambda file: file.append_if_held(item)))
         return taken
 
-    async def page(self, *, most: int, most_bytes: int, refused: bool = False) -> list[SpooledReceipt]:
+    async def page(
+        self,
+        *,
+        most: int,
+        most_bytes: int,
+        refused: bool = False,
+        left_out: Callable[[SpooledReceipt], bool] = lambda _: False,
+    ) -> list[SpooledReceipt]:
         """The oldest receipts, in order. With `refused` those that Postgres refuses, else all others.
+
+        Receipts that are `left_out`, which is called in another thread, are not among them.
 
         Raises:
             SpoolError: it cannot be read.
         """
         found: list[SpooledReceipt] = await self._submit(
-            lambda file: file.page(most=most, most_bytes=most_bytes, refused=refused)
+            lambda file: file.page(most=most, most_bytes=most_bytes, refused=refused, left_out=left_out)
         )
         return found
 

@@ -115,10 +115,17 @@ class SpoolFile:
             return None
         return self.append([item])[0]
 
-    def page(self, *, most: int, most_bytes: int, refused: bool = False) -> list[SpooledReceipt]:
+    def page(
+        self,
+        *,
+        most: int,
+        most_bytes: int,
+        refused: bool = False,
+        left_out: Callable[[SpooledReceipt], bool] = lambda _: False,
+    ) -> list[SpooledReceipt]:
         """The oldest receipts, in order: up to `most`, and no more than `most_bytes` unless the first is larger.
 
-        With `refused` those that Postgres refuses, else all others.
+        With `refused` those that Postgres refuses, else all others; without those that are `left_out`.
         """
 
         def read(db: sqlite3.Connection) -> list[SpooledReceipt]:
@@ -126,6 +133,8 @@ class SpoolFile:
             weight = 0
             for row in db.execute(sql.PAGE, {"refused": refused} | self._target(db)):
                 item = decoded(row)
+                if left_out(item):
+                    continue
                 weight += item.receipt.size
                 if found and (weight > most_bytes or len(found) == most):
                     break

@@ -192,7 +192,14 @@ async def store(
     return [results[place] for place in range(len(batch))]
 
 
-async def store_drained(connection: Connection, owner: UUID, batch: Sequence[Incoming]) -> list[Stored]:
+async def store_drained(
+    connection: Connection,
+    owner: UUID,
+    batch: Sequence[Incoming],
+    *,
+    lock_ms: int = 0,
+    conversation_ms: int | None = None,
+) -> list[Stored]:
     """As `store`, for receipts that were spooled: one whose delivery id is known, in any state, is a `Duplicate`.
 
     It may be a commit whose end was not seen, which is no redelivery. Only a dead letter with another body is another
@@ -200,6 +207,7 @@ async def store_drained(connection: Connection, owner: UUID, batch: Sequence[Inc
 
     Raises:
         psycopg.DataError: Postgres refuses a value; nothing was stored.
+        psycopg.errors.LockNotAvailable: another session holds a row. Some may be stored: store them again.
     """
     cursor = await exact(connection).execute(_KNOWN, ([item.receipt.delivery_id for item in batch],))
     rows = {row[0]: row[1:] for row in await cursor.fetchall()}
@@ -209,7 +217,7 @@ async def store_drained(connection: Connection, owner: UUID, batch: Sequence[Inc
         if state is not None and body in (None, item.receipt.body):
             known[item.claim] = Duplicate(item.receipt.delivery_id, State(state))
     fresh = [item for item in batch if item.claim not in known]
-    stored = iter(await store(connection, owner, fresh))
+    stored = iter(await store(connection, owner, fresh, lock_ms=lock_ms, conversation_ms=conversation_ms))
     return [known[item.claim] if item.claim in known else next(stored) for item in batch]
 
 

@@ -109,6 +109,23 @@ async def test_a_conversation_keeps_its_order_while_its_first_message_is_retried
     assert own == ["1", "1", "2", "3"]
 
 
+async def test_a_sender_is_answered_when_another_relay_has_forwarded_its_webhook(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows
+) -> None:
+    relays = [await start_relay(chatwoot_webhook_response_deadline_ms=600_000) for _ in range(2)]
+    agent.hold()
+    posts = []
+    for number in range(8):
+        posts.append(asyncio.create_task(relays[number % 2].post(message(number))))
+        await until(lambda number=number: rows.one("SELECT count(*) FROM relay.deliveries") == number + 1)  # type: ignore[misc]
+    agent.behave(Behaviour(status=400, times=7))
+    agent.release()
+    answers = [await post for post in posts]
+    assert [answer.status_code for answer in answers[1:]] == [500] * 7
+    assert {answer.json()["message"] for answer in answers[1:]} == {answers[1].json()["message"]}
+    assert {(answer.json()["attempts"], answer.json()["retryable"]) for answer in answers[1:]} == {(1, False)}
+
+
 async def test_without_order_messages_of_a_conversation_overtake_each_other(
     start_relay: StartRelay, agent: HeldAgent
 ) -> None:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from relay.chatwoot.signature import sign
-from relay.forwarding import receipt_storage
+from relay.forwarding import receipt_storage, spool_drain
 from tests.relay.test_health_and_metrics import samples_of
 from tests.servers import AT_ONCE_S, PATIENCE_S, RunningRelay, locked, relay_settings, until
 
@@ -234,6 +234,40 @@ async def test_a_receipt_that_postgres_alone_refuses_delays_no_other(
     await until(is_refused)
     assert (await post(relay, 3))[0] == 200
     assert [seen.delivery_id for seen in agent.seen] == ["d-2", "d-3"]
+
+
+_HELD = """
+    CREATE TABLE held AS SELECT 'd-1' AS id;
+    CREATE FUNCTION is_held() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF EXISTS (SELECT FROM held WHERE id = NEW.delivery_id) THEN
+            RAISE EXCEPTION 'held' USING ERRCODE = 'lock_not_available';
+        END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER is_held BEFORE INSERT ON relay.deliveries FOR EACH ROW EXECUTE FUNCTION is_held();
+"""
+
+
+async def test_a_receipt_whose_row_is_held_delays_only_its_conversation(
+    start_spooling: Start, agent: HeldAgent, rows: Rows, outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_drain, "_LEFT_AGAIN_S", 0.1)
+    relay = await start_spooling(relay_respond="stored")
+    await rows.change(_HELD)
+    outage.begin()
+    for number, conversation in enumerate((77, 77, 78, 77, 79), 1):
+        assert await post(relay, number, conversation=conversation) == spooled(f"d-{number}")
+    outage.end()
+    await until(lambda: dict(rows(_STATES)) == {"delivered": 2}, what="the other conversations are delivered")
+    assert (await post(relay, 6, conversation=78))[1].get("spooled") is None  # Postgres commits: it goes there
+    assert await post(relay, 7) == spooled("d-7")
+    rows("DELETE FROM held")
+    await until(lambda: dict(rows(_STATES)) == {"delivered": 7})
+    await drained(relay)
+    assert [one.delivery_id for one in agent.seen if one.delivery_id in {"d-1", "d-2", "d-4", "d-7"}] == [
+        "d-1", "d-2", "d-4", "d-7",
+    ]  # fmt: skip
 
 
 async def test_a_missing_right_sends_all_to_the_spool_at_once(

@@ -13,7 +13,8 @@ import pytest
 from relay.domain.delivery import State
 from relay.store.database import connection_parameters
 from relay.store.deliveries import Claimed, Duplicate, Ignored, progress
-from relay.store.storing import store
+from relay.store.storing import store, store_drained
+from tests.servers import AT_ONCE_S
 from tests.store.values import finish, finish_of, incoming, outcome
 
 if TYPE_CHECKING:
@@ -244,3 +245,20 @@ async def test_progress_shows_the_last_run_with_its_attempts(connection: Connect
     assert found.settled
     assert (found.state, found.run, found.final_status) == (State.DELIVERED, 2, "200")
     assert [(attempt["number"], attempt["status"]) for attempt in found.attempts] == [(1, "503"), (2, "200")]
+
+
+async def test_neither_a_webhook_nor_a_spooled_receipt_waits_for_a_held_row_longer_than_it_may(
+    connection: Connection, rows: Rows
+) -> None:
+    ordered = replace(incoming("ordered"), order_key="1/7")
+    await store(connection, uuid4(), [replace(incoming(), order_key="1/7")])
+    async with await psycopg.AsyncConnection.connect(rows.dsn) as other:
+        await store(other, uuid4(), [incoming("held")])  # type: ignore[arg-type] # it needs nothing of the relay's
+        await other.execute("SELECT FROM relay.conversations FOR UPDATE")
+        for item, waits in ((incoming("held"), (1, 60_000)), (ordered, (60_000, 1))):
+            for storing in (store, store_drained):
+                async with asyncio.timeout(AT_ONCE_S - 1):
+                    with pytest.raises(psycopg.errors.LockNotAvailable):
+                        await storing(connection, uuid4(), [item], lock_ms=waits[0], conversation_ms=waits[1])
+        await other.rollback()
+    assert rows("SELECT count(*) FROM relay.deliveries") == [1]

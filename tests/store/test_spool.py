@@ -121,6 +121,13 @@ async def test_they_come_oldest_first_whoever_appended_first(make_spool: Spools)
     assert [item.receipt.delivery_id for item in await first.page(most=9, most_bytes=1)] == ["a"]
 
 
+async def test_what_is_left_out_hides_nothing_behind_it(make_spool: Spools) -> None:
+    spool = make_spool()
+    await asyncio.gather(*(spool.append(spooled(str(n), after_s=n, conversation=str(n % 2))) for n in range(9)))
+    found = await spool.page(most=3, most_bytes=1 << 20, left_out=lambda item: item.order_key == "1/0")
+    assert [item.receipt.delivery_id for item in found] == ["1", "3", "5"]
+
+
 async def test_many_at_once_share_few_flushes_and_keep_their_order(make_spool: Spools) -> None:
     spool = make_spool()
     items = [spooled(str(number), after_s=number / 1000) for number in range(300)]
