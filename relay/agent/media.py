@@ -14,7 +14,6 @@ import httpx
 from relay import http_client
 from relay.agent.message import as_dict, as_text
 from relay.agent.prompt import Media
-from relay.settings import without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +97,7 @@ class AttachmentReader:
         body = bytearray()
         url = own_url(attachment.url or "", self._base)
         if url is None:
-            raise Unreadable(f"not on Chatwoot's host: {without_credentials(attachment.url or 'no address')}")
+            raise Unreadable("not on Chatwoot's host" if attachment.url else "no address")
         async with self._client.stream("GET", url, follow_redirects=True) as answer:
             if not answer.is_success:
                 raise Unreadable(f"Chatwoot answered {answer.status_code}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from relay.agent.failures import as_no_note
 from relay.chatwoot.client import ChatwootError
 from relay.errors import ConfigurationError
 
@@ -39,17 +40,17 @@ async def check_token(conversations: Conversations, rules: Rules, log: Filtering
         if error.status in {401, 404}:
             log.error(  # noqa: TRY400 - a wrong setting, no defect
                 "CHATWOOT_API_KEY gives no access to the account: no note can be posted",
-                account=rules.account_id, answer=error.status, reason=error.said, remedy=_NEEDED,
+                account=rules.account_id, answer=error.status, reason=str(error), remedy=_NEEDED,
             )  # fmt: skip
         else:
-            log.warning("The Chatwoot token was not checked", reason=str(error))
+            log.warning("The Chatwoot token was not checked", reason=str(as_no_note(error)))
 
 
 async def _check_inboxes(conversations: Conversations, rules: Rules, log: FilteringBoundLogger) -> None:
     try:
         seen = await conversations.inboxes()
     except ChatwootError as error:
-        log.warning("The inboxes of the token's user were not checked", reason=str(error))
+        log.warning("The inboxes of the token's user were not checked", reason=str(as_no_note(error)))
         return
     missing = sorted(rules.inboxes - seen)
     if missing or not seen:

@@ -261,6 +261,10 @@ _VARYING = (
 _AGENT_ERROR_CHARS = 160
 
 
+_SAID = ": "
+"""Between the relay's own sentence, which holds none, and what the agent said."""
+
+
 def with_agents_error(error: str | None, raw: bytes) -> str | None:
     """`error`, and after a colon the `error` of the agent's JSON answer if it is a short text (DESIGN, 3).
 
@@ -279,7 +283,15 @@ def with_agents_error(error: str | None, raw: bytes) -> str | None:
     for pattern in _VARYING:
         reason = pattern.sub(lambda found: (found.group(1) if found.re.groups else "") + "…", reason)
     reason = answer_excerpt(reason.encode("utf-8", "replace"))
-    return f"{error}: {reason[:_AGENT_ERROR_CHARS]}{'…' if len(reason) > _AGENT_ERROR_CHARS else ''}"
+    return f"{error}{_SAID}{reason[:_AGENT_ERROR_CHARS]}{'…' if len(reason) > _AGENT_ERROR_CHARS else ''}"
+
+
+def without_agents_error(error: str | None) -> str | None:
+    """The relay's own part of what `with_agents_error` gave, for logs, traces, the breaker and notifications.
+
+    An agent may repeat what a customer wrote.
+    """
+    return None if error is None else error.partition(_SAID)[0]
 
 
 def agent_status(raw: bytes) -> str | None:

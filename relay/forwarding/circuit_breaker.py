@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from relay.domain.retry import without_agents_error
+
 if TYPE_CHECKING:
     from relay.domain.delivery import Attempt
 
@@ -47,13 +49,13 @@ class AttemptWindow:
 
     def add(self, attempt: Attempt) -> None:
         """Count an attempt that has ended."""
-        failed = attempt.retryable
+        failed, error = attempt.retryable, without_agents_error(attempt.error)
         self._ended.append((time.monotonic(), failed))
         if failed:
-            self.last_error = attempt.error
+            self.last_error = error
         if attempt.retry_after_ms and attempt.status in _ASKING_TO_WAIT:
             pause_ms = min(attempt.retry_after_ms, self._most_pause_ms)
-            self.asked = Opening(f"{attempt.error}, Retry-After {pause_ms / 1000:g} s", pause_ms / 1000)
+            self.asked = Opening(f"{error}, Retry-After {pause_ms / 1000:g} s", pause_ms / 1000)
 
     @property
     def counts(self) -> tuple[int, int]:

@@ -6,10 +6,11 @@ that this relay does not have, is None.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from relay.domain.rejections import rejection
+from relay.domain.retry import without_agents_error
 from relay.domain.targets import Target
 from relay.store import browse, overview
 from relay.store.database import one_moment
@@ -204,6 +205,14 @@ def _breaker(breaker: OpenBreaker | None) -> BreakerState | None:
 def _size(backlog: BacklogState) -> BacklogSize:
     """Everything while forwarding is stopped, else the backlog: waits for order and retries are none."""
     return BacklogSize(backlog.size if backlog.stopped is None else backlog.waiting, backlog.oldest_s)
+
+
+def without_agents_errors(state: State) -> State:
+    """The state with the relay's own part of each group's error: an agent may repeat what a customer wrote."""
+    return replace(
+        state,
+        groups=[replace(one, last_error=without_agents_error(one.last_error) or "") for one in state.groups],
+    )
 
 
 async def read(connection: Connection) -> tuple[Overview, State]:

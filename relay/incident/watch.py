@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from relay.incident import state
 from relay.incident.headline import headline
-from relay.incident.state import State, StoreOutage
+from relay.incident.state import State, StoreOutage, without_agents_errors
 from relay.monitoring.alert_notifier import Situation
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ class IncidentWatch:
         self._spool = spool
 
     async def read(self, connection: Connection) -> tuple[Overview, Situation]:
-        """The overview, and its headline."""
+        """The overview, and its headline without what the agent said: notifications go to other services."""
         found, now = await state.read(connection)
-        return found, _situation(headline(now))
+        return found, _situation(headline(without_agents_errors(now)))
 
     def without_store(self, since: datetime, lost: int, now: datetime) -> Situation:
         """The headline of an outage of Postgres."""

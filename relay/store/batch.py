@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import psycopg
 
 from relay.errors import EarlierFirst, StatementRefused, StoreUnavailable
-from relay.store.failures import unavailable
+from relay.store.failures import described, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -267,7 +267,7 @@ def _reason(error: Exception) -> Exception:
         if isinstance(error, (psycopg.DataError, psycopg.IntegrityError)):
             return error
         return unavailable(error)
-    _log.error("A batch failed by a defect: %s: %s", type(error).__name__, error)
+    _log.error("A batch failed by a defect: %s", described(error))
     return unavailable(error)
 
 

@@ -1,12 +1,14 @@
 """The messages of the forwarding log: one method for each event of a webhook (RUNBOOK, Check Logs).
 
-No line carries a secret, a signature or a customer's text: numbers, states, ids and the agent's URL only.
+No line carries a secret, a signature or a customer's text, nor what the agent answered, which may repeat it: numbers,
+states, ids, the relay's own sentences and the agent's URL only.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.domain.retry import without_agents_error
 from relay.telemetry.log_sink import FORWARDING_SCOPE
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class ForwardingLog:
             delivery_id=delivery.delivery_id,
             attempts=outcome.count,
             finalStatus=outcome.last.status,
-            error=outcome.last.error,
+            error=without_agents_error(outcome.last.error),
             duration=outcome.duration_ms,
             deliveryId=delivery.delivery_id,
         )

@@ -1,7 +1,7 @@
 """OpenTelemetry spans of deliveries. Off without `OTEL_EXPORTER_OTLP_ENDPOINT`; needs the extra `otel`.
 
 A span is recorded when it has ended. Its id is known before, since it is computed (`domain.trace`) or drawn, so that no
-part of the relay has to hand spans on. No span carries a customer's text.
+part of the relay has to hand spans on. No span carries a customer's text or the agent's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from relay.domain.retry import without_agents_error
 from relay.domain.trace import attempt_span, parse_traceparent, receipt_span, trace_of
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ class Tracing:
             span_id = attempt_span(delivery.delivery_id, delivery.run, one.number)
             more = (*known, ("attempt.number", one.number), ("attempt.status", one.status))
             ended = began + one.duration_ms * 1_000_000
-            self.record(Span("attempt", trace, parent, began, ended, "CLIENT", span_id, more, one.error))
+            error = without_agents_error(one.error)
+            self.record(Span("attempt", trace, parent, began, ended, "CLIENT", span_id, more, error))
 
 
 def now() -> int:

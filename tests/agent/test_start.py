@@ -42,11 +42,11 @@ async def test_the_token_of_a_user_of_the_inboxes_is_all_that_is_needed(chatwoot
 
 async def test_what_a_token_lacks_is_logged(chatwoot: ChatwootStandIn) -> None:
     assert "access token is needed" in await said_of(chatwoot, "wrong")
-    assert "Invalid Access Token" in await said_of(chatwoot, "wrong")
+    assert "does not know this key" in await said_of(chatwoot, "wrong")
     assert "gives no access to the account" in await said_of(chatwoot, chatwoot.stranger_key)
     assert "no member of these inboxes" in await said_of(chatwoot, chatwoot.api_key, agent_inboxes="1,9")
     chatwoot.oddities.add(Oddity.SUSPENDED)
-    assert "Account is suspended" in await said_of(chatwoot, chatwoot.api_key)
+    assert "the account is suspended" in await said_of(chatwoot, chatwoot.api_key)
 
 
 async def test_a_chatwoot_that_is_away_is_no_reason_not_to_start(chatwoot: ChatwootStandIn) -> None:

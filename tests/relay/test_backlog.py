@@ -249,11 +249,14 @@ async def test_retry_after_opens_the_breaker_for_that_time(
     start_relay: StartRelay, agent: HeldAgent, rows: Rows
 ) -> None:
     relay = await start_relay(relay_breaker="on", relay_respond="stored", chatwoot_webhook_max_delay_ms=60_000)
-    agent.behave(Behaviour(status=429, retry_after="50", times=1))
+    agent.behave(Behaviour(status=429, retry_after="50", times=1, error="a customer's words"))
     await relay.post(message(1), X_Chatwoot_Delivery=str(uuid4()))
     await until(lambda: rows("SELECT 1 FROM relay.breaker WHERE opened_at < now()"), what="the breaker opens")
     assert rows.one("SELECT probe_at > opened_at + interval '40 s' FROM relay.breaker") is True
     assert rows.one("SELECT pause_s FROM relay.breaker") == FIRST_PAUSE_S, "the pause after the first probe is double"
+    assert rows.one("SELECT why FROM relay.breaker") == "Agent SDK is rate limiting (429), Retry-After 50 s"
+    await until(lambda: "Circuit breaker opened" in relay.output)
+    assert "a customer's words" not in relay.output
 
 
 async def test_the_command_line_holds_shows_who_holds_and_releases(

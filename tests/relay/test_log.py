@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.servers import Rows, RunningRelay
 
 SECRET = "hunter2-secret"
-CUSTOMERS = "My-card-is-4111"
+CUSTOMERS = "My-card-is-stolen"
 PAYLOAD = {"event": "message_created", "content": CUSTOMERS, "conversation": {"id": 77}, "sender": {"name": CUSTOMERS}}
 
 
@@ -63,9 +63,9 @@ async def run_relay(folder: Path, dsn: str, agent: AgentStandIn, *options: str) 
         with program("-m", "relay", "serve", *options, env=env, out=output):
             await asyncio.to_thread(wait_until_healthy, port)
             assert await post(ids["delivered"]) == 200
-            agent.behave(Behaviour(status=503, times=1))
+            agent.behave(Behaviour(status=503, times=1, error=CUSTOMERS))
             assert await post(ids["retried"]) == 200
-            agent.behave(Behaviour(status=503, retry_after=CUSTOMERS))
+            agent.behave(Behaviour(status=503, retry_after=CUSTOMERS, error=CUSTOMERS))
             assert await post(ids["dead"]) == 500
             assert await post(ids["delivered"]) == 200
             assert await post("refused", secret="another") == 401

@@ -83,7 +83,7 @@ async def test_relay_and_agent_are_one_trace(
     kept, endpoint = collector
     reference = await start_agent(**of_chatwoot(chatwoot), otel_exporter_otlp_endpoint=endpoint)
     agent.upstream = reference.url
-    agent.behave(Behaviour(status=503, times=1))
+    agent.behave(Behaviour(status=503, times=1, error="a customer's words"))
     relay = await start_relay(otel_exporter_otlp_endpoint=endpoint)
     await relay.post(customer(chatwoot, "a customer's words"), traceparent=SENT)
     names = {"receive", "store", "wait", "attempt", "finish", "draft"}

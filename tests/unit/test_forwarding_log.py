@@ -31,7 +31,8 @@ def outcome(*statuses: str, duration_ms: int = 145) -> Outcome:
     """A run whose attempts ended like this."""
     attempts = [
         Attempt(number, datetime.now(UTC), 0, 12, status, status == "200", status != "200",
-                error=None if status == "200" else f"Agent SDK answered {status}", answer="a draft reply")
+                error=None if status == "200" else f"Agent SDK answered {status}: a customer's words",
+                answer="a draft reply")
         for number, status in enumerate(statuses, 1)
     ]  # fmt: skip
     return Outcome(tuple(attempts), duration_ms)
