@@ -82,15 +82,16 @@ class Buckets:
 class Measures:
     """The input of the rules. Durations are in seconds unless named otherwise; None where there is no data.
 
-    `failing_s` is how long no minute has reached `SUSTAINED_PERCENT`, `agent_failing_s` how long the agent's
-    health has failed without a break, `oldest_customer_wait_s` the age of the oldest customer's message that
-    is not delivered, `backlog_overdue_s` the age of the oldest delivery that waits for anything but an operator's hold.
-    `facts_aside` counts facts that `dashboard_facts` refuses or has not taken for a minute. `accepted_5min` are the
-    webhooks that were stored, `refused_5min` those answered 401, 413 or 503, `lost_1h` those answered 413 or 503,
-    `turned_away_1h` those answered 401 or 404. `store_away_s` is how long Postgres has been away. `spool_waits_s` is
-    how long a spool has held webhooks although Postgres is up, `spool_share` how full the fullest is, from 0 to 1.
-    `arrival_age_s` is how long ago a webhook came, accepted or refused, `usual_gap_s` the longest gap between two that
-    is usual at this hour of the week.
+    `failing_s` is how long no minute has reached `SUSTAINED_PERCENT`, `agent_failing_s` how long the agent's health
+    has failed without a break, `oldest_customer_wait_s` the age of the oldest customer's message that is not
+    delivered (of dead letters of the second: one failure on a quiet night is no stall), `backlog_overdue_s` the age
+    of the oldest delivery that waits for anything but an operator's hold. `facts_aside` counts facts that
+    `dashboard_facts` refuses or has not taken for a minute. `accepted_5min` are the webhooks that were stored,
+    `refused_5min` those answered 401, 413 or 503, `lost_1h` those answered 413 or 503, `turned_away_1h` those
+    answered 401 or 404. `store_away_s` is how long Postgres has been away. `spool_waits_s` is how long a spool has
+    held webhooks although Postgres is up, `spool_share` how full the fullest is, from 0 to 1. `arrival_age_s` is
+    how long ago a webhook came, accepted or refused, `usual_gap_s` the longest gap between two that is usual at
+    this hour of the week.
     """
 
     rate_10min: Rate

@@ -48,8 +48,8 @@ _NOW = SQL("""
            (SELECT extract(epoch FROM now() - received_at)::float8 FROM relay.deliveries
              WHERE NOT test ORDER BY id DESC LIMIT 1),
            (SELECT extract(epoch FROM now() - min(received_at))::float8 FROM (
-               SELECT min(received_at) AS received_at FROM relay.deliveries
-                WHERE state = 'dead' AND customer AND NOT test
+               (SELECT received_at FROM relay.deliveries
+                 WHERE state = 'dead' AND customer AND NOT test ORDER BY received_at OFFSET 1 LIMIT 1)
                UNION ALL
                SELECT min(received_at) FROM relay.deliveries WHERE state = 'forwarding' AND customer AND NOT test
                UNION ALL

@@ -172,7 +172,11 @@ CASES: list[tuple[str, bool, str, Callable[[Plant], object]]] = [
     ("escalate-agent-down", False, "well between",
      lambda p: (p.probe(ok=False, age_s=400), p.probe(ok=True, age_s=100), p.probe(ok=False, age_s=10))),
     ("escalate-agent-down", False, "Chatwoot down instead", lambda p: p.probe(ok=False, age_s=600, target="chatwoot")),
-    ("escalate-replies-stalled", True, "dead for 1801 s", lambda p: p.delivery("dead", customer=True, age_s=1_801)),
+    ("escalate-replies-stalled", True, "two dead for 1801 s",
+     lambda p: [p.delivery("dead", customer=True, age_s=1_801) for _ in range(2)]),
+    ("escalate-replies-stalled", False, "one dead letter", lambda p: p.delivery("dead", customer=True, age_s=9_000)),
+    ("escalate-replies-stalled", False, "the second dead for 29 min",
+     lambda p: [p.delivery("dead", customer=True, age_s=age_s) for age_s in (9_000, 1_740)]),
     ("escalate-replies-stalled", True, "on its way", lambda p: p.delivery("received", customer=True, age_s=1_801)),
     ("escalate-replies-stalled", False, "for 29 min", lambda p: p.delivery("dead", customer=True, age_s=1_740)),
     ("escalate-replies-stalled", False, "no customer", lambda p: p.delivery("dead", age_s=9_000)),
@@ -229,11 +233,14 @@ def test_a_verdict_says_what_was_measured(plant: Plant) -> None:
 
 
 def test_a_quiet_night_with_one_failure_raises_nothing_above_info(plant: Plant) -> None:
-    plant.relay()
-    plant.delivery("dead", customer=True)
-    plant.runs(failed=1, attempts=3)
-    plant.dead_letters(1)
-    assert {verdict.rule.severity for verdict in verdicts(plant).values() if verdict.firing} <= {Severity.INFO}
+    for age_s in (60, 1_900, 20_000):
+        plant.rows(_ALL_TABLES)
+        plant.relay()
+        plant.delivery("dead", customer=True, age_s=age_s)
+        plant.runs(failed=1, attempts=3, age_s=age_s)
+        plant.dead_letters(1, age_s=age_s)
+        firing = {verdict.rule.severity for verdict in verdicts(plant).values() if verdict.firing}
+        assert firing <= {Severity.INFO}, age_s
 
 
 def test_usual_gaps_are_learned_from_the_same_hour_of_the_last_weeks(plant: Plant) -> None:
