@@ -129,6 +129,10 @@ async def test_what_was_answered_by_now_is_left_out_unless_asked_for(
     chatwoot.add_message(8, "We are away", message_type=TEMPLATE, created_at=SINCE + 5)
     rule = {"automation_rule_id": 3}
     chatwoot.add_message(8, "by a rule", message_type=OUTGOING, content_attributes=rule, created_at=SINCE + 6)
+    bot = {"id": 1, "name": "Bot", "type": "agent_bot"}
+    chatwoot.add_message(8, "I am a bot", message_type=OUTGOING, sender=bot, created_at=SINCE + 7)
+    gone = {"deleted": True}
+    chatwoot.add_message(8, "deleted", message_type=OUTGOING, content_attributes=gone, created_at=SINCE + 8)
     given = ("backfill", "--since", stamp(SINCE), "--yes")
     ended = await relay_command.run(*given, **env)
     line = "3 to send, of which 1 is answered by now (left out unless you say so: --include-answered)"
