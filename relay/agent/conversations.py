@@ -9,9 +9,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from relay.agent.message import NOTE_KEY, as_dict, as_list, as_text, read_message, whole_number
+from relay.agent.message import NOTE_KEY, as_list, as_text, read_message, whole_number
 from relay.agent.webhook import ConversationState
 from relay.chatwoot.client import Chatwoot, ChatwootError
+from relay.chatwoot.messages import as_dict
 
 if TYPE_CHECKING:
     from relay.agent.message import Message

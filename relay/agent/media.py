@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from relay import http_client
-from relay.agent.message import as_dict, as_text
+from relay.agent.message import as_text
 from relay.agent.prompt import Media
+from relay.chatwoot.messages import as_dict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

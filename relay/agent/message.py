@@ -12,15 +12,17 @@ from datetime import UTC, datetime
 from enum import StrEnum, auto
 from typing import Any
 
+from relay.chatwoot.messages import as_dict, is_automatic, is_deleted, message_type, sender_type
 from relay.text import valid_unicode
 
 NOTE_KEY = "relay_idempotency_key"
 """The name in `content_attributes` under which a note carries its key; `source_id` holds the same key."""
 
-_TYPES = ("incoming", "outgoing", "activity", "template")
-_MACHINES = frozenset({"agent_bot", "agentbot", "captain_assistant", "captain::assistant"})
-_AUTOMATION = frozenset({"automation_rule_id", "campaign_id"})
 _NO_REPLY = re.compile(r"(?:no|do-?not|never)[-_.]?reply|mailer-daemon|postmaster", re.IGNORECASE)
+
+
+DELETED = "deleted message"
+"""Why a message that its author deleted gets no draft."""
 
 
 class Author(StrEnum):
@@ -63,6 +65,11 @@ class Message:
     no_draft: str | None = None
 
     @property
+    def is_reply(self) -> bool:
+        """True for what a person of the team wrote in public and did not delete: it answers the customer."""
+        return self.author is Author.TEAM and self.no_draft != DELETED
+
+    @property
     def wants_draft(self) -> bool:
         """True for what a customer wrote, unless something in it says that no reply is wanted."""
         return self.author is Author.CUSTOMER and self.no_draft is None
@@ -77,7 +84,7 @@ def read_message(one: dict[str, Any]) -> Message | None:
     key = attributes.get(NOTE_KEY)
     return Message(
         id=number,
-        author=_author(one, attributes),
+        author=_author(one),
         text=as_text(one.get("content")).strip(),
         created_at=unix_seconds(one.get("created_at")),
         attachments=tuple(_attachment(item) for item in as_list(one.get("attachments")) if isinstance(item, dict)),
@@ -86,26 +93,15 @@ def read_message(one: dict[str, Any]) -> Message | None:
     )
 
 
-def _author(one: dict[str, Any], attributes: dict[str, Any]) -> Author:
+def _author(one: dict[str, Any]) -> Author:
     kind = message_type(one.get("message_type"))
     if one.get("private") is True:
         return Author.NOTE
-    sender = str(as_dict(one.get("sender")).get("type") or one.get("sender_type") or "").lower()
     if kind == "incoming":
-        return Author.CUSTOMER if sender in {"", "contact"} else Author.AUTOMATIC
+        return Author.CUSTOMER if sender_type(one) in {"", "contact"} else Author.AUTOMATIC
     if kind == "activity":
         return Author.ACTIVITY
-    automatic = kind == "template" or sender in _MACHINES or bool(_AUTOMATION & attributes.keys())
-    automatic |= "campaign_id" in as_dict(one.get("additional_attributes"))
-    return Author.AUTOMATIC if automatic else Author.TEAM
-
-
-def message_type(value: object) -> str | None:
-    """Chatwoot's message type as a word, whether it came as a word or as a number."""
-    if isinstance(value, str):
-        return value
-    number = whole_number(value)
-    return _TYPES[number] if number is not None and number < len(_TYPES) else None
+    return Author.AUTOMATIC if is_automatic(one) else Author.TEAM
 
 
 def _no_draft(one: dict[str, Any], attributes: dict[str, Any]) -> str | None:
@@ -113,8 +109,8 @@ def _no_draft(one: dict[str, Any], attributes: dict[str, Any]) -> str | None:
         return "reaction"
     if attributes.get("is_unsupported") is True:
         return "unsupported message"
-    if attributes.get("deleted") is True:
-        return "deleted message"
+    if is_deleted(one):
+        return DELETED
     return "automatic mail" if _is_automatic_mail(one, as_dict(attributes.get("email"))) else None
 
 
@@ -155,11 +151,6 @@ def unix_seconds(value: object) -> float | None:
 def whole_number(value: object) -> int | None:
     """`value` if it is a number that an id or a size can be: 0 or more, within a bigint."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
-
-
-def as_dict(value: object) -> dict[str, Any]:
-    """`value` if it is an object, else an empty one."""
-    return value if isinstance(value, dict) else {}
 
 
 def as_list(value: object) -> list[Any]:

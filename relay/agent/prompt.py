@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from relay.agent.message import Author
+from relay.agent.message import DELETED, Author
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,7 +88,7 @@ def make_request(
 
 
 def _turn(message: Message, media: Media) -> Turn | None:
-    if message.author in {Author.NOTE, Author.ACTIVITY} or message.no_draft == "deleted message":
+    if message.author in {Author.NOTE, Author.ACTIVITY} or message.no_draft == DELETED:
         return None
     text = message.text if len(message.text) <= MESSAGE_CHARS else message.text[:MESSAGE_CHARS] + _CUT
     parts = [text] if text else []

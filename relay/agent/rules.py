@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from relay.agent.message import Author
+from relay.agent.message import DELETED, Author
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -106,10 +106,10 @@ def ended_by(messages: Iterable[Message], message_id: int, anchor: int) -> Ended
     message, the newest id of the time.
     """
     here = list(messages)
-    if any(one.id == message_id and one.no_draft == "deleted message" for one in here):
+    if any(one.id == message_id and one.no_draft == DELETED for one in here):
         return Ended.DELETED
     later = [one for one in here if one.id > anchor]
-    if any(one.author is Author.TEAM for one in later):
+    if any(one.is_reply for one in later):
         return Ended.ANSWERED
     return Ended.LEFT_TO_NEWER if any(one.wants_draft for one in later) else None
 
@@ -117,7 +117,7 @@ def ended_by(messages: Iterable[Message], message_id: int, anchor: int) -> Ended
 def unanswered(before: Iterable[Message], newest: Message) -> list[Message]:
     """The customer's messages that wait for a reply: `newest`, and those before it since the team's last public one."""
     ordered = sorted(before, key=lambda one: one.id)
-    last_reply = max((one.id for one in ordered if one.author is Author.TEAM), default=0)
+    last_reply = max((one.id for one in ordered if one.is_reply), default=0)
     return [*(one for one in ordered if one.wants_draft and one.id > last_reply), newest]
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from relay.agent.message import Author, as_dict, as_list, as_text, read_message, whole_number
+from relay.agent.message import Author, as_list, as_text, read_message, whole_number
+from relay.chatwoot.messages import as_dict
 
 if TYPE_CHECKING:
     from relay.agent.message import Message
 
 _NAME_CHARS = 100
+
+NO_ACCOUNT = 0
+"""The number of no account: they count from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class ConversationState:
 class Webhook:
     """A webhook's payload. `is_form` marks a customer's answers to a form, which are then the message's text.
 
+    `account_id` is None for a payload that names no account, and `NO_ACCOUNT` for one whose account cannot be read.
     `name` and `language` are the customer's; the language is the browser's, as `pt-BR`.
     """
 
@@ -64,7 +70,7 @@ def read_webhook(payload: dict[str, Any]) -> Webhook:
     browser = as_dict(as_dict(conversation.get("additional_attributes")).get("browser"))
     return Webhook(
         event=as_text(payload.get("event")),
-        account_id=whole_number(as_dict(payload.get("account")).get("id")),
+        account_id=_account_id(payload),
         conversation_id=whole_number(conversation.get("id")) or None,
         inbox_id=whole_number(as_dict(payload.get("inbox")).get("id")) or whole_number(conversation.get("inbox_id")),
         message=message,
@@ -76,6 +82,17 @@ def read_webhook(payload: dict[str, Any]) -> Webhook:
         )[:20],
         is_form=bool(answers),
     )
+
+
+def _account_id(payload: dict[str, Any]) -> int | None:
+    """The account's number, which may be digits in quotes."""
+    account = payload.get("account")
+    number = account.get("id") if isinstance(account, dict) else account
+    if number is None:
+        return None
+    if isinstance(number, str) and re.fullmatch(r"[0-9]{1,18}", number):
+        return int(number)
+    return whole_number(number) or NO_ACCOUNT
 
 
 def _state(payload: dict[str, Any], conversation: dict[str, Any]) -> ConversationState:

@@ -32,8 +32,8 @@ TOKEN_HEADER = "Api-Access-Token"  # noqa: S105 - the header's name
 """Rails reads this and `api_access_token` as one header; nginx drops the latter by default (CONTRACT, 2)."""
 
 REQUESTS_A_SECOND = 10
-MOST_BYTES = 16 * 2**20
-"""A longer answer is refused. A page of 25 conversations has some 100 KiB."""
+MOST_BYTES = 64 * 2**20
+"""A longer answer is refused. 25 conversations have some 100 KiB; each of 20 mails can have several MiB."""
 
 TIMEOUT_S = 10
 ATTEMPTS = 3

@@ -8,6 +8,9 @@ from typing import Any
 ERASED = b'{"erased": true}'
 """What takes the place of an erased payload."""
 
+ERASED_MARK = ERASED.rstrip(b"}")
+"""How each of them begins: a stored message keeps its number and its account's, by which it is known to have come."""
+
 
 @dataclass(frozen=True, slots=True)
 class Person:

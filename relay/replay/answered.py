@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from relay.chatwoot.client import Chatwoot, ChatwootError
 from relay.chatwoot.faults import Fault
+from relay.chatwoot.messages import is_reply
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -19,18 +20,11 @@ if TYPE_CHECKING:
 _AT_ONCE = 5
 _PAGE = 100
 _MOST_PAGES = 20
-_OUTGOING = {1, "outgoing"}
 
 
 def replies_in(messages: Iterable[Message]) -> list[int]:
-    """The ids of the public replies that a person or a bot wrote. What an automation rule posts is no answer."""
-    return [
-        message.id
-        for message in messages
-        if message.raw.get("message_type") in _OUTGOING
-        and not message.private
-        and not (message.raw.get("content_attributes") or {}).get("automation_rule_id")
-    ]
+    """The ids of the replies that persons wrote in public. What a bot, a rule or a campaign posts is no answer."""
+    return [message.id for message in messages if is_reply(message.raw)]
 
 
 def answered_of(message_ids: Iterable[int], replies: Sequence[int]) -> set[int]:

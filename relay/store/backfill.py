@@ -58,7 +58,7 @@ async def store(connection: Connection, messages: Sequence[tuple[str, int, bytes
     meanwhile is not. The audit names `operator`.
 
     Raises:
-        Refused: an id is not `backfill-ACCOUNT-MESSAGE`, or a body is not that message, or larger than 4 MiB.
+        Refused: an id is not `backfill-ACCOUNT-MESSAGE`, or a body is not that message, or larger than 64 MiB.
     """
     letters: list[DeadLetter] = []
     with refusals():

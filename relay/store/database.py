@@ -185,8 +185,9 @@ class Database:
         with heeding_cancellation():
             try:
                 async with self._pool.connection() as connection:
-                    with no_longer_than(patience_s, connection), _closed_if_read_only(connection):
-                        yield connection
+                    with no_longer_than(patience_s, connection):
+                        async with _closed_if_spoiled(connection):
+                            yield connection
             except _UNAVAILABLE as error:
                 raise unavailable(self.why(error)) from error
 
@@ -345,13 +346,17 @@ def no_longer_than(seconds: float, connection: Connection) -> Iterator[None]:
         timer.cancel()
 
 
-@contextmanager
-def _closed_if_read_only(connection: Connection) -> Iterator[None]:
-    """Give up a session that became read-only: its server was demoted, or a trigger has set that in the session."""
+@asynccontextmanager
+async def _closed_if_spoiled(connection: Connection) -> AsyncIterator[None]:
+    """Give up a session that became read-only, or that cancelled a statement.
+
+    Its server was demoted, or a trigger of another application has set `default_transaction_read_only` or a short
+    `statement_timeout` in the session: each later statement would fail too.
+    """
     try:
         yield
-    except psycopg.errors.ReadOnlySqlTransaction:
-        _hang_up(connection)
+    except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.QueryCanceled):
+        await connection.close()
         raise
 
 

@@ -1,6 +1,7 @@
 """Erases a person's stored payloads from deliveries, facts and this host's spool. Needs the tables' owner's rights.
 
-States, times and counts stay, so that the figures do not change. What is still to be forwarded is left as it is.
+States, times and counts stay, so that the figures do not change, and so do the numbers of erased messages, so that a
+backfill does not take them for missing. What is still to be forwarded is left as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.sql import SQL
 
 from relay.domain.delivery import FactType
-from relay.domain.person import ERASED, account_of
+from relay.domain.person import ERASED, ERASED_MARK, account_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -40,16 +41,24 @@ class Erased:
 
 _CANDIDATES = """
     SELECT id, delivery_id, conversation_id, state, body FROM relay.deliveries
-     WHERE id > %(after)s AND body <> %(erased)s
+     WHERE id > %(after)s AND substr(body, 1, length(%(mark)s::bytea)) <> %(mark)s::bytea
        AND CASE WHEN %(conversation)s::text IS NULL THEN position(%(needle)s::bytea IN body) > 0
                 ELSE conversation_id = %(conversation)s END
      ORDER BY id LIMIT %(page)s
 """
 _DELIVERIES = """
-    UPDATE relay.deliveries
-       SET body = %(erased)s, encoded_body = NULL, state = CASE state WHEN 'dead' THEN 'discarded' ELSE state END
-     WHERE id = ANY(%(ids)s) AND state IN ('delivered', 'dead', 'discarded', 'ignored')
-    RETURNING id
+    UPDATE relay.deliveries d
+       SET body = CASE WHEN d.event = 'message_created' AND p.message IS NOT NULL
+                       THEN convert_to(concat(%(mark)s::text, ', "account": {"id": ' || p.account || '}',
+                                              ', "id": ' || p.message, '}'), 'UTF8')
+                       ELSE %(erased)s END,
+           encoded_body = NULL, state = CASE state WHEN 'dead' THEN 'discarded' ELSE state END
+      FROM (SELECT g.id, substring(g.payload ->> 'id' FROM '^[0-9]{1,18}$') AS message,
+                   substring(g.payload #>> '{account,id}' FROM '^[0-9]{1,18}$') AS account
+              FROM (SELECT id, relay.payload(body) AS payload FROM relay.deliveries
+                     WHERE id = ANY(%(ids)s) OFFSET 0) AS g) AS p
+     WHERE d.id = p.id AND d.state IN ('delivered', 'dead', 'discarded', 'ignored')
+    RETURNING d.id
 """
 _ANSWERS = "UPDATE relay.attempts SET answer = '' WHERE delivery = ANY(%(ids)s) AND answer <> ''"
 _EDITS = """
@@ -156,7 +165,7 @@ async def _matching(connection: Connection, person: Person) -> tuple[list[_Match
     found: list[_Match] = []
     unfinished, after = 0, 0
     conversation = None if person.conversation is None else str(person.conversation)
-    given = {"conversation": conversation, "needle": person.needle, "erased": ERASED, "page": _PAGE}
+    given = {"conversation": conversation, "needle": person.needle, "mark": ERASED_MARK, "page": _PAGE}
     while True:
         rows = await (await connection.execute(_CANDIDATES, given | {"after": after})).fetchall()
         if not rows:
@@ -183,7 +192,8 @@ def _conversations(person: Person, rows: Sequence[_Match]) -> dict[str, list[Any
 
 async def _erase_deliveries(connection: Connection, rows: Sequence[_Match]) -> int:
     """Erase the payloads of deliveries; returns how many. One that is forwarded again by now is left as it is."""
-    erased = await connection.execute(_DELIVERIES, {"ids": [row.id for row in rows], "erased": ERASED})
+    given = {"ids": [row.id for row in rows], "erased": ERASED, "mark": ERASED_MARK.decode()}
+    erased = await connection.execute(_DELIVERIES, given)
     ids = {row[0] for row in await erased.fetchall()}
     names = [row.name for row in rows if row.id in ids]
     for statement in (_ANSWERS, _EDITS, _ASIDE):

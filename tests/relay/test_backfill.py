@@ -129,6 +129,10 @@ async def test_what_was_answered_by_now_is_left_out_unless_asked_for(
     chatwoot.add_message(8, "We are away", message_type=TEMPLATE, created_at=SINCE + 5)
     rule = {"automation_rule_id": 3}
     chatwoot.add_message(8, "by a rule", message_type=OUTGOING, content_attributes=rule, created_at=SINCE + 6)
+    bot = {"id": 1, "name": "Bot", "type": "agent_bot"}
+    chatwoot.add_message(8, "I am a bot", message_type=OUTGOING, sender=bot, created_at=SINCE + 7)
+    gone = {"deleted": True}
+    chatwoot.add_message(8, "deleted", message_type=OUTGOING, content_attributes=gone, created_at=SINCE + 8)
     given = ("backfill", "--since", stamp(SINCE), "--yes")
     ended = await relay_command.run(*given, **env)
     line = "3 to send, of which 1 is answered by now (left out unless you say so: --include-answered)"
@@ -183,3 +187,23 @@ async def test_what_it_cannot_do_is_said_in_one_line(
     chatwoot.add_message(7, "hi")
     ended = await relay_command.run("backfill", *arguments, **(env | changed))
     assert (said in ended.stderr, ended.returncode) == (True, status), ended.stderr
+
+
+async def test_a_mail_that_was_refused_for_its_size_is_fetched_and_one_that_was_erased_is_not(
+    start_relay: StartRelay, agent: HeldAgent, chatwoot: ChatwootStandIn, relay_command: CommandLine,
+    env: dict[str, str],
+) -> None:  # fmt: skip
+    relay = await start_relay()
+    html = {"email": {"html_content": {"full": "x" * 5_000_000}}}
+    mail = chatwoot.add_message(7, "a long mail", created_at=SINCE + 1, content_attributes=html)["id"]
+    short = chatwoot.add_message(7, "a short one", created_at=SINCE + 2)["id"]
+    for number in (8, 9):
+        await deliver(relay, chatwoot, chatwoot.add_message(number, "forget me", created_at=SINCE + 3))
+    erased = await relay_command.run("erase", "--conversation", "8", "--json", **env)
+    assert json.loads(erased.stdout)["deliveries"] == 1
+    agent.seen.clear()
+    ended = await relay_command.run("backfill", "--since", stamp(SINCE), "--yes", **env)
+    assert ended.returncode == 0, ended.stderr
+    assert received(agent) == [mail, short]
+    again = await relay_command.run("erase", "--conversation", "8", "--json", **env)
+    assert json.loads(again.stdout)["deliveries"] == 0

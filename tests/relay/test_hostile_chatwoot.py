@@ -27,7 +27,7 @@ MESSAGE = {"id": 101, "content": "hi", "message_type": 0, "created_at": 2_000_00
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"[" + b" " * MOST_BYTES, "longer than 16 MiB"),
+        (b"[" + b" " * MOST_BYTES, f"longer than {MOST_BYTES // 2**20} MiB"),
         (json.dumps({"payload": [MESSAGE | {"id": 0}]}).replace('"id": 0', '"id": 1e400').encode(), "form"),
     ],
     ids=["long", "number"],

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
-from relay.errors import FactsRefused
+from relay.errors import FactsRefused, StoreUnavailable
 from relay.store import preflight
+from relay.store.database import Database
 from relay.store.migrate import migrate
 from tests.servers import Rows, until
 
@@ -114,3 +116,20 @@ async def test_a_relay_that_has_run_before_starts_and_says_so_though_facts_are_r
     found = await relay_command.run("diagnose", AGENT_SDK_URL=relay.settings.agent_sdk_url)
     assert "ours_only" in found.stdout
     assert await asyncio.to_thread(rows, "SELECT count(*) > 0 FROM relay.facts_aside") == [True]
+
+
+async def test_a_session_that_was_left_without_time_is_given_up(dsn: str) -> None:
+    database = Database(dsn, max_size=1)
+    await database.open()
+    try:
+        async with database.connection() as connection:
+            spoiled = connection.info.backend_pid
+            await connection.execute("SET statement_timeout = '1ms'")
+        with pytest.raises((StoreUnavailable, psycopg.errors.QueryCanceled)):
+            async with database.connection() as connection:
+                await connection.execute("SELECT pg_sleep(9)")
+        async with database.connection() as connection:
+            await connection.execute("SELECT pg_sleep(0.01)")
+            assert connection.info.backend_pid != spoiled
+    finally:
+        await database.close()

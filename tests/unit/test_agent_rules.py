@@ -78,6 +78,22 @@ def test_a_newer_message_takes_the_draft_only_if_it_gets_one_itself() -> None:
     assert ended_by([said(4, no_draft="deleted message"), newer], 4, 4) is Ended.DELETED
 
 
+def test_a_reply_that_was_deleted_answers_nothing() -> None:
+    gone = said(5, Author.TEAM, no_draft="deleted message")
+    assert ended_by([said(4), gone], 4, 4) is None
+    assert unanswered([said(3), gone], said(6)) == [said(3), said(6)]
+
+
+def test_the_account_is_read_in_every_form_and_one_that_cannot_be_read_is_not_ours() -> None:
+    message = {"event": "message_created", "id": 1, "message_type": 0, "conversation": {"id": 1}}
+    for account in (None, {}, {"id": None}, {"id": 1}, {"id": "1"}):
+        assert ignored_because(read_webhook(message | {"account": account}), RULES) is None, account
+    unreadable: list[object] = [{"id": 0}, {"id": True}, {"id": 1.5}, {"id": [1]}, {"id": -1}, "x", []]
+    others: list[object] = [{"id": 2}, {"id": "2"}, 2, *unreadable]
+    for account in others:
+        assert ignored_because(read_webhook(message | {"account": account}), RULES) == "another account", account
+
+
 @given(st.lists(st.sampled_from(list(Author)), min_size=1, max_size=12), st.randoms())
 def test_of_any_conversation_exactly_the_newest_unanswered_message_gets_a_draft(
     authors: list[Author], random: Random
