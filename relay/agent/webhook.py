@@ -15,7 +15,7 @@ _NAME_CHARS = 100
 
 @dataclass(frozen=True, slots=True)
 class ConversationState:
-    """What a team's rules look at. None: not known."""
+    """What a team's rules read. None: not known."""
 
     status: str | None = None
     assigned: bool | None = None
