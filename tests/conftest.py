@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from relay.demo.chatwoot import ChatwootStandIn
 from relay.forwarding import receipt_storage
+from relay.server.supervisor import settle_garbage_collection
 from relay.store.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
 from tests.fork_server import ForkServer, needs_interpreter
@@ -49,6 +50,12 @@ def _no_settings_from_outside() -> None:
     """Clears the variables that a developer's environment may set, so that they decide nothing."""
     for name in [name for name in os.environ if name.startswith(_OURS)]:
         del os.environ[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _collect_garbage_as_a_relay_does() -> None:
+    """Leaves what was imported and collected out of every later collection."""
+    settle_garbage_collection()
 
 
 @pytest.fixture(scope="session", autouse=True)

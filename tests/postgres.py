@@ -136,7 +136,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
 
 
 class Proxy:
-    """A TCP proxy in front of `port`. Its connections can be cut, or go on without a byte getting through."""
+    """A TCP proxy in front of `port`. Its connections can be cut, or stay open without a byte getting through."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -156,7 +156,7 @@ class Proxy:
         return self
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Close everything."""
         assert self._server is not None
         self._server.close()
         self.cut()

@@ -127,7 +127,7 @@ class Rows:
         return [row[0] for row in rows] if len(cursor.description) == 1 else rows
 
     async def change(self, statement: str) -> None:
-        """Run a statement that waits for a table's lock, while the relays of this process go on and release theirs."""
+        """Run a statement that waits for a table's lock, while the relays of this process run and release theirs."""
         await asyncio.to_thread(self, statement)
 
     def one(self, statement: str, parameters: Sequence[Any] | dict[str, Any] | None = None) -> Any:

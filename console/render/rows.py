@@ -33,7 +33,7 @@ class Column:
     """One column: its head, its width (0: the rest of the line), its text and style.
 
     An `optional` column is left out where the rest would be too narrow. A column with `most` grows to that width where
-    the rest can spare it. `brief` shortens a text that does not fit.
+    the rest leaves room for it. `brief` shortens a text that does not fit.
     """
 
     head: str
@@ -143,7 +143,7 @@ def _without_words(columns: tuple[Column, ...]) -> tuple[Column, ...]:
 
 
 def _more(column: Column, rest: int) -> int:
-    """Return by how many cells `column` may grow: to its `most`, or as far as `rest` can spare them."""
+    """Return by how many cells `column` may grow: to its `most`, or as far as `rest` leaves room."""
     return max(0, min(column.most - column.width, rest - _GOOD_REST))
 
 

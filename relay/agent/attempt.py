@@ -1,4 +1,4 @@
-"""One try at a note whose claim is held: look at the conversation, wait for quiet, draft, look again, post.
+"""One try at a note whose claim is held: read the conversation, wait for quiet, draft, read it again, post.
 
 The draft is stored before it is posted and the note carries its key, so that a try after an uncertain one finds the
 note in Chatwoot. Only the newest message's webhook posts; the webhooks of older ones leave it to that one.
@@ -42,7 +42,7 @@ LATE_AFTER_S = 600.0
 
 DRAFT_CHARS = 8_000
 _POLLS_A_WINDOW = 3
-_POLL_S = (0.2, 1.0)  # at least and at most between two looks
+_POLL_S = (0.2, 1.0)  # at least and at most between two reads
 _OVER = frozenset({500, 502, 503})
 """Answers after which Chatwoot works on a request no longer. After a 504 it may."""
 

@@ -62,7 +62,7 @@ class Check:
 
 
 class _Silent:
-    """Hears of attempts and logs nothing."""
+    """Gets every attempt and logs nothing."""
 
     def attempting(self, delivery: Delivery, number: int) -> None:
         """Called before an attempt."""

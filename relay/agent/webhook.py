@@ -20,7 +20,7 @@ NO_ACCOUNT = 0
 
 @dataclass(frozen=True, slots=True)
 class ConversationState:
-    """What a team's rules look at. None: not known."""
+    """What a team's rules read. None: not known."""
 
     status: str | None = None
     assigned: bool | None = None

@@ -50,7 +50,7 @@ class NoteWriter:
     async def write(self, job: Job) -> Outcome:
         """Make sure that there is one note for the job's message, unless none is wanted.
 
-        The work goes on when the caller is cancelled, so that a relay that gave up finds the note at its next try. A
+        The work continues when the caller is cancelled, so that a relay that gave up finds the note at its next try. A
         second caller for the same note waits for the first one's.
 
         Raises:

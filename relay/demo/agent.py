@@ -1,6 +1,6 @@
 """A stand-in Agent SDK whose behaviour is set by tests and drills: answer, refuse, stall, hang, reset, send garbage.
 
-Told in process (`agent.behave(...)`) or over HTTP (`POST /standin/behave` with the same fields as JSON), also
+Set in process (`agent.behave(...)`) or over HTTP (`POST /standin/behave` with the same fields as JSON), also
 when run by itself: `python -m relay.demo.agent --port 8787`.
 """
 

@@ -18,7 +18,7 @@ from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn
 from relay.demo.script import WEBHOOKS_A_SECOND, Traffic, phases
 from relay.server.listener import bound_url, listen, stop_on_signals
-from relay.server.supervisor import Sockets, relay_name, serve_worker
+from relay.server.supervisor import Sockets, relay_name, serve_worker, settle_garbage_collection
 from relay.server.worker import Identity
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
 from relay.store import gate
@@ -120,6 +120,7 @@ async def play(
         real_agent, relay_ended = listen("127.0.0.1:0")[0], asyncio.Event()
         agent.upstream = bound_url(real_agent)
         drafting = asyncio.create_task(serve_agent(settings, dsn, real_agent, sink.logger(SCOPE), relay_ended))
+        settle_garbage_collection()
         relay = asyncio.create_task(
             serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), Sockets(bound), sink, stop, demo=True)
         )

@@ -291,7 +291,7 @@ class Pipeline:
         ticket.finished.set_result(None)
 
     def _expect(self, ticket: Ticket, row_id: int) -> None:
-        """Tell the sender of `ticket` what becomes of the delivery, until it is forgotten."""
+        """Notify the sender of `ticket` of what becomes of the delivery, until it is forgotten."""
         ticket.row_id = row_id
         self._senders[row_id] = ticket
 

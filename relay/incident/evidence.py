@@ -1,4 +1,4 @@
-"""Gathers what a diagnosis looks at: figures from Postgres, and what the network says from here, all at once."""
+"""Gathers what a diagnosis reads: figures from Postgres, and what the network says from here, all at once."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class SelfTest:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the checks look at. `refused` is of the last hour, `usual_per_hour` the last day's webhooks an hour.
+    """What the checks read. `refused` is of the last hour, `usual_per_hour` the last day's webhooks an hour.
 
     `streaks` hold every failure of the last hour at least. `webhooks` is None, with `webhooks_error` saying why, if
     Chatwoot could not be asked. `server` is what `GET /api` says. `clock_ahead_s` is Chatwoot's clock against this
@@ -98,7 +98,7 @@ class Evidence:
 
 
 async def gather(connection: Connection, settings: Settings) -> Evidence:
-    """Look at everything; what cannot be looked at is said in the evidence, not raised.
+    """Read everything; what cannot be read is named in the evidence, not raised.
 
     Raises:
         StoreUnavailable: Postgres is away.

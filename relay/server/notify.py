@@ -1,4 +1,4 @@
-"""Tells the service manager (systemd) how far this process is: the `sd_notify` protocol.
+"""Notifies the service manager (systemd) of how far this process is: the `sd_notify` protocol.
 
 Does nothing where `NOTIFY_SOCKET` is not set, which is everywhere but under `Type=notify`. See sd_notify(3).
 """

@@ -107,7 +107,7 @@ def relay_name(bound: socket.socket) -> str:
 
 
 def settle_garbage_collection() -> None:
-    """Leave what the start made out of every later collection, and collect less often.
+    """Leave what was made so far out of every later collection, and collect less often. For a process that only serves.
 
     A delivery makes a few hundred short-lived objects, almost none of them in cycles; looking for cycles after
     every 700 of them cost an eighth of the relay's CPU time.
@@ -138,7 +138,6 @@ async def serve_worker(
         BaseException: whatever ended the services by a defect; the relay has stopped in good order.
     """
     worker = Worker(settings, dsn, identity, sink, checks=checks, demo=demo)
-    settle_garbage_collection()
     await worker.start(stop.set)
     try:
         deadline_s = settings.chatwoot_webhook_response_deadline_ms / 1000
@@ -206,6 +205,7 @@ def serve(settings: Settings, dsn: str, options: LogOptions, *, server: Embedded
             if settings.relay_workers == 1:
 
                 async def alone() -> None:
+                    settle_garbage_collection()
                     await serve_worker(settings, dsn, Identity(name, boot), first, sink, stop_on_signals())
 
                 run_loop(alone())
@@ -358,6 +358,7 @@ def _worker(
         loop.add_reader(lifeline.fileno(), orphaned)
         beating = asyncio.create_task(beat(memoryview(shared.pulses).cast("B"), identity.slot))
         try:
+            settle_garbage_collection()
             await serve_worker(settings, dsn, identity, sockets, sink, stop, checks=refuse is not None)
         finally:
             beating.cancel()

@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     transcribe_api_key: SecretStr | None = None
     transcribe_model: str = "whisper-1"
 
-    # Telling
+    # Notifying
     relay_alert_webhook_url: SecretStr | None = None
     relay_alert_severities: str = "P0,P1,Critical,escalate"
     relay_alert_format: Literal["slack", "pagerduty", "opsgenie"] | None = None
@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     agent_sdk_logs: str | None = None
     relay_outage_runbook: str | None = None
 
-    # Keeping
+    # Storing
     database_url: SecretStr | None = None
     relay_database_prepare: Literal["auto", "off"] = "auto"
     relay_facts_table: str | None = None

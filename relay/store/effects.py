@@ -95,7 +95,7 @@ def _refuse_leftovers(changed: Sequence[str], triggers: Sequence[str]) -> None:
 
 
 async def refuse_raised_delays(connection: Connection, was: Before, aside: FactsAside, seconds: float) -> None:
-    """Tell a fact that is late from one whose trigger cancels the statement itself, by the `seconds` it took.
+    """Distinguish a fact that is late from one whose trigger cancels the statement itself, by the `seconds` it took.
 
     Raises:
         FactsRefused: a trigger raises what Postgres raises for a time-out or a conflict.

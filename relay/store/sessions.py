@@ -76,7 +76,7 @@ def trouble(error: psycopg.Error | OSError) -> RelayError:
     """What a session met with, as an operator reads it and can act on it, fit for a terminal: it may quote a name."""
     if isinstance(error, psycopg.errors.UndefinedTable) and TABLE in (error.diag.message_primary or ""):
         what, remedy = explain(f"{error.sqlstate}")
-        return SchemaError(f"{TABLE}: {what}. Deliveries go on, their facts wait aside. Remedy: {remedy}")
+        return SchemaError(f"{TABLE}: {what}. Deliveries continue; their facts wait aside. Remedy: {remedy}")
     if isinstance(error, _NO_TABLES):
         return SchemaError("The relay's tables are not there, or of another version: run `relay migrate`")
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):

@@ -185,7 +185,7 @@ class _Ids:
         return int(self.trace_id, 16)
 
     def is_trace_id_random(self) -> bool:
-        """Tell OpenTelemetry not to claim that trace ids are random: some are computed."""
+        """Keep OpenTelemetry from claiming that trace ids are random: some are computed."""
         return False
 
 

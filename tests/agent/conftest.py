@@ -173,16 +173,16 @@ def agent_process(dsn: str, chatwoot: ChatwootStandIn, tmp_path: Path) -> Iterat
 class Model:
     """An OpenAI-compatible endpoint that answers `says`, or `status`; `asked` is what it was sent.
 
-    `meanwhile` is done while it drafts. `hears` is what is said in every voice message; empty: it fails.
+    `meanwhile` is done while it drafts. `spoken` is what every voice message contains; empty: it fails.
     """
 
     url: str = ""
     says: str = "A draft by a model."
     status: int = 200
     hang: bool = False
-    hears: str = "Hello, it's about my order."
+    spoken: str = "Hello, it's about my order."
     asked: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
-    heard: list[tuple[str, bytes]] = field(default_factory=list)
+    recordings: list[tuple[str, bytes]] = field(default_factory=list)
     meanwhile: Callable[[], Awaitable[object]] | None = None
 
     @property
@@ -206,8 +206,8 @@ class Model:
         form = await request.post()
         file = form["file"]
         assert isinstance(file, web.FileField)
-        self.heard.append((str(form["model"]), file.file.read()))
-        return web.json_response({"text": self.hears}, status=200 if self.hears else 500)
+        self.recordings.append((str(form["model"]), file.file.read()))
+        return web.json_response({"text": self.spoken}, status=200 if self.spoken else 500)
 
 
 @pytest_asyncio.fixture

@@ -45,10 +45,10 @@ async def test_a_voice_message_is_transcribed_where_that_is_configured(
     agent = await start_agent(**asking, transcribe_base_url=model.url)
     attachment = chatwoot.files.attach("https://public.example", "audio", "voice.ogg", b"OggS" * 500, "audio/ogg")
     await agent.post(customer(chatwoot, None, attachments=[attachment, VOICE]))
-    assert model.heard == [("whisper-1", b"OggS" * 500)]
+    assert model.recordings == [("whisper-1", b"OggS" * 500)]
     said = "[voice message, 2 kB] transcript: Hello, it's about my order.\n[voice message, 9 kB]"
     assert model.turns == [("user", said)]  # the second one is on a foreign host, and is never read
-    model.hears = ""
+    model.spoken = ""
     assert (await agent.post(customer(chatwoot, None, attachments=[attachment]))).status_code == 200
     assert model.turns[-1] == ("user", "[voice message, 2 kB]")
 

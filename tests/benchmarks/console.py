@@ -40,7 +40,7 @@ SEARCHES = {"one cause": "status:503", "one conversation": "conv:70", "a word": 
 STARTS = 5
 IDLE_S = 20
 BUSY_S, BUSY_A_SECOND = 15, 10
-NOBODY = "postgresql://nobody@127.0.0.1:9/nothing?connect_timeout=1"
+NOBODY = "postgresql://none@127.0.0.1:9/nothing?connect_timeout=1"
 
 _PLANT = """
     INSERT INTO relay.deliveries (delivery_id, state, claim, test, event, conversation_id, customer, received_at,

@@ -55,7 +55,7 @@ async def open_dead_letters(seen: Watched) -> None:
 
 
 async def open_one(seen: Watched) -> None:
-    """Go on to the first of them."""
+    """Open the first of them."""
     await open_dead_letters(seen)
     await seen.press("enter")
     await seen.shows("Attempts")

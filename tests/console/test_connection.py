@@ -1,4 +1,4 @@
-"""The console while Postgres comes and goes: it says so, keeps what it showed, and goes on by itself."""
+"""The console while Postgres comes and goes: it says so, keeps what it showed, and continues by itself."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ async def test_the_terminal_may_change_its_size(incident: RunningRelay, terminal
 
 async def test_without_a_database_it_says_so_and_waits(terminal: Callable[..., Terminal]) -> None:
     screen = await asyncio.to_thread(
-        terminal, (80, 24), DATABASE_URL="postgresql://nobody@127.0.0.1:9/nothing?connect_timeout=1"
+        terminal, (80, 24), DATABASE_URL="postgresql://none@127.0.0.1:9/nothing?connect_timeout=1"
     )
     await asyncio.to_thread(screen.shows, "Postgres")
     assert not screen.has_ended

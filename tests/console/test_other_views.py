@@ -331,7 +331,7 @@ async def test_the_log_says_that_it_catches_up(relay: RunningRelay, console: Con
             update(log)
             said.append(view.query_one("#filter-line").content.plain.split("  ")[0])
 
-        view._update = recorded  # it may be over before a test comes to look at the screen
+        view._update = recorded  # it may be over before a test reads the screen
         await seen.press("1")
         rows(_LOGGED, {"failures": 0, "lines": 20_000})
         await seen.press("4")

@@ -100,13 +100,13 @@ async def test_another_reading_does_not_wait_for_the_rest_of_the_last_one(dsn: s
 async def test_a_notice_arrives_once_however_late_it_is_read(
     dsn: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard, loop = 0, asyncio.get_running_loop()
+    calls, loop = 0, asyncio.get_running_loop()
     add_reader = loop.add_reader
 
     def counted(fd: int, callback: object, *arguments: object) -> None:
         def call() -> None:
-            nonlocal heard
-            heard += 1
+            nonlocal calls
+            calls += 1
             callback(*arguments)
 
         add_reader(fd, call)
@@ -119,7 +119,7 @@ async def test_a_notice_arrives_once_however_late_it_is_read(
             rows(_TELL)
             await until(lambda number=number: len(watcher.shown) >= number)
         monkeypatch.undo()
-    assert heard < 5_000  # a notice that is heard on and on until it is read: tens of thousands of times
+    assert calls < 5_000  # a notice that wakes the loop until it is read: tens of thousands of times
 
 
 async def test_tables_of_another_version_are_said_to_be_so(empty_dsn: str) -> None:

@@ -42,7 +42,7 @@ def test_as_json_it_is_two_numbers(tmp_path: Path, dsn: str) -> None:
 
 
 def test_without_a_database_it_says_why_there_are_no_figures(tmp_path: Path) -> None:
-    ended = timing(tmp_path, "postgresql://nobody@127.0.0.1:9/nothing")
+    ended = timing(tmp_path, "postgresql://none@127.0.0.1:9/nothing")
     assert ended.returncode == 1
     assert "no figures within" in ended.stdout
     assert "refused" in ended.stdout

@@ -99,7 +99,7 @@ async def test_what_the_agent_took_and_was_not_recorded_is_recorded_once(
         waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         (backend,) = await until(lambda: agent.seen and rows(waiting), what="the outcome waits for the lock")
         await relay.kill()
-        rows("SELECT pg_terminate_backend(%s)", (backend,))  # else it would go on without its client
+        rows("SELECT pg_terminate_backend(%s)", (backend,))  # else it would run on without its client
         await until(lambda: not rows(waiting))
     assert await posting == 0
     assert states(rows) == ["forwarding"]
@@ -150,7 +150,7 @@ async def test_relays_killed_at_random_moments_under_load_lose_nothing_that_was_
     survived(fault, await load.ends_well(rows), max(recovery))
 
 
-async def test_a_plan_goes_on_where_the_relay_that_carried_it_out_died(
+async def test_a_plan_continues_where_the_relay_that_carried_it_out_died(
     make_relay: Callable[..., RelayProcess],
     senders: Senders,
     agent: AgentStandIn,

@@ -1,4 +1,4 @@
-"""Fixtures that one module's tests share: an agent, a database and relays, started once, for tests that only look at
+"""Fixtures that one module's tests share: an agent, a database and relays, started once, for tests that only read
 the deliveries they made themselves. Such a module runs in one loop: `pytestmark = shared_loop`."""
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ async def shared_relay(start_shared: Callable[..., Awaitable[RunningRelay]]) -> 
 
 
 class Outage:
-    """Takes the test's database away from everybody, and gives it back."""
+    """Takes the test's database away from every program, and gives it back."""
 
     def __init__(self, admin_dsn: str, dsn: str) -> None:
         self._admin = Rows(admin_dsn)
         self._name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
 
     def begin(self) -> None:
-        """Cut every connection and let nobody in."""
+        """Cut every connection and allow no new one."""
         self._allow_connections("false")
         self._admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (self._name,))
 
     def end(self) -> None:
-        """Let everybody in again."""
+        """Allow connections again."""
         self._allow_connections("true")
 
     def _allow_connections(self, allowed: str) -> None:

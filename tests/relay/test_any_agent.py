@@ -63,7 +63,7 @@ async def test_every_delivery_ends_once_as_the_agent_saw_it(
 
 
 def assert_true(status: int, document: dict[str, Any], made: list[str], agent: AgentStandIn, rows: Rows) -> None:
-    """The sender's answer, the row, the attempts, the facts and the agent's own view all tell the same."""
+    """The sender's answer, the row, the attempts, the facts and the agent's own view all agree."""
     success = made[-1].startswith("2")
     left = trace(rows, document["delivery_id"])
     assert (status, document["attempts"]) == (200 if success else 500, len(made))

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PAYLOAD = {"event": "message_created", "id": 9, "conversation": {"id": 77}}
 BODY = b'{ "event":"message_created",\t"content":"caf\\u00e9 \\ud83d\\ude00 \xe2\x82\xac", "n": 1.50, "n": 1e400 }\r\n'
-EARLY_S = 0.005  # how much too early a timer may ring
+EARLY_S = 0.005  # how much too early a timer may fire
 
 
 async def attempted(relay: RunningRelay, rows: Rows, **headers: str) -> tuple[str, list[int]]:

@@ -143,7 +143,7 @@ async def test_what_was_answered_by_now_is_left_out_unless_asked_for(
     assert received(agent) == [answered, *open_ones]
 
 
-async def test_a_replay_plan_looks_at_chatwoot_too(
+async def test_a_replay_plan_reads_chatwoot_too(
     start_relay: StartRelay, agent: HeldAgent, chatwoot: ChatwootStandIn, relay_command: CommandLine,
     env: dict[str, str], rows: Rows,
 ) -> None:  # fmt: skip

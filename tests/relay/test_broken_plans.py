@@ -1,4 +1,4 @@
-"""A plan that cannot be carried out is stopped with a reason: others go on, and no log line quotes a payload."""
+"""A plan that cannot be carried out is stopped with a reason: others continue, and no log line quotes a payload."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ async def test_a_report_that_cannot_be_written_is_said_and_nothing_is_on_record(
 
 
 def test_without_postgres_the_entry_says_what_could_not_be_read(relay_command: CommandLine) -> None:
-    gone = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "AGENT_SDK_URL": "http://127.0.0.1:1"}
+    gone = {"DATABASE_URL": "postgresql://none@127.0.0.1:1/none", "AGENT_SDK_URL": "http://127.0.0.1:1"}
     assert relay_command("escalate", **gone).returncode == 2
     assert not report(relay_command).exists()
     ended = relay_command("escalate", "--yes", "--reason", "no | base", **gone)

@@ -30,7 +30,7 @@ def plant_incident(rows: Rows) -> None:
     rows("SELECT relay.hold('maria', 'a \x1b[2Jdeployment', NULL)")
 
 
-def test_the_commands_tell_an_incident(relay_command: CommandLine, rows: Rows) -> None:
+def test_the_commands_list_an_incident(relay_command: CommandLine, rows: Rows) -> None:
     plant_incident(rows)
     ended = relay_command("timeline")
     assert ended.returncode == 0, ended.stderr
@@ -75,6 +75,6 @@ def test_nothing_on_record_is_said(relay_command: CommandLine) -> None:
 
 def test_without_postgres_they_say_what_they_could_not_read(relay_command: CommandLine) -> None:
     for name in ("timeline", "handover"):
-        ended = relay_command(name, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+        ended = relay_command(name, DATABASE_URL="postgresql://none@127.0.0.1:1/none")
         assert ended.returncode == 1, ended.stderr
         assert "not read: " in ended.stdout

@@ -54,7 +54,7 @@ def processes_of(folder: Path) -> list[str]:
         try:
             if mark in (process / "environ").read_bytes() + (process / "cmdline").read_bytes():
                 found.append((process / "cmdline").read_text(errors="replace").replace("\0", " "))
-        except OSError:  # it has ended, or is not ours to look at
+        except OSError:  # it has ended, or is not ours to read
             continue
     return found
 

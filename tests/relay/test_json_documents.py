@@ -139,6 +139,6 @@ def test_an_error_is_a_document_too_for_every_command(tmp_path: Path, fork_serve
             if ended.returncode != 2 or faults(document, table) or document["error"]["kind"] != "usage":
                 wrong[name] = ended
     assert wrong == {}
-    ended = command("status", "--json", DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    ended = command("status", "--json", DATABASE_URL="postgresql://none@127.0.0.1:1/none")
     assert (ended.returncode, json.loads(ended.stdout)["error"]["kind"]) == (1, "database_unavailable")
     assert ended.stderr.count("\n") == 1

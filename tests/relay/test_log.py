@@ -156,11 +156,11 @@ async def test_a_batch_of_lines_is_one_notification(relay: RunningRelay, dsn: st
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as listener:
         await listener.execute(f"LISTEN {CHANNEL}")
         await asyncio.gather(*(relay.post(PAYLOAD) for _ in range(60)))
-        heard: list[int] = []
+        notified: list[int] = []
         async for notification in listener.notifies(timeout=PATIENCE_S):
-            heard.append(int(notification.payload))
-            if rows.one("SELECT count(*) >= 120 AND max(id) = %s FROM relay.log", (heard[-1],)):
+            notified.append(int(notification.payload))
+            if rows.one("SELECT count(*) >= 120 AND max(id) = %s FROM relay.log", (notified[-1],)):
                 break
     batches = rows("SELECT max(id) FROM relay.log GROUP BY xmin::text ORDER BY 1")
-    assert heard == batches[: len(heard)]
+    assert notified == batches[: len(notified)]
     assert len(batches) < rows.one("SELECT count(*) FROM relay.log")

@@ -44,7 +44,7 @@ def sent(agent: HeldAgent) -> list[str]:
     return [seen.delivery_id for seen in agent.seen]
 
 
-async def test_a_relay_takes_on_no_plan_that_it_works_on_though_its_own_lease_ran_out(
+async def test_a_relay_claims_no_plan_that_it_works_on_though_its_own_lease_ran_out(
     operator: Operator, rows: Rows, letters: list[str]
 ) -> None:
     relay, plan_id = Plant(rows).relay(lease_s=-1), await operator.ask(*letters[:3])

@@ -225,7 +225,7 @@ async def test_a_receipt_that_postgres_alone_refuses_delays_no_other(
     await rows.change("ALTER TABLE relay.deliveries ADD CONSTRAINT odd CHECK (delivery_id <> 'odd')")
     relay = await start_spooling()
     assert await post(relay, 1, "odd") == spooled("odd")
-    assert (await post(relay, 2, conversation=78))[0] == 200, "the others go on to Postgres"
+    assert (await post(relay, 2, conversation=78))[0] == 200, "the others are stored in Postgres"
 
     async def is_refused() -> bool:
         spool = (await relay.client.get("/health")).json()["spool"]

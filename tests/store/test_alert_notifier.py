@@ -1,4 +1,4 @@
-"""The alert watch on a real Postgres: what it raises, holds, clears, and tells to a real HTTP server (DESIGN, 7)."""
+"""The alert notifier on a real Postgres: what it raises, holds, clears, and sends to a real HTTP server (DESIGN, 7)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def log() -> AsyncIterator[io.StringIO]:
 async def watch(
     database: Database, agent: AgentStandIn, log: io.StringIO
 ) -> AsyncIterator[Callable[..., AlertNotifier]]:
-    """Makes alert watches that tell `agent`, which takes the place of the chat room."""
+    """Makes alert notifiers that post to `agent`, which takes the place of the chat room."""
     sink = LogSink(stream=log, level="debug")
 
     def make(**settings: Any) -> AlertNotifier:

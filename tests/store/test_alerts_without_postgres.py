@@ -81,7 +81,7 @@ async def scene(dsn: str, agent: AgentStandIn) -> AsyncIterator[Scene]:
     made.sink.close()
 
 
-async def test_an_outage_of_postgres_is_told_at_once_and_recorded_afterwards(scene: Scene, rows: Rows) -> None:
+async def test_an_outage_of_postgres_is_notified_at_once_and_recorded_afterwards(scene: Scene, rows: Rows) -> None:
     await scene.round(away=False)
     for _ in range(8):
         scene.rejections.add("not_stored", 503)
@@ -125,7 +125,7 @@ async def test_a_relay_without_the_duty_says_nothing(scene: Scene, rows: Rows) -
     assert scene.messages == []
 
 
-async def test_an_outage_before_the_start_is_told_too(scene: Scene) -> None:
+async def test_an_outage_before_the_start_is_notified_too(scene: Scene) -> None:
     scene.notifier._database = scene.away
     await scene.notifier.run_before_start()
     scene.clock.now += 61

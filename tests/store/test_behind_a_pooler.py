@@ -150,7 +150,7 @@ async def test_without_a_free_server_connection_it_is_said_what_is_needed(server
 
 
 @pytest.mark.usefixtures("impatient_store")
-async def test_a_relay_goes_on_after_the_pooler_was_restarted(
+async def test_a_relay_continues_after_the_pooler_was_restarted(
     pooler: Pooler, serve: Callable[..., RunningRelay]
 ) -> None:
     relay = await serve(pooler.dsn).ready()

@@ -29,7 +29,7 @@ async def database(dsn: str) -> AsyncIterator[Database]:
 
 
 async def use_again_and_again(users: Database | DedicatedConnection, used: asyncio.Event) -> None:
-    """What every service of a relay does: go on after a failure, until cancelled."""
+    """What every service of a relay does: continue after a failure, until cancelled."""
     while True:
         try:
             async with users.connection() as connection:

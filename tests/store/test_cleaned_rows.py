@@ -156,7 +156,7 @@ async def test_the_filter_of_a_group_finds_its_rows_and_is_safe_to_show(
             assert {row.id for row in matching} <= {first, second}
 
 
-async def test_groups_that_look_alike_are_distinguished(dsn: str, rows: Rows) -> None:
+async def test_groups_of_like_errors_are_distinguished(dsn: str, rows: Rows) -> None:
     for number, error in enumerate(("a\x1b", "a␛")):
         row_id = plant_hostile(rows, f"t{number}")
         rows("UPDATE relay.deliveries SET final_status = '503', last_error = %s WHERE id = %s", (error, row_id))

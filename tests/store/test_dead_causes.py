@@ -198,7 +198,7 @@ async def all_pages(connection: Connection, text: str, limit: int) -> list[Row]:
 
 @pytest.mark.usefixtures("history")
 @pytest.mark.parametrize("text", FILTERS)
-async def test_a_filter_finds_and_counts_the_same_letters_by_pages_as_in_one_look(
+async def test_a_filter_finds_and_counts_the_same_letters_by_pages_as_in_one_query(
     connection: Connection, rows: Rows, text: str
 ) -> None:
     condition = compile_filter(text)

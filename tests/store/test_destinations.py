@@ -87,7 +87,7 @@ async def test_a_redelivery_of_a_dead_letter_and_a_drained_receipt_have_their_ow
     assert await claimed_by(connection, blue) == ["two"]
 
 
-async def test_a_destination_without_a_relay_blocks_nobody_and_shows_as_the_reason(
+async def test_a_destination_without_a_relay_blocks_no_other_and_shows_as_the_reason(
     connection: Connection, rows: Rows
 ) -> None:
     blue, green = await relay_of(connection, BLUE), await relay_of(connection, GREEN)

@@ -54,7 +54,7 @@ class User:
         return self.process.stdout.readline().strip()
 
     def leave(self) -> None:
-        """Let go of the server in good order."""
+        """Release the server in good order."""
         self.process.communicate(timeout=120)
 
     def kill(self) -> None:
@@ -164,7 +164,7 @@ def test_a_server_that_is_kept_up_stays_until_it_is_released(folder: Path) -> No
     assert not is_up(server.dsn)
 
 
-def test_a_release_waits_for_those_who_use_the_server(folder: Path) -> None:
+def test_a_release_waits_for_all_users_of_the_server(folder: Path) -> None:
     EmbeddedPostgres(folder, keep_up=True).close()
     server = EmbeddedPostgres(folder)
     release(folder)

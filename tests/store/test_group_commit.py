@@ -1,4 +1,4 @@
-"""Group commit: callers who submit at once share one statement, and each of them hears how it went."""
+"""Group commit: callers who submit at once share one statement, and each of them gets its own result."""
 
 from __future__ import annotations
 

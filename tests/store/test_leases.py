@@ -87,16 +87,14 @@ async def test_the_oldest_are_taken_over_first_and_no_more_than_asked_for(connec
     assert sorted(await take_over(connection, plant.relay(), most=3)) == abandoned[3:]
 
 
-async def test_a_relay_takes_back_its_own_that_it_does_not_know_of_after_a_while(
-    connection: Connection, plant: Plant
-) -> None:
+async def test_a_relay_claims_its_own_unknown_ones_again_after_a_while(connection: Connection, plant: Plant) -> None:
     relay = plant.relay()
     known, unknown = (plant.delivery("forwarding", owner=relay, age_s=30) for _ in range(2))
     plant.delivery("forwarding", owner=relay, age_s=1)  # its commit may still be on the way back
     assert await take_over(connection, relay, held=[known], orphan_s=10) == [unknown]
 
 
-async def test_relays_that_look_at_once_take_each_delivery_over_once(dsn: str, plant: Plant) -> None:
+async def test_relays_that_search_at_once_take_each_delivery_over_once(dsn: str, plant: Plant) -> None:
     abandoned = [plant.delivery("received") for _ in range(60)]
 
     async def one_relay() -> list[int]:

@@ -1,4 +1,4 @@
-"""Which relays are alive: heard of within a minute, and not held against them that Postgres itself was away."""
+"""Which relays are alive: their heartbeat is less than a minute old, an outage of Postgres not counted."""
 
 from __future__ import annotations
 

@@ -41,9 +41,9 @@ def poor_login(postgres: str, empty_dsn: str) -> Iterator[str]:
 
 
 async def test_a_fresh_database_gets_every_step_once_and_the_second_run_does_nothing(empty_dsn: str) -> None:
-    heard: list[int] = []
-    applied = await migrate(empty_dsn, on_step=lambda step: heard.append(step.version))
-    assert [step.version for step in applied] == heard == _VERSIONS == Rows(empty_dsn)(_HISTORY)
+    steps: list[int] = []
+    applied = await migrate(empty_dsn, on_step=lambda step: steps.append(step.version))
+    assert [step.version for step in applied] == steps == _VERSIONS == Rows(empty_dsn)(_HISTORY)
     assert await migrate(empty_dsn, roles=True) == []
     assert await migrate(empty_dsn, roles=True) == []
 

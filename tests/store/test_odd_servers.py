@@ -31,7 +31,7 @@ async def test_a_migration_may_take_longer_than_the_roles_statement_timeout(serv
     assert len(await migrate(server.dsn)) == len(migrations())
 
 
-async def test_a_login_that_may_not_migrate_is_told_who_may_and_how(server: Server) -> None:
+async def test_an_error_names_a_login_that_may_migrate_and_how(server: Server) -> None:
     await migrate(server.dsn, roles=True)
     server.rows("CREATE ROLE runs LOGIN IN ROLE relay_service")
     dsn = server.dsn.replace("postgres@", "runs@")

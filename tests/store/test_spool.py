@@ -109,7 +109,7 @@ async def test_a_receipt_comes_back_whole(make_spool: Spools) -> None:
     assert await ids(again) == []
 
 
-async def test_they_come_oldest_first_whoever_appended_first(make_spool: Spools) -> None:
+async def test_they_come_oldest_first_in_any_order_of_appending(make_spool: Spools) -> None:
     first, second = make_spool(), make_spool()
     await first.append(spooled("b", after_s=0.2))
     await second.append(spooled("a", after_s=0.1))

@@ -25,7 +25,7 @@ async def texts(connection: Connection, kind: Kind, since: timedelta = DAY) -> l
     return [one.text for one in assemble(history) if one.kind is kind]
 
 
-async def test_failures_are_told_from_their_first_to_their_last(connection: Connection, plant: Plant) -> None:
+async def test_failures_are_listed_from_their_first_to_their_last(connection: Connection, plant: Plant) -> None:
     for age_s in (7_200, 7_100, 7_000, 900, 890):
         plant.runs(failed=2, age_s=age_s)
     plant.facts(REJECTED, {"reason": "invalid_signature", "status": 401, "count": 7}, age_s=600)
@@ -45,7 +45,7 @@ async def test_failures_are_told_from_their_first_to_their_last(connection: Conn
     ]
 
 
-async def test_health_is_told_where_it_changes(connection: Connection, plant: Plant) -> None:
+async def test_health_is_listed_where_it_changes(connection: Connection, plant: Plant) -> None:
     for age_s, ok in ((500, True), (400, False), (300, False), (200, True), (100, True)):
         plant.probe(ok=ok, age_s=age_s)
     plant.probe(ok=True, age_s=50, target="chatwoot")
@@ -75,7 +75,7 @@ async def test_breaker_and_spool_are_recorded_by_the_tables_themselves(connectio
     assert await texts(connection, Kind.SPOOL, timedelta(minutes=1)) == ["the spool was empty again (web-1)"]
 
 
-async def test_relays_are_told_by_start_with_their_versions_and_ends(connection: Connection, rows: Rows) -> None:
+async def test_relays_are_listed_by_start_with_their_versions_and_ends(connection: Connection, rows: Rows) -> None:
     def instance(version: str, slot: int = 0, boot: int = 0) -> Instance:
         return Instance(uuid4(), "host/net/127.0.0.1:8788", boots[boot], slot, 1, version, True, "http://agent")
 

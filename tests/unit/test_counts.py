@@ -1,4 +1,4 @@
-"""Counts in shared memory: the sum of what was added, for every reader, whoever writes next."""
+"""Counts in shared memory: the sum of what was added, for every reader and any next writer."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ def test_every_worker_answers_for_all() -> None:
     assert first.of_all_workers() == second.of_all_workers()
     assert {slot: counts["received"] for slot, counts in first.of_all_workers().items()} == {0: 2, 2: 5}
     assert len(parts(memory)) == 3
-    assert Counters(memory, 2).received == 5, "a worker that replaces another goes on where it ended"
+    assert Counters(memory, 2).received == 5, "a worker that replaces another continues where it ended"

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 ODD = ["\x9b", "\x7f", "\u2028", "\u202e", "\x00", "\ud800", "\U000e0041", "\u200b", "\r\n"]
 
 
-def logged(form: str, tell: object) -> tuple[str, LogSink]:
+def logged(form: str, emit: object) -> tuple[str, LogSink]:
     stream = io.StringIO()
     sink = LogSink(form, stream=stream)
-    tell(sink)
+    emit(sink)
     sink.close()
     return stream.getvalue(), sink
 
@@ -36,10 +36,10 @@ def logged(form: str, tell: object) -> tuple[str, LogSink]:
 def test_a_character_is_escaped_anywhere_in_a_line(form: str, character: str) -> None:
     odd = f"a{character}b"
 
-    def tell(sink: LogSink) -> None:
+    def emit(sink: LogSink) -> None:
         sink.logger(odd).warning(odd, **{odd: odd, "list": [odd], "object": {odd: odd}})
 
-    text, _ = logged(form, tell)
+    text, _ = logged(form, emit)
     assert text.count("\n") == 1
     assert harmful(text, lines=True) == set()
     if form == "json":
@@ -84,12 +84,12 @@ def test_what_libraries_log_is_escaped_too(message: str) -> None:
     root = logging.getLogger()
     before = root.handlers, root.level
 
-    def tell(sink: LogSink) -> None:
+    def emit(sink: LogSink) -> None:
         capture_libraries(sink)
         logging.getLogger("a\x1blibrary").warning("%s", message)
 
     try:
-        text, _ = logged("text", tell)
+        text, _ = logged("text", emit)
     finally:
         root.handlers, root.level = before
     assert harmful(text, lines=True) == set()

@@ -117,7 +117,7 @@ def test_text_for_chatwoot_keeps_what_languages_need() -> None:
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc", "(not shown)"),
     ],
 )  # fmt: skip
-def test_what_looks_like_a_credential_is_masked(text: str, shown: str) -> None:
+def test_what_may_be_a_credential_is_masked(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
 
 

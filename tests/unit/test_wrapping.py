@@ -1,4 +1,4 @@
-"""Lines broken to a width: what goes on in a second row begins below the first one's text."""
+"""Lines broken to a width: what continues in a second row begins below the first one's text."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ EVENTS = ("message_created", "conversation_status_changed")
 
 SILENT_S = 1_800
 _MARGIN = timedelta(seconds=60)
-"""A relay may lose webhooks for so long after its last heartbeat and before its first: backfill looks there too."""
+"""A relay may lose webhooks for so long after its last heartbeat and before its first: backfill searches there too."""
 
 _USUAL_PER_HOUR = 10
 _SWITCH = "SAFE_FETCH_ALLOW_PRIVATE_NETWORK=true"
