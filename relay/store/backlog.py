@@ -26,8 +26,8 @@ _BACKLOG = SQL("""
     SELECT (SELECT jsonb_object_agg(c.kind, c.number)
               FROM (SELECT kind, sum(number)::bigint AS number FROM relay.backlog_counts
                      GROUP BY kind HAVING sum(number) > 0) AS c) AS kinds,
-           (SELECT extract(epoch FROM greatest(now(), min(received_at)) - min(received_at))::float8 FROM relay.deliveries
-             WHERE state IN ('received', 'waiting')) AS oldest_s,
+           (SELECT extract(epoch FROM greatest(now(), min(received_at)) - min(received_at))::float8
+              FROM relay.deliveries WHERE state IN ('received', 'waiting')) AS oldest_s,
            (SELECT greatest(
                        coalesce(sum(facts) FILTER (WHERE minute < now.minute), 0)::float8 / 60,
                        coalesce(sum(facts) FILTER (WHERE minute >= now.minute), 0)::float8

@@ -92,7 +92,8 @@ class Gone:
 
 
 GONE = SQL("""
-    {waited} SELECT w.destination, extract(epoch FROM greatest(now(), o.received_at) - o.received_at)::float8 AS oldest_s
+    {waited}
+    SELECT w.destination, extract(epoch FROM greatest(now(), o.received_at) - o.received_at)::float8 AS oldest_s
       FROM waited w CROSS JOIN LATERAL ({marked}) AS o WHERE w.destination IS NOT NULL ORDER BY o.received_at LIMIT 16
 """).format(waited=_WAITED_FOR, marked=_MARKED)
 
