@@ -105,7 +105,9 @@ BEGIN
         last := blocked.key;
         CONTINUE WHEN NOT relay.lacks_head(last, blocked.conversation_id);
         BEGIN
-            INSERT INTO relay.conversations (key, issued) VALUES (last, blocked.position) ON CONFLICT DO NOTHING;
+            INSERT INTO relay.conversations (key, issued)
+            SELECT last, max(d.position) FROM relay.deliveries d WHERE d.blocked AND d.conversation_key = last
+                ON CONFLICT DO NOTHING;
             PERFORM FROM relay.conversations c WHERE c.key = last FOR UPDATE;
             IF relay.lacks_head(last, blocked.conversation_id) THEN
                 UPDATE relay.conversations c SET head = coalesce(c.head, 0) WHERE c.key = last RETURNING c.head INTO head;

@@ -4,7 +4,8 @@
 -- Marks what waits for a destination without a live relay and releases it from its conversation's order. Among
 -- themselves these deliveries keep their order: they form a conversation of their own, whose key ends in the
 -- destination. Conversations are locked before deliveries. What another session has locked is left for the next round.
--- Returns how many were marked.
+-- A position is skipped where deliveries join others: the last position issued says that nothing waits behind it, which
+-- is not so for the head then. Returns how many were marked.
 CREATE OR REPLACE FUNCTION relay.release_destination(gone text, most integer) RETURNS integer LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp SET lock_timeout = '10ms' AS $$
 DECLARE
@@ -54,7 +55,7 @@ BEGIN
         INSERT INTO relay.conversations AS c (key, issued, head)
         SELECT n.key, max(n.position), 0 FROM unnest(own_keys, positions) AS n(key, position)
          GROUP BY n.key ORDER BY n.key
-            ON CONFLICT (key) DO UPDATE SET issued = greatest(c.issued, excluded.issued), touched_at = now(),
+            ON CONFLICT (key) DO UPDATE SET issued = greatest(c.issued, excluded.issued) + 1, touched_at = now(),
                                             head = coalesce(c.head, 0);
         PERFORM relay.try_promote(own_keys, array_fill(0::bigint, ARRAY[cardinality(own_keys)]));
         PERFORM relay.try_promote(keys, positions);
@@ -109,7 +110,7 @@ BEGIN
          WHERE d.conversation_key = own AND d.blocked OR d.id = own_head.id
         RETURNING d.position
     ), kept AS (
-        UPDATE relay.conversations c SET issued = greatest(c.issued, (SELECT max(m.position) FROM moving m))
+        UPDATE relay.conversations c SET issued = greatest(c.issued, (SELECT max(m.position) FROM moving m)) + 1
          WHERE c.key = line
     )
     SELECT count(*) INTO moved FROM moving;
