@@ -40,7 +40,7 @@ class Gate:
         self._release_rate: float | None = None
         self._relays = 1
         self._ramp_since: float | None = None
-        self._credit = 0
+        self._credit = 1  # the first webhook does not wait for the first round
         self.owed = 0  # starts on credit that were not charged yet
         self.live_starts = 0  # since the last start of a replay, while a rate limits both
 
@@ -118,7 +118,8 @@ class Gate:
     def settle(self, charged: int, allowed: int) -> None:
         """What was owed is charged, and the rates allow so many starts now: this relay has its share as credit."""
         self.owed -= charged
-        self._credit = max(allowed // self._relays, min(1, allowed))
+        share = max(allowed // self._relays, min(1, allowed))
+        self._credit = max(0, share - max(0, self.owed))  # some may have started meanwhile
 
     def _ramp_rate(self) -> float | None:
         if self._ramp_since is None:

@@ -84,6 +84,8 @@ class Pipeline:
         self._held: set[int] = set()
         self._senders: dict[int, Ticket] = {}
         self._draining = False
+        self._without_slot = 0  # deliveries that were claimed and have no slot yet
+        self._replays = 0  # deliveries of replays that were claimed and have not ended
         self._work = asyncio.Event()
         self.is_behind = False  # more waits than this relay can claim: fresh webhooks then wait too, in their order
         self.replays_wait = False  # a replay has deliveries left to send: live traffic leaves it a few slots
@@ -115,7 +117,7 @@ class Pipeline:
     @property
     def capacity(self) -> int:
         """How many more deliveries may be forwarded now."""
-        return self.slots.free if self.is_accepting and self.room_bytes else 0
+        return max(0, self.slots.free - self._without_slot) if self.is_accepting and self.room_bytes else 0
 
     @property
     def room_bytes(self) -> int:
@@ -181,6 +183,7 @@ class Pipeline:
 
         A webhook may have taken the slot that was free when the claim began: the delivery then has the next one.
         """
+        self._without_slot += 1
         return self._start(self._carry_in_slot(claimed, is_probe=is_probe), claimed.delivery.size)
 
     def adopt(self, stored: Stored) -> None:
@@ -214,7 +217,8 @@ class Pipeline:
 
     @property
     def _reserved(self) -> int:
-        return self.slots.reserve if self.replays_wait else 0
+        """The slots that live traffic leaves free: the replays' share, as far as they do not have it yet."""
+        return max(0, self.slots.reserve - self._replays) if self.replays_wait else 0
 
     @property
     def live_capacity(self) -> int:
@@ -302,13 +306,19 @@ class Pipeline:
 
     async def _carry_in_slot(self, claimed: Claimed, *, is_probe: bool) -> Outcome | WaitReason | None:
         self._held.add(claimed.delivery.id)
+        replays = int(claimed.delivery.plan_id is not None)
+        self._replays += replays
         try:
-            await self.slots.acquire()
+            try:
+                await self.slots.acquire()
+            finally:
+                self._without_slot -= 1
             try:
                 return await self._carry(claimed, is_probe=is_probe)
             finally:
                 self._free_slot()
         finally:
+            self._replays -= replays
             self._held.discard(claimed.delivery.id)
 
     def _free_slot(self) -> None:

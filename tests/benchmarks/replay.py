@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from tests.benchmarks.latency import timetable
 from tests.benchmarks.load import percentile, webhook_body
 
 LIVE_RATE = 50
-_PLANT = """
+PLANT = """
     INSERT INTO relay.deliveries (delivery_id, state, claim, test, event, conversation_id, customer, received_at,
            finished_at, attempts, duration_ms, final_status, last_error, headers, body)
     SELECT gen_random_uuid(), 'dead', gen_random_uuid(), false, 'message_created', n::text, true, now(), now(), 3, 700,
@@ -38,15 +37,13 @@ def main() -> None:
     with rig.postgres() as dsn, rig.agent() as agent_port:
         asyncio.run(migrate(dsn))
         with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute(_PLANT, {"number": number, "body": webhook_body()})
+            connection.execute(PLANT, {"number": number, "body": webhook_body()})
             connection.execute("VACUUM ANALYZE")
         with rig.relay(dsn, agent_port, workers=2) as (port, _):
             before = uvloop.run(timetable(port, rig.WEBHOOKS, LIVE_RATE, 10))
             command = [sys.executable, "-m", "relay", "replay", "--yes", "--rate", "0", "--canary", "0", "--json"]
             began = time.perf_counter()
-            replaying = subprocess.Popen(
-                command, cwd=rig.ROOT, env=os.environ | {"DATABASE_URL": dsn}, stdout=subprocess.DEVNULL
-            )
+            replaying = subprocess.Popen(command, cwd=rig.ROOT, env=rig.environment(dsn), stdout=subprocess.DEVNULL)
             meanwhile: list[float] = []
             while replaying.poll() is None:
                 meanwhile += uvloop.run(timetable(port, rig.WEBHOOKS, LIVE_RATE, 1))

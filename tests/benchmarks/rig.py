@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,11 @@ def relay(dsn: str, agent_port: int, *, workers: int, **env: str) -> Iterator[tu
     with program("-m", "relay", "serve", env=settings) as process:
         wait_until_healthy(port)
         yield port, psutil.Process(process.pid)
+
+
+def environment(dsn: str) -> dict[str, str]:
+    """The environment of a command that works on this database."""
+    return os.environ | {"DATABASE_URL": dsn}
 
 
 def send(port: int, connections: int, requests: int, path: str = WEBHOOKS) -> dict[str, Any]:

@@ -65,6 +65,20 @@ async def test_a_plan_sends_no_faster_than_its_rate(
     assert (plan.finished_at - plan.started_at).total_seconds() >= 5 / 8
 
 
+async def test_live_traffic_gets_the_slot_that_replays_have_left(
+    start_relay: Callable[..., Awaitable[RunningRelay]], operator: Operator, agent: HeldAgent, letters: list[str]
+) -> None:
+    relay = await start_relay(**ONE_BY_ONE, relay_respond="stored")
+    agent.hold()
+    plan_id = await operator.ask(*letters[:3], rate=None)
+    await until(lambda: len(agent.seen) == 1)
+    answer = await relay.post({"event": "message_created", "id": 1}, X_Chatwoot_Delivery="live")
+    assert (answer.status_code, answer.json().get("waiting")) == (202, None)
+    await until(lambda: sent(agent) == [letters[0], "live"])
+    agent.release()
+    await operator.reaches(plan_id, PlanState.DONE)
+
+
 async def test_a_canary_that_fails_stops_the_plan_before_the_rest(
     relay: RunningRelay, operator: Operator, agent: HeldAgent, rows: Rows, letters: list[str]
 ) -> None:
