@@ -44,6 +44,9 @@ BODY_TIMEOUT_S = 20
 _DURABLE_WITHIN_S = STORE_PATIENCE_S + 1
 """How long a sender waits, past a shorter deadline of its own, until Postgres or the spool has the webhook."""
 
+_STOPPED_S = 0.5
+"""A process that wakes so much after a deadline was stopped (SIGSTOP, a machine that was paused)."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -216,7 +219,7 @@ async def _carry(context: IntakeContext, receipt: Receipt) -> Answer:
         respond_when = ticket.finished if settings.relay_respond == "forwarded" else ticket.stored
         try:
             await _wait(respond_when, deadline)
-            await _wait(ticket.stored, began + _DURABLE_WITHIN_S)
+            await _wait_awake(ticket.stored, began + _DURABLE_WITHIN_S)
         finally:
             context.pipeline.forget(ticket)
         stored = _stored(ticket)
@@ -257,6 +260,13 @@ async def _wait(future: asyncio.Future[Any], deadline: float) -> None:
     """Until `future` is done or `deadline` (`time.monotonic()`) has come. Never cancels it."""
     if not future.done():
         await asyncio.wait((future,), timeout=max(0.0, deadline - time.monotonic()))
+
+
+async def _wait_awake(future: asyncio.Future[Any], deadline: float) -> None:
+    """As `_wait`, and as long again if the process was stopped when the deadline came: nothing was done until then."""
+    await _wait(future, deadline)
+    if time.monotonic() > deadline + _STOPPED_S:
+        await _wait(future, time.monotonic() + _DURABLE_WITHIN_S)
 
 
 def _outcome(delivery_id: str, outcome: Outcome) -> Answer:

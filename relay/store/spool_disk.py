@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 BUSY_S = 1.0
 """How long one process waits for another one's transaction."""
 
+_BUSY_AGAIN_S = 0.02
+"""How long it waits after it has waited in vain: the other one may be stopped, and each webhook would wait in turn."""
+
 _OPEN_S = 10.0
 _OPEN_AGAIN_S = 0.005
 _RESERVE_BYTES = 1_048_576
@@ -60,6 +63,7 @@ class SpoolDisk:
         self._connection: sqlite3.Connection | None = None
         self._rescued: list[tuple[Any, ...]] = []
         self._rescued_names: dict[str, str] = {}
+        self._busy_s = BUSY_S
         self._inodes: tuple[tuple[int, int], ...] = ()
         self._state_fd: int | None = None
 
@@ -79,7 +83,9 @@ class SpoolDisk:
             SpoolFull: the disk is full.
             SpoolUnwritable: the file cannot be used.
         """
-        return self.run(lambda db: self._transact(db, work))
+        result = self.run(lambda db: self._transact(db, work))
+        self._wait_for_others(BUSY_S)
+        return result
 
     def write_in_need(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """As `write`, for work that frees space: on a full disk it uses the room that is kept for it."""
@@ -163,6 +169,8 @@ class SpoolDisk:
                 if code in _CORRUPT:
                     self._move_aside(str(error))
                     continue
+                if code == sqlite3.SQLITE_BUSY:
+                    self._wait_for_others(_BUSY_AGAIN_S)
                 is_gone = self._is_gone()
                 if code not in _PASSING or is_gone:
                     self._disconnect()
@@ -192,8 +200,14 @@ class SpoolDisk:
                 db.close()
                 raise
             self._rescued, self._rescued_names = [], {}
-            self._connection = db
+            self._connection, self._busy_s = db, BUSY_S
         return self._connection
+
+    def _wait_for_others(self, seconds: float) -> None:
+        """Set how long this process waits for another one's transaction."""
+        if self._connection is not None and seconds != self._busy_s:
+            self._connection.execute(f"PRAGMA busy_timeout = {1000 * seconds:.0f}")
+            self._busy_s = seconds
 
     def _rescue(self, db: sqlite3.Connection) -> None:
         """Read all that a removed file holds, before its connection is closed and another one uses its names.

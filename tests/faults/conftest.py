@@ -171,6 +171,8 @@ class Senders:
         except httpx.TransportError:
             return 0
         ledger.statuses[delivery_id] = answer.status_code
+        if answer.status_code == 503:
+            ledger.refusals.append(answer.json()["error"])
         ledger.spooled += answer.status_code == 202 and "spooled" in answer.json()
         if answer.status_code == 200:
             ledger.good_since = max(ledger.good_since, sent_at)

@@ -27,11 +27,13 @@ _OUTCOMES = """
 class Ledger:
     """`statuses` is the status of every answer a sender got, by delivery id; 0 for none.
 
-    `conversations` are the deliveries of each, as they were sent; `spooled` counts those that went to a spool.
-    `kills` counts the crashes, `good_since` says when the latest webhook that was answered 200 had been sent.
+    `refusals` are the reasons of all that were answered 503. `conversations` are the deliveries of each, as they were
+    sent; `spooled` counts those that went to a spool. `kills` counts the crashes, `good_since` says when the latest
+    webhook that was answered 200 had been sent.
     """
 
     statuses: dict[str, int] = field(default_factory=dict)
+    refusals: list[str] = field(default_factory=list)
     kills: int = 0
     spooled: int = 0
     conversations: dict[int, list[str]] = field(default_factory=dict)
@@ -83,5 +85,4 @@ class Ledger:
                 assert arrived[delivery_id], f"{delivery_id} is said to be delivered, and the agent never saw it"
         copies = sum(number - 1 for number in arrived.values())
         assert copies <= self.kills * in_flight, f"{copies} copies are more than {self.kills} crashes explain"
-        refused = list(self.statuses.values()).count(503)
-        return Counter(sent=len(self.statuses), refused=refused, lost=len(lost), copies=copies)
+        return Counter(sent=len(self.statuses), refused=len(self.refusals), lost=len(lost), copies=copies)

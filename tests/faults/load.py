@@ -31,11 +31,6 @@ class Load:
         self._stop = asyncio.Event()
         self._posting: asyncio.Task[None] | None = None
 
-    @property
-    def refused(self) -> int:
-        """How many webhooks were answered 503."""
-        return list(self.ledger.statuses.values()).count(503)
-
     def start(self, *relays: RelayProcess) -> None:
         """Begin to post to the relays in turn."""
         urls = [relay.url for relay in relays]
@@ -53,8 +48,8 @@ class Load:
 
     async def is_refused(self) -> None:
         """Wait until the relay answers 503."""
-        refused = self.refused
-        await until(lambda: self.refused > refused, what="webhooks are answered 503")
+        refused = len(self.ledger.refusals)
+        await until(lambda: len(self.ledger.refusals) > refused, what="webhooks are answered 503")
 
     async def ends_well(self, rows: Rows) -> Counter[str]:
         """Stop, wait until all is finished, and hold everything against everything: sent, lost, copies."""
