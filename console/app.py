@@ -24,6 +24,7 @@ from console import theme as themes
 from console.data.announcer import Announcer
 from console.data.context import WINDOWS, Context, place_of
 from console.data.operator_session import OperatorSession
+from console.data.outage import outage_of
 from console.data.poller import Poller
 from console.flows import requests
 from console.keymap import ACTIVITY, DEAD, DELIVERIES, HEALTH, LOG, OVERVIEW, VIEWS, shown_key
@@ -101,7 +102,7 @@ class ConsoleApp(TypeAhead):
             read_only=read_only,
         )
         self.has_figures = asyncio.Event()
-        self._poller = Poller(dsn, self, read_only=read_only)
+        self._poller = Poller(dsn, self, read_only=read_only, outage=partial(outage_of, settings))
         self._handlers: dict[int, Any] = {}
         self._writes: set[asyncio.Task[None]] = set()
         self._own_filters: list[LineFilter] = []
