@@ -25,6 +25,7 @@ from console.data.announcer import Announcer
 from console.data.choices import Choices
 from console.data.context import WINDOWS, Context, place_of
 from console.data.operator_session import OperatorSession
+from console.data.outage import outage_of
 from console.data.poller import Poller
 from console.data.writes import Writes
 from console.flows import requests
@@ -110,7 +111,7 @@ class ConsoleApp(TypeAhead):
             choices=choices,
         )
         self.has_figures = asyncio.Event()
-        self._poller = Poller(dsn, self, read_only=read_only)
+        self._poller = Poller(dsn, self, read_only=read_only, outage=partial(outage_of, settings))
         self._handlers: dict[int, Any] = {}
         self._writes = Writes(say=partial(self.say, bad=True), fail=self._fail)
         self._own_filters: list[LineFilter] = []

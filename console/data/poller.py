@@ -1,6 +1,6 @@
 """Polls Postgres on its own connection: one read transaction a tick, earlier when a NOTIFY arrives.
 
-It outlives any failure of Postgres: it reports the reason and reconnects. It does not know any widget.
+It outlives any failure of Postgres: it reports what that means and reconnects. It does not know any widget.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Protocol
 import psycopg
 
 from console.data import snapshot
+from relay.errors import StatementRefused, StoreUnavailable
 from relay.store import log, replays
 from relay.store.database import heeding_cancellation, no_longer_than
 from relay.store.sessions import open_session, ping, times_in, trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from datetime import timedelta, tzinfo
 
     from console.data.snapshot import Reading, Snapshot
+    from relay.errors import RelayError
     from relay.store.database import Connection
 
 TICK_S = 1.0
@@ -56,10 +59,13 @@ class Front(Protocol):
 
 
 class Poller:
-    """Reads for `front` until cancelled."""
+    """Reads for `front` until cancelled. `outage` returns in a sentence what it means that Postgres is away."""
 
-    def __init__(self, dsn: str, front: Front, *, read_only: bool) -> None:
+    def __init__(self, dsn: str, front: Front, *, read_only: bool, outage: Callable[[], Awaitable[str]]) -> None:
         self._dsn = dsn
+        self._outage = outage
+        self._meaning: str | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._front = front
         self._read_only = read_only
         self._wake = asyncio.Event()
@@ -72,13 +78,37 @@ class Poller:
 
     async def run(self) -> None:
         """Connect, read and wait until cancelled."""
-        while True:
-            try:
-                with heeding_cancellation():
-                    await self._connect_and_watch()
-            except (psycopg.Error, OSError) as error:
-                self._front.disconnected(str(trouble(error)))
-            await asyncio.sleep(_RECONNECT_S)
+        try:
+            while True:
+                try:
+                    with heeding_cancellation():
+                        await self._connect_and_watch()
+                except (psycopg.Error, OSError) as error:
+                    self._disconnected(trouble(error))
+                await asyncio.sleep(_RECONNECT_S)
+        finally:
+            self._reconnected()
+
+    def _disconnected(self, fault: RelayError) -> None:
+        """Report the fault; of an outage what it means, once that is known."""
+        if isinstance(fault, StoreUnavailable) and not isinstance(fault, StatementRefused):
+            self._front.disconnected(self._meaning or str(fault))
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.create_task(self._ask(), name="outage")
+        else:
+            self._reconnected()
+            self._front.disconnected(str(fault))
+
+    async def _ask(self) -> None:
+        self._meaning = await self._outage()
+        self._front.disconnected(self._meaning)
+
+    def _reconnected(self) -> None:
+        """Forget what the outage means."""
+        self._meaning = None
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
 
     async def _connect_and_watch(self) -> None:
         connection = await open_session(
@@ -109,6 +139,7 @@ class Poller:
                 last = await snapshot.read(
                     connection, reading, minutes_of=minutes_of, watched=self._front.watched_plan, last=last
                 )
+            self._reconnected()
             self._front.show(last)
             await self._rest(connection, began)
 

@@ -15,6 +15,7 @@ import click
 
 from relay.commands.common import Source, connected, database, say
 from relay.commands.status import lines
+from relay.demo.dead_mans_switch import DeadMansSwitch
 from relay.demo.debrief import Observer, debrief
 from relay.demo.drills import AFTER_S, DRILLS
 from relay.demo.play import play
@@ -117,19 +118,24 @@ async def _drill(place: Place, folder: Path, drill: Drill, seconds: float | None
             if history.relay_stopped:
                 await demo_history.plant_stopped_relay(connection, silent_for=history.silent_for)
         say(f"[drill] A history of {plural(history.deliveries, 'delivery')} was planted for it.")
-    observer = Observer(drill, dsn)
+    observer, switch = Observer(drill, dsn), DeadMansSwitch()
+    settings = {"relay_probe_seconds": 2, "relay_data_dir": folder, **drill.settings}
+    if drill.misses_heartbeat:
+        await switch.start()
+        settings["relay_heartbeat_url"] = switch.url
     await play(
         dsn,
         seconds=seconds,
         watch=_watch(dsn, on_terminal=on_terminal),
         script=drill.phases,
         a_second=drill.webhooks_a_second,
-        other_settings={"relay_probe_seconds": 2, "relay_data_dir": folder, **drill.settings},
+        other_settings=settings,
         beside=observer.watch,
         take_store=partial(_take_store, folder),
     )
+    await switch.stop()
     await _take_store(folder, False)
-    report = await debrief(drill, observer)
+    report = await debrief(drill, observer, switch)
     say(report.lines())
     return 0 if report.went_as_planned else 1
 

@@ -17,6 +17,7 @@ from relay.store.sessions import connected
 from relay.text import clean
 
 if TYPE_CHECKING:
+    from relay.demo.dead_mans_switch import DeadMansSwitch
     from relay.demo.drills import Drill
     from relay.settings import Settings
     from relay.store.actions import OperatorAction
@@ -60,7 +61,10 @@ class Observer:
 
 @dataclass(frozen=True, slots=True)
 class Debrief:
-    """What a drill came to. `raised` and `done` are oldest first; `dead_letters` are those that still wait."""
+    """What a drill came to. `raised` and `done` are oldest first; `dead_letters` are those that still wait.
+
+    `heartbeat_missed` is when the service behind the heartbeat has reported that none came.
+    """
 
     drill: Drill
     observer: Observer
@@ -68,6 +72,7 @@ class Debrief:
     done: list[OperatorAction]
     dead_letters: list[Group]
     ended_at: datetime
+    heartbeat_missed: list[datetime] = field(default_factory=list)
 
     @property
     def missing(self) -> set[str]:
@@ -83,6 +88,7 @@ class Debrief:
     def went_as_planned(self) -> bool:
         """True if the alerts are the drill's, the diagnosis named the cause, and nothing died that must not."""
         as_planned = not self.missing and not self.unexpected and self.drill.cause in self.observer.cause
+        as_planned = as_planned and bool(self.heartbeat_missed) == self.drill.misses_heartbeat
         return as_planned and not (self.drill.spares_all and self.dead_letters)
 
     def lines(self) -> list[str]:
@@ -91,6 +97,10 @@ class Debrief:
         events = [(self.observer.began_at + timedelta(seconds=phase.at_s), phase.text) for phase in self.drill.phases]
         events += [
             (one.at, f"alert raised: {one.severity} {one.rule}{_after(one.at, cause_at)}") for one in self.raised
+        ]
+        events += [
+            (at, f"the heartbeat's service reports that no relay fetched its address{_after(at, cause_at)}")
+            for at in self.heartbeat_missed
         ]
         events += [(one.at, f"{one.who}: {_described(one)}{_after(one.at, cause_at)}") for one in self.done]
         if self.observer.diagnosed_at is not None:
@@ -112,6 +122,9 @@ class Debrief:
         queue = "No dead letter waits."
         if left:
             queue = f"{plural(left, 'dead letter')} still {'waits' if left == 1 else 'wait'}."
+        if self.drill.misses_heartbeat:
+            noticed = "reported as missing, as it should be" if self.heartbeat_missed else "NOT reported as missing"
+            alerts_line += f"\nHeartbeat: {noticed}"
         causes = [f"  {group.count} × {group.last_error}" for group in self.dead_letters]
         return [alerts_line, f"{acted} {queue}", *causes]
 
@@ -128,8 +141,8 @@ def _described(action: OperatorAction) -> str:
     return f"{action.action} ({', '.join(about)})" if about else action.action
 
 
-async def debrief(drill: Drill, observer: Observer) -> Debrief:
-    """Gather what a drill came to from its database."""
+async def debrief(drill: Drill, observer: Observer, switch: DeadMansSwitch) -> Debrief:
+    """Gather what a drill came to from its database, and from the service that watched the heartbeat."""
     async with connected(observer.dsn) as connection:
         state = await overview.read(connection)
         return Debrief(
@@ -139,4 +152,5 @@ async def debrief(drill: Drill, observer: Observer) -> Debrief:
             done=(await actions.newest(connection, limit=_ACTIONS))[::-1],
             dead_letters=await browse.groups(connection),
             ended_at=state.at,
+            heartbeat_missed=switch.reports,
         )

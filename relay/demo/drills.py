@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CALM_S, INCIDENT_S, AFTER_S = 6.0, 24.0, 30.0
-_AWAY_S = 75.0
+_AWAY_S, _DEAD_S = 75.0, 90.0
 _OUTAGE_ALERTS = frozenset({"success-rate-critical", "escalate-dlq", "dlq-p2", "dlq-warning", "attempts-info"})
 _POISONED = 8
 _SILENT_FOR = timedelta(minutes=40)
@@ -44,7 +44,8 @@ class Drill:
 
     `cause` is in the headline.
 
-    `spares_all`: no delivery may become a dead letter.
+    `spares_all`: no delivery may become a dead letter. `misses_heartbeat`: the service behind `RELAY_HEARTBEAT_URL`
+    must report that it was not fetched.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Drill:
     settings: Mapping[str, Any] = field(default_factory=dict)
     history: History | None = None
     spares_all: bool = False
+    misses_heartbeat: bool = False
 
 
 def _incident(text: str, over: str = "the Agent SDK is well again", **phase: Any) -> tuple[Phase, ...]:
@@ -160,6 +162,21 @@ DRILLS = {
             lasts_s=_AWAY_S,
             webhooks_a_second=3,
             settings={"agent_sdk_timeout_ms": 20_000},  # its answers wait for Postgres too
+        ),
+        Drill(
+            "all-relays-dead",
+            "Every relay is dead for a minute and a half: only what watches the heartbeat from outside can notice.",
+            (
+                Phase(0, "traffic starts, all is well"),
+                Phase(CALM_S, "every relay dies", relay_away=True),
+                Phase(CALM_S + _DEAD_S, "a relay runs again", relay_away=False),
+            ),
+            frozenset(),
+            "No relay is running",
+            "Learn from the heartbeat's service that no relay runs; find what was lost and fetch it: relay backfill.",
+            lasts_s=_DEAD_S,
+            webhooks_a_second=3,
+            misses_heartbeat=True,
         ),
         Drill(
             "chatwoot-silent",

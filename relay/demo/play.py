@@ -8,7 +8,6 @@ import io
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import httpx
 
@@ -16,10 +15,10 @@ from relay.agent.serve import SCOPE, serve_agent
 from relay.chatwoot.samples import DEMO_CONVERSATIONS
 from relay.demo.agent import AgentStandIn
 from relay.demo.chatwoot import ChatwootStandIn
+from relay.demo.demo_relay import DemoRelay
 from relay.demo.script import WEBHOOKS_A_SECOND, Traffic, phases
 from relay.server.listener import bound_url, listen, stop_on_signals
-from relay.server.supervisor import Sockets, relay_name, serve_worker, settle_garbage_collection
-from relay.server.worker import Identity
+from relay.server.supervisor import settle_garbage_collection
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
 from relay.store import gate
 from relay.store.sessions import connected
@@ -67,8 +66,9 @@ def demo_settings(agent: AgentStandIn, chatwoot: ChatwootStandIn, **other: Any) 
     }
     loaded = load_settings(**(given | other))
     # An invented alert must not reach a real team.
+    heartbeat = loaded.relay_heartbeat_url if "relay_heartbeat_url" in other else None
     return loaded.model_copy(
-        update={"database_url": None, "relay_alert_webhook_url": None, "relay_heartbeat_url": None}
+        update={"database_url": None, "relay_alert_webhook_url": None, "relay_heartbeat_url": heartbeat}
     )
 
 
@@ -109,22 +109,20 @@ async def play(
         settings = demo_settings(agent, chatwoot, **(other_settings or {}))
         if settings.secrets:
             chatwoot.secret = settings.secrets[0]
-        bound = listen(settings.relay_bind)[0]
-        bound_at = bound_url(bound)
+        sink = LogSink(stream=_Nowhere())
+        one = DemoRelay(settings, dsn, sink, stop)
+        bound_at = one.url
         chatwoot.webhook_url = bound_at + WEBHOOK_PATH
         chatwoot.open_conversations(DEMO_CONVERSATIONS)
         say(f"relay on {bound_at}, Agent SDK on {agent.url}, Chatwoot stand-in on {chatwoot.url}")
         reach = f"CHATWOOT_BASE_URL={chatwoot.url} CHATWOOT_API_KEY={chatwoot.api_key} CHATWOOT_ACCOUNT_ID=1"
         say(f"to ask this Chatwoot from another shell, for example with relay backfill: {reach}")
-        sink = LogSink(stream=_Nowhere())
         real_agent, relay_ended = listen("127.0.0.1:0")[0], asyncio.Event()
         agent.upstream = bound_url(real_agent)
         drafting = asyncio.create_task(serve_agent(settings, dsn, real_agent, sink.logger(SCOPE), relay_ended))
         settle_garbage_collection()
-        relay = asyncio.create_task(
-            serve_worker(settings, dsn, Identity(relay_name(bound), uuid4()), Sockets(bound), sink, stop, demo=True)
-        )
-        traffic = Traffic(chatwoot, agent, say, script or phases(), a_second, partial(_hold, dsn), take_store)
+        relay = asyncio.create_task(one.run())
+        traffic = Traffic(chatwoot, agent, say, script or phases(), a_second, partial(_hold, dsn), take_store, one.take)
         await _until_healthy(bound_at, relay)
         reachable = settings.model_copy(update={"relay_url": bound_at})
         playing = [asyncio.create_task(traffic.play()), asyncio.create_task(_report(traffic, say))]

@@ -38,7 +38,7 @@ class Phase:
     `missed` messages of customers were stored in Chatwoot over the last `missed_over`, while no relay ran; every fourth
     was answered. `secret` is what Chatwoot signs with then, `webhook_url` where its webhook is said to point; None: as
     before the script began. `held` holds forwarding, or releases it; `store_away` stops Postgres, or starts it again;
-    None leaves that as it is.
+    `relay_away` ends the relay, or lets it serve again; None leaves that as it is.
     """
 
     at_s: float
@@ -52,6 +52,7 @@ class Phase:
     missed_over: timedelta = timedelta()
     held: bool | None = None
     store_away: bool | None = None
+    relay_away: bool | None = None
 
 
 def phases(calm_s: float = CALM_S, outage_s: float = OUTAGE_S) -> list[Phase]:
@@ -83,6 +84,7 @@ class Traffic:
     a_second: float = WEBHOOKS_A_SECOND
     hold: Callable[[bool], Awaitable[None]] | None = None
     take_store: Callable[[bool], Awaitable[None]] | None = None
+    take_relay: Callable[[bool], Awaitable[None]] | None = None
     answers: Counter[str] = field(default_factory=Counter)
     _rng: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311 - chooses customers
 
@@ -106,6 +108,8 @@ class Traffic:
                     self._store_missed(phase)
                     if phase.store_away is not None and self.take_store is not None:
                         await self.take_store(phase.store_away)
+                    if phase.relay_away is not None and self.take_relay is not None:
+                        await self.take_relay(phase.relay_away)
                     if phase.held is False and self.hold is not None:
                         await self.hold(False)
                     self.announce(phase.text)

@@ -75,12 +75,21 @@ async def partial_view(settings: Settings, dsn: str, error: Exception) -> Partia
     """Ask what can be asked without the Postgres at `dsn`, which failed with `error`."""
     relay, relay_error = await _health(settings)
     probes = await run_probes([agent_probe(settings), *chatwoot_probes(settings)])
-    outage = StoreOutage(None, relay_answers=False) if relay is None else _outage(relay)
-    state = State(at=datetime.now(UTC), outage=outage, spool=_spool(relay or {}))
     spool = None
     with suppress(SpoolError):
         spool = await asyncio.to_thread(local_state, settings.relay_data_dir, dsn)
-    return PartialView(headline(state), str(error), relay, relay_error, probes, spool)
+    return PartialView(_cause(relay), str(error), relay, relay_error, probes, spool)
+
+
+async def outage_headline(settings: Settings) -> Headline:
+    """What it means that Postgres is away, as far as the relay's `/health` says."""
+    relay, _ = await _health(settings)
+    return _cause(relay)
+
+
+def _cause(relay: dict[str, Any] | None) -> Headline:
+    outage = StoreOutage(None, relay_answers=False) if relay is None else _outage(relay)
+    return headline(State(at=datetime.now(UTC), outage=outage, spool=_spool(relay or {})))
 
 
 async def _health(settings: Settings) -> tuple[dict[str, Any] | None, str | None]:

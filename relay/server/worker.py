@@ -155,7 +155,7 @@ class Worker:
         self._drain = SpoolDrain(
             self.spool, spooling, self.database, owner, pipeline=self.pipeline, forwarding_log=forwarding_log
         )
-        outage = StoreOutage(self.counters)
+        outage = StoreOutage(self.counters, self._spool_share)
         self._facts_check = FactsCheck(dsn, self.database, self._log)
         self.intake = IntakeContext(
             settings=settings,
@@ -209,6 +209,11 @@ class Worker:
             return None
         oldest_s = None if state.oldest_at is None else (datetime.now(UTC) - state.oldest_at).total_seconds()
         return SpoolState(state.receipts, oldest_s, state.bytes / state.max_bytes)
+
+    def _spool_share(self) -> float | None:
+        """How full this host's spool is, from 0 to 1; None without one."""
+        state = self.spool.state
+        return state.bytes / state.max_bytes if state.max_bytes else None
 
     def _attempted(self, delivery: Delivery, attempt: Attempt) -> None:
         self._backlog.attempted(delivery, attempt)

@@ -12,7 +12,7 @@ from console.data.poller import Poller
 from relay.store import log
 from relay.store.log import LogLine
 from relay.store.sessions import open_session
-from tests.servers import until
+from tests.servers import free_port, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -62,7 +62,10 @@ class Watcher:
 
 @asynccontextmanager
 async def polling(dsn: str, watcher: Watcher) -> AsyncIterator[Poller]:
-    poller = Poller(dsn, watcher, read_only=True)
+    async def outage() -> str:
+        return "Postgres is away since 14:02:11"
+
+    poller = Poller(dsn, watcher, read_only=True, outage=outage)
     task = asyncio.create_task(poller.run())
     try:
         yield poller
@@ -128,6 +131,15 @@ async def test_tables_of_another_version_are_said_to_be_so(empty_dsn: str) -> No
         await until(lambda: watcher.troubles)
     assert "relay migrate" in watcher.troubles[0]
     assert watcher.shown == []
+
+
+async def test_an_outage_is_reported_as_what_it_means(dsn: str, rows: Rows) -> None:
+    """The driver's words come first, once, and only until it is known what the outage means."""
+    watcher = Watcher()
+    async with polling(f"postgresql://127.0.0.1:{free_port()}/none", watcher):
+        await until(lambda: len(watcher.troubles) >= 3)
+    assert "cannot be used now" in watcher.troubles[0]
+    assert set(watcher.troubles[1:]) == {"Postgres is away since 14:02:11"}
 
 
 async def test_what_is_read_is_one_moment(dsn: str, rows: Rows) -> None:
