@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from relay.settings import without_credentials
+from relay.settings import parts_of, without_credentials
 
 if TYPE_CHECKING:
     import httpx
@@ -103,14 +103,23 @@ def finding_of(answer: httpx.Response, base_url: str, *, wanted: str = "") -> Fi
     if status == 401:
         return _unauthorized(answer, began, said, wanted)
     if status == 404:
-        remedy = "" if "/conversations/" in answer.request.url.path else "check CHATWOOT_ACCOUNT_ID"
-        what = "it has no such conversation" if not remedy else "this key has no access to that account"
-        return Finding(Fault.NOT_FOUND if not remedy else Fault.OTHER_ACCOUNT, f"{began}: {what}", remedy, said)
+        return _not_found(answer, began, said)
     if status == 429:
         return Finding(Fault.RATE_LIMITED, f"{began}: its rate limit is reached", "try again in a minute", said)
     if status >= 500:
         return Finding(Fault.FAILING, began, "check that Chatwoot runs, and the proxy in front of it", said)
     return Finding(Fault.REFUSED, f"{began}: {said}" if said else began, "", said)
+
+
+def _not_found(answer: httpx.Response, began: str, said: str) -> Finding:
+    path = answer.request.url.path
+    if "/conversations/" in path:
+        return Finding(Fault.NOT_FOUND, f"{began}: it has no such conversation", "", said)
+    if "/accounts/" in path:
+        return Finding(
+            Fault.OTHER_ACCOUNT, f"{began}: this key has no access to that account", "check CHATWOOT_ACCOUNT_ID", said
+        )
+    return Finding(Fault.NOT_FOUND, f"{began}: it has no such route", "check CHATWOOT_BASE_URL", said)
 
 
 def _unauthorized(answer: httpx.Response, began: str, said: str, wanted: str) -> Finding:
@@ -136,7 +145,7 @@ def _unauthorized(answer: httpx.Response, began: str, said: str, wanted: str) ->
 
 
 def _redirect(answer: httpx.Response, began: str) -> Finding:
-    target = urlsplit(answer.headers.get("location", ""))
+    target = parts_of(answer.headers.get("location", ""))
     if not target.hostname:
         return Finding(Fault.REDIRECT, f"{began}, a redirect", "set CHATWOOT_BASE_URL to where Chatwoot itself answers")
     shown = without_credentials(f"{target.scheme or 'https'}://{target.netloc}")

@@ -11,6 +11,8 @@ import click
 from relay.commands.common import as_json, database, print_json, say, say_waiting
 from relay.settings import load_settings
 from relay.store import migrate
+from relay.store.database import connect
+from relay.store.open_schema import open_schema
 
 if TYPE_CHECKING:
     from relay.store.databases import Place
@@ -39,8 +41,16 @@ def command(*, roles: bool, print_roles: bool, status: bool, as_json: bool) -> N
                 on_wait=say_waiting,
             )
         )
+        sentence = asyncio.run(_open_schema(place)) if roles else None
     say(f"database: {place.name}", err=True)
+    if sentence is not None:
+        say(f"relay: {sentence}", err=True)
     click.echo(f"{len(applied)} applied; the schema is up to date." if applied else "The schema is up to date.")
+
+
+async def _open_schema(place: Place) -> str | None:
+    async with await connect(place.dsn, "hotdash-relay migrate") as connection:
+        return await open_schema(connection)
 
 
 def _say_status(place: Place, *, as_json: bool) -> int:

@@ -16,6 +16,7 @@ from relay.store import preflight
 from relay.store.database import connect
 from relay.store.failures import unavailable
 from relay.store.migrate import migrate
+from relay.store.open_schema import open_schema
 from relay.store.sizing import shortage
 from relay.telemetry.log_sink import Format  # noqa: TC001 - beside LogOptions
 
@@ -63,7 +64,8 @@ async def _prepare(place: Place, workers: int, *, roles: bool) -> None:
     try:
         async with await connect(place.dsn, "hotdash-relay start") as connection:
             await refuse_demo(connection, place)
-            if sentence := await shortage(connection, workers):
-                say(f"relay: {sentence}", err=True)
+            for sentence in (await shortage(connection, workers), await open_schema(connection)):
+                if sentence is not None:
+                    say(f"relay: {sentence}", err=True)
     except psycopg.OperationalError as error:
         raise unavailable(error) from error

@@ -19,7 +19,7 @@ from relay.domain.headers import FORWARDED_FROM_HEADER, TEST_SENDER
 from relay.domain.retry import failure_of
 from relay.errors import RelayError
 from relay.monitoring.probes import agent_probe, chatwoot_probes, run_probes
-from relay.settings import AGENT_PATH, WEBHOOK_PATH, without_credentials
+from relay.settings import AGENT_PATH, WEBHOOK_PATH, parts_of, without_credentials
 from relay.store import browse, overview
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ async def _ask_chatwoot(settings: Settings) -> _Asked:
 
 async def _addresses(urls: Sequence[str]) -> dict[str, frozenset[str]]:
     """The addresses of the hosts of `urls`; those of this machine itself also as `localhost`."""
-    hosts = {(urlsplit(url).hostname or "").rstrip(".") for url in urls} | {"localhost"}
+    hosts = {(parts_of(url).hostname or "").rstrip(".") for url in urls} | {"localhost"}
     ordered = sorted(host for host in hosts if host)
     found = await asyncio.gather(*map(_resolve, ordered))
     return dict(zip(ordered, found, strict=True))
@@ -207,7 +207,7 @@ async def _resolve(host: str) -> frozenset[str]:
     try:
         async with asyncio.timeout(REACH_TIMEOUT_S):
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError, TimeoutError):
+    except (OSError, ValueError, TimeoutError):  # ValueError: no name that can be asked for
         return frozenset()
     return frozenset(str(address[4][0]) for address in found)
 

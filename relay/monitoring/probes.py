@@ -20,7 +20,7 @@ from relay.chatwoot.client import TOKEN_HEADER, Chatwoot
 from relay.chatwoot.faults import Fault, finding_of, is_web_page, json_of, web_page
 from relay.domain.delivery import FactType
 from relay.domain.facts import Fact
-from relay.domain.retry import failure_of
+from relay.domain.retry import Failure, failure_of
 from relay.domain.targets import Target
 from relay.errors import ConfigurationError, RelayError
 from relay.settings import without_credentials
@@ -34,6 +34,16 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT_S = 10
 _MOST_READ = 64 * 1024
 _GREEN = b"background-color: green"  # the page of Rails' own health controller
+NOT_CHATWOOT = "not what Chatwoot answers"
+"""The error of a probe that found something else in Chatwoot's place."""
+
+_UNREACHED = {
+    Failure.DNS_FAILURE: "check the host in CHATWOOT_BASE_URL: its name does not resolve here",
+    Failure.TLS_ERROR: "check http or https in CHATWOOT_BASE_URL, and the certificate there (SSL_CERT_FILE)",
+    Failure.CONNECTION_REFUSED: "check that Chatwoot runs, and host and port in CHATWOOT_BASE_URL",
+    Failure.PROTOCOL_ERROR: "check http or https, and the port, in CHATWOOT_BASE_URL",
+}
+_NO_WAY = "check CHATWOOT_BASE_URL, and firewalls and proxies on the way there"
 _SERVICES = "start Chatwoot's Redis and Postgres: without them it sends no webhook"
 ARTIFACTS = Path("artifacts/ops")
 
@@ -165,7 +175,9 @@ async def _ask(client: httpx.AsyncClient, probe: Probe, route: tuple[str, str]) 
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             answer = await _read(client, url, probe.headers)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as failure:
-        error = failure_of(failure).value
+        kind = failure_of(failure)
+        error = kind.value
+        remedy = None if probe.kind is Target.AGENT else _UNREACHED.get(kind, _NO_WAY)
     latency_ms = (time.perf_counter() - started) * 1000
     is_there = True
     if answer is not None:
@@ -206,7 +218,7 @@ def _judge(probe: Probe, path: str, answer: httpx.Response) -> tuple[str | None,
 
 def _judge_body(path: str, document: object) -> tuple[str | None, str | None]:
     given = document if isinstance(document, dict) else {}
-    other = "not what Chatwoot answers", "check CHATWOOT_BASE_URL: something else answers there"
+    other = NOT_CHATWOOT, "check CHATWOOT_BASE_URL: something else answers there"
     if path == "/health":
         return (None, None) if given.get("status") == "woot" else other
     if path == "/api":

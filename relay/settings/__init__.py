@@ -14,9 +14,9 @@ from relay.settings.model import (
     load_settings,
     near_misses,
 )
-from relay.settings.values import split_bind, without_credentials
+from relay.settings.values import parts_of, split_bind, without_credentials
 
 __all__ = [
     "AGENT_PATH", "DEFAULT_AGENT_SDK_URL", "WEBHOOK_PATH", "HttpUrl", "Settings", "as_environment", "destination_of",
-    "is_default_agent", "load_settings", "near_misses", "split_bind", "without_credentials",
+    "is_default_agent", "load_settings", "near_misses", "parts_of", "split_bind", "without_credentials",
 ]  # fmt: skip

@@ -24,6 +24,7 @@ from relay.errors import ConfigurationError
 from relay.settings import env_file, variable_names
 from relay.settings.values import (
     FACTS_TABLE,
+    api_key,
     fault_of_dsn,
     http_url,
     split_bind,
@@ -153,12 +154,10 @@ class Settings(BaseSettings):
             raise ValueError("holds only commas; leave it unset to accept unsigned webhooks")
         return value
 
-    @field_validator("chatwoot_api_key")
+    @field_validator("chatwoot_api_key", "llm_api_key", "transcribe_api_key", "relay_alert_key")
     @classmethod
     def _key_fits_into_a_header(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
-            raise ValueError("holds characters that no API key has; copy it from Chatwoot again")
-        return value
+        return None if value is None else api_key(value)
 
     @field_validator("database_url")
     @classmethod

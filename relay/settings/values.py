@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import psycopg
 
@@ -62,6 +62,25 @@ def split_bind(value: str) -> tuple[str, int]:
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError("write an IPv6 host in brackets, for example [::1]:8788")
     return host.strip("[]"), int(port)
+
+
+def parts_of(url: str) -> SplitResult:
+    """The parts of a URL that somebody else wrote; all empty if it cannot be split."""
+    try:
+        return urlsplit(url)
+    except ValueError:  # as in http://[::1
+        return urlsplit("")
+
+
+def api_key(value: SecretStr) -> SecretStr:
+    """An API key without the blanks around it that copying brings.
+
+    Raises ValueError if a header cannot carry it.
+    """
+    key = value.get_secret_value().strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError("holds characters that no API key has; copy it again")
+    return type(value)(key)
 
 
 def without_credentials(url: str) -> str:

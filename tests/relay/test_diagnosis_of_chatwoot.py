@@ -72,7 +72,14 @@ CASES = [
          oddities=(Oddity.LOGIN_PAGE,)),
     Case("a redirect", "Chatwoot cannot be asked: Chatwoot answered 301, a redirect to https://127.0.0.1",
          "Set CHATWOOT_BASE_URL to https://127.0.0.1", oddities=(Oddity.REDIRECTED,)),
-    Case("nothing there", "Chatwoot's health check fails: /rails/health (connection_refused)", "relay check-health",
+    Case("no such host", "Chatwoot's health check fails: /rails/health (dns_failure)", "1. Check the host in CHATWOOT_",
+         env={"CHATWOOT_BASE_URL": "http://no-such-host.invalid"}),
+    Case("https where http is spoken", "Chatwoot's health check fails: /rails/health (tls_error)", "1. Check http or",
+         env={"CHATWOOT_BASE_URL": "{chatwoot_https}"}),
+    Case("something else there", "Chatwoot's health check fails: /health (200, not what Chatwoot answers)",
+         "1. Check CHATWOOT_BASE_URL: something else", env={"CHATWOOT_BASE_URL": "{relay}"}),
+    Case("a key with blanks around it", WELL, env={"CHATWOOT_API_KEY": " demo-api-key\n"}),
+    Case("nothing there", "Chatwoot's health check fails: /rails/health (connection_refused)", "1. Check that Chatwoot",
          env={"CHATWOOT_BASE_URL": "http://127.0.0.1:9"}),
     # what sends webhooks
     Case("no webhook", "No webhook has ever come: none of Chatwoot's webhooks points to {relay}" + PATH + " (none",
@@ -81,6 +88,12 @@ CASES = [
          webhook="https://elsewhere.example/hook", quiet=True),
     Case("a wrong path", 'No webhook has ever come: Chatwoot\'s webhook "relay" calls {relay}/webhooks/chatwoot, a',
          "the right one is " + PATH, webhook="{relay}/webhooks/chatwoot", quiet=True),
+    Case("https to a relay that speaks http", 'No webhook has ever come: Chatwoot\'s webhook "relay" calls https://127.',
+         "and the relay speaks http there; the right one is {relay}/", webhook="{relay_https}" + PATH, quiet=True),
+    Case("no URL at all", "No webhook has ever come: none of Chatwoot's webhooks points to {relay}" + PATH + " (http://[",
+         "Update the webhook URL", webhook="http://[::1" + PATH, quiet=True),
+    Case("a path in escapes", WELL, "✓ Chatwoot has a webhook that points here",
+         webhook="{relay}/api/webhooks/%63hatwoot"),
     Case("an event is missing", "Chatwoot's webhook does not send message_created.", "events message_created and",
          subscriptions=("conversation_status_changed",)),
     Case("the filter of private addresses", "No webhook has ever come: {relay}" + PATH + " is a private address, and"
@@ -89,7 +102,7 @@ CASES = [
          sends=True),
     Case("a private address of another host", "No webhook has ever come: http://10.0.0.5:8788" + PATH + " is a private",
          "give the relay a public address", webhook="http://10.0.0.5:8788" + PATH, version="4.14.0", quiet=True),
-    Case("Redis is away", "No webhook has ever come: Chatwoot's queue_services are failing", "sends no webhook",
+    Case("Redis is away", "No webhook has ever come: Chatwoot's queue_services are failing", "1. Start Chatwoot's",
          oddities=(Oddity.QUEUE_FAILING,), quiet=True),
     # secrets and signatures
     Case("another secret, nothing sent yet", 'Chatwoot\'s webhook "relay" signs with a secret that CHATWOOT_WEBHOOK',
@@ -119,6 +132,7 @@ async def prepare(
 ) -> dict[str, str]:
     """Set everything up as the case says, send what it sends; the environment of the command."""
     urls = {"relay": relay.url, "localhost": relay.url.replace("127.0.0.1", "localhost"), "chatwoot": chatwoot.url}
+    urls |= {f"{name}_https": urls[name].replace("http://", "https://") for name in ("relay", "chatwoot")}
     await rows.change("TRUNCATE dashboard_facts, relay.deliveries CASCADE")
     chatwoot.conversations = {7: []}
     chatwoot.oddities, chatwoot.version = set(case.oddities), case.version
@@ -153,8 +167,8 @@ async def test_the_first_line_names_what_is_set_up_wrongly(
         ended = await relay_command.run("diagnose", **env)
         first = ended.stdout.partition("\n")[0]
         status = 0 if case.first == WELL else 1
-        expected = case.first.format(relay=relay.url)
-        if not first.startswith(expected) or case.rest not in ended.stdout or ended.returncode != status:
+        expected, rest = (text.format(relay=relay.url) for text in (case.first, case.rest))
+        if not first.startswith(expected) or rest not in ended.stdout or ended.returncode != status:
             wrong.append((case.name, ended.stdout, ended.stderr))
     assert wrong == [], "\n\n".join("\n".join(map(str, one)) for one in wrong)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from relay.store.database import Connection
+    from tests.conftest import CommandLine
     from tests.store.plant import Plant
 
 
@@ -236,3 +237,14 @@ def test_the_roles_themselves_cannot_log_in(postgres: str) -> None:
         "WHERE rolname IN ('relay_service', 'console_operator', 'console_reader')"
     )
     assert dict(found) == {"relay_service": False, "console_operator": False, "console_reader": False}
+
+
+async def test_a_schema_where_any_login_may_create_functions_is_named(any_dsn: str, relay_command: CommandLine) -> None:
+    closed = await relay_command.run("migrate", "--roles", DATABASE_URL=any_dsn)
+    assert "any login may create" not in closed.stderr
+    Rows(any_dsn)("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    named = await relay_command.run("migrate", "--roles", DATABASE_URL=any_dsn)
+    assert named.returncode == 0
+    assert "relay: any login may create functions in the schema public" in named.stderr
+    assert "REVOKE CREATE ON SCHEMA public FROM PUBLIC" in named.stderr
+    assert len(named.stderr.splitlines()) == 2

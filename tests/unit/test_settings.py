@@ -234,3 +234,11 @@ def test_what_is_given_wins_over_the_environment_and_none_is_not_given(monkeypat
 )
 def test_an_address_is_host_and_port(text: str, address: tuple[str, int]) -> None:
     assert split_bind(text) == address
+
+
+def test_a_key_is_read_without_the_blanks_that_copying_brings() -> None:
+    settings = load_settings(_env_file=None, chatwoot_api_key=" key\n", llm_api_key="\tkey")
+    assert [key.get_secret_value() for key in (settings.chatwoot_api_key, settings.llm_api_key) if key] == ["key"] * 2
+    for name in ("chatwoot_api_key", "llm_api_key", "transcribe_api_key", "relay_alert_key"):
+        with pytest.raises(ConfigurationError, match=name.upper()):
+            load_settings(_env_file=None, **{name: "two words"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.incident.diagnosis.chapter import Chapter, Check, Order
+from relay.monitoring.probes import NOT_CHATWOOT
 
 if TYPE_CHECKING:
     from relay.incident.evidence import Evidence
@@ -32,8 +33,13 @@ def chatwoot_fails(evidence: Evidence) -> Chapter | None:
 
 
 def _verdict(evidence: Evidence, failing: list[ProbeResult]) -> str:
-    """The API's own answer says most: it distinguishes a wrong key from a key without the right."""
-    if evidence.webhooks_error and (not failing or failing[0].target == "chatwoot_api" or failing[0].remedy):
+    """The API's own answer says most: it distinguishes a wrong key from a key without the right.
+
+    Where nothing answers, or something else than Chatwoot, the health check says it.
+    """
+    first = failing[0] if failing else None
+    is_chatwoot = first is None or (first.status is not None and first.error != NOT_CHATWOOT and first.remedy)
+    if evidence.webhooks_error and (is_chatwoot or (first is not None and first.target == "chatwoot_api")):
         return f"Chatwoot cannot be asked: {evidence.webhooks_error}."
     return f"Chatwoot's health check fails: {failing[0].label} ({failing[0].shown})."
 

@@ -114,6 +114,14 @@ def _faults(evidence: Evidence, found: list[Sender]) -> list[str]:
                     f"the right one is {evidence.webhook_path}"
                 )
             ]
+        secure = [sender for sender in found if sender.place is Place.WRONG_SCHEME]
+        if secure:
+            return [
+                (
+                    f"Chatwoot's {secure[0].named} calls {secure[0].url}, and the relay speaks http there; the right "
+                    f"one is {target}, or the address of a proxy that speaks https"
+                )
+            ]
         elsewhere = ", ".join(sender.url for sender in found) or "none at all"
         return [f"none of Chatwoot's webhooks points to {target} ({elsewhere})"]
     faults = []
@@ -188,6 +196,8 @@ def _resolution(evidence: Evidence, found: list[Sender]) -> tuple[str, ...]:
         f"Test with curl from Chatwoot's server: curl -i -X POST https://YOUR-HOST{evidence.webhook_path}",
         "Review the logs of load balancer and proxy, and the firewall's rules",
     ]
+    if evidence.server is not None and not evidence.server.queue_ok:
+        lines.insert(0, "Start Chatwoot's Redis: without it Sidekiq sends no webhook")
     if any(is_filtered(sender, evidence) for sender in found if sender.place is not Place.ELSEWHERE):
         lines.insert(
             0,

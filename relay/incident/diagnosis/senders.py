@@ -6,10 +6,10 @@ import ipaddress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from relay.chatwoot.client import Source
-from relay.settings import without_credentials
+from relay.settings import parts_of, without_credentials
 
 if TYPE_CHECKING:
     from relay.chatwoot.client import Webhook
@@ -26,6 +26,7 @@ class Place(Enum):
     HERE = auto()
     MAYBE_HERE = auto()  # the path is right; a proxy may stand at that address and pass on to the relay
     WRONG_PATH = auto()  # a relay's address, and a path that the relay answers with 404
+    WRONG_SCHEME = auto()  # a relay's address by https, which it does not speak
     ELSEWHERE = auto()
 
 
@@ -84,7 +85,10 @@ def place_of(url: str, evidence: Evidence) -> Place:
     is_own_host = host == own_host or bool(evidence.addresses_of(host) & evidence.addresses_of(own_host))
     bound = {relay.name.rpartition(":")[2] for relay in evidence.overview.alive}
     is_own_port = port == own_port or str(port) in bound
-    if urlsplit(url).path not in {evidence.webhook_path, evidence.webhook_path + "/"}:
+    is_secure = parts_of(url).scheme == "https"
+    if is_own_host and is_own_port and is_secure and parts_of(evidence.own_url).scheme == "http":
+        return Place.WRONG_SCHEME
+    if unquote(parts_of(url).path) not in {evidence.webhook_path, evidence.webhook_path + "/"}:
         return Place.WRONG_PATH if is_own_host and is_own_port else Place.ELSEWHERE
     if not is_own_host:
         return Place.MAYBE_HERE
@@ -95,7 +99,7 @@ def place_of(url: str, evidence: Evidence) -> Place:
 
 def _address(url: str) -> tuple[str, int | None]:
     """Host and port of a URL, this machine by one name; no port where it names none that can be."""
-    parts = urlsplit(url)
+    parts = parts_of(url)
     try:
         port = parts.port or _PORTS.get(parts.scheme)
     except ValueError:
@@ -105,6 +109,6 @@ def _address(url: str) -> tuple[str, int | None]:
 
 
 def _is_private(url: str, evidence: Evidence) -> bool:
-    host = (urlsplit(url).hostname or "").rstrip(".")
+    host = (parts_of(url).hostname or "").rstrip(".")
     addresses = evidence.addresses_of(host)
     return bool(addresses) and not any(ipaddress.ip_address(one.partition("%")[0]).is_global for one in addresses)
