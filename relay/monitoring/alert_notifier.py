@@ -46,7 +46,7 @@ class Situation:
 
 
 class Watch(Protocol):
-    """Names what is so now (`relay.incident.watch`)."""
+    """Names what is so now (`relay.incident.situation`)."""
 
     async def read(self, connection: Connection) -> tuple[Overview, Situation]:
         """The overview, and what it means."""

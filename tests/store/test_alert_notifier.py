@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from relay.domain.notifications import Origin
 from relay.errors import Refused
-from relay.incident.watch import IncidentWatch
+from relay.incident.situation import SituationReader
 from relay.monitoring.alert_notifier import AlertNotifier
 from relay.monitoring.store_outage import StoreOutage
 from relay.settings import AGENT_PATH
@@ -59,7 +59,7 @@ async def watch(
         given = {"relay_alert_webhook_url": agent.url + AGENT_PATH} | settings
         return AlertNotifier(
             relay_settings(agent, **given), database, uuid4(), sink.logger(RELAY_SCOPE),
-            watch=IncidentWatch(), outage=StoreOutage(Counters()), origin=Origin("prod", "db@host"),
+            watch=SituationReader(), outage=StoreOutage(Counters()), origin=Origin("prod", "db@host"),
         )  # fmt: skip
 
     yield make
