@@ -193,7 +193,7 @@ class Worker:
             self.database,
             owner,
             self._log,
-            watch=SituationReader(self._spool_state),
+            reader=SituationReader(self._spool_state),
             outage=outage,
             origin=Origin(settings.installation, database_name(settings)),
             leads=identity.slot == 0,

@@ -52,7 +52,8 @@ class Scene:
         self.agent = agent
         self.notifier = AlertNotifier(
             relay_settings(agent, relay_alert_webhook_url=agent.url + AGENT_PATH), self.there, uuid4(),
-            self.sink.logger(RELAY_SCOPE), watch=SituationReader(), outage=self.outage, origin=Origin("prod", "db@host"),
+            self.sink.logger(RELAY_SCOPE), reader=SituationReader(), outage=self.outage,
+            origin=Origin("prod", "db@host"),
         )  # fmt: skip
         self.rejections = Rejections(self.counters, ForwardingLog(self.sink, "http://agent"))
 
