@@ -220,7 +220,7 @@ _SECRET_HINTS = (
 
 
 def without_secrets(text: str) -> str:
-    """`text` with `MASK` for what looks like a credential: in URLs, after names such as `token=`, and known forms."""
+    """`text` with `MASK` for what may be a credential: in URLs, after names such as `token=`, and known forms."""
     lower = text.lower()
     if not any(hint in lower for hint in _SECRET_HINTS):  # nearly all text: the search takes longer
         return text

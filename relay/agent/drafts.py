@@ -1,6 +1,6 @@
 """Drafts: by a language model behind any OpenAI-compatible endpoint, or by a template that says that it is one.
 
-What a customer wrote is data: it stands in messages of its own, and nothing in it decides where a draft goes.
+What a customer wrote is data: it is sent in messages of its own, and nothing in it decides where a draft goes.
 """
 
 from __future__ import annotations

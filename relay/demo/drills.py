@@ -122,7 +122,7 @@ DRILLS = {
             ),
             frozenset({"dlq-warning"}),
             "Agent SDK refused the payload (422)",
-            "Look at one payload; edit and replay it, or discard it with a reason.",
+            "Read one payload; edit and replay it, or discard it with a reason.",
         ),
         Drill(
             "agent-deploy",

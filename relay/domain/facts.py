@@ -173,7 +173,7 @@ _LONG_NUMBER = re.compile(rb"[0-9.]{%d}|[0-9.][eE][+-]?[0-9]{4}" % _MAX_PLAIN_NU
 
 
 def _has_long_number(body: bytes) -> bool:
-    """True if a number may be too long for `numeric` (or digits inside a string look like one)."""
+    """True if a number may be too long for `numeric` (or digits inside a string resemble one)."""
     return _LONG_NUMBER.search(body) is not None
 
 

@@ -45,8 +45,8 @@ class Situation:
     command: str
 
 
-class Watch(Protocol):
-    """Names what is so now (`relay.incident.watch`)."""
+class Reader(Protocol):
+    """Names what is so now (`relay.incident.situation`)."""
 
     async def read(self, connection: Connection) -> tuple[Overview, Situation]:
         """The overview, and what it means."""
@@ -71,7 +71,7 @@ class AlertNotifier:
         owner: UUID,
         log: FilteringBoundLogger,
         *,
-        watch: Watch,
+        reader: Reader,
         outage: StoreOutage,
         origin: Origin,
         leads: bool = True,
@@ -79,7 +79,7 @@ class AlertNotifier:
         self._database = database
         self._owner = owner
         self._log = log
-        self._watch = watch
+        self._reader = reader
         self._outage = outage
         self._origin = origin
         self._has_duty = leads
@@ -126,7 +126,7 @@ class AlertNotifier:
             if self._outage.unrecorded or self._outage.active:
                 await alerts.adopt(connection, self._outage.unrecorded, self._outage.active)
             await traffic.learn_usual_gaps(connection)
-            state, situation = await self._watch.read(connection)
+            state, situation = await self._reader.read(connection)
             known = await alerts.acknowledged(connection)
             self._acknowledged = {rule: one.until for rule, one in known.items()}
             changes = await alerts.record(
@@ -165,7 +165,7 @@ class AlertNotifier:
         changes = self._outage.missed(now)
         self._log_changes(changes)
         assert self._outage.since is not None
-        situation = self._watch.without_store(self._outage.since, self._outage.lost, now)
+        situation = self._reader.without_store(self._outage.since, self._outage.lost, now)
         for change in changes:
             if self._is_sent(change):
                 message = message_of(change, self._origin, situation.headline, situation.command)

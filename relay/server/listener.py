@@ -52,7 +52,7 @@ def listen(bind: str, workers: int = 1, *, variable: str = "RELAY_BIND") -> list
 
 @contextlib.contextmanager
 def _one_start_at_a_time(host: str, port: int) -> Iterator[None]:
-    """Let no other process look whether the address is free between this one's look and its `listen`.
+    """Let no other process check whether the address is free between this one's check and its `listen`.
 
     The lock is an abstract socket of Linux, which exists in the network namespace of the address.
 

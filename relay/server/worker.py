@@ -24,8 +24,8 @@ from relay.forwarding.receipt_storage import ReceiptStorage
 from relay.forwarding.recovery import Recovery
 from relay.forwarding.spool_drain import SpoolDrain, SpoolReporter
 from relay.forwarding.spooling import Spooling
+from relay.incident.situation import SituationReader
 from relay.incident.state import SpoolState
-from relay.incident.watch import IncidentWatch
 from relay.intake.body_budget import BodyBudget
 from relay.intake.context import IntakeContext
 from relay.intake.rejections import RejectionRecorder, Rejections
@@ -193,7 +193,7 @@ class Worker:
             self.database,
             owner,
             self._log,
-            watch=IncidentWatch(self._spool_state),
+            reader=SituationReader(self._spool_state),
             outage=outage,
             origin=Origin(settings.installation, database_name(settings)),
             leads=identity.slot == 0,

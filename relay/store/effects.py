@@ -110,7 +110,7 @@ async def refuse_raised_delays(connection: Connection, was: Before, aside: Facts
 
 
 async def refuse_if_facts_change_the_session(dsn: str, samples: Sequence[Fact]) -> None:
-    """Write `samples` in a session of their own, after something failed, and look at its settings. Nothing stays.
+    """Write `samples` in a session of their own, after something failed, and read its settings. Nothing stays.
 
     Raises:
         FactsRefused: a trigger changed one.

@@ -129,7 +129,7 @@ class Server:
                 self._pid_file.unlink()  # the server refuses to start over a pid file that it cannot read
             else:
                 # The server also refuses while the number in the file belongs to any process, a zombie included. It
-                # ignores its grandparent's number, and still looks for processes that use the data.
+                # ignores its grandparent's number, and still searches for processes that use the data.
                 environment["PG_GRANDPARENT_PID"] = pid
         options = ["-k", str(directory), "-p", str(_PORT), "-c", "listen_addresses="]
         with (self._pgdata / "log").open("ab") as log:

@@ -26,7 +26,7 @@ _WANTED = {"fact_type": "text", "scope": "text", "value": "jsonb", "metadata": "
 
 
 async def check(connection: Connection) -> None:
-    """Look at the kind of `dashboard_facts`, if there is one, and at the types of the relay's columns.
+    """Read the kind of `dashboard_facts`, if there is one, and the types of the relay's columns.
 
     Raises:
         SchemaError: the relay cannot write its facts there.

@@ -58,7 +58,7 @@ _MOVED = SQL("""
             ON CONFLICT DO NOTHING
     )
 """).format(dead_letter=Literal(FactType.DEAD_LETTER.value))
-# Where nothing follows in a conversation its turn ends here; where something does, or may, `relay.promote` looks again
+# Where nothing follows in a conversation its turn ends here; where something does, or may, `relay.promote` reads again
 # once the conversation's row is locked. Rows are locked in the order of their keys.
 _TURNS = SQL(""", over AS MATERIALIZED (
         SELECT m.key, m.position FROM moved m WHERE m.key IS NOT NULL AND m.state <> 'waiting' ORDER BY m.key

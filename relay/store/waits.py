@@ -111,7 +111,7 @@ class Waiting:
 async def watched(dsn: str, application: str, on_wait: Callable[[str], None]) -> AsyncIterator[None]:
     """Call `on_wait` with a sentence for each session that a statement of `application` waits for, during the block.
 
-    Looks every two seconds on a connection of its own, from the second second on.
+    Reads every two seconds on a connection of its own, from the second second on.
     """
     watch = asyncio.create_task(_watch(dsn, application, on_wait), name="waits")
     try:

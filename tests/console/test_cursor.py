@@ -24,7 +24,9 @@ async def two_more_snapshots(seen: Any) -> None:
         await until(lambda before=before: seen.app.context.snapshot is not before)
 
 
-@pytest.mark.parametrize("key", ["down", "j", "end", "pagedown"])
+@pytest.mark.parametrize(
+    "key", ["down", "end", *(pytest.param(key, marks=pytest.mark.slow) for key in ("j", "pagedown"))]
+)
 async def test_another_group_stays_chosen(incident: RunningRelay, console: Console, key: str) -> None:
     async with console() as seen:
         await seen.shows("Failure groups", "answered 503")

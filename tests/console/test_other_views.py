@@ -593,7 +593,7 @@ async def test_activity_shows_who_did_what(incident: RunningRelay, console: Cons
         await seen.shows("WHO DID WHAT", "maria (login: postgres)")
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=str)
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((120, 40), marks=pytest.mark.slow)], ids=str)
 async def test_activity_shows_the_login_beside_a_name_that_differs(
     incident: RunningRelay, console: Console, rows: Rows, size: tuple[int, int]
 ) -> None:

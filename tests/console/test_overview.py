@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     Console = Callable[..., object]
 
 
-@pytest.mark.parametrize("size", [(60, 16), (80, 24), (120, 36)])
+@pytest.mark.parametrize(
+    "size", [(60, 16), *(pytest.param(size, marks=pytest.mark.slow) for size in ((80, 24), (120, 36)))]
+)
 async def test_a_demos_database_is_named_as_such_at_any_width(
     incident: RunningRelay, console: Console, dsn: str, size: tuple[int, int]
 ) -> None:
@@ -234,7 +236,7 @@ async def test_an_alert_says_for_how_long_it_has_fired(incident: RunningRelay, c
         await seen.shows("for 19m")
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 36)])
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((120, 36), marks=pytest.mark.slow)])
 async def test_alerts_are_aligned_in_columns(
     incident: RunningRelay, console: Console, rows: Rows, size: tuple[int, int]
 ) -> None:
@@ -261,7 +263,7 @@ async def test_an_alert_whose_condition_holds_no_more_is_said_to_end(
         await until(lambda: re.search(r"ending +average attempts", seen.text))
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 36)])
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((120, 36), marks=pytest.mark.slow)])
 async def test_the_relays_stay_in_sight_when_nothing_else_answers(
     relay: RunningRelay, console: Console, rows: Rows, size: tuple[int, int]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -14,8 +15,10 @@ import pytest
 import pytest_asyncio
 
 from relay.store.database import connection_parameters
+from relay.store.migrate import migrate
 from tests.servers import (
     AgentStandIn,
+    Rows,
     RunningRelay,
     database_like,
     folder_in_memory,
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from relay.store.database import Connection
-    from tests.servers import Rows
 
 
 @pytest_asyncio.fixture
@@ -111,6 +113,17 @@ def any_postgres(request: pytest.FixtureRequest) -> Iterator[str]:
 def any_dsn(any_postgres: str) -> Iterator[str]:
     """The DSN of a fresh, empty database on each of them."""
     with database_like("template1", any_postgres) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def any_migrated(any_postgres: str) -> Iterator[str]:
+    """The DSN of a fresh database with the relay's schema and roles on each of them."""
+    rows = Rows(any_postgres)
+    if not rows("SELECT 1 FROM pg_database WHERE datname = 'migrated'"):
+        rows("CREATE DATABASE migrated")
+        asyncio.run(migrate(psycopg.conninfo.make_conninfo(any_postgres, dbname="migrated"), roles=True))
+    with database_like("migrated", any_postgres) as dsn:
         yield dsn
 
 

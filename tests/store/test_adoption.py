@@ -92,7 +92,9 @@ async def relays(empty_dsn: str) -> AsyncIterator[Connection]:
 
 
 @tables
-async def test_the_rows_that_were_there_are_kept_and_counted(existing: Rows, relays: Connection) -> None:
+async def test_the_rows_that_were_there_are_kept_and_both_applications_write(
+    existing: Rows, relays: Connection, table: str
+) -> None:
     before = existing("SELECT to_jsonb(f) FROM dashboard_facts f")
     await migrate(existing.dsn)
     after = existing("SELECT to_jsonb(f) FROM dashboard_facts f")
@@ -100,12 +102,6 @@ async def test_the_rows_that_were_there_are_kept_and_counted(existing: Rows, rel
     hour = (await overview.read(relays)).last_1h
     assert (hour.rate.delivered, hour.average_attempts) == (3, 2)
 
-
-@tables
-async def test_the_relay_writes_its_facts_beside_them_and_the_runbooks_sql_counts_both(
-    existing: Rows, relays: Connection
-) -> None:
-    await migrate(existing.dsn)
     value = {"attempts": 1, "success": False, "durationMs": 5, "finalStatus": "503"}
     await facts.record(relays, [Fact(FactType.RETRY, value, {"test": False}) for _ in range(2)])
     assert existing.one(RECENT_ACTIVITY)[:2] == (5, 3)
@@ -113,13 +109,9 @@ async def test_the_relay_writes_its_facts_beside_them_and_the_runbooks_sql_count
     assert (hour.rate.delivered, hour.rate.failed) == (3, 2)
     assert existing("SELECT count(*) FROM dashboard_facts WHERE recorded_at IS NULL") == [0]
 
-
-@tables
-async def test_applications_that_wrote_there_before_keep_writing(existing: Rows, table: str) -> None:
-    await migrate(existing.dsn)
     write(existing, table, first=101)
-    assert existing("SELECT count(*) FROM dashboard_facts") == [6]
-    assert existing("SELECT sum(facts)::int FROM relay.minutes") == [6]
+    assert existing("SELECT count(*) FROM dashboard_facts") == [8]
+    assert existing("SELECT sum(facts)::int FROM relay.minutes") == [8]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from relay.domain.notifications import Origin
 from relay.errors import Refused
-from relay.incident.watch import IncidentWatch
+from relay.incident.situation import SituationReader
 from relay.monitoring.alert_notifier import AlertNotifier
 from relay.monitoring.store_outage import StoreOutage
 from relay.settings import AGENT_PATH
@@ -49,7 +49,7 @@ async def log() -> AsyncIterator[io.StringIO]:
 
 
 @pytest_asyncio.fixture
-async def watch(
+async def notifier(
     database: Database, agent: AgentStandIn, log: io.StringIO
 ) -> AsyncIterator[Callable[..., AlertNotifier]]:
     """Makes alert notifiers that post to `agent`, which takes the place of the chat room."""
@@ -59,7 +59,7 @@ async def watch(
         given = {"relay_alert_webhook_url": agent.url + AGENT_PATH} | settings
         return AlertNotifier(
             relay_settings(agent, **given), database, uuid4(), sink.logger(RELAY_SCOPE),
-            watch=IncidentWatch(), outage=StoreOutage(Counters()), origin=Origin("prod", "db@host"),
+            reader=SituationReader(), outage=StoreOutage(Counters()), origin=Origin("prod", "db@host"),
         )  # fmt: skip
 
     yield make
@@ -82,10 +82,10 @@ def transitions(rows: Rows) -> list[tuple[str, str]]:
 
 
 async def test_an_alert_is_raised_once_and_recorded_with_value_and_threshold(
-    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows
+    notifier: Callable[..., AlertNotifier], plant: Plant, rows: Rows
 ) -> None:
     plant.dead_letters(6)
-    one = watch()
+    one = notifier()
     await one.run_once()
     await one.run_once()
     ((value, metadata),) = rows.facts(ALERT)
@@ -96,19 +96,19 @@ async def test_an_alert_is_raised_once_and_recorded_with_value_and_threshold(
 
 
 async def test_the_overview_says_since_when_an_alert_is_active(
-    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows, database: Database
+    notifier: Callable[..., AlertNotifier], plant: Plant, rows: Rows, database: Database
 ) -> None:
     plant.dead_letters(6)
-    await watch().run_once()
+    await notifier().run_once()
     (firing,) = (await state_of(database)).firing
     assert firing.since == rows.one("SELECT since FROM relay.alerts")
 
 
 async def test_an_alert_at_the_edge_does_not_flap(
-    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows, database: Database
+    notifier: Callable[..., AlertNotifier], plant: Plant, rows: Rows, database: Database
 ) -> None:
     plant.dead_letters(6)
-    one = watch()
+    one = notifier()
     await one.run_once()
     rows("DELETE FROM dashboard_facts WHERE fact_type = 'support.webhook.dead_letter'")
     await one.run_once()
@@ -119,10 +119,10 @@ async def test_an_alert_at_the_edge_does_not_flap(
 
 
 async def test_an_alert_whose_condition_has_not_held_for_a_minute_is_cleared(
-    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows, database: Database
+    notifier: Callable[..., AlertNotifier], plant: Plant, rows: Rows, database: Database
 ) -> None:
     plant.dead_letters(6)
-    one = watch()
+    one = notifier()
     await one.run_once()
     rows("DELETE FROM dashboard_facts WHERE fact_type = 'support.webhook.dead_letter'")
     rows(_LET_A_MINUTE_PASS)
@@ -131,8 +131,10 @@ async def test_an_alert_whose_condition_has_not_held_for_a_minute_is_cleared(
     assert (await state_of(database)).firing == []
 
 
-async def test_one_relay_at_a_time_watches(watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows) -> None:
-    first, second = watch(), watch()
+async def test_one_relay_at_a_time_evaluates_the_rules(
+    notifier: Callable[..., AlertNotifier], plant: Plant, rows: Rows
+) -> None:
+    first, second = notifier(), notifier()
     await first.run_once()
     plant.dead_letters(6)
     await second.run_once()
@@ -141,24 +143,24 @@ async def test_one_relay_at_a_time_watches(watch: Callable[..., AlertNotifier], 
     assert transitions(rows) == [("dlq-warning", "raised")]
 
 
-async def test_watches_that_take_turns_at_the_same_moment_raise_an_alert_once(
-    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows
+async def test_notifiers_that_take_turns_at_the_same_moment_raise_an_alert_once(
+    notifier: Callable[..., AlertNotifier], plant: Plant, rows: Rows
 ) -> None:
     plant.dead_letters(6)
     for _ in range(3):
         rows("DELETE FROM relay.duties")
-        await asyncio.gather(*(watch().run_once() for _ in range(4)))
+        await asyncio.gather(*(notifier().run_once() for _ in range(4)))
     assert transitions(rows) == [("dlq-warning", "raised")]
 
 
 async def test_only_the_configured_severities_are_notified(
-    watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
+    notifier: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
 ) -> None:
     plant.runs(delivered=1, failed=9, age_s=560)
     plant.dead_letters(9)
-    await watch().run_once()
+    await notifier().run_once()
     assert {rule for rule, _ in transitions(rows)} == {"success-rate-p0", "success-rate-critical", "dlq-warning"}
-    one = watch()
+    one = notifier()
     rows("DELETE FROM relay.duties")
     await one.run_once()
     assert sorted(text.split(" raised")[0] for text in notifications(agent)) == ["Critical", "P0"]
@@ -169,10 +171,10 @@ async def test_only_the_configured_severities_are_notified(
 
 
 async def test_other_severities_can_be_asked_for(
-    watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn
+    notifier: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn
 ) -> None:
     plant.dead_letters(6)
-    await watch(relay_alert_severities="warning, P2").run_once()
+    await notifier(relay_alert_severities="warning, P2").run_once()
     assert [text.split(" on ")[0] for text in notifications(agent)] == ["Warning raised"]
 
 
@@ -190,21 +192,21 @@ async def test_a_notification_says_what_fails_without_what_the_agent_said(
 
 
 async def test_without_an_address_nothing_is_sent(
-    watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
+    notifier: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
 ) -> None:
     plant.dead_letters(30)
-    await watch(relay_alert_webhook_url=None).run_once()
+    await notifier(relay_alert_webhook_url=None).run_once()
     assert ("escalate-dlq", "raised") in transitions(rows)
     assert rows("SELECT text FROM relay.notices") == []
     assert not agent.seen
 
 
 async def test_a_notice_that_does_not_arrive_is_posted_again_later(
-    watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
+    notifier: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
 ) -> None:
     agent.behave(Behaviour(status=503, times=1))
     plant.dead_letters(30)
-    one = watch()
+    one = notifier()
     await one.run_once()
     await one.run_once()
     assert [request.status for request in agent.seen] == [503]
@@ -216,34 +218,34 @@ async def test_a_notice_that_does_not_arrive_is_posted_again_later(
 
 
 async def test_a_notice_outlives_the_relay_that_could_not_send_it(
-    watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
+    notifier: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, rows: Rows
 ) -> None:
     await agent.refuse()
     plant.dead_letters(30)
-    await watch().run_once()
+    await notifier().run_once()
     await agent.start()
     rows(_DUE_NOW)
     rows("DELETE FROM relay.duties")
-    await watch().run_once()
+    await notifier().run_once()
     assert [text.split(" on ")[0] for text in notifications(agent)] == ["escalate raised"]
 
 
 async def test_the_address_is_in_no_log(
-    watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, log: io.StringIO
+    notifier: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn, log: io.StringIO
 ) -> None:
     agent.behave(Behaviour(status=500))
     plant.dead_letters(30)
-    await watch().run_once()
+    await notifier().run_once()
     await until(lambda: "Alert notification failed, will retry" in log.getvalue())
     assert agent.url.removeprefix("http://") not in log.getvalue()
 
 
 async def test_refused_facts_are_an_alert_that_arrives_though_the_alerts_own_fact_is_refused(
-    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows, agent: AgentStandIn
+    notifier: Callable[..., AlertNotifier], plant: Plant, rows: Rows, agent: AgentStandIn
 ) -> None:
     plant.fact_aside(refused=True)
     rows("ALTER TABLE dashboard_facts ADD CONSTRAINT none CHECK (false) NOT VALID")
-    one = watch()
+    one = notifier()
     await one.run_once()
     assert [text for text in notifications(agent) if "facts-aside-p1" in text] != []
     assert rows("SELECT value ->> 'rule' FROM relay.facts_aside WHERE fact_type = %s", (ALERT,)) == ["facts-aside-p1"]
@@ -255,10 +257,10 @@ async def test_refused_facts_are_an_alert_that_arrives_though_the_alerts_own_fac
 
 
 async def test_an_acknowledged_alert_stays_visible_and_is_not_sent_again(
-    watch: Callable[..., AlertNotifier], plant: Plant, rows: Rows, agent: AgentStandIn, database: Database
+    notifier: Callable[..., AlertNotifier], plant: Plant, rows: Rows, agent: AgentStandIn, database: Database
 ) -> None:
     plant.dead_letters(30)
-    one = watch()
+    one = notifier()
     await one.run_once()
     async with database.connection() as connection:
         with pytest.raises(Refused, match="needs a reason"):

@@ -11,7 +11,7 @@ import pytest
 
 from relay.domain.notifications import Origin
 from relay.errors import StoreUnavailable
-from relay.incident.watch import IncidentWatch
+from relay.incident.situation import SituationReader
 from relay.intake.rejections import RejectionRecorder, Rejections
 from relay.monitoring.alert_notifier import AlertNotifier
 from relay.monitoring.outside_heartbeat import OutsideHeartbeat
@@ -52,7 +52,8 @@ class Scene:
         self.agent = agent
         self.notifier = AlertNotifier(
             relay_settings(agent, relay_alert_webhook_url=agent.url + AGENT_PATH), self.there, uuid4(),
-            self.sink.logger(RELAY_SCOPE), watch=IncidentWatch(), outage=self.outage, origin=Origin("prod", "db@host"),
+            self.sink.logger(RELAY_SCOPE), reader=SituationReader(), outage=self.outage,
+            origin=Origin("prod", "db@host"),
         )  # fmt: skip
         self.rejections = Rejections(self.counters, ForwardingLog(self.sink, "http://agent"))
 

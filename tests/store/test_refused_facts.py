@@ -41,24 +41,23 @@ def payload(**more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def service_login(any_dsn: str) -> Iterator[str]:
+def service_login(any_migrated: str) -> Iterator[str]:
     """The DSN of a login with the rights of `relay_service`, in a migrated database."""
-    asyncio.run(migrate(any_dsn, roles=True))
-    name, admin = f"login_{uuid4().hex}", Rows(any_dsn)
+    name, admin = f"login_{uuid4().hex}", Rows(any_migrated)
     admin(f"CREATE ROLE {name} LOGIN IN ROLE relay_service")
-    yield psycopg.conninfo.make_conninfo(any_dsn, user=name)
+    yield psycopg.conninfo.make_conninfo(any_migrated, user=name)
     admin(f"DROP ROLE {name}")
 
 
 @pytest.fixture
-def owner_rows(any_dsn: str) -> Rows:
+def owner_rows(any_migrated: str) -> Rows:
     """Plain SQL as the owner of everything."""
-    return Rows(any_dsn)
+    return Rows(any_migrated)
 
 
 @pytest_asyncio.fixture
 async def run_relay(
-    any_dsn: str, service_login: str, serve: Callable[..., RunningRelay], monkeypatch: pytest.MonkeyPatch
+    any_migrated: str, service_login: str, serve: Callable[..., RunningRelay], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Callable[[Refusing], Awaitable[RunningRelay]]]:
     """Starts a relay as the role that a shape is about. Its rounds over facts aside come without a pause."""
     monkeypatch.setattr(finisher, "_ROUND_S", 0.1)
@@ -66,7 +65,7 @@ async def run_relay(
     monkeypatch.setattr(AlertNotifier, "interval_s", 0.1)
 
     async def start(shape: Refusing) -> RunningRelay:
-        relay = serve(service_login if shape.as_service else any_dsn, chatwoot_webhook_max_attempts=1)
+        relay = serve(service_login if shape.as_service else any_migrated, chatwoot_webhook_max_attempts=1)
         return await relay.ready()
 
     yield start
@@ -125,11 +124,11 @@ async def test_under_a_running_relay_deliveries_end_and_their_facts_wait_aside_u
 
 @shapes
 async def test_at_the_start_what_no_finish_could_record_is_one_line_and_leaves_nothing(
-    any_dsn: str, service_login: str, owner_rows: Rows, shape: Refusing
+    any_migrated: str, service_login: str, owner_rows: Rows, shape: Refusing
 ) -> None:
     owner_rows(shape.sql)
     with pytest.raises(SchemaError) as refused:
-        await preflight.check(service_login if shape.as_service else any_dsn)
+        await preflight.check(service_login if shape.as_service else any_migrated)
     line = str(refused.value)
     assert line.startswith("dashboard_facts refuses facts that the relay must record")
     assert [name for name in (*shape.names, "Remedy: ") if name not in line] == [], line
@@ -140,9 +139,9 @@ async def test_at_the_start_what_no_finish_could_record_is_one_line_and_leaves_n
 
 
 async def test_a_database_that_takes_everything_passes_and_nothing_of_the_check_stays(
-    any_dsn: str, service_login: str, owner_rows: Rows
+    any_migrated: str, service_login: str, owner_rows: Rows
 ) -> None:
-    await preflight.check(any_dsn)
+    await preflight.check(any_migrated)
     await preflight.check(service_login)
     for table in ("dashboard_facts", "relay.deliveries", "relay.attempts", "relay.minutes", "relay.facts_aside"):
         assert owner_rows(f"SELECT count(*) FROM {table}") == [0], table

@@ -52,12 +52,11 @@ EFFECTS = {
 
 @pytest.mark.parametrize("trigger", [_BEFORE, _DEFERRED], ids=["before", "deferred"])
 @pytest.mark.parametrize("effect", EFFECTS)
-async def test_the_start_names_the_effect_of_a_trigger(any_dsn: str, effect: str, trigger: str) -> None:
-    await migrate(any_dsn)
+async def test_the_start_names_the_effect_of_a_trigger(any_migrated: str, effect: str, trigger: str) -> None:
     does, named = EFFECTS[effect]
-    Rows(any_dsn)(_FUNCTION.format(does) + trigger)
+    Rows(any_migrated)(_FUNCTION.format(does) + trigger)
     with pytest.raises(FactsRefused) as refused:
-        await preflight.check(any_dsn)
+        await preflight.check(any_migrated)
     line = str(refused.value)
     assert [
         part for part in (named, "spoils" if effect != "read-only" else "trigger", "Remedy: ") if part not in line
@@ -65,12 +64,11 @@ async def test_the_start_names_the_effect_of_a_trigger(any_dsn: str, effect: str
     assert "\n" not in line
 
 
-async def test_a_slow_trigger_passes(any_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    await migrate(any_dsn)
-    Rows(any_dsn)(_FUNCTION.format("PERFORM pg_sleep(0.4);") + _BEFORE)
+async def test_a_slow_trigger_passes(any_migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Rows(any_migrated)(_FUNCTION.format("PERFORM pg_sleep(0.4);") + _BEFORE)
     monkeypatch.setattr(preflight, "_LIMIT_MS", 300)
     monkeypatch.setattr("relay.store.effects._RAISED_WITHIN_S", 0.1)
-    await preflight.check(any_dsn)
+    await preflight.check(any_migrated)
 
 
 async def test_a_table_without_a_partition_for_the_present_is_named_with_its_remedy(any_dsn: str) -> None:

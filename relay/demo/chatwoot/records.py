@@ -125,7 +125,7 @@ def _blocked(message: dict[str, Any], state: State) -> dict[str, Any] | None:
 
 
 def messages_meta(messages: list[dict[str, Any]], state: State) -> dict[str, Any]:
-    """What stands beside a conversation's messages (messages/index.json.jbuilder): no `assignee` if there is none."""
+    """What is sent beside a conversation's messages (messages/index.json.jbuilder): no `assignee` if there is none."""
     customer = next((one for one in messages if one.get("message_type") == INCOMING), {"sender": contact("Customer")})
     meta: dict[str, Any] = {"labels": list(state.labels), "additional_attributes": {}}
     meta["contact"] = _blocked(customer, state)

@@ -43,7 +43,7 @@ def dead_letters(evidence: Evidence) -> Chapter:
         order, explains = Order.LOSSES, refused_lately
         verdict = (
             f"{worst.last_error}: {plural(worst.count, 'dead letter')} that retrying will not help, the oldest of "
-            f"{_when(worst.first)}; look at one payload."
+            f"{_when(worst.first)}; read one payload."
         )
     elif open_now:
         ready = sum(group.count for group in gone)

@@ -24,7 +24,7 @@ class Place(Enum):
     """Where a URL leads."""
 
     HERE = auto()
-    MAYBE_HERE = auto()  # the path is right; a proxy may stand at that address and pass on to the relay
+    MAYBE_HERE = auto()  # the path is right; a proxy may listen at that address and forward to the relay
     WRONG_PATH = auto()  # a relay's address, and a path that the relay answers with 404
     WRONG_SCHEME = auto()  # a relay's address by https, which it does not speak
     ELSEWHERE = auto()

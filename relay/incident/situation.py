@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from relay.store.overview import Overview
 
 
-class IncidentWatch:
+class SituationReader:
     """Names what is so by the one headline engine. `spool` is this host's spool, None where there is none."""
 
     def __init__(self, spool: Callable[[], SpoolState | None] = lambda: None) -> None:
