@@ -134,6 +134,8 @@ _UNREADABLE_ON = {
     **dict.fromkeys((_RED, _GREEN, _YELLOW, _MAGENTA, _CYAN, _GREY), _DARK),
 }
 """Colours of text that are hard to read on a background, by the background."""
+_GROUNDS_ON_WHITE = {_YELLOW, _GREEN}
+"""Hues that mean something but are hard to read on white: they become the ground of black text."""
 
 
 class SixteenColours(LineFilter):
@@ -151,13 +153,12 @@ class SixteenColours(LineFilter):
 def _in_sixteen(style: Style) -> Style:
     below = _BLACK if style.bgcolor is None else _ansi_background(style.bgcolor)
     above = _WHITE if style.color is None else _ansi_foreground(style.color)
-    if above == below or above in _UNREADABLE_ON.get(below, ()):
+    if below == _WHITE and above in _GROUNDS_ON_WHITE:
+        above, below = _BLACK, above
+    elif above == below or above in _UNREADABLE_ON.get(below, ()):
         above = _BLACK if below in {_GREEN, _YELLOW, _CYAN, _WHITE} else _WHITE
-    return style + Style.from_color(_of_number(above), _of_number(below))
-
-
-def _of_number(number: int) -> RichColor:
-    return RichColor.default() if number == _BLACK else RichColor.from_ansi(number)
+    ground = RichColor.default() if below == _BLACK else RichColor.from_ansi(below)
+    return style + Style.from_color(RichColor.from_ansi(above), ground)
 
 
 def _ansi_foreground(color: RichColor) -> int:
