@@ -43,7 +43,8 @@ _DELIVERIES = """
            since, headers, body, conversation_key, position, blocked, waits, next_attempt_at, tries, attempts)
     SELECT gen_random_uuid(), CASE WHEN %(due)s OR n %% %(each)s > 0 THEN 'received' ELSE 'waiting' END,
            gen_random_uuid(), false, 'message_created', (n / %(each)s)::text, true,
-           now() - interval '1 hour' + n * interval '1 ms', now() - interval '1 second',
+           now() - interval '1 hour' + n * interval '1 ms',
+           CASE WHEN %(due)s THEN now() - interval '1 second' ELSE now() + interval '1 hour' END,
            '[["content-type", "application/json"]]', %(body)s, '1/' || n / %(each)s, 1 + n %% %(each)s,
            n %% %(each)s > 0,
            CASE WHEN n %% %(each)s > 0 THEN 'order' WHEN %(due)s THEN 'capacity' ELSE 'retry' END,
@@ -57,7 +58,11 @@ _CONVERSATIONS = """
 
 
 def plant(dsn: str, number: int, *, due: bool) -> None:
-    """`number` deliveries that wait: due now, or their conversations' heads in a retry wait of an hour."""
+    """`number` deliveries that wait: due now, or their conversations' heads in a retry wait of an hour.
+
+    That wait begins in an hour. After a minute of it the heads would release order, and the next deliveries of their
+    conversations would be forwarded, which is no wait any more.
+    """
     given = {"each": _IN_A_CONVERSATION, "number": number, "due": due, "body": webhook_body()}
     with psycopg.connect(dsn, autocommit=True) as connection:
         for first in range(0, number, _CHUNK):
