@@ -111,7 +111,8 @@ class AlertNotifier:
         self._outage.sample()
         try:
             async with self._database.connection(_PATIENCE_S):
-                self._outage.over(())
+                if not self._outage.has_news:
+                    self._outage.over(())
         except StatementRefused:
             pass
         except StoreUnavailable:
@@ -119,12 +120,13 @@ class AlertNotifier:
 
     async def _evaluate(self) -> list[Notice]:
         async with self._database.connection(_PATIENCE_S) as connection:
+            if self._outage.has_news:  # also if another relay has the duty by now: it clears what was raised here
+                await alerts.adopt(connection, self._outage.unrecorded, self._outage.active)
+                self._outage.unrecorded.clear()
             if not await instances.take_duty(connection, "alerts", self._owner, for_s=_DUTY_S):
                 self._has_duty = False
                 self._outage.over(())
                 return []
-            if self._outage.unrecorded or self._outage.active:
-                await alerts.adopt(connection, self._outage.unrecorded, self._outage.active)
             await traffic.learn_usual_gaps(connection)
             state, situation = await self._reader.read(connection)
             known = await alerts.acknowledged(connection)

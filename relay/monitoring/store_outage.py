@@ -64,6 +64,11 @@ class StoreOutage:
         return None if self._began is None else self._began[0]
 
     @property
+    def has_news(self) -> bool:
+        """True if something was raised or cleared that is not recorded, or an alert is active in memory alone."""
+        return bool(self.unrecorded or self.active)
+
+    @property
     def lost(self) -> int:
         """How many webhooks this worker has answered 503 since then."""
         return self._lost(self._refused()) - self._lost_before

@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import psycopg
 
+from relay.domain.alerts import RULES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -70,6 +72,11 @@ _LOG = """
 """
 _ALERT = "INSERT INTO relay.alerts (rule) VALUES (%(text)s)"
 _NOTICE = "INSERT INTO relay.notices (text) VALUES (%(text)s)"
+_ACKNOWLEDGEMENT = """
+    INSERT INTO relay.acknowledgements (rule, operator, login, reason, until)
+    SELECT rule, %(text)s, %(text)s, %(text)s, now() + interval '1 hour' FROM unnest(%(rules)s::text[]) AS rule
+        ON CONFLICT DO NOTHING
+"""
 
 
 def plant_hostile(rows: Rows, text: str = HOSTILE) -> int:
@@ -90,7 +97,8 @@ def plant_hostile(rows: Rows, text: str = HOSTILE) -> int:
     rows(_INSTANCE, given)
     given["row"] = rows.one(_DELIVERY, given)
     given["plan"] = rows.one(_PLAN, given)
-    for statement in (_ATTEMPT, _ITEM, _LOG, _ALERT, _NOTICE):
+    given["rules"] = [rule.name for rule in RULES]
+    for statement in (_ATTEMPT, _ITEM, _LOG, _ALERT, _NOTICE, _ACKNOWLEDGEMENT):
         rows(statement, given)
     with psycopg.connect(rows.dsn) as connection:  # one transaction, so that no relay carries the discard out
         for action in ("discard", "replay", "replay.stop", text):

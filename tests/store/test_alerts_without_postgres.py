@@ -126,12 +126,33 @@ async def test_a_relay_without_the_duty_says_nothing(scene: Scene, rows: Rows) -
     assert scene.messages == []
 
 
-async def test_an_outage_before_the_start_is_notified_too(scene: Scene) -> None:
+async def test_what_was_raised_without_postgres_is_left_to_the_relay_that_has_the_duty_afterwards(
+    scene: Scene, rows: Rows
+) -> None:
+    await scene.round(away=False)
+    await scene.round(away=True)
+    await scene.round(away=True, after_s=61)
+    rows("UPDATE relay.duties SET owner = gen_random_uuid(), until = now() + interval '1 h' WHERE name = 'alerts'")
+    for _ in range(2):
+        await scene.round(away=False)
+    assert rows("SELECT rule FROM relay.alerts") == ["store-down-p0"]
+    rows("UPDATE relay.alerts SET held_at = held_at - interval '61 s'")
+    rows("DELETE FROM relay.duties")
+    await scene.round(away=False)
+    assert [lines[1].split()[:2] for lines in scene.messages] == [["P0", "raised"], ["P0", "cleared"]]
+    assert [value["state"] for value, _ in rows.facts("support.alert")] == ["raised", "cleared"]
+
+
+async def test_an_outage_before_the_start_is_notified_too(scene: Scene, rows: Rows) -> None:
     scene.notifier._database = scene.away
     await scene.notifier.run_before_start()
     scene.clock.now += 61
     await scene.notifier.run_before_start()
     assert [lines[1].rpartition("rule ")[2] for lines in scene.messages] == ["store-down-p0)"]
+    scene.notifier._database = scene.there
+    await scene.notifier.run_before_start()
+    await scene.round(away=False)
+    assert rows("SELECT rule FROM relay.alerts") == ["store-down-p0"]  # so that its end is sent too
 
 
 async def test_what_a_channel_does_not_accept_is_sent_again(scene: Scene) -> None:
