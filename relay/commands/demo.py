@@ -27,6 +27,7 @@ from relay.settings import as_environment, load_settings
 from relay.store import demo_history, embedded
 from relay.store.databases import demo_directory
 from relay.store.migrate import migrate
+from relay.telemetry.log_sink import quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -58,6 +59,7 @@ def command(*, seconds: float | None, no_console: bool, drill: str | None) -> No
         say("[demo] DATABASE_URL is set and left alone: the demo uses an embedded Postgres of its own.", err=True)
     data_dir = demo_directory(settings.relay_data_dir)
     settings = settings.model_copy(update={"database_url": None, "relay_data_dir": data_dir})
+    quiet_libraries()
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not no_console
     if on_terminal and find_spec("textual") is None:
         say("[demo] The console is not installed; run: pip install 'hotdash-relay[console]'", err=True)

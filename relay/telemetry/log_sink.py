@@ -264,5 +264,10 @@ def capture_libraries(sink: LogSink) -> None:
     root = logging.getLogger()
     root.handlers = [_Forward(sink)]
     root.setLevel(logging.WARNING)
+    quiet_libraries()
+
+
+def quiet_libraries() -> None:
+    """Keep back what libraries warn of and the relay itself reports or mends, as a connection that was closed."""
     for name in ("psycopg.pool", "psycopg", "asyncio"):
         logging.getLogger(name).setLevel(logging.ERROR)
