@@ -332,9 +332,16 @@ async def _make_history(connection: Connection) -> None:
         )
 
 
+# `to_regclass` may answer from the session's cache, without the table that another relay has committed since this
+# transaction began. A query of the catalogue does not.
+_HAS_HISTORY = """
+    SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                    WHERE n.nspname = 'relay' AND c.relname = 'schema_migrations')
+"""
+
+
 async def _has_history(connection: Connection) -> bool:
-    cursor = await connection.execute("SELECT to_regclass('relay.schema_migrations') IS NOT NULL")
-    row = await cursor.fetchone()
+    row = await (await connection.execute(_HAS_HISTORY)).fetchone()
     return bool(row and row[0])
 
 

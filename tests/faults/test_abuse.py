@@ -21,7 +21,7 @@ import pytest_asyncio
 from relay.chatwoot.signature import sign
 from relay.settings import WEBHOOK_PATH
 from tests.faults.ledger import Ledger
-from tests.servers import PATIENCE_S, until
+from tests.servers import ANSWER_MS, PATIENCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -74,7 +74,8 @@ async def answer_to(relay: RelayProcess, data: bytes, *, end_after_s: float = PA
 @pytest_asyncio.fixture
 async def relay(make_relay: Callable[..., RelayProcess]) -> RelayProcess:
     """A relay that runs, with a limit for bodies that a few of them exceed."""
-    return await make_relay(chatwoot_webhook_max_body_bytes=5 * 1024 * 1024).start()
+    patient = {"chatwoot_webhook_response_deadline_ms": ANSWER_MS, "relay_lease_seconds": 60}
+    return await make_relay(chatwoot_webhook_max_body_bytes=5 * 1024 * 1024, **patient).start()
 
 
 @pytest_asyncio.fixture

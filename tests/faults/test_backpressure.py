@@ -12,7 +12,7 @@ import pytest
 from relay.settings import WEBHOOK_PATH
 from tests.faults.ledger import Ledger
 from tests.faults.test_abuse import memory_mb
-from tests.servers import until
+from tests.servers import ANSWER_MS, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +64,7 @@ async def test_beyond_the_limit_webhooks_wait_in_postgres_and_are_delivered_once
 async def test_large_bodies_that_never_end_have_so_much_room_and_the_rest_is_not_read(
     make_relay: Callable[..., RelayProcess], senders: Senders, rows: Rows
 ) -> None:
-    relay, ledger = await make_relay().start(), Ledger()
+    relay, ledger = await make_relay(chatwoot_webhook_response_deadline_ms=ANSWER_MS).start(), Ledger()
     before, connections = memory_mb(relay), []
     head = f"POST {WEBHOOK_PATH} HTTP/1.1\r\nhost: relay\r\ncontent-length: {LARGE + 1}\r\n\r\n".encode()
 

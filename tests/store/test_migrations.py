@@ -15,6 +15,7 @@ from relay.errors import SchemaError, StoreUnavailable
 from relay.store import preflight
 from relay.store.database import connection_parameters
 from relay.store.migrate import migrate, migrations, schema_version
+from tests.schema import apply
 from tests.servers import Rows, RunningRelay, free_port, until
 
 if TYPE_CHECKING:
@@ -54,6 +55,19 @@ async def test_the_schemas_version_is_reported(empty_dsn: str) -> None:
         await connection.rollback()
         await migrate(empty_dsn)
         assert await schema_version(connection) == max(_VERSIONS)
+
+
+async def test_a_history_that_another_relay_makes_during_a_transaction_is_seen(empty_dsn: str) -> None:
+    given = connection_parameters(empty_dsn, "tests")
+    async with (
+        await psycopg.AsyncConnection.connect(**given) as connection,
+        await psycopg.AsyncConnection.connect(autocommit=True, **given) as other,
+    ):
+        assert await schema_version(connection) == 0
+        await connection.rollback()
+        await connection.execute("SELECT 1")
+        await apply(other, migrations()[:1])
+        assert await schema_version(connection) == 1
 
 
 async def test_relays_that_migrate_at_once_apply_each_step_once(empty_dsn: str) -> None:
