@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from relay.domain.delivery import WaitReason
 from relay.domain.format import minute_clock, utc_clock
 from relay.store import destinations, gate
+from relay.store.database import together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from psycopg.abc import Query
 
     from relay.store.database import Connection
     from relay.store.destinations import Gone
@@ -105,19 +108,28 @@ class BacklogState:
         ]
 
 
+async def _rows(connection: Connection, statement: Query) -> Sequence[Sequence[Any]]:
+    return await (await connection.execute(statement)).fetchall()
+
+
 async def read(connection: Connection) -> BacklogState:
     """The backlog now."""
-    kinds = {row[0]: int(row[1]) for row in await (await connection.execute(_COUNTS)).fetchall()}
-    oldest = await (await connection.execute(_OLDEST)).fetchone()
-    rates = [await (await connection.execute(query)).fetchone() for query in (_FINISHED, _FINISHED_NOW)]
-    hold, breaker = await gate.current_hold(connection), await gate.open_breaker(connection)
+    counts, oldest, *rates, hold, breaker, gone = await together(
+        connection,
+        _rows(connection, _COUNTS),
+        *(_rows(connection, query) for query in (_OLDEST, _FINISHED, _FINISHED_NOW)),
+        gate.current_hold(connection),
+        gate.open_breaker(connection),
+        destinations.gone(connection),
+    )
+    kinds = {row[0]: int(row[1]) for row in counts}
     return BacklogState(
         by_reason=_reasons(kinds, hold, breaker),
-        oldest_s=None if oldest is None else oldest[0],
-        drain_per_s=max(float(row[0]) for row in rates if row is not None),
+        oldest_s=oldest[0][0] if oldest else None,
+        drain_per_s=max(float(rows[0][0]) for rows in rates if rows),
         hold=hold,
         breaker=breaker,
-        gone=await destinations.gone(connection),
+        gone=gone,
     )
 
 
