@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import psycopg
 
 from console.data import snapshot
+from relay.errors import StoreUnavailable
 from relay.store import log, replays
 from relay.store.database import heeding_cancellation, no_longer_than
 from relay.store.sessions import open_session, ping, times_in, trouble
@@ -51,8 +52,8 @@ class Front(Protocol):
     def show(self, snapshot: Snapshot) -> None:
         """Show a new snapshot."""
 
-    def disconnected(self, reason: str) -> None:
-        """Show that Postgres is unavailable, and why."""
+    def disconnected(self, reason: str, *, is_away: bool) -> None:
+        """Show that Postgres cannot be read, and why; `is_away` if it does not answer, or takes no session."""
 
 
 class Poller:
@@ -77,7 +78,8 @@ class Poller:
                 with heeding_cancellation():
                     await self._connect_and_watch()
             except (psycopg.Error, OSError) as error:
-                self._front.disconnected(str(trouble(error)))
+                found = trouble(error)
+                self._front.disconnected(str(found), is_away=isinstance(found, StoreUnavailable))
             await asyncio.sleep(_RECONNECT_S)
 
     async def _connect_and_watch(self) -> None:

@@ -46,9 +46,9 @@ class ActivityView(View):
             Vertical(classes="pane", id="plans-pane"),
             f"Replays ─ enter watches a running one, lists an ended one{steering}",
         ):
-            yield LineList(id="plans", newest_first=True)
+            yield LineList(id="plans", newest_first=True, classes="calm")
         with titled(Vertical(classes="pane", id="audit-pane"), "Who did what ─ enter shows one in full"):
-            yield LineList(id="audit", newest_first=True)
+            yield LineList(id="audit", newest_first=True, classes="calm")
         yield Static("", id="activity-hint", markup=False)
 
     def reading(self) -> ActivityReading:
@@ -87,6 +87,11 @@ class ActivityView(View):
         elif isinstance(event.key, int) and event.key in self._audit:
             lines = whole_action(self._audit[event.key])
             self.dialog.ask(Prompt(title="who did what", lines=lines, kind=Kind.NOTICE))
+
+    def action_zoom(self) -> None:
+        """Give the replays all of the room, or take it back."""
+        self.toggle_class("zoomed")
+        self.query_one("#plans").focus()
 
     def on_line_list_moved(self) -> None:
         """Show the keys that the row under the cursor has."""

@@ -56,7 +56,8 @@ class Watcher:
     def show(self, snapshot: Snapshot) -> None:
         self.shown.append(snapshot)
 
-    def disconnected(self, reason: str) -> None:
+    def disconnected(self, reason: str, *, is_away: bool) -> None:
+        del is_away
         self.troubles.append(reason)
 
 
