@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Static
 
 from console.data.readings import Activity, ActivityReading
 from console.flows.requests import CarryOut, GoTo, ReadNow
@@ -18,6 +17,7 @@ from console.render.plans import plan_line
 from console.screens.view import View, titled
 from console.widgets.lines import LineList
 from console.widgets.question import Kind, Prompt
+from console.widgets.text import Text
 from relay.store.replays import Control, PlanState
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ActivityView(View):
             yield LineList(id="plans", newest_first=True, classes="calm")
         with titled(Vertical(classes="pane", id="audit-pane"), "Who did what ─ enter shows one in full"):
             yield LineList(id="audit", newest_first=True, classes="calm")
-        yield Static("", id="activity-hint", markup=False)
+        yield Text("", id="activity-hint")
 
     def reading(self) -> ActivityReading:
         """Return the reading of plans and audit."""

@@ -20,6 +20,7 @@ from console.render.line import Line
 from console.screens.peek import Peek
 from console.widgets.lines import LineList
 from console.widgets.search_box import SearchBox
+from console.widgets.text import Text
 from relay.domain import filters
 from relay.domain.delivery import State
 from relay.domain.format import span
@@ -78,7 +79,7 @@ class DeliveryList(Vertical):
             check=_fault,
             history=lambda: self._host.context.choices.filters,
         )
-        yield Static("", id="filter-line", markup=False)
+        yield Text("", id="filter-line")
         with Container(id="columns"):
             with Vertical(id="rows-pane"):
                 yield LineList(id="rows", newest_first=True)

@@ -19,6 +19,7 @@ from console.render import details, search
 from console.render.curl import MOST_BYTES
 from console.screens.view import View, titled
 from console.widgets.search_box import SearchBox
+from console.widgets.text import Text
 from relay.domain.delivery import State
 from relay.errors import RelayError
 from relay.settings import without_credentials
@@ -74,10 +75,10 @@ class DetailView(View):
         yield SearchBox(
             id="filter", placeholder="find in the delivery; n and N go from match to match", returns_to="#detail"
         )
-        yield Static("", id="filter-line", markup=False)
+        yield Text("", id="filter-line")
         with VerticalScroll(id="detail"):
             for section, title in _TITLES.items():
-                yield titled(Static("", id=f"detail-{section}", classes="pane", markup=False), title)
+                yield titled(Text("", id=f"detail-{section}", classes="pane"), title)
 
     @property
     def is_settled(self) -> bool:

@@ -138,6 +138,7 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
 
         A lazy sequence of `lines` comes with `place_of`, which finds one by its key without making them all.
         """
+        shown = self._in_sight()
         before = self.key
         from_top = self._cursor - self.scroll_offset.y
         self._lines = lines
@@ -153,7 +154,23 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         self._cursor = max(0, min(self._cursor, len(lines) - 1))
         if self.key != before and self.key is not None:
             self.post_message(self.Moved(self, self.key))
-        self.refresh()
+        self._refresh_changed(shown)
+
+    def _in_sight(self) -> list[Content]:
+        """Return what the rows of the screen show, the header first; a mark before the row under the cursor."""
+        top, height = self.scroll_offset.y, self.size.height - self._header_height
+        rows = [self._lines[place].content for place in range(top, min(top + height, len(self._lines)))]
+        rows += [] if rows else [self._empty]
+        if 0 <= self._cursor - top < len(rows):
+            rows[self._cursor - top] = rows[self._cursor - top] + "▸"
+        return rows if self._header is None else [self._header, *rows]
+
+    def _refresh_changed(self, before: Sequence[Content]) -> None:
+        """Paint only the rows that differ from what they showed `before`."""
+        now = self._in_sight()
+        for y in range(max(len(before), len(now))):
+            if y >= len(before) or y >= len(now) or not now[y].is_same(before[y]):
+                self.refresh(Region(0, y, self.size.width, 1))
 
     def _keep_in_sight(self, cursor: int, from_top: int) -> None:
         """Keep new rows above in sight as long as there is room; while keys come, let no row in sight move."""
