@@ -9,6 +9,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from relay.text import rfc3339
+
 _TYPES = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
 _PASSED = ("content", "content_type", "content_attributes", "source_id", "attachments")
 
@@ -35,4 +37,4 @@ def message_created(message: dict[str, Any], conversation: dict[str, Any], accou
 def _iso(seconds: object) -> str | None:
     if not isinstance(seconds, int | float):
         return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(datetime.fromtimestamp(seconds, UTC))

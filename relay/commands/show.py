@@ -12,7 +12,7 @@ from relay.errors import RelayError
 from relay.settings import load_settings
 from relay.store import delivery_detail
 from relay.store.lookup import rows_beginning
-from relay.text import clean
+from relay.text import clean, rfc3339
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -50,7 +50,7 @@ def command(delivery_id: str, *, as_json: bool) -> None:
 
 
 def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if moment is None else rfc3339(moment)
 
 
 def _document(found: Detail) -> dict[str, Any]:

@@ -213,7 +213,8 @@ def _conversation(body: bytes) -> int | None:
 
 async def _respond(request: web.Request, behaviour: Behaviour, body: bytes) -> web.StreamResponse:
     transport = request.transport
-    assert transport is not None
+    if transport is None:
+        raise ConnectionResetError("the relay closed the connection before the answer")
     if behaviour.mode is Mode.HANG:
         await asyncio.sleep(3600)
     if behaviour.mode is Mode.RESET:

@@ -12,12 +12,13 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from relay.chatwoot.samples import DEMO_CONVERSATIONS, DEMO_CUSTOMERS, DEMO_EVENTS, documented_payload
 from relay.demo.agent import Behaviour
 from relay.demo.chatwoot.records import OUTGOING, contact
+from relay.text import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -140,6 +141,7 @@ class Traffic:
         message = self.chatwoot.add_message(conversation, text, sender=contact(name))
         return payload | {
             "id": message["id"],
+            "created_at": rfc3339(datetime.fromtimestamp(message["created_at"], UTC)),
             "content": text,
             "sender": payload["sender"] | {"name": name},
             "conversation": payload["conversation"] | {"id": conversation},

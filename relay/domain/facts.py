@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from relay.domain.delivery import Delivery, FactType, Outcome
+from relay.text import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,12 +55,8 @@ def alert_fact(change: Transition) -> Fact:
         "value": change.verdict.value,
         "threshold": change.verdict.threshold,
     }
-    metadata = {"timestamp": _iso(change.at), "condition": rule.condition, "since": _iso(change.since)}
+    metadata = {"timestamp": rfc3339(change.at), "condition": rule.condition, "since": rfc3339(change.since)}
     return Fact(FactType.ALERT, value, metadata)
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def facts_of_run(delivery: Delivery, outcome: Outcome, endpoint: str) -> list[Fact]:
@@ -127,7 +124,7 @@ def _metadata(delivery: Delivery) -> dict[str, Any]:
     conversation = delivery.conversation_id
     numeric = conversation is not None and conversation.isascii() and conversation.isdigit()
     metadata = {
-        "timestamp": _iso(datetime.now(UTC)),
+        "timestamp": rfc3339(datetime.now(UTC)),
         "deliveryId": delivery.delivery_id,
         "event": delivery.event,
         "conversationId": int(conversation) if conversation is not None and numeric else conversation,

@@ -342,14 +342,16 @@ class Pipeline:
         if not finished.recorded:
             self._forwarding_log.given_up(delivery)
             return None
+        trace_id = self._tracing.trace_id(delivery.delivery_id, delivery.headers)
         if isinstance(run, Deferred):
-            self._counters.deferred(run)
+            self._counters.deferred(run, trace_id=trace_id)
             self._forwarding_log.deferred(delivery, run.reason, run.pause_ms)
             return run.reason
         if finished.state is State.WAITING:
             self._forwarding_log.deferred(delivery, WaitReason.BREAKER, 0)
             return WaitReason.BREAKER
-        self._counters.finished(run, since_receipt_s=_since_receipt_s(delivery, run, came_at))
+        since_receipt_s = _since_receipt_s(delivery, run, came_at)
+        self._counters.finished(run, since_receipt_s=since_receipt_s, trace_id=trace_id)
         if run.success:
             self._forwarding_log.delivered(delivery, run)
         else:

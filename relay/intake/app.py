@@ -247,5 +247,5 @@ async def _metrics(context: IntakeContext) -> Response:
     except (StoreUnavailable, TimeoutError, psycopg.ProgrammingError):
         is_up = False
     gauges.append(Gauge("relay_database_up", float(is_up), "1 while Postgres answers"))
-    workers = context.counters.of_all_workers()
-    return Response(exposition(workers, gauges), content_type="text/plain; version=0.0.4; charset=utf-8")
+    text, content_type = exposition(context.counters, gauges, request.headers.get("Accept", ""))
+    return Response(text, content_type=content_type)

@@ -15,6 +15,7 @@ from relay.domain.delivery import FactType
 from relay.domain.facts import Fact
 from relay.errors import StoreUnavailable
 from relay.store import facts as stored_facts
+from relay.text import rfc3339
 
 if TYPE_CHECKING:
     from relay.store.database import Database
@@ -99,6 +100,6 @@ class RejectionRecorder:
 
 
 def _fact(reason: str, status: int, count: int, *, test: bool) -> Fact:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = rfc3339(datetime.now(UTC))
     value = {"reason": reason, "status": status, "count": count}
     return Fact(FactType.REJECTED, value, {"timestamp": now, "test": test})

@@ -24,7 +24,7 @@ from relay.domain.retry import failure_of
 from relay.domain.targets import Target
 from relay.errors import ConfigurationError, RelayError
 from relay.settings import without_credentials
-from relay.text import json_text
+from relay.text import json_text, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +95,7 @@ class ProbeResult:
             "latencyMs": round(self.latency_ms, 1),
             "error": self.error,
         }
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = rfc3339(datetime.now(UTC))
         return Fact(FactType.HEALTH, value, {"timestamp": now, "url": self.url})
 
 

@@ -21,6 +21,7 @@ from relay.store.failures import described, unavailable
 from relay.store.finishing import finish
 from relay.store.refusal import TABLE, explain
 from relay.store.storing import store
+from relay.text import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +112,7 @@ async def _record(connection: Connection, was: Before) -> None:
 
 def _samples() -> list[Fact]:
     """A fact of each type."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = rfc3339(datetime.now(UTC))
     run = {"attempts": 1, "success": True, "durationMs": 145, "finalStatus": "200"}
     of_delivery = {"timestamp": now, "deliveryId": str(uuid4()), "event": "message_created", "conversationId": 1}
     return [

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import structlog
 
 from relay.store.log import LogLine
-from relay.text import escaped, json_text, unicode_escaped
+from relay.text import escaped, json_text, rfc3339, unicode_escaped
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -145,7 +145,7 @@ class _LineThread:
     def write(self, chunk: str) -> None:
         try:
             if self._dropped:
-                at, fields = utc_text(datetime.now(UTC)), f"{{ chunks: {self._dropped} }}"
+                at, fields = rfc3339(datetime.now(UTC)), f"{{ chunks: {self._dropped} }}"
                 self._chunks.put_nowait(f"{at} WARNING [relay] Log lines were dropped {fields}\n")
                 self._dropped = 0
             self._chunks.put_nowait(chunk)
@@ -201,7 +201,7 @@ def text_form(line: LogLine) -> str:
     """
     fields = ", ".join(f"{escaped(key)}: {_inspect(value)}" for key, value in line.fields.items())
     reference = "" if line.delivery_id is None else f" {escaped(line.delivery_id).replace(' ', '%20')}"
-    head = f"{utc_text(line.at)} {line.level.upper()}{reference} [{escaped(line.scope)}] {escaped(line.message)}"
+    head = f"{rfc3339(line.at)} {line.level.upper()}{reference} [{escaped(line.scope)}] {escaped(line.message)}"
     return head + (f" {{ {fields} }}" if fields else "")
 
 
@@ -211,13 +211,8 @@ def json_form(line: LogLine) -> str:
     Harmful characters are JSON escapes in it, so that a parser gets the exact text and a terminal none of it.
     """
     reference = {} if line.delivery_id is None else {"deliveryId": line.delivery_id}
-    head = {"at": utc_text(line.at), "level": line.level, "scope": line.scope, "message": line.message}
+    head = {"at": rfc3339(line.at), "level": line.level, "scope": line.scope, "message": line.message}
     return json_text(head | reference | line.fields)
-
-
-def utc_text(moment: datetime) -> str:
-    """`2026-11-27T08:15:00.123Z` (RFC 3339)."""
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _inspect(value: Any) -> str:

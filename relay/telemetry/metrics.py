@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.exposition import generate_latest
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.samples import Exemplar
 
 from relay.telemetry.counts import PART_BYTES, Counts, parts, read
 
@@ -83,7 +85,8 @@ class _Labels:
 class Counters:
     """Counts of one worker. Its siblings read them where they are written: see `counts`.
 
-    `memory` is what all workers of one relay share, and `slot` this worker's part of it.
+    `memory` is what all workers of one relay share, and `slot` this worker's part of it. `exemplars` has this worker's
+    last observation with a trace, by histogram and index of the bucket.
     """
 
     received = _Count()
@@ -99,43 +102,50 @@ class Counters:
         self.outcomes = _Labels(self.counts, "outcomes")
         self.attempts = _Labels(self.counts, "attempts")
         self.rejected = _Labels(self.counts, "rejected")
+        self.slot = slot
+        self.exemplars: dict[tuple[str, int], Exemplar] = {}
         for name in _COUNTS:
             self.counts.add(name, 0)
 
-    def finished(self, outcome: Outcome, *, since_receipt_s: float | None = None) -> None:
+    def finished(self, outcome: Outcome, *, since_receipt_s: float | None = None, trace_id: str | None = None) -> None:
         """Count the end of one run of the retry loop, and its attempts.
 
-        `since_receipt_s` is the time since the webhook came in; None if this relay does not know it.
+        `since_receipt_s` is the time since the webhook came in; None if this relay does not know it. `trace_id` is the
+        trace that was recorded, None if none was.
         """
         self.outcomes.update([outcome.state.value])
         self.attempts.update(attempt.status for attempt in outcome.attempts)
-        self._observe("forwarding", outcome.duration_ms / 1000)
+        self._observe("forwarding", outcome.duration_ms / 1000, trace_id)
         for attempt in outcome.attempts:
-            self._observe("attempt", attempt.duration_ms / 1000)
+            self._observe("attempt", attempt.duration_ms / 1000, trace_id)
         if outcome.success and since_receipt_s is not None:
-            self._observe("delivery", since_receipt_s)
+            self._observe("delivery", since_receipt_s, trace_id)
 
-    def deferred(self, run: Deferred) -> None:
-        """Count the attempts of a run that waits."""
+    def deferred(self, run: Deferred, *, trace_id: str | None = None) -> None:
+        """Count the attempts of a run that waits; `trace_id` as in `finished`."""
         self.attempts.update(attempt.status for attempt in run.attempts)
         for attempt in run.attempts:
-            self._observe("attempt", attempt.duration_ms / 1000)
+            self._observe("attempt", attempt.duration_ms / 1000, trace_id)
 
     def of_all_workers(self) -> dict[int, dict[str, float]]:
         """What every worker of this relay has counted by now, by slot."""
         return {slot: counts for slot, part in enumerate(parts(self._memory)) if (counts := read(part))}
 
-    def _observe(self, key: str, seconds: float) -> None:
+    def _observe(self, key: str, seconds: float, trace_id: str | None) -> None:
         limits = _HISTOGRAMS[key][1]
+        index = bisect_left(limits, seconds)
         self.counts.add(f"{key}_sum", seconds)
-        self.counts.add(f"{key}_bucket {bisect_left(limits, seconds)}")
+        self.counts.add(f"{key}_bucket {index}")
+        if trace_id is not None:
+            self.exemplars[key, index] = Exemplar({"trace_id": trace_id}, seconds, time.time())
 
 
 class _Collector:
     """Yields the metrics of the workers' counts and of the gauges."""
 
-    def __init__(self, workers: Mapping[int, Mapping[str, float]], gauges: Iterable[Gauge]) -> None:
-        self._workers = workers
+    def __init__(self, counters: Counters, gauges: Iterable[Gauge]) -> None:
+        self._counters = counters
+        self._workers = counters.of_all_workers()
         self._gauges = gauges
 
     def collect(self) -> Iterable[Metric]:
@@ -168,10 +178,13 @@ class _Collector:
         family = HistogramMetricFamily(metric, text, labels=["worker"])
         for slot, counts in self._workers.items():
             found = {int(index): count for index, count in _under(counts, f"{key}_bucket")}
-            total, buckets = 0.0, []
+            known = self._counters.exemplars if slot == self._counters.slot else {}
+            total = 0.0
+            buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
             for index, top in enumerate((*map(str, limits), "+Inf")):
                 total += found.get(index, 0)
-                buckets.append((top, total))
+                exemplar = known.get((key, index))
+                buckets.append((top, total) if exemplar is None else (top, total, exemplar))
             family.add_metric([str(slot)], buckets, sum_value=counts.get(f"{key}_sum", 0.0))
         return family
 
@@ -184,8 +197,13 @@ def _under(counts: Mapping[str, float], name: str) -> Iterator[tuple[str, float]
             yield value, count
 
 
-def exposition(workers: Mapping[int, Mapping[str, float]], gauges: Iterable[Gauge]) -> bytes:
-    """The Prometheus text of every worker's counts (by slot) and of `gauges`."""
+def exposition(counters: Counters, gauges: Iterable[Gauge], accept: str = "") -> tuple[bytes, str]:
+    """The text of every worker's counts and of `gauges`, and its content type.
+
+    It is OpenMetrics with exemplars where the header `accept` asks for that, else Prometheus' own format. Exemplars are
+    those of the worker that answers.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(workers, gauges))
-    return generate_latest(registry)
+    registry.register(_Collector(counters, gauges))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type

@@ -54,6 +54,10 @@ class Tracing:
     def close(self) -> None:
         """Send what is left; waits a moment at most."""
 
+    def trace_id(self, delivery_id: str, headers: Headers) -> str | None:
+        """The trace in which the delivery's spans are recorded; None while tracing is off."""
+        return trace_of(delivery_id, headers).trace_id if self.on else None
+
     def received(self, delivery_id: str, headers: Headers, began: int, **attributes: Any) -> None:
         """A webhook came in at `began` and has been answered now.
 

@@ -46,6 +46,7 @@ def test_every_picture_is_there_and_a_readme_shows_it() -> None:
     scenes = re.findall(r'^    \("([a-z-]+)", \(', script, flags=re.MULTILINE)
     assert len(scenes) > 10
     names = {*scenes, *(f"{scene}-80x24" for scene in scenes)}
-    assert {picture.stem for picture in (ROOT / "screenshots").glob("*.svg")} == names
+    assert {picture.stem for picture in (ROOT / "screenshots").glob("*.svg")} == {*names, "dashboard"}
+    assert "screenshots/dashboard.svg" in (ROOT / "relay" / "deploy" / "README.md").read_text(encoding="utf-8")
     readme = (ROOT / "console" / "README.md").read_text(encoding="utf-8")
     assert [name for name in sorted(names) if f"screenshots/{name}.svg" not in readme] == []

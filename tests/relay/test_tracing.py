@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from relay.domain.trace import parse_traceparent
 from tests.agent.conftest import customer, of_chatwoot, start_agent
@@ -100,6 +101,18 @@ async def test_relay_and_agent_are_one_trace(
     assert all(receipt.start_time_unix_nano <= span.start_time_unix_nano for span in attempts)
     assert all(span.end_time_unix_nano >= span.start_time_unix_nano for _, span in kept.spans)
     assert not any("customer's words" in str(span) for _, span in kept.spans)
+    answer = await relay.client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    with_trace = {
+        sample.name
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+        if sample.exemplar is not None and sample.exemplar.labels == {"trace_id": SENT[3:35]}
+    }
+    assert with_trace == {
+        "relay_attempt_seconds_bucket", "relay_forwarding_seconds_bucket", "relay_delivery_seconds_bucket"
+    }  # fmt: skip
+    assert SENT[3:35] not in (await relay.client.get("/metrics")).text, "Prometheus' own format has no exemplars"
 
 
 @needs_otel

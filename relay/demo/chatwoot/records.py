@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from relay.text import rfc3339
+
 INCOMING, OUTGOING, ACTIVITY, TEMPLATE = range(4)
 TYPE_WORDS = ("incoming", "outgoing", "activity", "template")
 
@@ -166,4 +168,4 @@ def last_activity(messages: list[dict[str, Any]]) -> int:
 
 
 def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(datetime.fromtimestamp(seconds, UTC))
