@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,7 +24,7 @@ from textual.widgets import Input, TextArea
 from console import theme as themes
 from console.data.announcer import Announcer
 from console.data.choices import Choices
-from console.data.context import WINDOWS, Context, place_of
+from console.data.context import WINDOWS, Context, Trouble, place_of
 from console.data.operator_session import OperatorSession
 from console.data.outage import outage_of
 from console.data.poller import Poller
@@ -249,9 +250,11 @@ class ConsoleApp(TypeAhead):
     def _entitle(self, title: str) -> None:
         show_title(self._driver, ascii_of(title, len(title)))
 
-    def disconnected(self, reason: str) -> None:
+    def disconnected(self, reason: str, *, is_away: bool, headline: str | None = None) -> None:
         """Show that the database is away; the last snapshot stays on the screen, with its age."""
-        self.context.trouble = reason
+        before = self.context.trouble
+        since = time.time() if before is None else before.since
+        self.context.trouble = Trouble(reason, is_away=is_away, since=since, headline=headline)
         self._tick()
 
     def _tick(self) -> None:

@@ -69,6 +69,7 @@ class StartTimer:
             shown = "–" if taken is None else f"{taken:.2f} s"
             lines.append(f"{name:<12} {shown:>7}   goal {goal:.1f} s")
         if self.first_data_s is None:
-            reason = self._app.context.trouble or "the console was closed"
+            trouble = self._app.context.trouble
+            reason = "the console was closed" if trouble is None else trouble.reason
             lines.append(f"no figures within {PATIENCE_S:.0f} s: {reason}")
         return lines

@@ -37,6 +37,19 @@ class HealthCheck:
     ok: bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why Postgres cannot be read, since when (`time.time()`). `is_away`: it does not answer, or takes no session.
+
+    `headline` is what that means, without its full stop, once the relay's `/health` was asked.
+    """
+
+    reason: str
+    is_away: bool
+    since: float
+    headline: str | None = None
+
+
 @dataclass(slots=True)
 class Context:
     """`place` names the database. `trouble` says why it cannot be read, None while it can.
@@ -52,7 +65,7 @@ class Context:
     place: str
     read_only: bool
     snapshot: Snapshot | None = None
-    trouble: str | None = None
+    trouble: Trouble | None = None
     window_name: str = "1 h"
     paused: bool = False
     is_leaving: bool = False

@@ -54,8 +54,11 @@ class Front(Protocol):
     def show(self, snapshot: Snapshot) -> None:
         """Show a new snapshot."""
 
-    def disconnected(self, reason: str) -> None:
-        """Show that Postgres is unavailable, and why."""
+    def disconnected(self, reason: str, *, is_away: bool, headline: str | None = None) -> None:
+        """Show that Postgres cannot be read, and why.
+
+        `is_away`: it does not answer, or takes no session; `headline` is what that means, once it is known.
+        """
 
 
 class Poller:
@@ -64,6 +67,7 @@ class Poller:
     def __init__(self, dsn: str, front: Front, *, read_only: bool, outage: Callable[[], Awaitable[str]]) -> None:
         self._dsn = dsn
         self._outage = outage
+        self._fault = ""
         self._meaning: str | None = None
         self._asking: asyncio.Task[None] | None = None
         self._front = front
@@ -92,16 +96,17 @@ class Poller:
     def _disconnected(self, fault: RelayError) -> None:
         """Report the fault; of an outage what it means, once that is known."""
         if isinstance(fault, StoreUnavailable) and not isinstance(fault, StatementRefused):
-            self._front.disconnected(self._meaning or str(fault))
+            self._fault = str(fault)
+            self._front.disconnected(self._fault, is_away=True, headline=self._meaning)
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.create_task(self._ask(), name="outage")
         else:
             self._reconnected()
-            self._front.disconnected(str(fault))
+            self._front.disconnected(str(fault), is_away=False)
 
     async def _ask(self) -> None:
         self._meaning = await self._outage()
-        self._front.disconnected(self._meaning)
+        self._front.disconnected(self._fault, is_away=True, headline=self._meaning)
 
     def _reconnected(self) -> None:
         """Forget what the outage means."""

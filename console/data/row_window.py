@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class RowWindow:
     """A window over the deliveries in `states` (None: any) that `filter` matches.
 
-    `page` is the last one read; `is_too_slow` is True once reading this window took too long: it is not tried again
-    until `retry`.
+    `page` is the last one read, at `taken_at` (`time.monotonic()`). `is_too_slow` is True once reading this window took
+    too long: it is not tried again until `retry`.
     """
 
     def __init__(self, states: tuple[State, ...] | None) -> None:
@@ -30,6 +30,7 @@ class RowWindow:
         self.filter = ""
         self.order = Order.NEWEST
         self.page: Page | None = None
+        self.taken_at = 0.0
         self._anchor: Key | None = None
         self._up = False
         self._skipped = 0
@@ -63,7 +64,7 @@ class RowWindow:
         if isinstance(snapshot.view, TooSlow):
             self._too_slow = wanted
         elif isinstance(snapshot.view, Page):
-            self.page = snapshot.view
+            self.page, self.taken_at = snapshot.view, snapshot.seen.read_at
             if self._up:
                 self._up = False
                 self._anchor = None if self.page.live else self._key_of(self.page.rows[0])

@@ -15,7 +15,7 @@ from console.data.log_entry import entry_of
 from relay.incident.headline import headline
 from relay.incident.state import state_of
 from relay.store import browse, log, overview, replays
-from relay.store.database import one_moment
+from relay.store.database import one_moment, together
 from relay.text import clean
 
 if TYPE_CHECKING:
@@ -97,13 +97,16 @@ async def read(
     """
     began = time.perf_counter()
     async with one_moment(connection):
-        state = await overview.read_within(connection, minutes_of=minutes_of)
-        groups = await browse.groups(connection)
-        plans = await browse.plans(connection, _PLANS)
+        state, groups, plans, tail = await together(
+            connection,
+            overview.read_within(connection, minutes_of=minutes_of),
+            browse.groups(connection),
+            browse.plans(connection, _PLANS),
+            log.before(connection, None, TAIL_LINES),
+        )
         if watched is not None and all(plan.id != watched for plan in plans):
             older = await replays.plan(connection, watched)
             plans += [] if older is None else [older]
-        tail = await log.before(connection, None, TAIL_LINES)
         resting = last is not None and last.reading == reading and _rests(last.seen)
         seen = last.seen if last is not None and resting else await _see(connection, reading)
     return Snapshot(

@@ -49,10 +49,14 @@ class Open(Message):
 
 
 class OpenDelivery(Open):
-    """Open one delivery on top of the screen in front. `neighbours` are the rows of the list it was opened from."""
+    """Open one delivery on top of the screen in front, with `answers` in full if wanted.
 
-    def __init__(self, row_id: int, neighbours: Sequence[int] = ()) -> None:
+    `neighbours` are the rows of the list it was opened from.
+    """
+
+    def __init__(self, row_id: int, neighbours: Sequence[int] = (), *, answers: bool = False) -> None:
         super().__init__()
+        self.answers = answers
         self.row_id = row_id
         self.neighbours = neighbours
 

@@ -24,6 +24,7 @@ PAYLOAD_CHARS = 60_000
 PAYLOAD_LINES = 2_000
 _MUTED = "$text-muted"
 _SECOND_COLUMN = 42
+_IGNORED = "stored, not forwarded: a private note, or an event that RELAY_FORWARD_EVENTS leaves out"
 
 
 def headline(detail: Detail) -> list[Content]:
@@ -41,9 +42,11 @@ def headline(detail: Detail) -> list[Content]:
 def attempt_lines(detail: Detail) -> list[Content]:
     """Return the attempts of the last run, a line each: time, wait before it, status and duration."""
     if not detail.attempts:
-        return [Content.styled("no attempt is recorded yet", _MUTED)]
+        return [_no_attempt(detail)]
     last = [attempt for attempt in detail.attempts if attempt.run == detail.attempts[-1].run]
-    said = [line for attempt in last[-1:] if attempt.answer for line in answer_lines(attempt.answer, 200, 1)]
+    said = [
+        line for attempt in last[-1:] if attempt.answer for line in answer_lines(attempt.answer, 200, _ANSWER_LINES)
+    ]
     return [*map(_attempt, last), *said]
 
 
@@ -84,8 +87,29 @@ def timeline(detail: Detail, width: int, *, whole_answers: bool = False) -> list
         if attempt.answer:
             lines += answer_lines(attempt.answer, width, None if whole_answers else _ANSWER_LINES)
     if not lines:
-        lines.append(Content.styled("no attempt is recorded yet", _MUTED))
+        return [_no_attempt(detail)]
+    if detail.row.state is State.FORWARDING:
+        lines.append(_under_way(detail))
     return lines
+
+
+def _no_attempt(detail: Detail) -> Content:
+    """Return why no attempt is recorded: attempts are recorded once a run ends or waits."""
+    row = detail.row
+    if row.state is State.IGNORED:
+        return Content.styled(_IGNORED, _MUTED)
+    if row.state is State.FORWARDING:
+        return _under_way(detail)
+    if row.waits is not None:
+        return Content.styled(f"no attempt yet: it waits ({row.waits})", _MUTED)
+    return Content.styled("no attempt is recorded yet", _MUTED)
+
+
+def _under_way(detail: Detail) -> Content:
+    since = "" if detail.claimed_at is None else f" since {clock(detail.claimed_at)}"
+    return Content.styled(
+        f"run {detail.row.run} is under way{since}; its attempts are recorded as it ends", "$text-accent"
+    )
 
 
 def _attempt(attempt: Try) -> Content:
@@ -153,7 +177,7 @@ def facts(detail: Detail, link: str | None) -> list[Content]:
         due = "" if row.next_attempt_at is None else f"; the next attempt is due at {clock(row.next_attempt_at)}"
         lines.append(_field("waits for", f"{row.waits or 'retry'}{due}"))
     if row.state is State.IGNORED:
-        lines.append(_field("not sent", "stored, but not forwarded: a private note, or an event that is left out"))
+        lines.append(_field("not sent", _IGNORED))
     if detail.agent_status:
         lines.append(_field("agent said", clean(detail.agent_status, limit=100)))
     if link is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from textual.content import Content
 
 from console.render import header
-from relay.domain.format import span
+from relay.domain.format import span, utc_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,19 +45,55 @@ def head_of(context: Context, shown_at: float | None, width: int, hint: Hint) ->
         status = connecting(is_away=context.trouble is not None)
         if context.round_trip_s > header.SLOW_S and not context.trouble:
             return Head(status, header.slow_link(context.round_trip_s))
-        return Head(
-            status,
-            Content(f"{context.trouble}. Trying again." if context.trouble else ""),
-            "trouble" if context.trouble else "",
-        )
+        return Head(status, Content(_away(context, None)), "bad trouble" if context.trouble else "")
     age_s = time.monotonic() - snapshot.read_at
     status = header.status_line(snapshot, _standing(context, age_s), width)
     if context.trouble is None:
         return Head(status, _cause(snapshot, width, hint), snapshot.headline.level)
     shown_s = time.monotonic() - (shown_at or snapshot.read_at)
     older = f", what is below {span(shown_s)}" if shown_s > age_s + 1 else ""
-    away = Content(f"{context.trouble}. Trying again; the figures are {int(age_s)} s old{older}.")
-    return Head(status, away, "bad trouble")
+    figures = f" The figures are {int(age_s)} s old{older}."
+    return Head(status, Content(_away(context, snapshot) + figures), "bad trouble")
+
+
+_MEANINGS = (
+    ("refused", "nothing listens at its address. Start Postgres, or correct DATABASE_URL"),
+    ("resolve", "its host's name does not resolve. Correct DATABASE_URL, or DNS"),
+    ("Name or service", "its host's name does not resolve. Correct DATABASE_URL, or DNS"),
+    ("password", "it rejects the login. Correct DATABASE_URL"),
+    ("authentication", "it rejects the login. Correct DATABASE_URL"),
+    ("does not exist", "it has no such database or role. Correct DATABASE_URL"),
+    ("starting up", "it is starting; wait"),
+    ("shutting down", "it is shutting down; start it again"),
+    ("terminat", "it ended the session, as in a restart; wait"),
+    ("too many", "all of its connections are taken. End some, or raise max_connections"),
+    ("remaining connection slots", "all of its connections are taken. End some, or raise max_connections"),
+    ("timeout", "it does not answer in time. Check the network and its load"),
+    ("in time", "it does not answer in time. Check the network and its load"),
+    ("closed", "it ended the session, as in a restart; wait"),
+)
+"""What the driver's words mean, and what to do, by a part of them; the first that fits counts."""
+
+
+def _away(context: Context, snapshot: Snapshot | None) -> str:
+    """Return what is wrong with Postgres, since when, what that means for webhooks, and what to do."""
+    trouble = context.trouble
+    if trouble is None:
+        return ""
+    if not trouble.is_away:
+        return f"{trouble.reason}. Trying again."
+    if trouble.headline is not None:
+        return f"{trouble.headline}. Trying again."
+    said = trouble.reason.lower()
+    meaning = next((text for part, text in _MEANINGS if part.lower() in said), "")
+    meaning = meaning or f"{trouble.reason.partition(': ')[2]}. Check it and DATABASE_URL"
+    since = datetime.fromtimestamp(trouble.since, UTC).astimezone(context.choices.zone)
+    webhooks = ""
+    if snapshot is not None and snapshot.overview.alive:
+        room = any(spool.max_bytes > 0 for spool in snapshot.overview.spools)
+        webhooks = " Relays spool webhooks meanwhile." if room else " Relays without a spool refuse webhooks (503)."
+    age = span(time.time() - trouble.since)
+    return f"Postgres is away since {utc_clock(since)} ({age}): {meaning}. Trying again.{webhooks}"
 
 
 def _standing(context: Context, age_s: float) -> header.Standing:

@@ -12,14 +12,16 @@ from console.render.wrapping import hanging, shortened
 from relay.domain.format import measured, span, utc_clock
 
 if TYPE_CHECKING:
+    from console.data.context import Trouble
     from console.data.snapshot import Snapshot
     from relay.store.overview import Overview
 
 
-def postgres(place: str, snapshot: Snapshot, trouble: str | None) -> Content:
+def postgres(place: str, snapshot: Snapshot, trouble: Trouble | None) -> Content:
     """Return which database this is read from, and how long reading took; or that it is away, and the data's age."""
     if trouble is not None:
-        old = f"  away: all of this is {span(time.monotonic() - snapshot.read_at)} old"
+        age = span(time.monotonic() - snapshot.read_at)
+        old = f"  away: all of this is {age} old ({trouble.reason.removeprefix('Postgres cannot be used now: ')})"
         return Content.assemble(("✗ ", "$text-error bold"), "Postgres ", (place, "bold"), (old, "$text-error"))
     return Content.assemble(
         ("✓ ", "$text-success"), "Postgres ", (place, "bold"), (f"  read in {snapshot.took_ms:.0f} ms", "$text-muted")

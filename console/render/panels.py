@@ -155,17 +155,17 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
     ]
     value_width = max((len(value) for _, value, _ in shown), default=0)
     since_width = max((len(since) for _, _, since in shown), default=0)
-    room = max(8, width - 14 - value_width - since_width)
+    room = max(8, width - 15 - value_width - since_width)
     if any(shortened(rule.condition, room).endswith("…") for rule, _, _ in shown):
-        shown = [(rule, value, since.removeprefix("for ")) for rule, value, since in shown]
+        shown = [(rule, value, "ending" if since == "ending" else "") for rule, value, since in shown]
         since_width = max(len(since) for _, _, since in shown)
-        room = max(8, width - 14 - value_width - since_width)
+        room = max(8, width - 15 - value_width - since_width)
     lines = [
         Content.assemble(
             (f"{formatting.badge(rule.severity):<10} ", formatting.STYLES[rule.severity]),
             f"{shortened(rule.condition, room):<{room}} ",
             (f"{value:>{value_width}}", "bold"),
-            (f" {since:<{since_width}}", _MUTED),
+            (f"  {since:<{since_width}}", _MUTED),
         )
         for rule, value, since in shown
     ]
@@ -188,7 +188,7 @@ def _firing_since(verdict: Verdict, now: datetime) -> str:
 
 def health(state: Overview, width: int) -> list[Content]:
     """Return the last probes of agent and Chatwoot, then the relays, then the deliveries in flight."""
-    lines = [_probe(health, width) for health in state.health] or [
+    lines = [_probe(health, state, width) for health in state.health] or [
         Content.styled("? nothing probed yet", _MUTED),
     ]
     waits = [Content("  ") + backlog_line(state.backlog)] if state.backlog.waiting else []
@@ -199,9 +199,9 @@ def health_in_short(state: Overview) -> list[Content]:
     """Return the probes with latency and age, and the relays, in two lines for narrow screens."""
     probes = [
         Content.assemble(
-            _light(ok=probe.ok),
+            _light(probe, state),
             f"{title(probe.target).removeprefix('Chatwoot ')} ",
-            (_answer(probe), "$text-success" if probe.ok else "$text-error bold"),
+            (_answer(probe), _light(probe, state)[1]),
             (f" {milliseconds(probe.latency_ms)}" if probe.status else "", _MUTED),
             (f" {span(probe.age_s)}", _MUTED),
         )
@@ -226,8 +226,14 @@ def _relays(state: Overview) -> Content:
     )
 
 
-def _light(*, ok: bool) -> tuple[str, str]:
-    return ("✓ ", "$text-success") if ok else ("✗ ", "$text-error bold")
+_OLD_PROBE_S, _OLD_WITHOUT_RELAY_S = 300, 45
+"""A probe's result that is older says nothing of now: longer intervals are unusual, and no relay probes nothing."""
+
+
+def _light(health: Health, state: Overview) -> tuple[str, str]:
+    if health.age_s > (_OLD_PROBE_S if state.alive else _OLD_WITHOUT_RELAY_S):
+        return "? ", _MUTED
+    return ("✓ ", "$text-success") if health.ok else ("✗ ", "$text-error bold")
 
 
 def _answer(health: Health) -> str:
@@ -236,9 +242,9 @@ def _answer(health: Health) -> str:
     return short_status(answer)
 
 
-def _probe(health: Health, width: int) -> Content:
+def _probe(health: Health, state: Overview, width: int) -> Content:
     name = title_with_route(health.target)
-    glyph, style = _light(ok=health.ok)
+    glyph, style = _light(health, state)
     latency = milliseconds(health.latency_ms)
     tail = f"{latency:>7}  {span(health.age_s)} ago"
     name = f"{name:<23}" if width >= 50 else name

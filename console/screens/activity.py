@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Static
 
 from console.data.readings import Activity, ActivityReading
 from console.flows.requests import CarryOut, GoTo, ReadNow
@@ -18,6 +17,7 @@ from console.render.plans import plan_line
 from console.screens.view import View, titled
 from console.widgets.lines import LineList
 from console.widgets.question import Kind, Prompt
+from console.widgets.text import Text
 from relay.store.replays import Control, PlanState
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ class ActivityView(View):
             Vertical(classes="pane", id="plans-pane"),
             f"Replays ─ enter watches a running one, lists an ended one{steering}",
         ):
-            yield LineList(id="plans", newest_first=True)
+            yield LineList(id="plans", newest_first=True, classes="calm")
         with titled(Vertical(classes="pane", id="audit-pane"), "Who did what ─ enter shows one in full"):
-            yield LineList(id="audit", newest_first=True)
-        yield Static("", id="activity-hint", markup=False)
+            yield LineList(id="audit", newest_first=True, classes="calm")
+        yield Text("", id="activity-hint")
 
     def reading(self) -> ActivityReading:
         """Return the reading of plans and audit."""
@@ -87,6 +87,11 @@ class ActivityView(View):
         elif isinstance(event.key, int) and event.key in self._audit:
             lines = whole_action(self._audit[event.key])
             self.dialog.ask(Prompt(title="who did what", lines=lines, kind=Kind.NOTICE))
+
+    def action_zoom(self) -> None:
+        """Give the replays all of the room, or take it back."""
+        self.toggle_class("zoomed")
+        self.query_one("#plans").focus()
 
     def on_line_list_moved(self) -> None:
         """Show the keys that the row under the cursor has."""

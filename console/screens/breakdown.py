@@ -39,9 +39,9 @@ class BreakdownView(View):
     def compose_body(self) -> ComposeResult:
         """Return the two lists."""
         with titled(Vertical(id="events-pane", classes="pane"), "By event"):
-            yield LineList(id="events", empty="  reading …")
+            yield LineList(id="events", classes="calm", empty="  reading …")
         with titled(Vertical(id="inboxes-pane", classes="pane"), "By inbox"):
-            yield LineList(id="inboxes", empty="  reading …")
+            yield LineList(id="inboxes", classes="calm", empty="  reading …")
 
     def reading(self) -> BreakdownReading:
         """Return the reading of the window."""

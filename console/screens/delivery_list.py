@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,13 @@ from console.flows.columns import ColumnChoice
 from console.flows.copy_curl import copy_curl
 from console.flows.requests import Copy, OpenDelivery, ReadNow, Say
 from console.render import rows as table
+from console.render.completion import completed, expanded, offered, offers
 from console.render.line import Line
 from console.screens.peek import Peek
 from console.widgets.lines import LineList
 from console.widgets.search_box import SearchBox
+from console.widgets.text import Text
+from relay.domain import filters
 from relay.domain.delivery import State
 from relay.domain.format import span
 from relay.errors import FilterError
@@ -61,6 +65,8 @@ class DeliveryList(Vertical):
         self._rows: dict[int, Row] = {}
         self._words: dict[int, Words] = {}
         self._error = ""
+        self._offer: Content | None = None
+        self._offered_for = ""
         self._typing: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -71,8 +77,9 @@ class DeliveryList(Vertical):
             placeholder="error:503 since:14:02 conv:77 word !word",
             returns_to="#rows",
             check=_fault,
+            history=lambda: self._host.context.choices.filters,
         )
-        yield Static("", id="filter-line", markup=False)
+        yield Text("", id="filter-line")
         with Container(id="columns"):
             with Vertical(id="rows-pane"):
                 yield LineList(id="rows", newest_first=True)
@@ -195,15 +202,32 @@ class DeliveryList(Vertical):
         if self._typing is not None:
             self._typing.stop()
         self._error = event.error
+        if event.text != self._offered_for:
+            self._offer = None
         if not event.error:
             self._typing = self.set_timer(_TYPED_AFTER_S, partial(self._filter_by, event.text))
         self._refresh_filter_line()
 
-    def on_search_box_submitted(self, event: SearchBox.Submitted) -> None:
-        """Filter at once, unless the filter was cleared before this message came."""
+    def on_search_box_asked(self, event: SearchBox.Asked) -> None:
+        """Complete the last word as far as it is certain, and show what it may become."""
         event.stop()
-        if event.text == self.query_one(SearchBox).value:
-            self._filter_by(event.text)
+        snapshot, choices, box = self._host.context.snapshot, self._host.context.choices, event.box
+        found = offers(box.value, () if snapshot is None else snapshot.groups, choices.saved)
+        if found:
+            box.value = completed(box.value, found, choices.saved)
+            box.cursor_position = len(box.value)
+        if len(found) != 1:
+            self._offer, self._offered_for = offered(found), box.value
+            self._refresh_filter_line()
+
+    def on_search_box_submitted(self, event: SearchBox.Submitted) -> None:
+        """Filter at once and remember the filter, unless it was cleared before this message came."""
+        event.stop()
+        box, choices = self.query_one(SearchBox), self._host.context.choices
+        if event.text == box.value:
+            box.value = text = expanded(event.text, choices.saved)
+            choices.remember_filter(text)
+            self._filter_by(text)
 
     def on_search_box_closed(self, event: SearchBox.Closed) -> None:
         """Filter by what was typed; by the text from before if that is not valid."""
@@ -255,7 +279,9 @@ class DeliveryList(Vertical):
 
     def _show_filter_line(self, snapshot: Snapshot) -> None:
         filter_line = self.query_one("#filter-line", Static)
-        if self._error:
+        if self._offer is not None and self.query_one(SearchBox).is_open:
+            filter_line.update(self._offer)
+        elif self._error:
             filter_line.update(Content.styled(clean(self._error), "$text-error"))
         elif self.window.is_too_slow:
             slow = " This filter takes longer than a second: add age:<1h, error:503 or the like."
@@ -269,6 +295,10 @@ class DeliveryList(Vertical):
         """Return filter, counts, age and marks. Where there is no room, the filter is cut."""
         page = self.window.page
         assert page is not None
+        if not self.window.is_settled:
+            age = span(time.monotonic() - self.window.taken_at)
+            wait = Content.assemble(("reading …", "$text-warning bold"), f"   below is what matched before, {age} old")
+            return wait if not self.filter else Content.assemble(("FILTERED ", "$text-warning bold"), wait)
         is_dead = self.window.states == (State.DEAD,)
         every = snapshot.overview.open_dead_letters if is_dead else None
         matching = "more than 10,000 match" if page.matching is None else f"{page.matching:,} match"
@@ -300,7 +330,8 @@ class DeliveryList(Vertical):
 
     def _why_empty(self, snapshot: Snapshot) -> Content:
         if self.filter:
-            return Content.styled("   Nothing matches the filter. esc clears it.", "$text-muted")
+            doubts = [f"   {clean(doubt, limit=200)}." for doubt in filters.doubts(filters.parse(self.filter))]
+            return Content.styled("   Nothing matches the filter. esc clears it." + "".join(doubts[:2]), "$text-muted")
         age_s = snapshot.overview.last_webhook_age_s
         last = "no webhook received yet" if age_s is None else f"last webhook received {span(age_s)} ago"
         what = "No open dead letters" if self.window.states else "No deliveries"

@@ -19,7 +19,9 @@ from console.render import details, search
 from console.render.curl import MOST_BYTES
 from console.screens.view import View, titled
 from console.widgets.search_box import SearchBox
+from console.widgets.text import Text
 from relay.domain.delivery import State
+from relay.errors import RelayError
 from relay.settings import without_credentials
 from relay.store.delivery_detail import Detail
 from relay.text import clean, clean_json
@@ -53,10 +55,10 @@ class DetailView(View):
     ON_TOP = True
     AUTO_FOCUS = SCROLL = "#detail"
 
-    def __init__(self, context: Context, row_id: int, neighbours: Sequence[int] = ()) -> None:
+    def __init__(self, context: Context, row_id: int, neighbours: Sequence[int] = (), *, answers: bool = False) -> None:
         super().__init__(context)
         self._neighbours = neighbours
-        self._whole_answers = False
+        self._whole_answers = answers
         self._replay = ReplayFlow(self)
         self._discard = DiscardFlow(self)
         self._row_id = row_id
@@ -73,10 +75,10 @@ class DetailView(View):
         yield SearchBox(
             id="filter", placeholder="find in the delivery; n and N go from match to match", returns_to="#detail"
         )
-        yield Static("", id="filter-line", markup=False)
+        yield Text("", id="filter-line")
         with VerticalScroll(id="detail"):
             for section, title in _TITLES.items():
-                yield titled(Static("", id=f"detail-{section}", classes="pane", markup=False), title)
+                yield titled(Text("", id=f"detail-{section}", classes="pane"), title)
 
     @property
     def is_settled(self) -> bool:
@@ -105,7 +107,13 @@ class DetailView(View):
         self.in_background(self._read(self._row_id), group="detail")
 
     async def _read(self, row_id: int) -> None:
-        detail = await self.context.session.detail(row_id)
+        try:
+            detail = await self.context.session.detail(row_id)
+        except RelayError as error:
+            if self.is_up and self._detail is None:
+                said = f"{error}. The delivery is shown once it can be read."
+                self._update("facts", [Content.styled(said, "$text-warning")])
+            return
         if self.is_up and row_id == self._row_id and self._detail is None:
             self._show_detail(detail)
 

@@ -19,6 +19,7 @@ from textual.widgets import Static, TextArea
 
 from console.flows.requests import Edit
 from console.keymap import EDITOR, bindings_of
+from console.widgets.text import Text
 from relay.chatwoot.payload import BadBody, parse_object
 from relay.domain.format import plural
 from relay.text import HARMFUL, clean, pretty_json
@@ -69,8 +70,8 @@ class EditorScreen(ModalScreen[Edit | None]):
                 self._text if fits else "", id="editor", theme="css", soft_wrap=True, show_line_numbers=fits
             )
             with VerticalScroll(id="diff-scroll"):
-                yield Static("", id="diff", markup=False)
-            yield Static("", id="editor-state", markup=False)
+                yield Text("", id="diff")
+            yield Text("", id="editor-state")
 
     def on_mount(self) -> None:
         """Check the payload; open one that is too long for this editor in `$EDITOR` at once."""

@@ -12,6 +12,7 @@ from textual.content import Content
 from console.flows.requests import CarryOut
 from console.keymap import ESCALATION
 from console.screens.view import View
+from console.widgets.question import Kind, Prompt
 from console.widgets.report import Report
 from relay.errors import RelayError
 from relay.incident.escalation import LEVELS, REPORT, append, entry, incident
@@ -75,9 +76,10 @@ class EscalationView(View):
             return
         head = [
             Content.assemble(
-                ("y", "bold $text-warning"), f" appends this to {REPORT} as ", (self.context.operator, "bold"),
-                "; ", ("s", "bold $text-warning"), " changes the severity; esc leaves it",
-            ) if not self._is_filed else Content.styled(f"Appended to {REPORT}.", "$text-success bold"),
+                ("y", "bold $text-warning"), f" appends this to {_here()} as ", (self.context.operator, "bold"),
+                "; ", ("s", "bold $text-warning"), " changes the severity, ", ("n", "bold $text-warning"),
+                " adds your reason; esc leaves it",
+            ) if not self._is_filed else Content.styled(f"Appended to {_here()}.", "$text-success bold"),
             Content.assemble((shown.level.upper(), "bold"), f"  notify: {shown.notified}"),
             Content(""),
         ]  # fmt: skip
@@ -89,6 +91,17 @@ class EscalationView(View):
         if self._incident is not None and not self._is_filed:
             level = LEVELS[(LEVELS.index(self._incident.level) + 1) % len(LEVELS)]
             self._incident = replace(self._incident, level=level)
+            self._show_entry()
+
+    def action_note(self) -> None:
+        """Ask for a reason, which becomes part of the entry."""
+        if self._incident is not None and not self._is_filed:
+            lines = [Content("Type your reason, or what you know: it becomes part of the entry")]
+            self.dialog.ask(Prompt(title="reason", lines=lines, kind=Kind.TEXT), self._take_reason)
+
+    def _take_reason(self, reason: str) -> None:
+        if self._incident is not None:
+            self._incident = replace(self._incident, reason=reason)
             self._show_entry()
 
     def action_file(self) -> None:
@@ -104,5 +117,9 @@ class EscalationView(View):
             self._is_filed = False
             raise
         self._show_entry()
-        self.say(f"Appended to {clean(str(written))}")
+        self.say(f"Appended to {clean(str(written.absolute()))}")
         await self.context.session.record("escalate", {"level": filed.level, "report": str(written)})
+
+
+def _here() -> str:
+    return clean(str(REPORT.absolute()), limit=300)

@@ -14,6 +14,7 @@ from console.render.backlog import backlog_lines
 from console.render.health import postgres, relays, rules
 from console.render.wrapping import hanging
 from console.screens.view import View, titled
+from console.widgets.text import Text
 from relay.text import clean
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class HealthView(View):
         """Return the sections."""
         with VerticalScroll(id="health-scroll"):
             for section, title in _TITLES.items():
-                yield titled(Static("", id=section, classes="pane", markup=False), title)
+                yield titled(Text("", id=section, classes="pane"), title)
 
     def paint(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""

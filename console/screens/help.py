@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Static
 
 from console.keymap import (
     CONFIRMATION,
@@ -23,6 +22,7 @@ from console.keymap import (
     shown_key,
 )
 from console.render.wrapping import in_two_columns
+from console.widgets.text import Text
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -52,7 +52,7 @@ class HelpScreen(ModalScreen[None]):
         with VerticalScroll(id="keys-box") as box:
             box.border_title = f"Keys: {SCREENS[self._view]}"
             box.border_subtitle = "esc closes"
-            yield Static(self._table(), markup=False)
+            yield Text(self._table())
 
     def _table(self) -> Content:
         width = min(_WIDEST, self.app.size.width * 96 // 100) - _AROUND

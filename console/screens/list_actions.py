@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from console.flows.export import ask_export_of_rows
-from console.flows.requests import OpenConversation
+from console.flows.requests import OpenConversation, OpenDelivery
 from console.screens.view import View
 
 if TYPE_CHECKING:
@@ -76,6 +76,14 @@ class ListActions:
     def action_copy_curl(self) -> None:
         """Copy a curl command."""
         self.list.copy_curl()
+
+    def action_answers(self) -> None:
+        """Open the delivery with the agent's answers in full."""
+        assert isinstance(self, View)
+        if (row := self.list.pick()) is None:
+            self.list.say_empty()
+        else:
+            self.request(OpenDelivery(row.id, self.list.row_ids, answers=True))
 
     def action_conversation(self) -> None:
         """Open the conversation of the row under the cursor."""

@@ -25,6 +25,7 @@ from console.render.search import highlighted, places
 from console.screens.view import View
 from console.widgets.lines import LineList
 from console.widgets.search_box import SearchBox
+from console.widgets.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -54,10 +55,10 @@ class LogView(View):
         yield SearchBox(
             id="filter", placeholder="find in the lines; n and N go from match to match", returns_to="#log-lines"
         )
-        yield Static("", id="filter-line", markup=False)
+        yield Text("", id="filter-line")
         with Vertical(id="rows-pane"):
             yield LineList(id="log-lines")
-            yield Static("", id="whole", markup=False)
+            yield Text("", id="whole")
 
     def reading(self) -> LogReading:
         """Return the reading of the lines that the buffer does not hold yet."""

@@ -18,7 +18,7 @@ def open_screen(app: App[Any], context: Context, asked: requests.Open) -> None:
         case requests.OpenDelivery():
             from console.screens.detail import DetailView  # noqa: PLC0415 - see the module
 
-            app.push_screen(DetailView(context, asked.row_id, asked.neighbours))
+            app.push_screen(DetailView(context, asked.row_id, asked.neighbours, answers=asked.answers))
         case requests.OpenConversation():
             from console.screens.conversation import ConversationView  # noqa: PLC0415 - see the module
 

@@ -20,6 +20,7 @@ from console.render.log_lines import draw
 from console.screens.view import WIDE, View, titled
 from console.widgets.lines import LineList
 from console.widgets.rates import RateSparkline
+from console.widgets.text import Text
 from relay.domain.format import span
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class OverviewView(View):
         for compose in (self._groups_pane, self._top) if self._is_narrow else (self._top, self._groups_pane):
             yield from compose()
         with titled(Vertical(id="tail-pane", classes="pane"), "Log ─ 4 for all of it"):
-            yield Static("", id="tail", markup=False)
+            yield Text("", id="tail")
 
     def _groups_pane(self) -> ComposeResult:
         with Vertical(id="groups-pane", classes="pane"):
@@ -69,15 +70,15 @@ class OverviewView(View):
         with Container(id="top"):
             with Vertical(id="success", classes="pane"):
                 with Container(id="rate-row"):
-                    yield Static("", id="rates", markup=False)
+                    yield Text("", id="rates")
                     yield RateSparkline(id="sparkline")
-                yield Static("", id="figures", markup=False)
+                yield Text("", id="figures")
             with Vertical(id="attempts", classes="pane"):
-                yield Static("", id="histogram", markup=False)
+                yield Text("", id="histogram")
             with Vertical(id="alerts", classes="pane"):
                 yield LineList(id="alert-lines", classes="calm")
             with titled(Vertical(id="health", classes="pane"), "Health"):
-                yield Static("", id="health-lines", markup=False)
+                yield Text("", id="health-lines")
 
     def paint(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""

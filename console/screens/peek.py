@@ -12,6 +12,7 @@ from textual.widgets import Static
 
 from console.render.details import KEPT_EDIT, attempt_lines, headline, peek
 from console.render.wrapping import flowing, hanging
+from console.widgets.text import Text
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Peek(VerticalScroll, can_focus=False):
 
     def compose(self) -> ComposeResult:
         """One text."""
-        yield Static("", id="peek-text", markup=False)
+        yield Text("", id="peek-text")
 
     def follow(self) -> None:
         """Show the row under the cursor. A read under way ends first: none is broken off."""

@@ -32,6 +32,7 @@ from console.screens.text_of import text_of
 from console.widgets.key_bar import KeyBar, KeyHint
 from console.widgets.lines import LineList
 from console.widgets.question import Kind, Prompt, Question
+from console.widgets.text import Text
 from relay.domain.format import plural
 from relay.errors import RelayError
 
@@ -96,8 +97,8 @@ class View(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Return the status line, the headline, the screen's own body, the strip and the footer."""
-        yield Static(connecting(is_away=self.context.trouble is not None), id="status", markup=False)
-        yield Static("", id="cause", markup=False)
+        yield Text(connecting(is_away=self.context.trouble is not None), id="status")
+        yield Text("", id="cause")
         with Vertical(id="body"):
             yield from self.compose_body()
         yield Question(id="question")

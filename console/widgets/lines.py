@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from console.render.line import Line
 
 
+_STILL_S = 3.0
+"""While keys come, and so long after the last one, rows that come do not move those in sight."""
+
+
 class LineList(ScrollView, can_focus=True, inherit_bindings=False):
     """Rows with a cursor. `show` replaces them.
 
@@ -99,6 +103,7 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         self._cursor = 0
         self.moved_at = 0.0
         self.touched = False
+        self._holds_back = False
 
     @property
     def cursor(self) -> int:
@@ -133,6 +138,7 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
 
         A lazy sequence of `lines` comes with `place_of`, which finds one by its key without making them all.
         """
+        shown = self._in_sight()
         before = self.key
         from_top = self._cursor - self.scroll_offset.y
         self._lines = lines
@@ -142,16 +148,43 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         self.virtual_size = Size(self.size.width, len(lines) + self._header_height)
         if before is not None and not (self._at_newest and self._cursor == 0):
             found = place_of(before) if place_of else _place(lines, before)
-            if found is not None and found != self._cursor:
+            if found is not None and (found != self._cursor or self._holds_back):
                 self._cursor = found
-                if self.scroll_offset.y == 0:
-                    self._bring_into_sight()  # new rows above stay in sight as long as there is room
-                else:
-                    self.scroll_to(y=found - from_top, animate=False, immediate=True, force=True)
+                self._keep_in_sight(found, from_top)
         self._cursor = max(0, min(self._cursor, len(lines) - 1))
         if self.key != before and self.key is not None:
             self.post_message(self.Moved(self, self.key))
-        self.refresh()
+        self._refresh_changed(shown)
+
+    def _in_sight(self) -> list[Content]:
+        """Return what the rows of the screen show, the header first; a mark before the row under the cursor."""
+        top, height = self.scroll_offset.y, self.size.height - self._header_height
+        rows = [self._lines[place].content for place in range(top, min(top + height, len(self._lines)))]
+        rows += [] if rows else [self._empty]
+        if 0 <= self._cursor - top < len(rows):
+            rows[self._cursor - top] = rows[self._cursor - top] + "▸"
+        return rows if self._header is None else [self._header, *rows]
+
+    def _refresh_changed(self, before: Sequence[Content]) -> None:
+        """Paint only the rows that differ from what they showed `before`."""
+        now = self._in_sight()
+        for y in range(max(len(before), len(now))):
+            if y >= len(before) or y >= len(now) or not now[y].is_same(before[y]):
+                self.refresh(Region(0, y, self.size.width, 1))
+
+    def _keep_in_sight(self, cursor: int, from_top: int) -> None:
+        """Keep new rows above in sight as long as there is room; while keys come, let no row in sight move."""
+        is_still = time.monotonic() - self.moved_at <= _STILL_S
+        if self.scroll_offset.y > 0 and not self._holds_back:
+            is_still = True
+        elif is_still:
+            self._holds_back = True
+        else:
+            self._holds_back = False
+            self.scroll_to(y=0, animate=False, immediate=True, force=True)
+            self._bring_into_sight()
+            return
+        self.scroll_to(y=cursor - from_top, animate=False, immediate=True, force=True)
 
     def move_to(self, index: int) -> None:
         """Put the cursor on a row, as near as there is one, and bring it into sight."""
@@ -188,9 +221,11 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
     def pin(self) -> None:
         """Keep the cursor on its row, also where it follows the newest: a key was pressed about that row."""
         self._at_newest = False
+        self.moved_at = time.monotonic()
 
     def _put_by_hand(self, *, newest: bool = False) -> None:
         self.touched = True
+        self._holds_back = False
         self._at_newest = newest and self._newest_first
 
     @property

@@ -26,11 +26,15 @@ class RateSparkline(Widget):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._rates: Callable[[int], Trace] | None = None
+        self._shown: Trace | None = None
 
     def show(self, rates: Callable[[int], Trace]) -> None:
         """Show `rates(cells)`."""
         self._rates = rates
-        self.refresh()
+        trace = rates(self.size.width) if self.size.width else None
+        if trace is None or trace != self._shown:
+            self._shown = trace
+            self.refresh()
 
     def render(self) -> Content:
         """Return the scale, if there is room for it, then the rates."""

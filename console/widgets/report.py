@@ -9,6 +9,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from console.render.wrapping import hanging
+from console.widgets.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,7 @@ class Report(VerticalScroll):
 
     def compose(self) -> ComposeResult:
         """One text."""
-        yield Static(Content("\n").join(self._lines), id="report-text", markup=False)
+        yield Text(Content("\n").join(self._lines), id="report-text")
 
     def show(self, lines: Sequence[Content]) -> None:
         """Show other lines."""

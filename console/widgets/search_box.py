@@ -16,7 +16,7 @@ from console.keymap import SEARCH_BOX, bindings_of
 from relay.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from textual import events
     from textual.binding import BindingType
@@ -36,6 +36,7 @@ class SearchBox(Input):
 
     - `Changed` follows every change of the text, with the error if there is one.
     - `Submitted` follows `enter`; the box is closed by then. An invalid text leaves the box open and sends nothing.
+    - `Asked` follows `tab`: the screen may complete the text. `history` returns earlier texts, the newest first.
     - `Closed` follows `close`. A text that is invalid at that moment is replaced by the text from before `open`.
 
     Control characters and other characters that are not shown never get in, by key, by paste or by program: the box
@@ -71,6 +72,18 @@ class SearchBox(Input):
             """The text."""
             return self.value
 
+    class Asked(Message):
+        """The operator wants the text completed."""
+
+        def __init__(self, box: SearchBox) -> None:
+            super().__init__()
+            self.box = box
+
+        @property
+        def control(self) -> SearchBox:
+            """The box."""
+            return self.box
+
     class Closed(Message):
         """The box was closed without enter. `text` is valid: what was typed, else the text from before."""
 
@@ -91,6 +104,7 @@ class SearchBox(Input):
         returns_to: str,
         check: Check | None = None,
         placeholder: str = "",
+        history: Callable[[], Sequence[str]] = tuple,
         id: str | None = None,  # noqa: A002 - Textual's name
     ) -> None:
         validators = [] if check is None else [_Checked(check)]
@@ -100,6 +114,8 @@ class SearchBox(Input):
         self._check = check
         self._returns_to = returns_to
         self._text_before = value
+        self._history = history
+        self._at = -1
 
     @property
     def is_open(self) -> bool:
@@ -108,6 +124,7 @@ class SearchBox(Input):
 
     def open(self) -> None:
         """Show the box and give it the focus. Its text is selected, so that typing replaces it."""
+        self._at = -1
         if not self.is_open:
             self._text_before = self.value
             self.add_class("open")
@@ -125,6 +142,24 @@ class SearchBox(Input):
     def action_close_box(self) -> None:
         """Close the box."""
         self.close()
+
+    def action_older(self) -> None:
+        """Put an older text of the history in the box."""
+        self._recall(1)
+
+    def action_newer(self) -> None:
+        """Put a newer text of the history in the box; after the newest, the text from before."""
+        self._recall(-1)
+
+    def _recall(self, step: int) -> None:
+        known = self._history()
+        self._at = max(-1, min(self._at + step, len(known) - 1))
+        self.value = known[self._at] if self._at >= 0 else self._text_before
+        self.cursor_position = len(self.value)
+
+    def action_complete(self) -> None:
+        """Ask the screen to complete the text."""
+        self.post_message(self.Asked(self))
 
     async def action_submit(self) -> None:
         """Close the box and post `Submitted`, unless the text is invalid."""

@@ -55,7 +55,7 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
                  "notify": list(found.notify), "cause": found.diagnosis.headline, "entry": text}
             )  # fmt: skip
         else:
-            say(f"Appended to {written}. Notify: {found.notified}")
+            say(f"Appended to {written.absolute()}. Notify: {found.notified}")
         return 0
 
     async def file_or_partly(place: Place) -> int:
@@ -77,7 +77,7 @@ def command(*, severity: str | None, reason: str, report: Path, yes: bool, as_js
                  "notify": list(found.notify), "cause": view.cause.sentence, "entry": text}
             )  # fmt: skip
         else:
-            say(f"Appended to {written}, not to the audit, which is in Postgres. Notify: {found.notified}")
+            say(f"Appended to {written.absolute()}, not to the audit, which is in Postgres. Notify: {found.notified}")
         return 1
 
     with database(settings, or_demo=True) as place:

@@ -21,6 +21,7 @@ from relay.commands.common import (  # fmt: skip
     source_of,
 )
 from relay.commands.plan_progress import alive_relays, document, follow, summary
+from relay.domain import filters
 from relay.domain.delivery import State
 from relay.domain.format import plural
 from relay.errors import RelayError
@@ -30,6 +31,7 @@ from relay.store import replays
 from relay.store.actions import signed
 from relay.store.filters import Condition, compile_filter
 from relay.store.replays import LEAST_RATE, MOST_RATE
+from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -231,7 +233,8 @@ def _nothing(wanted: _Wanted, not_dead: dict[str, str], source: Source) -> None:
             }
         )
     elif not not_dead:
-        click.echo("No dead letter matches." if wanted.filter else "There are no dead letters.")
+        doubts = "".join(f" {doubt}." for doubt in filters.doubts(filters.parse(wanted.filter)))
+        click.echo(f"No dead letter matches.{clean(doubts)}" if wanted.filter else "There are no dead letters.")
 
 
 def _show_dry_run(

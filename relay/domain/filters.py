@@ -14,10 +14,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from relay.domain.delivery import State
-from relay.domain.retry import long_status
+from relay.domain.retry import Failure, long_status, short_status
 from relay.errors import FilterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _TERM = re.compile(
     r"""(?P<no>!?)
@@ -117,6 +121,28 @@ def statuses(term: Term) -> tuple[list[str], list[str]]:
     exact = [long_status(value) for value in wanted if not _STATUS_CLASS.fullmatch(value)]
     exact += [value for value in term.value.split(",") if value and value.lower() != value]
     return classes, exact
+
+
+def doubts(terms: Iterable[Term]) -> list[str]:
+    """Sentences about the values that no delivery can have, for a filter that finds nothing."""
+    said = []
+    for term in terms:
+        if term.key == "status":
+            odd = [value for value in term.value.split(",") if value and not _may_be_status(value.lower())]
+            said += [f"{value} is no status: say 503, 5xx, {', '.join(_SHORT_STATUSES)}" for value in odd]
+        elif term.key in {"conv", "inbox"}:
+            odd = [value for value in term.value.split(",") if value and not value.isdecimal()]
+            said += [f"{value} is no {_IDS[term.key]}: Chatwoot's are numbers" for value in odd]
+    return said
+
+
+_IDS = {"conv": "conversation", "inbox": "inbox"}
+_SHORT_STATUSES = tuple(short_status(failure) for failure in Failure)
+
+
+def _may_be_status(value: str) -> bool:
+    is_http = len(value) == 3 and value.isdecimal() and value[0] in "12345"
+    return is_http or bool(_STATUS_CLASS.fullmatch(value)) or long_status(value) in set(Failure)
 
 
 def states(term: Term) -> list[str]:

@@ -136,4 +136,4 @@ def figure(value: float | None, unit: str) -> str:
 
 def in_flight(number: int, oldest_s: float | None) -> str:
     """`4 in flight, the oldest for 0.9 s`."""
-    return f"{number} in flight" + ("" if oldest_s is None else f", the oldest for {oldest_s:.1f} s")
+    return f"{number} in flight" + ("" if oldest_s is None else f", the oldest for {max(0.0, oldest_s):.1f} s")

@@ -82,8 +82,11 @@ def _drafts_are_affected(evidence: Evidence) -> bool:
 
 
 def proposed_level(evidence: Evidence) -> str:
-    """`p0`, `p1` or `p2`, from the alerts that fire; an alert that calls for an escalation makes it `p1` at least."""
-    firing = {verdict.rule.severity for verdict in evidence.overview.firing}
+    """`p0`, `p1` or `p2`, from the alerts that fire; an alert that calls for an escalation makes it `p1` at least.
+
+    An alert whose condition is over counts no more.
+    """
+    firing = {verdict.rule.severity for verdict in evidence.overview.firing if verdict.holds}
     if Severity.P0 in firing:
         return "p0"
     return "p1" if firing & {Severity.P1, Severity.CRITICAL, Severity.ESCALATE} else "p2"
@@ -145,7 +148,7 @@ def entry(found: Incident) -> str:
 def _alerts(found: Incident) -> list[str]:
     rows = [
         (v.rule.severity, v.rule.name, v.rule.condition, figure(v.value, v.rule.unit),
-         f"{v.since:%Y-%m-%d %H:%M:%S}Z" if v.since else "just now")
+         (f"{v.since:%Y-%m-%d %H:%M:%S}Z" if v.since else "just now") + ("" if v.holds else "; is over, ending"))
         for v in found.evidence.overview.firing
     ]  # fmt: skip
     return table(("severity", "rule", "condition", "now", "since"), rows) if rows else ["No active alerts."]

@@ -104,8 +104,9 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
         StoreUnavailable: Postgres is away.
     """
     state = await overview.read(connection)
-    if state.alive and state.alive[0].agent != settings.agent_endpoint_shown:  # what counts is where the relay sends
-        settings = settings.model_copy(update={"agent_sdk_url": state.alive[0].agent.removesuffix(AGENT_PATH)})
+    endpoint = _agent_of_the_relay(state, settings)
+    if endpoint is not None and endpoint != settings.agent_endpoint_shown:  # what counts is where the relay sends
+        settings = settings.model_copy(update={"agent_sdk_url": endpoint.removesuffix(AGENT_PATH)})
     groups = await browse.groups(connection)
     streaks = await overview.streaks(connection, pause=timedelta(hours=1))
     plans = await browse.plans(connection, 8)
@@ -144,6 +145,15 @@ async def gather(connection: Connection, settings: Settings) -> Evidence:
         agent_logs=settings.agent_sdk_logs,
         runbook=settings.relay_outage_runbook,
     )
+
+
+def _agent_of_the_relay(state: Overview, settings: Settings) -> str | None:
+    """The endpoint that a live relay sends to; else, if none is set here, the one that the last relay sent to."""
+    if state.alive:
+        return state.alive[0].agent
+    if "agent_sdk_url" in settings.model_fields_set or not state.relays:
+        return None
+    return min(state.relays, key=lambda relay: relay.age_s).agent
 
 
 async def reach(url: str) -> Reach:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from relay.text import clean
@@ -12,10 +13,14 @@ if TYPE_CHECKING:
 _TEXT_CHARS = 300
 
 
+_MARKS = re.compile(r"[\\`*\[\]|]|^[>#]|<(?=[A-Za-z/!?])|>(?<=\S>)")
+"""What marks text up: `<` before what may be a tag, `>` after one, and `>` and `#` at the beginning."""
+
+
 def text(given: str) -> str:
     """`given` from outside as text in Markdown: one line, nothing in it marks anything up."""
-    shown = clean(given, limit=_TEXT_CHARS)
-    return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in shown)
+    shown = clean(given, limit=_TEXT_CHARS).lstrip()
+    return _MARKS.sub(r"\\\g<0>", shown)
 
 
 def section(title: str, lines: str | list[str]) -> str:

@@ -30,7 +30,7 @@ from relay.store.server_session import CONNECTIONS_A_WORKER, Purpose, ServerConn
 from relay.text import SHOWN_CHARS, clean_value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
     from psycopg.rows import BaseRowFactory
 
@@ -265,6 +265,34 @@ async def one_moment(connection: Connection) -> AsyncIterator[None]:
     async with connection.transaction():
         await connection.execute(_ONE_MOMENT)
         yield
+
+
+def _is_the_servers(error: BaseException) -> bool:
+    """True for what Postgres itself refused. Statements after it in the pipeline fail for that reason alone."""
+    is_result = isinstance(error, psycopg.Error) and error.sqlstate is not None
+    return is_result and not isinstance(error, psycopg.errors.PipelineAborted)
+
+
+async def together(connection: Connection, *readings: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Run readings of one connection at once, so that their statements share round trips; the results in their order.
+
+    A reading opens no transaction. Behind a pooler that has no prepared statements they run one after the other.
+
+    Raises:
+        psycopg.Error: one of them failed; the others are then without a result as well.
+    """
+    try:
+        if connection.cursor_factory is WrappingCursor:
+            return [await reading for reading in readings]
+        async with connection.pipeline():
+            found = await asyncio.gather(*readings, return_exceptions=True)
+            failed = [one for one in found if isinstance(one, BaseException)]
+            if failed:
+                raise next(filter(_is_the_servers, failed), failed[0])
+        return list(found)
+    finally:
+        for reading in readings:
+            reading.close()  # those that were not begun
 
 
 _TIME_LIMIT = "SELECT set_config('statement_timeout', %s, true)"

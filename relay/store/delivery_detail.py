@@ -64,7 +64,7 @@ class Discarded:
 class Detail:
     """One delivery close up. `body` is its beginning, as it came; `body_length` all of it in bytes. `headers` are those
     that may be shown, secrets masked. `destination` is the Agent SDK that it was accepted for, None of a row from
-    before that was recorded.
+    before that was recorded. `claimed_at` is when a relay last took it.
     """
 
     row: Row
@@ -73,6 +73,7 @@ class Detail:
     body_length: int
     agent_status: str | None
     destination: str | None = None
+    claimed_at: datetime | None = None
     attempts: tuple[Try, ...] = ()
     replays: tuple[Replayed, ...] = ()
     discards: tuple[Discarded, ...] = ()
@@ -80,7 +81,7 @@ class Detail:
 
 _DETAIL = SQL("""
     SELECT {row}, d.headers, substring(d.body FOR %(most)s) AS body, length(d.body) AS body_length, d.agent_status,
-           d.destination
+           d.destination, d.claimed_at
       FROM relay.deliveries d WHERE d.id = %(id)s
 """).format(row=ROW)
 _TRIES = """
@@ -128,11 +129,12 @@ def _detail(
     body_length: int,
     agent_status: str | None,
     destination: str | None,
+    claimed_at: datetime | None,
     **columns: Any,
 ) -> Detail:
     """A delivery close up, without attempts, replays and discards."""
     kept = shown(tuple((name, value) for name, value in headers))
-    return Detail(make_row(**columns), kept, bytes(body), body_length, agent_status, destination)
+    return Detail(make_row(**columns), kept, bytes(body), body_length, agent_status, destination, claimed_at)
 
 
 async def body_of(connection: Connection, row_id: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from psycopg.sql import SQL
 
@@ -13,12 +13,14 @@ from relay.domain.delivery import FactType
 from relay.domain.rejections import rejection
 from relay.domain.stats import FailureStreak, Figures, failing_since_s, figures
 from relay.store import alerts, aside, backlog, facts, instances, refused, spools, traffic
-from relay.store.database import one_moment, rows_of
+from relay.store.database import one_moment, rows_of, together
 from relay.store.demo_history import IS_DEMO
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from datetime import datetime
+
+    from psycopg.abc import Query
 
     from relay.store.aside import Waiting
     from relay.store.backlog import BacklogState
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from relay.store.instances import Liveness
     from relay.store.refused import Refused
     from relay.store.spools import SpoolReport
+
+T = TypeVar("T")
 
 _WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (5, 10, 15, 30, 60, 6 * 60, 24 * 60))
 _SUSTAINED = timedelta(hours=2)
@@ -198,25 +202,41 @@ async def read(connection: Connection) -> Overview:
 
 async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAINED) -> Overview:
     """Read the overview inside the caller's `one_moment`; `minutes` reach back `minutes_of`, two hours at least."""
-    cursor = await connection.execute(_NOW)
-    row = await cursor.fetchone()
-    assert row is not None
+    (
+        row, facts_aside, waits, spooled, tallied, minutes, agent_failing, health, relays, tests, usual_gap_s, active,
+        acknowledged, unattended,
+    ) = await together(
+        connection,
+        _one(connection, _NOW),
+        aside.waiting(connection),
+        backlog.read(connection),
+        spools.reports(connection),
+        facts.tallies(connection, _WINDOWS),
+        facts.per_minute(connection, max(minutes_of, _SUSTAINED)),
+        _one(connection, _AGENT_FAILING),
+        facts.last_health(connection),
+        instances.liveness(connection),
+        traffic.tests(connection),
+        traffic.usual_gap_s(connection),
+        alerts.active(connection),
+        alerts.acknowledged(connection),
+        instances.unattended(connection),
+    )  # fmt: skip
     now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at, demo, replica = row
-    facts_aside = await aside.waiting(connection)
-    waits = await backlog.read(connection)
-    spooled = await spools.reports(connection)
-    windows = [figures(tallies) for tallies in await facts.tallies(connection, _WINDOWS)]
-    minutes = await facts.per_minute(connection, max(minutes_of, _SUSTAINED))
-    cursor = await connection.execute(_AGENT_FAILING)
-    agent_failing_s, agent_failed_at = await cursor.fetchone() or (None, None)
-    health = await facts.last_health(connection)
-    relays = await instances.liveness(connection)
-    last_5min, last_10min, last_15min, last_30min, last_1h, last_6h, last_24h = windows
-    failed = await streaks(connection) if last_24h.failures or last_24h.replayed.failed else []
-    last_success_at = await _last_success(connection, minutes)
-    tests = await traffic.tests(connection)
-    turned_away = await refused.refused(connection) if last_1h.rejected else []
+    agent_failing_s, agent_failed_at = agent_failing
+    last_5min, last_10min, last_15min, last_30min, last_1h, last_6h, last_24h = (
+        figures(tallies) for tallies in tallied
+    )
     refused_5min = last_5min.refused_with(401, 413, 503)
+    failed, last_success_at, turned_away, minutes_10, minutes_15, accepted_5min = await together(
+        connection,
+        _or_none(streaks(connection), wanted=bool(last_24h.failures or last_24h.replayed.failed)),
+        _last_success(connection, minutes),
+        _or_none(refused.refused(connection), wanted=bool(last_1h.rejected)),
+        _buckets(connection, minutes, now, last_10min.rate, _TEN_MINUTES),
+        _buckets(connection, minutes, now, last_15min.rate, _QUARTER),
+        _accepted(connection, refused_5min),
+    )
     measures = Measures(
         rate_10min=last_10min.rate,
         rate_15min=last_15min.rate,
@@ -232,14 +252,14 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         webhooks_24h=last_24h.rate.delivered + last_24h.rate.failed,
         facts_aside=facts_aside.facts if facts_aside is not None else 0,
         backlog_overdue_s=waits.overdue_s,
-        minutes_10=await _buckets(connection, minutes, now, last_10min.rate, _TEN_MINUTES),
-        minutes_15=await _buckets(connection, minutes, now, last_15min.rate, _QUARTER),
-        accepted_5min=await _accepted(connection, refused_5min),
+        minutes_10=minutes_10,
+        minutes_15=minutes_15,
+        accepted_5min=accepted_5min,
         refused_5min=refused_5min,
         lost_1h=last_1h.refused_with(413, 503),
         turned_away_1h=last_1h.refused_with(401, 404),
         arrival_age_s=await _arrival_age_s(connection, webhook_s, turned_away, now),
-        usual_gap_s=await traffic.usual_gap_s(connection),
+        usual_gap_s=usual_gap_s,
         spool_waits_s=max((one.waiting_s or 0 for one in spooled), default=None),
         spool_share=max((one.share for one in spooled), default=None),
     )
@@ -247,9 +267,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         at=now,
         demo=demo,
         replica=replica,
-        verdicts=sustain(
-            evaluate(measures), await alerts.active(connection), now, await alerts.acknowledged(connection)
-        ),
+        verdicts=sustain(evaluate(measures), active, now, acknowledged),
         last_10min=last_10min,
         last_15min=last_15min,
         last_30min=last_30min,
@@ -274,10 +292,25 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         answers_since=await _first_success(connection, failed, last_success_at),
         refused=turned_away,
         relay_seen_s=heartbeat_s,
-        unattended=await instances.unattended(connection),
+        unattended=unattended,
         tests_15min=tests[0],
         tests_1h=tests[1],
     )
+
+
+async def _one(connection: Connection, statement: Query) -> Sequence[Any]:
+    """The one row of a statement."""
+    row = await (await connection.execute(statement)).fetchone()
+    assert row is not None
+    return row
+
+
+async def _or_none(reading: Coroutine[Any, Any, list[T]], *, wanted: bool) -> list[T]:
+    """What `reading` reads, if it is wanted; else nothing is read."""
+    if wanted:
+        return await reading
+    reading.close()
+    return []
 
 
 async def _buckets(

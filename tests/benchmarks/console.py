@@ -2,7 +2,7 @@
 
 The real program in a real terminal, on a million deliveries of which a hundred thousand are dead letters, beside a
 relay that is idle. Goals stand beside the figures; nothing here fails on a clock.
-`python -m tests.benchmarks.console [--deliveries N]`
+`python -m tests.benchmarks.console [--deliveries N] [--rtt MS] [--bytes]`
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from relay.store.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
 from relay.store.sessions import open_session
 from tests.benchmarks import rig
+from tests.benchmarks.console_link import measure_bytes, measure_link
 from tests.console.screens import RawTerminal
 
 if TYPE_CHECKING:
@@ -139,16 +141,16 @@ def cpu_share(terminal: RawTerminal, process: psutil.Process, seconds: float) ->
 
 
 @contextlib.contextmanager
-def traffic(relay_port: int) -> Iterator[None]:
+def traffic(relay_port: int, a_second: int = BUSY_A_SECOND) -> Iterator[None]:
     """Webhooks at a steady pace, for a little longer than they are watched."""
 
     def post() -> None:
         with httpx.Client(base_url=f"http://127.0.0.1:{relay_port}") as client:
-            for number in range(int(BUSY_S + 2) * BUSY_A_SECOND):
+            for number in range(int(BUSY_S + 10) * a_second):
                 if over.is_set():
                     return
                 client.post(rig.WEBHOOKS, json={"event": "message_created", "id": number})
-                time.sleep(1 / BUSY_A_SECOND)
+                time.sleep(1 / a_second)
 
     over = threading.Event()
     thread = threading.Thread(target=post, daemon=True)
@@ -211,7 +213,10 @@ def main() -> None:
     """Plant, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--deliveries", type=int, default=1_000_000)
-    number = parser.parse_args().deliveries
+    parser.add_argument("--rtt", type=float, metavar="MS", help="only from far away: Postgres behind such a round trip")
+    parser.add_argument("--bytes", action="store_true", help="only the bytes on the terminal's wire")
+    asked = parser.parse_args()
+    number = asked.deliveries
     with tempfile.TemporaryDirectory(prefix="console-benchmark-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         server = EmbeddedPostgres(folder / "data")
@@ -220,8 +225,13 @@ def main() -> None:
             plant(server.dsn, number)
             print(f"{number:,} deliveries, {number // 10:,} of them dead letters; {STARTS} starts, {KEYS} keys")
             with rig.agent() as agent_port, rig.relay(server.dsn, agent_port, workers=1) as (relay_port, _):
-                measure(folder, server.dsn, relay_port)
-                asyncio.run(ticks(server.dsn))
+                if asked.rtt is not None:
+                    measure_link(folder, server.dsn, asked.rtt, shown)
+                if asked.bytes:
+                    measure_bytes(folder, server.dsn, partial(traffic, relay_port, 5), shown)
+                if asked.rtt is None and not asked.bytes:
+                    measure(folder, server.dsn, relay_port)
+                    asyncio.run(ticks(server.dsn))
         finally:
             server.close()
 

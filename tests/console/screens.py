@@ -160,9 +160,9 @@ class Terminal:
 class RawTerminal:
     """The console in a bare pseudo-terminal; `output` is every byte that it wrote there."""
 
-    def __init__(self, folder: Path, dsn: str, *arguments: str) -> None:
+    def __init__(self, folder: Path, dsn: str, *arguments: str, size: tuple[int, int] = (120, 36)) -> None:
         self._master, slave = pty.openpty()
-        ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
+        ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
         env = os.environ | {"DATABASE_URL": dsn, "HOME": str(folder), "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "console", *arguments], stdin=slave, stdout=slave, stderr=slave, env=env, cwd=folder,

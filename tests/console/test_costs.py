@@ -9,9 +9,10 @@ import pytest
 
 from console.data import snapshot
 from console.data.log_reading import LogReading
-from console.data.readings import ActivityReading, RowsReading
+from console.data.readings import ActivityReading, BreakdownReading, RowsReading
 from relay.domain.delivery import State
 from relay.store.sessions import open_session
+from relay.store.sorted_rows import Order
 
 if TYPE_CHECKING:
     from console.data.snapshot import Reading
@@ -50,6 +51,8 @@ READINGS: dict[str, Reading | None] = {
     "one cause": RowsReading('status:503 error:"Agent SDK answered 503"', (State.DEAD,)),
     "deliveries": RowsReading("", None),
     "the last hour": RowsReading("age:<1h", None),
+    "sorted": RowsReading("age:<1h", None, order=Order.STATUS),
+    "breakdown": BreakdownReading(timedelta(hours=1)),
     "log": LogReading(None),
     "activity": ActivityReading(),
 }

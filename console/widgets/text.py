@@ -1,0 +1,37 @@
+"""A text that is not painted again while it stays the same: over a slow link, every repaint is bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+from textual.widgets import Static
+
+if TYPE_CHECKING:
+    from textual.visual import VisualType
+
+
+class Text(Static):
+    """A `Static` that parses no markup, and that `update` paints only if the text has changed."""
+
+    def __init__(
+        self,
+        content: VisualType = "",
+        *,
+        id: str | None = None,  # noqa: A002 - Textual's name
+        classes: str | None = None,
+    ) -> None:
+        super().__init__(content, id=id, classes=classes, markup=False)
+
+    def update(self, content: VisualType = "", *, layout: bool = True) -> None:
+        """Show another text. Its place is computed again only if the length of a line has changed."""
+        before = self.content
+        if isinstance(content, Content) and isinstance(before, Content):
+            if content.is_same(before):
+                return
+            layout = layout and _lengths(content) != _lengths(before)
+        super().update(content, layout=layout)
+
+
+def _lengths(content: Content) -> list[int]:
+    return [line.cell_length for line in content.split("\n", allow_blank=True)]
