@@ -143,7 +143,7 @@ class ReceiptStorage:
         before that it is stored out of its order.
         """
         order = self._receipts.order
-        if self._spooling.at_once or not order.is_behind(incoming):
+        if self._spooling.at_once or not order.must_wait(incoming):
             return
         if self._spooling.is_on:
             await order.turn(incoming)

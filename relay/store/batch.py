@@ -42,7 +42,10 @@ class Order(Protocol[Item_contra]):
         """True if an earlier item must be committed first. With `beside`, those that are apart come before anyway."""
 
     def submitted(self, item: Item_contra) -> None:
-        """`item` is in a batch, or committed."""
+        """`item` waits for the next batch."""
+
+    def committed(self, item: Item_contra) -> None:
+        """`item` is committed."""
 
     def apart(self, item: Item_contra) -> None:
         """`item` is committed beside the batches."""
@@ -60,7 +63,7 @@ class _NoOrder(Generic[Item]):
     def submitted(self, _item: Item) -> None:
         return
 
-    apart = failed = submitted
+    committed = apart = failed = submitted
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -177,7 +180,8 @@ class GroupCommit(Generic[Item, Result]):
                     await self._split(batch)
                 else:
                     for item, _, _ in batch:
-                        self._order.apart(item)
+                        if not self._order.is_behind(item, beside=True):
+                            self._order.apart(item)
                     self._start(self._split_beside(batch))
                 return
             for item, future, _ in batch:
@@ -185,7 +189,7 @@ class GroupCommit(Generic[Item, Result]):
                 _fail(future, reason)
         else:
             for (item, future, _), result in zip(batch, results, strict=True):
-                self._order.submitted(item)
+                self._order.committed(item)
                 self._settle(future, result)
 
     async def _split(self, batch: list[_Waiter[Item, Result]]) -> None:
@@ -232,7 +236,7 @@ class GroupCommit(Generic[Item, Result]):
             self._order.failed(item)
             _fail(future, _reason(error))
         else:
-            self._order.submitted(item)
+            self._order.committed(item)
             self._settle(future, result)
 
     def _may_commit(self, waiter: _Waiter[Item, Result], now: float, *, beside: bool = False) -> bool:

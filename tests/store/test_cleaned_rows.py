@@ -192,6 +192,7 @@ async def test_a_dead_letter_is_found_by_its_exact_id(dsn: str, rows: Rows) -> N
 
 _EXACT = {
     ("browse", "groups"), ("storing", "_execute_store"), ("storing", "_store_round"), ("storing", "store_drained"),
+    ("gate", "heal_order"),
     ("claims", "claim_abandoned"), ("claims", "claim_backlog"), ("claims", "claim_probe"),
     ("claims", "read_claimed"), ("notes", "claim"),
     ("backfill", "known_messages"),
