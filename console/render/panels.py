@@ -157,7 +157,7 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
     since_width = max((len(since) for _, _, since in shown), default=0)
     room = max(8, width - 15 - value_width - since_width)
     if any(shortened(rule.condition, room).endswith("…") for rule, _, _ in shown):
-        shown = [(rule, value, "ending" if since == "ending" else "") for rule, value, since in shown]
+        shown = [(rule, value, since.removeprefix("for ")) for rule, value, since in shown]
         since_width = max(len(since) for _, _, since in shown)
         room = max(8, width - 15 - value_width - since_width)
     lines = [

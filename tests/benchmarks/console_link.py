@@ -112,7 +112,7 @@ def measure_link(folder: Path, dsn: str, rtt_ms: float, shown: Callable[[str, st
             terminal.rest(5)
             shown("dead letters, view switch with rows", _until(terminal, b"2", b"CAUSE"), "")
             terminal.rest(5)
-            shown("a delivery opened", _until(terminal, b"\r", b"Headers"), "goal 500" if goals else "works")
+            shown("a delivery opened", _until(terminal, b"\r", b"content-type"), "goal 500" if goals else "works")
             terminal.press(b"q")
             terminal.rest(5)
             terminal.press(b"/")
