@@ -53,7 +53,7 @@ async def test_only_the_webhooks_whose_row_is_held_wait_and_health_says_so(
         waiting = [asyncio.create_task(relay.post(BODY, X_Chatwoot_Delivery=delivery_id)) for delivery_id in held]
         for _ in range(4):
             answers = await asyncio.gather(*(relay.post(BODY, X_Chatwoot_Delivery=str(uuid4())) for _ in range(25)))
-            assert {answer.status_code for answer in answers} == {200}
+            assert {answer.status_code for answer in answers} <= {200, 202}, "202: the agent's answer came too late"
         monkeypatch.setattr(receipt_storage, "STORE_PATIENCE_S", 0.0)
         assert {(await task).status_code for task in waiting} == {503}
         health = await relay.client.get("/health")

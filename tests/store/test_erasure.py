@@ -42,7 +42,13 @@ def plant(rows: Rows, conversation: int, account: int, state: str = "dead") -> i
 
 
 async def erased(connection: Connection, person: Person, *, dry_run: bool = False) -> Erased:
-    return await erase(connection, person, operator="maria", reason="asked", dry_run=dry_run)
+    return await erase(
+        connection, person, operator="maria", reason="asked", dry_run=dry_run, erase_spooled=nothing_spooled
+    )
+
+
+async def nothing_spooled() -> int:
+    return 0
 
 
 async def test_drafts_go_only_in_the_account_that_is_meant(connection: Connection, rows: Rows) -> None:
