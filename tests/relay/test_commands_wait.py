@@ -26,10 +26,10 @@ _HAVE_LOOKED = """
     SELECT blocked.number = %(all)s AND (
            SELECT count(*) FROM pg_stat_activity a
             WHERE a.datname = current_database() AND a.application_name = 'relay waits' AND a.state = 'idle'
-              AND a.query_start > blocked.since + interval '1 s') = %(all)s
+              AND a.query_start > blocked.since + interval '3 s') = %(all)s
       FROM blocked
 """
-"""True once each command is blocked, and has asked by whom since then."""
+"""True once each command is blocked and asks by whom again: every two seconds, so that it has said so by then."""
 
 
 async def test_a_command_that_waits_for_a_lock_names_its_holder_on_stderr(
