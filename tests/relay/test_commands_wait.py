@@ -18,7 +18,18 @@ _COMMANDS = [
     ("redirect", "--from", "http://blue", "--to", "http://green"),
     ("ack", "success-rate-p0", "--reason", "known"),
 ]
-_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'relay waits' AND state = 'idle'"
+_HAVE_LOOKED = """
+    WITH blocked AS (
+        SELECT count(*) AS number, max(query_start) AS since FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'relay command' AND wait_event_type = 'Lock'
+    )
+    SELECT blocked.number = %(all)s AND (
+           SELECT count(*) FROM pg_stat_activity a
+            WHERE a.datname = current_database() AND a.application_name = 'relay waits' AND a.state = 'idle'
+              AND a.query_start > blocked.since + interval '3 s') = %(all)s
+      FROM blocked
+"""
+"""True once each command is blocked and asks by whom again: every two seconds, so that it has said so by then."""
 
 
 async def test_a_command_that_waits_for_a_lock_names_its_holder_on_stderr(
@@ -27,7 +38,7 @@ async def test_a_command_that_waits_for_a_lock_names_its_holder_on_stderr(
     rows("INSERT INTO relay.holds (operator, reason) VALUES ('maria', 'a deploy')")
     async with locked(rows.dsn, "relay.operator_actions"):
         commands = [asyncio.create_task(relay_command.run(*one, "--json")) for one in _COMMANDS]
-        await until(lambda: rows.one(_WAITING) == len(_COMMANDS), what="each command has looked for whom it waits")
+        await until(lambda: rows.one(_HAVE_LOOKED, {"all": len(_COMMANDS)}), what="each has looked for whom it waits")
     for arguments, ended in zip(_COMMANDS, await asyncio.gather(*commands), strict=True):
         assert "relay: Waiting for another session, which holds a lock: process" in ended.stderr, arguments
         assert json.loads(ended.stdout)["database"]["demo"] is False, arguments
