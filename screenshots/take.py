@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console.app import ConsoleApp
+from relay.demo.agent import Behaviour, Mode
 from relay.demo.play import play
-from relay.demo.script import phases
+from relay.demo.script import Phase, phases
 from relay.store.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from textual.pilot import Pilot
 
@@ -68,6 +69,28 @@ SCENES: tuple[tuple[str, tuple[str, ...]], ...] = (
 ONCE = {"replay-under-way": ("6", "~running", "enter", "~p pauses"), "held": ("~held",)}
 """What is begun in the wider picture is looked at again in the other one."""
 
+INCIDENTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("refused", ("~refused (", "~none accepted")),
+    ("hanging", ("~wait at the Agent SDK",)),
+    ("breaker", ("~circuit breaker is open", "~wait")),
+)
+"""Scenes that need an incident of their own: name, and what is waited for on the overview."""
+
+_INCIDENT_BEGINS_S = 20
+
+
+def incident(name: str) -> tuple[list[Phase], dict[str, Any]]:
+    """What happens in the incident of a scene, and the relay's settings in it. It lasts until they are taken."""
+    what: dict[str, dict[str, Any]] = {
+        "refused": {"text": "the secret is changed in Chatwoot", "secret": b"a secret the relay lacks"},
+        "hanging": {"text": "the Agent SDK hangs", "behaviours": (Behaviour(mode=Mode.HANG),)},
+        "breaker": {"text": "the Agent SDK answers 503", "behaviours": (Behaviour(status=503),)},
+    }
+    settings = {"refused": {"chatwoot_webhook_secret": "the secret of before"}, "breaker": {"relay_breaker": "on"}}
+    begins = Phase(0, "traffic starts, all is well"), Phase(_INCIDENT_BEGINS_S, **what[name])
+    return list(begins), settings.get(name, {})
+
+
 SHOTS = tuple(
     shot for name, keys in SCENES for shot in ((name, WIDE, keys), (f"{name}-80x24", NARROW, ONCE.get(name, keys)))
 )
@@ -77,9 +100,10 @@ SHOTS = tuple(
 class Photographer:
     """Opens a console a picture, presses its keys, and writes what it shows."""
 
-    def __init__(self, dsn: str, into: Path, calm_s: float) -> None:
+    def __init__(self, dsn: str, into: Path, calm_s: float, *, cause: str = "answered 503") -> None:
         self._dsn = dsn
         self._into = into
+        self._cause = cause
         self._begin_at = time.monotonic() + calm_s + max(calm_s, LEAST_OUTAGE_S)
         self._outage_ends = self._begin_at + TAKING_S
 
@@ -94,7 +118,7 @@ class Photographer:
         app = ConsoleApp(settings, self._dsn)
         async with app.run_test(size=size) as pilot:
             await self._until_shown(app, "LIVE")
-            await self._until_shown(app, "answered 503")
+            await self._until_shown(app, self._cause)
             for key in keys:
                 await self._do(app, pilot, key)
             await pilot.pause(0.4)
@@ -134,20 +158,35 @@ def _self_contained(svg: str) -> str:
     return svg.replace("font-size: 20px", f"font-size: {_CELL / _ADVANCE:.2f}px")
 
 
-async def take(into: Path, calm_s: float, only: Sequence[str] = ()) -> None:
-    """Play the demo and take the pictures (those named in `only`, or all) into a directory."""
+@contextlib.asynccontextmanager
+async def _fresh_server() -> AsyncIterator[str]:
+    """The DSN of an embedded Postgres with the relay's tables, in a directory where artifacts may be left."""
     with tempfile.TemporaryDirectory(prefix="screenshots-", ignore_cleanup_errors=True) as folder:
         server = await asyncio.to_thread(EmbeddedPostgres, Path(folder))
         try:
             await migrate(server.dsn, roles=True)
-            photographer = Photographer(server.dsn, into, calm_s)
-            wanted = [shot for shot in SHOTS if not only or shot[0] in only]
-            watch = partial(photographer.take_all, shots=wanted)
-            script = phases(calm_s, max(calm_s, LEAST_OUTAGE_S) + TAKING_S)
             with contextlib.chdir(folder):  # the health check leaves its artifact there
-                await play(server.dsn, seconds=None, watch=watch, script=script)
+                yield server.dsn
         finally:
             await asyncio.to_thread(server.close)
+
+
+async def take(into: Path, calm_s: float, only: Sequence[str] = ()) -> None:
+    """Play the demo and its incidents and take the pictures (those named in `only`, or all) into a directory."""
+    wanted = [shot for shot in SHOTS if not only or shot[0] in only]
+    if wanted:
+        async with _fresh_server() as dsn:
+            watch = partial(Photographer(dsn, into, calm_s).take_all, shots=wanted)
+            script = phases(calm_s, max(calm_s, LEAST_OUTAGE_S) + TAKING_S)
+            await play(dsn, seconds=None, watch=watch, script=script)
+    for name, keys in INCIDENTS:
+        both = ((name, WIDE, keys), (f"{name}-80x24", NARROW, keys))
+        shots = [shot for shot in both if not only or shot[0] in only]
+        if shots:
+            async with _fresh_server() as dsn:
+                photographer = Photographer(dsn, into, _INCIDENT_BEGINS_S, cause=keys[0][1:])
+                watch, (script, settings) = partial(photographer.take_all, shots=shots), incident(name)
+                await play(dsn, seconds=None, watch=watch, script=script, other_settings=settings)
 
 
 def main() -> None:

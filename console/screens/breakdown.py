@@ -16,6 +16,7 @@ from console.render.breakdown import header, share_line
 from console.render.line import Line
 from console.screens.view import View, titled
 from console.widgets.lines import LineList
+from console.widgets.text import entitle
 from relay.domain.format import plural
 from relay.store.breakdown import MOST_READ, Breakdown
 from relay.store.browse import quoted
@@ -59,8 +60,8 @@ class BreakdownView(View):
         elif isinstance(found, Breakdown):
             part = "" if found.is_whole else f", the newest {MOST_READ:,} of them"
             title = f"By event, last {window}: {plural(found.read, 'delivery')}{part} ─ enter lists them ─ w window"
-            self.query_one("#events-pane").border_title = title
-            self.query_one("#inboxes-pane").border_title = f"By inbox, last {window} ─ tab goes there and back"
+            entitle(self.query_one("#events-pane"), title)
+            entitle(self.query_one("#inboxes-pane"), f"By inbox, last {window} ─ tab goes there and back")
             empty = Content(f"  No delivery in the last {window}.")
             self._show("events", "EVENT", found.events, empty)
             self._show("inboxes", "INBOX", found.inboxes, empty)

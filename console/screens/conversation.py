@@ -13,6 +13,7 @@ from console.keymap import CONVERSATION
 from console.render.conversation import timeline
 from console.screens.view import View, titled
 from console.widgets.lines import LineList
+from console.widgets.text import entitle
 from relay.store.conversation import Conversation
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ConversationView(View):
         older = "; older ones are not shown" if found.more else ""
         count = len(found.messages)
         title = f"Conversation {self._conversation_id} ─ {count} {'delivery' if count == 1 else 'deliveries'}{older}"
-        self.query_one("#conversation-pane").border_title = title
+        entitle(self.query_one("#conversation-pane"), title)
         lines.show(shown, empty=Content("  No delivery of this conversation is stored."))
         if not self._read:
             self._read = True

@@ -20,7 +20,7 @@ from console.render.log_lines import draw
 from console.screens.view import WIDE, View, titled
 from console.widgets.lines import LineList
 from console.widgets.rates import RateSparkline
-from console.widgets.text import Text
+from console.widgets.text import Text, entitle
 from relay.domain.format import span
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ class OverviewView(View):
         figures = self._figures(snapshot)
         narrow = self._is_narrow
         self._put_in_order(narrow)
-        self.query_one("#success").border_title = f"Success, last {window_name} ─ w window"
-        self.query_one("#attempts").border_title = f"Deliveries by attempts, last {window_name}"
+        entitle(self.query_one("#success"), f"Success, last {window_name} ─ w window")
+        entitle(self.query_one("#attempts"), f"Deliveries by attempts, last {window_name}")
         rates, *rest = panels.success(snapshot, figures, window_name)
         if narrow:
             rest = panels.figures_in_short(snapshot, figures, window_name)
@@ -110,7 +110,7 @@ class OverviewView(View):
         firing = len(state.firing)
         keys = "D diagnoses" if self.context.read_only else "D diagnoses, a acknowledges"
         title = f"Alerts ─ {firing} firing ─ {keys}" if firing else "Alerts"
-        self.query_one("#alerts-first" if narrow else "#alerts").border_title = title
+        entitle(self.query_one("#alerts-first" if narrow else "#alerts"), title)
         shown = panels.alerts(state, (alerts.size.width or 60) - 2, _NARROW_ALERTS if narrow else _WIDE_ALERTS)
         rules = [verdict.rule.name for verdict in state.firing[: len(shown)]] or [""]
         alerts.show([Line(rule, Content(" ") + content) for rule, content in zip(rules, shown, strict=True)])
@@ -136,9 +136,12 @@ class OverviewView(View):
             empty=Content(f"  No open dead letters. {_last_webhook(snapshot)}"),
         )
         self._share_room(len(groups))
-        self.query_one("#groups-pane").border_title = (
-            f"Failure groups by {SORTS[self._sort]} ─ {state.open_dead_letters:,} open ─ enter opens, "
-            + ("o sorts" if self.context.read_only else "r replays, o sorts")
+        entitle(
+            self.query_one("#groups-pane"),
+            (
+                f"Failure groups by {SORTS[self._sort]} ─ {state.open_dead_letters:,} open ─ enter opens, "
+                + ("o sorts" if self.context.read_only else "r replays, o sorts")
+            ),
         )
         cause = snapshot.headline.group
         if cause is not None and not lines.touched:

@@ -1,4 +1,4 @@
-"""A text that is not painted again while it stays the same: over a slow link, every repaint is bytes."""
+"""Texts and titles that are not painted again while they stay the same: over a slow link, a repaint is bytes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from textual.widgets import Static
 
 if TYPE_CHECKING:
     from textual.visual import VisualType
+    from textual.widget import Widget
 
 
 class Text(Static):
@@ -35,3 +36,9 @@ class Text(Static):
 
 def _lengths(content: Content) -> list[int]:
     return [line.cell_length for line in content.split("\n", allow_blank=True)]
+
+
+def entitle(pane: Widget, title: str) -> None:
+    """Give `pane` another title. Textual paints a pane and all in it whenever its title is set, so not the same one."""
+    if pane.border_title != title:
+        pane.border_title = title
