@@ -119,7 +119,7 @@ def dsn(request: pytest.FixtureRequest, postgres: str) -> Iterator[str]:
         yield dsn
 
 
-MOVE_TO_NOW = """
+_MOVE_TO_NOW = """
 DO $$
 DECLARE
     age interval := now() - (SELECT max(finished_at) FROM relay.deliveries);
@@ -146,7 +146,7 @@ async def incident(
     start_relay: Callable[..., Awaitable[RunningRelay]], agent: AgentStandIn, rows: Rows
 ) -> RunningRelay:
     """A relay whose agent failed for three reasons and is well again; what failed waits among the dead letters."""
-    rows(MOVE_TO_NOW)
+    rows(_MOVE_TO_NOW)
     relay = await start_relay(relay_probe_seconds=1)
     await relay.post(webhook(500))
     return relay

@@ -11,7 +11,7 @@ import pytest
 from console.keymap import VIEWS
 from relay.store.database import connect
 from relay.store.demo_history import mark_as_demo
-from tests.console.conftest import ALL, LIMITED, MOVE_TO_NOW, OVERLOADED, REFUSED, later, webhook
+from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED, later, webhook
 from tests.servers import Behaviour, until
 from tests.store.plant import Plant
 
@@ -42,10 +42,13 @@ async def test_a_demos_database_is_named_as_such_at_any_width(
             await seen.shows(" DEMO ")
 
 
-async def test_the_first_sentence_is_the_cause(incident: RunningRelay, console: Console, rows: Rows) -> None:
+async def test_the_first_sentence_is_the_cause(incident: RunningRelay, agent: HeldAgent, console: Console) -> None:
     async with console() as seen:
-        rows(MOVE_TO_NOW)
-        shown = await seen.shows("Agent SDK answered 503 since", f"{OVERLOADED} of {ALL} open dead letters share")
+        await seen.shows("Failure groups")
+        agent.behave(Behaviour(status=503))
+        await incident.post(webhook(501))
+        share = f"{OVERLOADED + 1} of {ALL + 1} open dead letters share"
+        shown = await seen.shows("Agent SDK answered 503 since", share)
         assert shown.splitlines()[1].strip().startswith("Agent SDK answered 503 since")
 
 
