@@ -6,7 +6,6 @@ A file whose first line is `-- relay: no transaction` holds one statement that P
 
 from __future__ import annotations
 
-import re
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -19,12 +18,14 @@ from relay.errors import SchemaError
 from relay.store import facts_shape
 from relay.store.database import connect
 from relay.store.failures import described, unavailable
+from relay.store.index_build import index_build
 from relay.store.waits import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from relay.store.database import Connection
+    from relay.store.index_build import IndexBuild
 
 Result = TypeVar("Result")
 
@@ -285,7 +286,7 @@ class _Run:
 
     async def _build_index(self, step: Migration) -> None:
         """Build the step's index beside running writers: of a partitioned table one for each partition first."""
-        build = await _index_build(self.connection, step)
+        build = await index_build(self.connection, step.name, step.sql)
         for index, table in build.parts:
             cursor = await self.connection.execute(_INVALID, (index, table))
             for (name,) in await cursor.fetchall():
@@ -295,7 +296,7 @@ class _Run:
         if build.is_partitioned:  # it takes over the indexes of the partitions, and builds none itself
             await self._retried(lambda: self._join_indexes(build))
 
-    async def _join_indexes(self, build: _IndexBuild) -> None:
+    async def _join_indexes(self, build: IndexBuild) -> None:
         async with self.connection.transaction():
             await self.connection.execute(_LIMITS)
             await self.connection.execute(build.statement(*build.whole).replace(" CONCURRENTLY", "", 1).encode())
@@ -345,60 +346,11 @@ async def _has_history(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
-_BUILT = re.compile(r"CREATE INDEX CONCURRENTLY IF NOT EXISTS (\w+) ON ([\w.]+)")
-_TABLE = """
-    SELECT format('%%I.%%I', n.nspname, c.relname), c.relkind = 'p'
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
-"""
-_PARTITIONS = """
-    SELECT c.oid::int8, format('%%I.%%I', n.nspname, c.relname)
-      FROM pg_partition_tree(to_regclass(%s)) p JOIN pg_class c ON c.oid = p.relid
-      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.isleaf AND c.relkind = 'r'
-"""
 _INVALID = """
     SELECT format('%%I.%%I', c.relnamespace::regnamespace, c.relname)
       FROM pg_index JOIN pg_class c ON c.oid = indexrelid
      WHERE NOT indisvalid AND c.relname = %s AND indrelid = to_regclass(%s)
 """
-
-
-@dataclass(frozen=True, slots=True)
-class _IndexBuild:
-    """A step that builds an index on `table`, whose name has its schema: a lent session has its own search path."""
-
-    before: str
-    index: str
-    after: str
-    table: str
-    is_partitioned: bool
-    partitions: list[tuple[int, str]]
-
-    @property
-    def whole(self) -> tuple[str, str]:
-        """The index and the table that the step names."""
-        return self.index, self.table
-
-    @property
-    def parts(self) -> list[tuple[str, str]]:
-        """The indexes and tables that can be built beside writers: those of the partitions, else the whole."""
-        if self.is_partitioned:
-            return [(f"{self.index}_{oid}", name) for oid, name in self.partitions]
-        return [self.whole]
-
-    def statement(self, index: str, table: str) -> str:
-        """The step's statement for an index of that name on `table`."""
-        return f"{self.before}{index} ON {table}{self.after}"
-
-
-async def _index_build(connection: Connection, step: Migration) -> _IndexBuild:
-    built = _BUILT.search(step.sql)
-    assert built is not None, f"{step.name} builds no index: let it run in a transaction"
-    row = await (await connection.execute(_TABLE, (built[2],))).fetchone()
-    table, is_partitioned = row or (built[2], False)
-    partitions = await (await connection.execute(_PARTITIONS, (built[2],))).fetchall() if is_partitioned else []
-    return _IndexBuild(
-        step.sql[: built.start(1)], built[1], step.sql[built.end(2) :], table, is_partitioned, list(partitions)
-    )
 
 
 async def schema_version(connection: Connection) -> int:
