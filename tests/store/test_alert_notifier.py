@@ -179,12 +179,12 @@ async def test_other_severities_can_be_asked_for(
 
 
 async def test_a_notification_says_what_fails_without_what_the_agent_said(
-    watch: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn
+    notifier: Callable[..., AlertNotifier], plant: Plant, agent: AgentStandIn
 ) -> None:
     plant.relay()
     plant.delivery(last_error="Agent SDK answered 503: a customer's words", final_status="503")
     plant.dead_letters(30)
-    await watch().run_once()
+    await notifier().run_once()
     texts = [json.loads(request.body)["text"] for request in agent.seen]
     assert texts
     assert "Agent SDK answered 503" in texts[0]

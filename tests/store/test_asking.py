@@ -326,7 +326,7 @@ _NO_BACKFILLS: list[tuple[str, str]] = [
         (backfill_with(ids="'{{backfill-1-5}}'"), "one conversation and one body"),
         (backfill_with(conversations="'{}'"), "one conversation and one body"),
         (backfill_with(conversations="'{x}'"), "not the message_created"),
-        (backfill_with(bodies="ARRAY[convert_to(repeat('x', 40000000), 'UTF8')]"), "larger than 4 MiB"),
+        (backfill_with(bodies="ARRAY[convert_to(repeat('x', 70000000), 'UTF8')]"), "larger than 64 MiB"),
         (backfill_with(
             ids="ARRAY['backfill-1-1', 'backfill-1-2', 'backfill-1-3', 'backfill-1-4', 'backfill-1-5']",
             conversations="'{7,7,7,7,7}'",
