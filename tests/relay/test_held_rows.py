@@ -50,7 +50,11 @@ async def test_other_conversations_do_not_wait_for_a_held_row_and_health_says_wh
     async with await psycopg.AsyncConnection.connect(rows.dsn) as other:
         for delivery_id in held:
             await other.execute(_DELIVERY, (delivery_id,))
-        waiting = [asyncio.create_task(relay.post(BODY, X_Chatwoot_Delivery=delivery_id)) for delivery_id in held]
+        bodies = [BODY | {"conversation": {"id": number}} for number in range(1, 21)]
+        waiting = [
+            asyncio.create_task(relay.post(body, X_Chatwoot_Delivery=delivery_id))
+            for body, delivery_id in zip(bodies, held, strict=True)
+        ]
         for first in range(100, 200, 25):
             others = [BODY | {"conversation": {"id": first + number}} for number in range(25)]
             answers = await asyncio.gather(*(relay.post(one, X_Chatwoot_Delivery=str(uuid4())) for one in others))
