@@ -150,6 +150,8 @@ class ConsoleApp(TypeAhead):
             sign: signal.signal(sign, lambda number, _: self._end(loop, number))
             for sign in (signal.SIGTERM, signal.SIGHUP)
         }
+        # What stays the same is not painted again, and the shell has painted over it while the console was suspended.
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         self.switch_mode(OVERVIEW)
         self.run_worker(self._poller.run(), name="poller", exit_on_error=True)
         self.set_interval(1.0, self._tick)
