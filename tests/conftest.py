@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,12 @@ def _no_settings_from_outside() -> None:
     """Clears the variables that a developer's environment may set, so that they decide nothing."""
     for name in [name for name in os.environ if name.startswith(_OURS)]:
         del os.environ[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_ignored_hangup() -> None:
+    """Lets the tests' programs heed SIGHUP under `nohup` too: what is ignored here is ignored by what is started."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
