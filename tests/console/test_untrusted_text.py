@@ -235,8 +235,7 @@ def open_what_lists_offer(terminal: RawTerminal) -> None:
     terminal.rest(0.5)
     terminal.press(b"\x1b", rest_s=0.5)
     terminal.press(b"\x1b", rest_s=0.5)
-    terminal.press(b"1b")
-    terminal.read_until(b"By inbox")
+    bring_up(terminal, b"b", b"By inbox")
     terminal.press(b"\x04\t\x04q")
 
 
