@@ -82,18 +82,18 @@ def _away(context: Context, snapshot: Snapshot | None) -> str:
         return ""
     if not trouble.is_away:
         return f"{trouble.reason}. Trying again."
-    if trouble.headline is not None:
-        return f"{trouble.headline}. Trying again."
     said = trouble.reason.lower()
     meaning = next((text for part, text in _MEANINGS if part.lower() in said), "")
     meaning = meaning or f"{trouble.reason.partition(': ')[2]}. Check it and DATABASE_URL"
+    if trouble.headline is not None:
+        return f"{trouble.headline}. {meaning[0].upper()}{meaning[1:]}. Trying again."
     since = datetime.fromtimestamp(trouble.since, UTC).astimezone(context.choices.zone)
     webhooks = ""
     if snapshot is not None and snapshot.overview.alive:
         room = any(spool.max_bytes > 0 for spool in snapshot.overview.spools)
         webhooks = " Relays spool webhooks meanwhile." if room else " Relays without a spool refuse webhooks (503)."
     age = span(time.time() - trouble.since)
-    return f"Postgres is away since {utc_clock(since)} ({age}): {meaning}. Trying again.{webhooks}"
+    return f"No session with Postgres since {utc_clock(since)} ({age}): {meaning}. Trying again.{webhooks}"
 
 
 def _standing(context: Context, age_s: float) -> header.Standing:

@@ -202,7 +202,9 @@ class SpoolReporter:
         Raises:
             StoreUnavailable: Postgres is away.
         """
-        state = await self._spool.refresh() if self._spool.may_hold() or self._is_due(60) else self._spool.state
+        state = self._spool.state  # as it was read last: it may have been drained since
+        if state.receipts or self._spool.may_hold() or self._is_due(60):
+            state = await self._spool.refresh()
         seen = (state.receipts, state.bytes, state.refused, state.error)
         if seen == self._reported and not self._is_due(5 if state.receipts else 60):
             return
