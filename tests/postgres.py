@@ -89,7 +89,7 @@ class Server:
         return self
 
     def stop(self) -> None:
-        """End it in good order, cutting its connections."""
+        """Stop the server, which ends its connections."""
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
         self._process.wait(PATIENCE_S)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def command(*, repair: bool, as_json: bool) -> None:
     """Recount the roll-ups, and check sequences and whatever else the tables must agree on.
 
-    Safe beside running relays: a repair that finds a lock taken lets go after half a second, tries again, and at last
+    Safe beside running relays: a repair that finds a lock taken ends after half a second, is tried again, and at last
     says for whom it waits. Run it after a restore, as the login that owns the tables. Exit 1 if something is wrong and
     was not repaired.
     """

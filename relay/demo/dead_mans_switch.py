@@ -1,4 +1,4 @@
-"""Stands for the service behind `RELAY_HEARTBEAT_URL`: it reports when nobody has fetched its address for too long."""
+"""A stand-in for the service behind `RELAY_HEARTBEAT_URL`. Reports when its address was not fetched for too long."""
 
 from __future__ import annotations
 

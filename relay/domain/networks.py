@@ -31,7 +31,7 @@ def client_address(peer: str | None, forwarded_for: Iterable[str], trusted: tupl
     """The address that a request came from; None if it is not known.
 
     `peer` is the other end of the connection, `forwarded_for` the values of `X-Forwarded-For`. They are believed from
-    the right, and only as far as each address that reports the next one is in a `trusted` network: anybody can send
+    the right, and only as far as each address that reports the next one is in a `trusted` network: any client can send
     the header.
     """
     address = peer

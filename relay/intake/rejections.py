@@ -1,6 +1,6 @@
 """Counts and records rejected webhooks (no payload). Bursts are aggregated.
 
-Anybody who reaches the port can cause rejections. The first few of a moment are logged and recorded one by one, a
+Any client that reaches the port can cause rejections. The first few of a moment are logged and recorded one by one, a
 burst as one line and one fact with its count.
 """
 

@@ -114,7 +114,7 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
 
 
 def stop_signals() -> list[signal.Signals]:
-    """The signals that stop a server in good order. SIGHUP is none where it was ignored at the start (`nohup`)."""
+    """The signals that drain and stop a server. SIGHUP is none where it was ignored at the start (`nohup`)."""
     hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
     return [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangs_up else [])]
 

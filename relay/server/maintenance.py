@@ -1,5 +1,5 @@
 """Services that keep the tables small and right: retention, expired signatures, headers that an earlier version stored,
-conversations that wait in vain.
+conversations whose head will never end.
 
 Each deletes or updates in small batches on one connection and ends early when the relay stops.
 """
@@ -77,7 +77,7 @@ class OrderHealer:
     """Finds conversations that wait for a delivery that is over or no longer exists. One relay at a time has the duty.
 
     Such a head is left where rows were deleted or changed by hand, or were held while a head was released. A round
-    looks through the next 500 of the conversations in which deliveries wait.
+    checks the next 500 conversations in which deliveries wait.
     """
 
     name = "order"
@@ -90,7 +90,7 @@ class OrderHealer:
         self._after = ""
 
     async def run_once(self) -> None:
-        """Let what waits in vain go.
+        """Promote the next delivery of conversations whose head is over or gone.
 
         Raises:
             StoreUnavailable: Postgres is away.

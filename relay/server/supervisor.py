@@ -135,7 +135,7 @@ async def serve_worker(
 
     Raises:
         SchemaError: the database is not one that this version can work on.
-        BaseException: whatever ended the services by a defect; the relay has stopped in good order.
+        BaseException: whatever ended the services by a defect; the relay has drained and stopped.
     """
     worker = Worker(settings, dsn, identity, sink, checks=checks, demo=demo)
     await worker.start(stop.set)

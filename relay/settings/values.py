@@ -65,7 +65,7 @@ def split_bind(value: str) -> tuple[str, int]:
 
 
 def parts_of(url: str) -> SplitResult:
-    """The parts of a URL that somebody else wrote; all empty if it cannot be split."""
+    """The parts of a URL from outside; all empty if it cannot be split."""
     try:
         return urlsplit(url)
     except ValueError:  # as in http://[::1

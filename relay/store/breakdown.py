@@ -24,7 +24,7 @@ _MOST_SHARES = 100
 class Share:
     """The deliveries of one event or one inbox. `name` is the event, or the inbox's id as text; empty if unknown.
 
-    `title` is the inbox's name where a body tells it. `waiting` counts those that are not finished; `average_ms` is how
+    `title` is the inbox's name where a body names it. `waiting` counts those that are not finished; `average_ms` is how
     long the forwarding of the delivered ones took.
     """
 

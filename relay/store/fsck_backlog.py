@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 _BATCH = SQL("10000")
 
-# A head that names nothing claimable: the conversation's next delivery would wait for ever. `relay.promote` looks again
-# once the conversation's row is locked; positions are issued once, so that such a head cannot become right.
+# A head that names nothing claimable: the conversation's next delivery would wait for ever. `relay.promote` checks it
+# again once the conversation's row is locked; positions are issued once, so that such a head cannot become right.
 _STALE = SQL("""
     relay.conversations c
      WHERE c.head IS NOT NULL

@@ -92,7 +92,7 @@ _HEAL_ORDER = "SELECT relay.heal_order(%s, %s)"
 async def heal_order(connection: Connection, after: str, most: int) -> str:
     """Let the next delivery go of conversations that wait for one that is over, or no longer exists.
 
-    Looks through up to `most` conversations in which deliveries wait, in the order of their keys, after the key
+    Checks up to `most` conversations in which deliveries wait, in the order of their keys, after the key
     `after`. Returns the last one's key: begin there the next time. It is empty after the last of all.
     """
     row = await (await exact(connection).execute(_HEAL_ORDER, (after, most))).fetchone()

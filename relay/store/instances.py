@@ -117,7 +117,7 @@ _END = """
 
 
 async def end(connection: Connection, instance: UUID) -> None:
-    """Say goodbye: this relay stopped in good order and holds no lease."""
+    """Record that this relay has stopped and holds no lease."""
     await connection.execute(_END, (instance,))
 
 

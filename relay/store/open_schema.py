@@ -1,6 +1,6 @@
 """Whether a login that may only read could run code with the rights of others: by functions in a schema of the path.
 
-Postgres chooses the function whose arguments fit best among all schemas of the search path. One that anybody may put
+Postgres chooses the function whose arguments fit best among all schemas of the search path. One that any login may put
 beside `dashboard_facts` can therefore take the place of a built-in one in a statement of the relay, of its owner or of
 a console (PostgreSQL documentation, "Schemas", 5.10.6).
 """
@@ -21,7 +21,7 @@ _OPEN = """
 
 
 async def open_schema(connection: Connection) -> str | None:
-    """A sentence with its remedy if any login may create functions where statements look for them; else None.
+    """A sentence with its remedy if any login may create functions in the statements' search path; else None.
 
     So is `public` before PostgreSQL 15, and in databases that come from there.
     """

@@ -31,7 +31,7 @@ BUSY_S = 1.0
 """How long one process waits for another one's transaction."""
 
 _BUSY_AGAIN_S = 0.02
-"""How long it waits after it has waited in vain: the other one may be stopped, and each webhook would wait in turn."""
+"""How long it waits after a wait that timed out: the other process may be stopped, and webhooks wait in turn."""
 
 _OPEN_S = 10.0
 _OPEN_AGAIN_S = 0.005

@@ -42,7 +42,7 @@ SEARCHES = {"one cause": "status:503", "one conversation": "conv:70", "a word": 
 STARTS = 5
 IDLE_S = 20
 BUSY_S, BUSY_A_SECOND = 15, 10
-NOBODY = "postgresql://none@127.0.0.1:9/nothing?connect_timeout=1"
+UNREACHABLE = "postgresql://none@127.0.0.1:9/nothing?connect_timeout=1"
 
 _PLANT = """
     INSERT INTO relay.deliveries (delivery_id, state, claim, test, event, conversation_id, customer, received_at,
@@ -165,7 +165,7 @@ def traffic(relay_port: int, a_second: int = BUSY_A_SECOND) -> Iterator[None]:
 def measure(folder: Path, dsn: str, relay_port: int) -> None:
     """Print every figure."""
     bare = statistics.median(bare_start_s() for _ in range(STARTS))
-    first_paint = statistics.median(start_s(folder, NOBODY, b"hotdash") for _ in range(STARTS))
+    first_paint = statistics.median(start_s(folder, UNREACHABLE, b"hotdash") for _ in range(STARTS))
     first_data = statistics.median(start_s(folder, dsn, b"LIVE") for _ in range(STARTS))
     shown("import of Textual alone", f"{bare * 1000:.0f} ms")
     for what, taken, goal in (

@@ -1,7 +1,7 @@
 """An hour without the agent at 50 webhooks a second, the circuit breaker on, and the drain afterwards.
 
 Time is compressed: the hour's webhooks are sent as fast as the relay stores them, while connections to the agent are
-refused. Then the agent is back, and live traffic goes on beside the drain at its usual rate. "Live" is how long a
+refused. Then the agent is back, and live traffic continues beside the drain at its usual rate. "Live" is how long a
 sender waits for the answer, 200 or 202, "meanwhile" from the first delivery that is drained to the last.
 `python -m tests.benchmarks.outage [--seconds N] [--rate N]`
 """

@@ -94,7 +94,7 @@ class Scene:
 
     @asynccontextmanager
     async def going_on(self, cause: Callable[[Scene], Awaitable[object]] | None) -> AsyncIterator[None]:
-        """Let the cause go on in the block."""
+        """Keep the cause up during the block."""
 
         async def repeat() -> None:
             while cause is not None:
@@ -127,12 +127,12 @@ class Scene:
 
     async def agree(self, rule: str) -> None:
         """Check that status, diagnosis, console and notification begin with the same line, figures and times apart."""
-        told = _sentence(self.channel.headline(rule, "raised") or "")
+        headline = _sentence(self.channel.headline(rule, "raised") or "")
         for _ in range(5):
             lines = await self._first_lines()
-            if all(_sentence(line).startswith(told) for line in lines):
+            if all(_sentence(line).startswith(headline) for line in lines):
                 return
-        pytest.fail(f"{told}: {lines}")
+        pytest.fail(f"{headline}: {lines}")
 
     async def _first_lines(self) -> list[str]:
         printed = await asyncio.gather(*(self.command.run(name, **self.env) for name in ("status", "diagnose")))
@@ -214,7 +214,7 @@ async def _write_again(scene: Scene) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A failure, the rule that reports it, how it begins, goes on and ends."""
+    """A failure, the rule that reports it, how it begins, continues and ends."""
 
     rule: str
     headline: str

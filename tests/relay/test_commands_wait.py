@@ -38,7 +38,7 @@ async def test_a_command_that_waits_for_a_lock_names_its_holder_on_stderr(
     rows("INSERT INTO relay.holds (operator, reason) VALUES ('maria', 'a deploy')")
     async with locked(rows.dsn, "relay.operator_actions"):
         commands = [asyncio.create_task(relay_command.run(*one, "--json")) for one in _COMMANDS]
-        await until(lambda: rows.one(_HAVE_LOOKED, {"all": len(_COMMANDS)}), what="each has looked for whom it waits")
+        await until(lambda: rows.one(_HAVE_LOOKED, {"all": len(_COMMANDS)}), what="each has asked what blocks it")
     for arguments, ended in zip(_COMMANDS, await asyncio.gather(*commands), strict=True):
         assert "relay: Waiting for another session, which holds a lock: process" in ended.stderr, arguments
         assert json.loads(ended.stdout)["database"]["demo"] is False, arguments

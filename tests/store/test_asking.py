@@ -216,7 +216,7 @@ def test_the_login_is_that_of_the_session_whatever_role_it_takes(target: Target)
 
 
 _CHANGES = [
-    "UPDATE relay.operator_actions SET operator = 'somebody else'",
+    "UPDATE relay.operator_actions SET operator = 'another operator'",
     "UPDATE relay.operator_actions SET reason = '' WHERE false",
     "DELETE FROM relay.operator_actions",
     "TRUNCATE relay.operator_actions",

@@ -54,7 +54,7 @@ class User:
         return self.process.stdout.readline().strip()
 
     def leave(self) -> None:
-        """Release the server in good order."""
+        """Stop the server."""
         self.process.communicate(timeout=120)
 
     def kill(self) -> None:

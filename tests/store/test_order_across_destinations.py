@@ -58,7 +58,7 @@ class _Model:
         self.held: dict[str, list[Claimed]] = {agent: [] for agent in _AGENTS}
         self.run = uuid4().hex
         self.stored = 0
-        self.begun: set[int] = set()  # a run that is interrupted goes on, whatever has come back before it meanwhile
+        self.begun: set[int] = set()  # an interrupted run continues, even if earlier messages have come back meanwhile
 
     async def step(self, what: str, agent: str, conversation: int) -> None:
         is_there = agent in self.relays
@@ -93,7 +93,7 @@ class _Model:
             await self.end(what, self.held[agent].pop(0))
 
     async def keep_house(self, agent: str) -> None:
-        """What a relay does by the clock. Until then, nothing waits in vain."""
+        """What a relay does by the clock. Until then no delivery waits for a head that is over."""
         assert self.rows(_HEADLESS) == []
         await gate.release_order(self.connection, 60)
         await destinations.refresh(self.connection, self.relays.get(agent))
@@ -144,9 +144,7 @@ class _Model:
         return begun
 
 
-async def test_whoever_comes_and_goes_each_line_keeps_its_order_and_nothing_is_left_behind(
-    dsn: str, rows: Rows
-) -> None:
+async def test_each_conversation_keeps_its_order_and_ends_while_relays_come_and_go(dsn: str, rows: Rows) -> None:
     chance = Random(1)
     async with await psycopg.AsyncConnection.connect(autocommit=True, **connection_parameters(dsn, "tests")) as opened:
         for _ in range(_RUNS):

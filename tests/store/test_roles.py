@@ -176,7 +176,7 @@ _TAMPERING = [
     "INSERT INTO relay.replay_plans (request_id, requested_by, state) VALUES (gen_random_uuid(), 'm', 'done')",
     "UPDATE relay.replay_items SET state = 'delivered'",
     "DELETE FROM relay.operator_actions",
-    "UPDATE relay.operator_actions SET operator = 'somebody else'",
+    "UPDATE relay.operator_actions SET operator = 'another operator'",
     "INSERT INTO relay.operator_actions (operator, action, applied_at) VALUES ('m', 'discard', now())",
     "INSERT INTO relay.operator_actions (operator, action, at) VALUES ('m', 'note', '2000-01-01')",
     "UPDATE relay.instances SET lease_until = '-infinity'",

@@ -1,4 +1,4 @@
-"""What Postgres is told of a spool is what the spool holds."""
+"""The spool's state in Postgres is what the spool holds."""
 
 from __future__ import annotations
 

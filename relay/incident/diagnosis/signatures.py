@@ -60,7 +60,7 @@ def signatures(evidence: Evidence) -> Chapter:
     order, verdict = Order.WELL, "Signatures are as they should be."
     lines: tuple[str, ...] = ()
     if not _verifying(evidence) and not evidence.self_tests:
-        verdict = "CHATWOOT_WEBHOOK_SECRET is not set: anybody's webhooks are accepted."
+        verdict = "CHATWOOT_WEBHOOK_SECRET is not set: unsigned webhooks are accepted from any sender."
     if count:
         worst = max(refused, key=lambda one: one.count)
         since = min(one.first for one in refused)

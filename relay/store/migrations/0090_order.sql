@@ -87,7 +87,7 @@ CREATE FUNCTION relay.lacks_head(line text, conversation text) RETURNS boolean L
                         ORDER BY d.id DESC LIMIT 5000) AS n))
 $$;
 
--- Lets the next delivery go of each conversation in which deliveries wait for a head that is over or gone. Looks through
+-- Promotes the next delivery of each conversation in which deliveries wait for a head that is over or gone. Checks
 -- up to `most` conversations whose keys come after `after`. Returns the last one's key, NULL after the last of all.
 CREATE FUNCTION relay.heal_order(after text, most integer) RETURNS text LANGUAGE plpgsql STRICT
     SET search_path = pg_catalog, pg_temp SET lock_timeout = '10ms' AS $$

@@ -76,7 +76,7 @@ CREATE FUNCTION relay.open_head(line text, conversation text, head bigint) RETUR
 $$;
 
 -- Moves the deliveries of the conversation `own`, which a destination without a relay had, back to the conversation
--- `line` that they came from, to their places in the order of arrival. What is being attempted goes on. Returns how
+-- `line` that they came from, to their places in the order of arrival. Attempts in progress continue. Returns how
 -- many were moved; 0 if another session holds a row, or finishes or claims one now.
 CREATE FUNCTION relay.rejoin(own text, line text, conversation text) RETURNS integer LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $$

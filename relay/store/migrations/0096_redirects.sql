@@ -1,5 +1,5 @@
 -- A redirect that was recorded is good for what waited at its time, until that is moved: relay.redirect took the id of an
--- action again for a day, so that whoever may redirect could move later deliveries without a trace in the audit.
+-- action again for a day, so that an operator could move later deliveries without a trace in the audit.
 CREATE TABLE relay.redirects (
     action bigint PRIMARY KEY,
     origin text NOT NULL,
