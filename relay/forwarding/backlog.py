@@ -155,7 +155,7 @@ class Backlog:
         was_limited, self._turn_at = self._turn_at > 0, 0.0
         if not self._lease.is_held or not gate_now.is_open or not (most or gate_now.owed):
             return []
-        reserve = 1 if pipeline.replays_wait and gate_now.is_replays_turn else 0
+        reserve = 1 if pipeline.wants_replay() and gate_now.is_replays_turn else 0
         async with turn(connection, gate_now, most, reserve=reserve, catching_up=was_limited) as now:
             claimed: list[Claimed] = []
             if now.allowed:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from relay.domain.delivery import Deferred, State, WaitReason
 from relay.errors import LeaseLost, RelayError, StoreUnavailable
+from relay.forwarding.concurrency import REPLAY_SHARE
 from relay.forwarding.finisher import facts_for
 from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Waiting
 from relay.telemetry.tracing import now
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from typing import Any
 
     from relay.domain.delivery import Delivery, Outcome, Receipt
@@ -88,7 +89,9 @@ class Pipeline:
         self._replays = 0  # deliveries of replays that were claimed and have not ended
         self._work = asyncio.Event()
         self.is_behind = False  # more waits than this relay can claim: fresh webhooks then wait too, in their order
-        self.replays_wait = False  # a replay has deliveries left to send: live traffic leaves it a few slots
+        self._live_starts = 0  # since the last start of a replay
+        self.wants_replay: Callable[[], bool] = lambda: False
+        """True while a replay would send if it had a slot: live traffic leaves it a few."""
 
     def open(self) -> None:
         """Begin to store: the store is ready and the lease held. What came before has waited for it."""
@@ -184,6 +187,7 @@ class Pipeline:
         A webhook may have taken the slot that was free when the claim began: the delivery then has the next one.
         """
         self._without_slot += 1
+        self._live_starts = self._live_starts + 1 if claimed.delivery.plan_id is None else 0
         return self._start(self._carry_in_slot(claimed, is_probe=is_probe), claimed.delivery.size)
 
     def adopt(self, stored: Stored) -> None:
@@ -212,13 +216,22 @@ class Pipeline:
                 return False
             if self._gate.owed:
                 self._work.set()  # to be charged
+            self._live_starts += 1
         self.slots.take()
         return True
 
     @property
     def _reserved(self) -> int:
-        """The slots that live traffic leaves free: the replays' share, as far as they do not have it yet."""
-        return max(0, self.slots.reserve - self._replays) if self.replays_wait else 0
+        """The slots that live traffic leaves free: the replays' share, as far as they do not have it yet.
+
+        Of a single slot they get one start in `REPLAY_SHARE`.
+        """
+        if not self.wants_replay():
+            return 0
+        share = min(self.slots.reserve, self.slots.limit - 1)
+        if share < 1:
+            return int(self._live_starts >= REPLAY_SHARE - 1)
+        return max(0, share - self._replays)
 
     @property
     def live_capacity(self) -> int:

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from relay.forwarding.rate_limit import RateLimit
 from relay.store import rates
 from relay.store.rates import Levels
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 _PAUSE_S = 0.02
 """The least pause between two turns of which the rates limit the first."""
+
+_LOCKED_PAUSE_S = 0.25
+"""The pause after a turn that met a row which another session holds."""
 
 
 @dataclass(slots=True)
@@ -36,24 +41,33 @@ async def turn(
 ) -> AsyncIterator[Turn]:
     """Up to `most` starts, as the rates allow. What the block claims and what that is charged commit together.
 
-    `reserve` starts are left to others. While `catching_up`, what a delayed round missed is made up for.
+    `reserve` starts are left to others. While `catching_up`, what a delayed round missed is made up for. Nothing starts
+    in a turn that needs a row which another session holds; the block may end early then.
     """
     given = gate.rates
     if not given:
         yield Turn(most)
         return
-    async with connection.transaction():
-        owed = gate.owed
-        levels = await rates.lock(connection, given)
-        limits = {
-            scope: RateLimit(rate, levels.since_s[scope], reserve, catching_up).after(owed)
-            for scope, rate in given.items()
-        }
-        made = Turn(min(most, *(limit.allowed for limit in limits.values())))
-        yield made
-        limits = {scope: limit.after(made.started) for scope, limit in limits.items()}
-        if owed + made.started:
-            since_s = {scope: limit.since_s for scope, limit in limits.items()}
-            await rates.charge(connection, given, Levels(levels.at, since_s))
+    made: Turn | None = None
+    try:
+        async with connection.transaction():
+            owed = gate.owed
+            levels = await rates.lock(connection, given)
+            limits = {
+                scope: RateLimit(rate, levels.since_s[scope], reserve, catching_up).after(owed)
+                for scope, rate in given.items()
+            }
+            made = Turn(min(most, *(limit.allowed for limit in limits.values())))
+            yield made
+            limits = {scope: limit.after(made.started) for scope, limit in limits.items()}
+            if owed + made.started:
+                since_s = {scope: limit.since_s for scope, limit in limits.items()}
+                await rates.charge(connection, given, Levels(levels.at, since_s))
+    except psycopg.errors.LockNotAvailable:
+        if made is None:
+            yield Turn(0, due_s=_LOCKED_PAUSE_S)
+        else:
+            made.allowed, made.started, made.due_s = 0, 0, _LOCKED_PAUSE_S
+        return
     made.due_s = max(_PAUSE_S, *(limit.due_s for limit in limits.values()))
     gate.settle(owed, min(RateLimit(limit.rate, limit.since_s).allowed for limit in limits.values()))

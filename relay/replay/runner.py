@@ -38,6 +38,7 @@ PLANS_AT_ONCE = 4
 _CHECK_EVERY_S = 0.25
 _CATCH_UP_S = 0.5
 _LIVE_FIRST_S = 0.05
+_HELD_AGAIN_S = 0.25
 _CLOSE_S = 2
 _NAME_CHARS = 60
 
@@ -54,15 +55,19 @@ class ReplayRunner:
         self._owner = owner
         self._forwarding_log = forwarding_log
         self._working: dict[int, asyncio.Task[None]] = {}
+        self._runs: set[_PlanRun] = set()
         self._given_up: set[int] = set()
+        pipeline.wants_replay = lambda: any(run.wants_slot for run in self._runs)
 
     async def run_once(self) -> None:
         """Claim a plan that waits and start to work on it, if there is room for one.
 
+        A relay without a slot of the agent leaves plans to the relays that have one.
+
         Raises:
             StoreUnavailable: Postgres is away.
         """
-        if len(self._working) >= PLANS_AT_ONCE or not self._pipeline.is_accepting:
+        if len(self._working) >= PLANS_AT_ONCE or not self._pipeline.is_accepting or not self._pipeline.slots.limit:
             return
         async with self._database.connection() as connection:
             plan = await replay_work.claim(connection, self._owner, working=[*self._working, *self._given_up])
@@ -74,7 +79,6 @@ class ReplayRunner:
             self._forwarding_log.replay(plan.state, plan.id, left=plan.left, why=plan.stopped_why)
         else:
             self._working[plan.id] = asyncio.create_task(self._work(plan), name=f"replay {plan.id}")
-            self._pipeline.replays_wait = True
 
     async def close(self) -> None:
         """Stop working. Deliveries in flight stay in the pipeline; the rest waits for another relay."""
@@ -90,16 +94,18 @@ class ReplayRunner:
         If Postgres goes away, the plan is claimed again later. A plan that fails in any other way is stopped, with
         the reason: claimed again, it would fail again and keep the plans behind it waiting.
         """
+        run = _PlanRun(plan, self._database, self._pipeline, self._owner, self._forwarding_log)
+        self._runs.add(run)
         try:
             self._forwarding_log.replay("started", plan.id, deliveries=plan.left, requestedBy=plan.requested_by)
-            await _PlanRun(plan, self._database, self._pipeline, self._owner, self._forwarding_log).work()
+            await run.work()
         except StoreUnavailable:
             self._forwarding_log.replay("interrupted, Postgres is away", plan.id)
         except Exception as error:  # noqa: BLE001 - the task's top
             await self._give_up(plan, described(error))
         finally:
+            self._runs.discard(run)
             self._working.pop(plan.id, None)
-            self._pipeline.replays_wait = bool(self._working)
 
     async def _give_up(self, plan: Plan, why: str) -> None:
         why = f"this relay cannot carry it out: {why}"
@@ -128,6 +134,7 @@ class _PlanRun:
         self._canary_left = max(0, plan.canary - plan.delivered)
         self._next_send_at = time.monotonic()
         self._turn_at = 0.0
+        self._nothing_left = False
         self._notified = (plan.delivered, plan.dead, plan.skipped)
 
     async def work(self) -> None:
@@ -135,7 +142,6 @@ class _PlanRun:
         async with self._database.connection() as connection:
             self._streak = await replay_work.failures_in_a_row(connection, self._plan.id)
         checked_at = float("-inf")
-        nothing_left = False
         while True:
             if time.monotonic() - checked_at >= _CHECK_EVERY_S:
                 checked_at = time.monotonic()
@@ -144,14 +150,17 @@ class _PlanRun:
             if (why := self._rule_broken()) is not None:
                 await self._end(PlanState.STOPPED, why)
                 return
-            room = 0 if nothing_left else self._room()
+            if not self._pipeline.slots.limit and not self._sending:
+                await self._end(PlanState.QUEUED)  # this relay has lost its slots of the agent, another one has them
+                return
+            room = self._room()
             if room:
-                nothing_left = not await self._send(room)
-            elif nothing_left and not self._sending and await self._all_settled():
+                self._nothing_left = not await self._send(room)
+            elif self._nothing_left and not self._sending and await self._all_settled():
                 await self._end_or_leave()
                 return
             else:
-                await self._wait(nothing_left)
+                await self._wait()
 
     async def _heed(self) -> bool:
         """Apply the last control and notify listeners of progress. False when the work on the plan ends."""
@@ -182,20 +191,29 @@ class _PlanRun:
             return f"{plural(self._streak, 'failure')} in a row"
         return None
 
+    @property
+    def wants_slot(self) -> bool:
+        """True while a delivery of the plan would be sent now if a slot were free."""
+        return self._most() > 0
+
+    def _most(self) -> int:
+        """How many the plan and the rates allow at this moment, whatever slots are free."""
+        under_way = len(self._sending)
+        if self._nothing_left or not self._pipeline.gate.is_open or time.monotonic() < self._turn_at:
+            return 0
+        most = AT_ONCE - under_way
+        if self._canary_left:
+            most = min(most, 1 - under_way)
+        if self._plan.stop_after:
+            most = min(most, self._plan.stop_after - self._streak - under_way)
+        if self._plan.rate is not None:
+            most = min(most, 1 if time.monotonic() >= self._next_send_at else 0)
+        return max(0, most)
+
     def _room(self) -> int:
         """How many may be sent at this moment."""
-        under_way = len(self._sending)
-        if not self._pipeline.gate.is_open or time.monotonic() < self._turn_at:
-            return 0
         free = self._pipeline.capacity
-        room = min(AT_ONCE - under_way, free, max(free // 2, self._pipeline.slots.reserve - under_way))
-        if self._canary_left:
-            room = min(room, 1 - under_way)
-        if self._plan.stop_after:
-            room = min(room, self._plan.stop_after - self._streak - under_way)
-        if self._plan.rate is not None:
-            room = min(room, 1 if time.monotonic() >= self._next_send_at else 0)
-        return max(0, room)
+        return min(self._most(), free, max(free // 2, self._pipeline.slots.reserve - len(self._sending), 0))
 
     async def _send(self, room: int) -> bool:
         """Claim and start up to `room` deliveries. False once the plan has nothing left to send.
@@ -210,25 +228,29 @@ class _PlanRun:
                 return True
             room = 1
         claims: list[Claimed] = []
-        skipped = 0
+        skipped = held = 0
         is_late = time.monotonic() - self._turn_at < _CATCH_UP_S
         async with (
             self._database.connection() as connection,
             turn(connection, gate, room, reserve=0 if is_behind else 1, catching_up=is_late) as now,
         ):
             if now.allowed:
-                claims, skipped = await replay_work.claim_next(connection, self._plan.id, self._owner, now.allowed)
+                claims, skipped, held = await replay_work.claim_next(
+                    connection, self._plan.id, self._owner, now.allowed
+                )
             now.started = len(claims)
         if gate.has_rates:
             self._turn_at = time.monotonic() + now.due_s
             gate.live_starts = 0 if claims else gate.live_starts
+        if held:  # by another session: leave the slots to others meanwhile
+            self._turn_at = max(self._turn_at, time.monotonic() + _HELD_AGAIN_S)
         for claimed in claims:
             task = self._pipeline.resume(claimed)
             self._sending.add(task)
             task.add_done_callback(self._settled)
         if self._plan.rate is not None and claims:
             self._next_send_at = max(self._next_send_at + 1 / self._plan.rate, time.monotonic() - 1)
-        return bool(claims or skipped or not now.allowed)
+        return bool(claims or skipped or held or not now.allowed)
 
     def _settled(self, task: asyncio.Task[Outcome | WaitReason | None]) -> None:
         self._sending.discard(task)
@@ -243,12 +265,12 @@ class _PlanRun:
         else:
             self._streak += 1
 
-    async def _wait(self, nothing_left: bool) -> None:
+    async def _wait(self) -> None:
         """Wait until a delivery is settled, the rate allows the next, or the next check is due."""
         until_s = _CHECK_EVERY_S
-        if self._plan.rate is not None and not nothing_left:
+        if self._plan.rate is not None and not self._nothing_left:
             until_s = min(until_s, max(0.001, self._next_send_at - time.monotonic()))
-        if not nothing_left and self._turn_at > time.monotonic():
+        if not self._nothing_left and self._turn_at > time.monotonic():
             until_s = min(until_s, self._turn_at - time.monotonic())
         if self._sending:
             await asyncio.wait(self._sending, timeout=until_s, return_when=asyncio.FIRST_COMPLETED)

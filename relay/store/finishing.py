@@ -61,7 +61,8 @@ _MOVED = SQL("""
 # Where nothing follows in a conversation its turn ends here; where something does, or may, `relay.promote` reads again
 # once the conversation's row is locked. Rows are locked in the order of their keys.
 _TURNS = SQL(""", over AS MATERIALIZED (
-        SELECT m.key, m.position FROM moved m WHERE m.key IS NOT NULL AND m.state <> 'waiting' ORDER BY m.key
+        SELECT m.key, m.position FROM moved m
+         WHERE m.key IS NOT NULL AND m.state <> 'waiting' ORDER BY m.key, m.position
     ), turns AS (
         INSERT INTO relay.conversations AS c (key, issued)
         SELECT o.key, o.position FROM over o

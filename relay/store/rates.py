@@ -28,6 +28,10 @@ _LOCK = """
     )
     SELECT scope, rate, extract(epoch FROM at - next_at)::float8, at FROM locked, clock
 """
+# A row that another session holds, or a relay that is stopped in the middle, must not stop the other relays for long.
+_LIMITS = """
+    SELECT set_config('lock_timeout', '250ms', true), set_config('idle_in_transaction_session_timeout', '5s', true)
+"""
 _CHARGE = """
     UPDATE relay.rates r SET next_at = %s - make_interval(secs => n.since_s), rate = n.rate
       FROM unnest(%s::text[], %s::float8[], %s::float8[]) AS n(scope, rate, since_s) WHERE r.scope = n.scope
@@ -46,8 +50,12 @@ async def lock(connection: Connection, rates: Mapping[str, float]) -> Levels:
     """Lock the rates of these scopes, in deliveries a second, until the transaction ends.
 
     What is left to wait at another rate is scaled: a slow release delays nothing of a faster one.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: another session holds them, or later a row that the transaction needs.
     """
     scopes = list(rates)
+    await connection.execute(_LIMITS)
     rows = await (await connection.execute(_LOCK, (scopes,))).fetchall()
     if len(rows) < len(scopes):
         await connection.execute(_ADD, (scopes, list(rates.values())))

@@ -118,40 +118,47 @@ _NEXT = SQL("""
           LEFT JOIN relay.deliveries d ON d.id = i.delivery
          WHERE i.plan_id = %(plan)s AND i.state = 'pending' AND {mine}
          ORDER BY i.position LIMIT %(most)s FOR UPDATE OF i SKIP LOCKED
+    ), free AS MATERIALIZED (
+        SELECT d.id FROM next n JOIN relay.deliveries d ON d.id = n.delivery
+         WHERE d.run = n.run AND d.state = 'dead' FOR UPDATE OF d SKIP LOCKED
     ), claimed AS (
         UPDATE relay.deliveries d
            SET state = 'forwarding', owner = %(owner)s, claim = gen_random_uuid(), claimed_at = now(),
                run = d.run + 1, plan_id = %(plan)s, finished_at = NULL, conversation_key = NULL, tries = 0,
                spent_ms = 0, waited_ms = 0, destination = coalesce({agent}, d.destination)
-          FROM next n
-         WHERE d.id = n.delivery AND d.run = n.run AND d.state = 'dead'
+          FROM next n JOIN free f ON f.id = n.delivery
+         WHERE d.id = f.id
         RETURNING {columns}
     ), marked AS (
         UPDATE relay.replay_items i
            SET state = CASE WHEN c.id IS NULL THEN 'skipped' ELSE 'sending' END,
                settled_at = CASE WHEN c.id IS NULL THEN now() END
-          FROM next n LEFT JOIN claimed c ON c.id = n.delivery
+          FROM next n LEFT JOIN claimed c ON c.id = n.delivery LEFT JOIN relay.deliveries d ON d.id = n.delivery
          WHERE i.plan_id = %(plan)s AND i.position = n.position
+           AND (c.id IS NOT NULL OR (d.run = n.run AND d.state = 'dead') IS NOT TRUE)
         RETURNING i.state
     ), counted AS (
         UPDATE relay.replay_plans p SET skipped = p.skipped + s.skipped
           FROM (SELECT count(*) AS skipped FROM marked WHERE state = 'skipped') s
          WHERE p.id = %(plan)s AND s.skipped > 0
     )
-    SELECT (SELECT count(*) FROM marked WHERE state = 'skipped'), c.* FROM (SELECT 1) AS one
+    SELECT (SELECT count(*) FROM marked WHERE state = 'skipped'),
+           (SELECT count(*) FROM next) - (SELECT count(*) FROM marked), c.*
+      FROM (SELECT 1) AS one
       LEFT JOIN claimed c ON true
 """).format(agent=own_agent, columns=claimed_columns, mine=_MINE)
 
 
-async def claim_next(connection: Connection, plan_id: int, owner: UUID, most: int) -> tuple[list[Claimed], int]:
-    """Claim up to `most` of the plan's next deliveries; also returns how many had to be skipped instead.
+async def claim_next(connection: Connection, plan_id: int, owner: UUID, most: int) -> tuple[list[Claimed], int, int]:
+    """Claim up to `most` of the plan's next deliveries.
 
-    Neither any claimed nor any skipped means that nothing is left for this relay to send.
+    Also returns how many had to be skipped instead, and how many another session holds, which stay in the plan. None
+    of the three means that nothing is left for this relay to send.
     """
     cursor = await exact(connection).execute(_NEXT, {"plan": plan_id, "owner": owner, "most": most})
     rows = await cursor.fetchall()
-    skipped = int(rows[0][0]) if rows else 0
-    return await read_claimed(connection, [row[1:] for row in rows if row[1] is not None]), skipped
+    skipped, held = (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
+    return await read_claimed(connection, [row[2:] for row in rows if row[2] is not None]), skipped, held
 
 
 _LEFT_TO_OTHERS = "SELECT EXISTS (SELECT FROM relay.replay_items WHERE plan_id = %s AND state = 'pending')"

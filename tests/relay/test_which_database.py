@@ -285,7 +285,7 @@ async def test_what_an_earlier_demo_left_beside_real_deliveries_is_discarded_and
     agent.behave()
     agent.seen.clear()
     port, output = free_port(), relay_command.folder / "output"
-    env = relay_command.env | {"AGENT_SDK_URL": agent.url}
+    env = relay_command.env | {"AGENT_SDK_URL": agent.url, "RELAY_LEASE_SECONDS": "60"}
     with (
         output.open("w", encoding="utf-8") as out,
         program("-m", "relay", "serve", "--bind", f"127.0.0.1:{port}", env=env, out=out),
