@@ -64,7 +64,7 @@ def chosen(path: Path, config: Config) -> Choices:
     choices = remembered(path)
     if config.theme is not None and not choices.theme:
         choices.theme = config.theme
-    if config.local_time is not None and not path.exists():
+    if config.local_time is not None and choices.is_local_time is None:
         choices.is_local_time = config.local_time
     choices.columns = {**config.columns, **choices.columns}
     choices.saved = config.filters
@@ -79,7 +79,7 @@ class _File:
         try:
             self._text = path.read_text(encoding="utf-8")
             self.values: dict[str, Any] = tomllib.loads(self._text)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             place = re.search(r"at line (\d+)", str(error))
             line = int(place[1]) if place else self._text.count("\n") + 1
             raise ConfigurationError(f"{path}, line {line}: this is no TOML: {str(error).split(' (at ')[0]}") from error
@@ -186,7 +186,7 @@ def _theme(path: Path) -> dict[str, Any]:
     """Return a theme of the user's; colours that it does not name are those of the theme that it `extends`."""
     file, built_in = _File(path), {theme["name"]: theme for theme in THEMES}
     base = file.values.get("extends", THEMES[0]["name"])
-    if base not in built_in:
+    if not isinstance(base, str) or base not in built_in:
         raise file.fault("extends", f"there is no theme {base!r}; known are {', '.join(built_in)}")
     theme = {**built_in[base], "name": path.stem, "variables": dict(built_in[base]["variables"])}
     checks: dict[str, Callable[[Any], bool]] = dict.fromkeys((*COLOURS, *VARIABLES), _is_colour)

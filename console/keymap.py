@@ -333,7 +333,20 @@ def rebound(chosen: Mapping[str, tuple[str, ...]]) -> tuple[Action, ...]:
     )
     for place in PLACES:
         _check_clashes(place, actions, chosen)
+    _check_confirmations(actions, chosen)
     return actions
+
+
+def _check_confirmations(actions: tuple[Action, ...], chosen: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse keys by which pressing a key twice would begin and confirm a write."""
+    confirming = [action for action in actions if action.slug in {"agree", "accept"}]
+    for action in actions:
+        for one in confirming:
+            begins = action.write and action not in confirming and action.slug != "file"  # has no question of its own
+            both = set(action.keys) & set(one.keys) if begins else set()
+            slug = next((slug for slug in (one.slug, action.slug) if slug in chosen), None)
+            if both and slug is not None:
+                raise KeymapError(slug, f"{shown_key(min(both))} would begin {action.slug} and confirm it ({one.slug})")
 
 
 def _check_clashes(place: str, actions: tuple[Action, ...], chosen: Mapping[str, tuple[str, ...]]) -> None:

@@ -27,14 +27,14 @@ _MOST_CHARS = 2_000
 class Choices:
     """The choices, and the file that keeps them (None: none does).
 
-    `theme` is a theme's name, empty for the default. `columns` are the columns of each list that has other than the
-    usual ones, by the list's place in the key map. `filters` are those typed last, the newest first; `saved` are those
-    that the operator's configuration names.
+    `theme` is a theme's name, empty for the default; `is_local_time` is None until it was chosen. `columns` are the
+    columns of each list that has other than the usual ones, by the list's place in the key map. `filters` are those
+    typed last, the newest first; `saved` are those that the operator's configuration names.
     """
 
     path: Path | None = None
     theme: str = ""
-    is_local_time: bool = False
+    is_local_time: bool | None = None
     columns: dict[str, list[str]] = field(default_factory=dict)
     filters: list[str] = field(default_factory=list)
     saved: Mapping[str, str] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Choices:
 def remembered(path: Path) -> Choices:
     """Return the choices that the file at `path` keeps. What it does not hold, or holds wrongly, is as at first."""
     kept: Any = None
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         kept = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(kept, dict):
         return Choices(path)
@@ -77,8 +77,10 @@ def remembered(path: Path) -> Choices:
     return Choices(
         path,
         theme=_text(kept.get("theme")),
-        is_local_time=kept.get("local_time") is True,
-        columns={place: _texts(names) for place, names in columns.items()} if isinstance(columns, dict) else {},
+        is_local_time=kept["local_time"] if isinstance(kept.get("local_time"), bool) else None,
+        columns={place: _texts(names) for place, names in columns.items() if isinstance(names, list)}
+        if isinstance(columns, dict)
+        else {},
         filters=_texts(kept.get("filters"))[:_MOST_FILTERS],
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -35,31 +36,43 @@ if TYPE_CHECKING:
 MOST_EXPORTED = 100_000
 
 
-def ask_export(host: Host, name: str, fields: Sequence[str], values: Values) -> None:
-    """Ask for the format, then write a file whose name begins with `name`."""
-    lines = [Content(f"Export {name.replace('-', ' ')} that are listed, without payloads, into {_here()}")]
+def ask_export(host: Host, name: str, fields: Sequence[str], values: Values, *, most: int = MOST_EXPORTED) -> None:
+    """Ask for the format, then write a file whose name begins with `name`. `values` returns at most `most` rows."""
+    try:
+        here = Path.cwd()
+    except OSError:
+        host.request(Say("The working directory does not exist any more: start the console in another", bad=True))
+        return
+    into = clean(str(here), limit=200)
+    lines = [Content(f"Export {name.replace('-', ' ')} that are listed, without payloads, into {into}")]
     lines += [Content(f"  {number}  {form}") for number, form in enumerate(FORMATS, start=1)]
     prompt = Prompt(title="export", lines=lines, kind=Kind.CHOICE, choices=FORMATS)
-    host.dialog.ask(prompt, lambda form: host.in_background(_export(host, name, form, fields, values), group="export"))
+
+    def begin(form: str) -> None:
+        host.in_background(_export(host, here / name, form, fields, values, most), group="export")
+
+    host.dialog.ask(prompt, begin)
 
 
 def ask_export_of_rows(host: Host, name: str, window: RowWindow) -> None:
     """Ask for the format, then export every delivery that the filter matches, in the order of the list."""
-    ask_export(host, name, ROW_FIELDS, partial(_rows, host, window.filter, window.states, window.order))
+    most = MOST_EXPORTED if window.order is Order.NEWEST else MOST_SORTED
+    ask_export(host, name, ROW_FIELDS, partial(_rows, host, window.filter, window.states, window.order), most=most)
 
 
-async def _export(host: Host, name: str, form: str, fields: Sequence[str], values: Values) -> None:
+async def _export(host: Host, stem: Path, form: str, fields: Sequence[str], values: Values, most: int) -> None:
     found = await values()
-    path = Path.cwd() / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form.lower()}"
+    path = stem.with_name(f"{stem.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form.lower()}")
     await asyncio.to_thread(_write, path, form, fields, found)
-    most = f", no more than {MOST_EXPORTED:,} are" if len(found) >= MOST_EXPORTED else ""
-    host.request(Say(f"Exported {plural(len(found), 'row')}{most} to {path}"))
+    cut = f", the first {most:,} at most," if len(found) >= most else ""
+    host.request(Say(f"Exported {plural(len(found), 'row')}{cut} to {clean(str(path))}"))
 
 
 def _write(path: Path, form: str, fields: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
     try:
-        path.touch(mode=0o600)
-        path.write_text(exported(form, fields, values), encoding="utf-8")
+        # A new file, never one that another user has put there, whatever it may point to.
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(exported(form, fields, values))
     except OSError as error:
         raise RelayError(f"{path}: the export cannot be written ({error.strerror})") from error
 
@@ -81,7 +94,3 @@ async def _rows(host: Host, text: str, states: tuple[State, ...] | None, order: 
                 break
             anchor = page[-1].dead_key if states == (State.DEAD,) else page[-1].key
     return [row_values(row) for row in rows[:MOST_EXPORTED]]
-
-
-def _here() -> str:
-    return clean(str(Path.cwd()), limit=200)

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from relay.store.breakdown import Share
 
 _MUTED = "$text-muted"
-_NAME, _BAR = 30, 16
+_NAME, _NARROW_NAME, _BAR = 30, 24, 16
 _LEAST_WITH_BAR = 90
 
 
-def header(what: str) -> Content:
+def header(what: str, width: int) -> Content:
     """Return the header of a list whose first column is `what`."""
-    return Content(f" {what:<{_NAME}} {'ALL':>7} {'DELIVERED':>10} {'DEAD':>6} {'WAIT':>6} {'SUCCESS':>8} {'AVG':>8}")
+    return Content(
+        f" {what:<{_name_width(width)}} {'ALL':>7} {'DELIVERED':>10} {'DEAD':>6} {'WAIT':>6} {'SUCCESS':>8} {'AVG':>8}"
+    )
 
 
 def share_line(share: Share, largest: int, width: int) -> Content:
@@ -28,7 +30,7 @@ def share_line(share: Share, largest: int, width: int) -> Content:
     finished = share.delivered + share.dead
     rate = 100 * share.delivered / finished if finished else None
     line = Content.assemble(
-        (f" {_name(share):<{_NAME}} ", "bold"),
+        (f" {_name(share, _name_width(width))} ", "bold"),
         f"{share.total:>7,} ",
         (f"{share.delivered:>10,} ", "$text-success" if share.delivered else _MUTED),
         (f"{share.dead:>6,} ", "$text-error bold" if share.dead else _MUTED),
@@ -41,9 +43,13 @@ def share_line(share: Share, largest: int, width: int) -> Content:
     return line
 
 
-def _name(share: Share) -> str:
+def _name_width(width: int) -> int:
+    return _NAME if width >= _LEAST_WITH_BAR else _NARROW_NAME
+
+
+def _name(share: Share, width: int) -> str:
     name = clean(share.name, limit=None) or DASH
     if share.is_inbox and share.title:
         name = f"{name} {' '.join(clean(share.title, limit=None).split())}"
-    shown = Content(clipped(name, _NAME)).truncate(_NAME, ellipsis=True)
-    return shown.plain + " " * (_NAME - shown.cell_length)
+    shown = Content(clipped(name, width)).truncate(width, ellipsis=True)
+    return shown.plain + " " * (width - shown.cell_length)

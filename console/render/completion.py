@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 _KEYS = ("error:", "status:", "event:", "conv:", "inbox:", "id:", "state:", "replay:", "age:<", "since:", "until:",
          "test:", "payload.")  # fmt: skip
 _MOST_SHOWN = 8
+_WORDS = re.compile(r'\s+|(?:[^\s"]|"(?:\\.|[^"\\])*(?:"|$))+')
 _SHOWN_CHARS = 40
 
 
 def offers(text: str, groups: Sequence[Group], saved: Mapping[str, str]) -> list[tuple[str, int | None]]:
     """Return what the last word of `text` may become, with the number of dead letters where it is known."""
-    word = text.rpartition(" ")[2].lower()
+    word = _parts(text)[1].lower()
     negated = "!" if word.startswith("!") else ""
     word = word.removeprefix("!")
     if word.startswith("@"):
@@ -34,7 +36,7 @@ def offers(text: str, groups: Sequence[Group], saved: Mapping[str, str]) -> list
     for group in groups:
         counts[f"status:{short_status(group.final_status)}"] += group.count
         counts[f"error:{quoted(group.last_error)}"] += group.count
-        counts.update({f"event:{event}": 0 for event in group.events})
+        counts.update({f"event:{quoted(event)}": 0 for event in group.events})
     values: list[tuple[str, int | None]] = [(value, number or None) for value, number in counts.most_common()]
     values += [(f"state:{state.value}", None) for state in State]
     if ":" not in word:
@@ -46,11 +48,18 @@ def offers(text: str, groups: Sequence[Group], saved: Mapping[str, str]) -> list
 
 def completed(text: str, found: Sequence[tuple[str, int | None]], saved: Mapping[str, str]) -> str:
     """Return `text` with its last word as far as all that was found begins alike; a saved filter as what it says."""
-    head, space, word = text.rpartition(" ")
+    head, word = _parts(text)
     if len(found) == 1 and found[0][0].startswith("@"):
-        return f"{head}{space}{saved[found[0][0][1:]]}"
+        return f"{head}{saved[found[0][0][1:]]}"
     common = _beginning([value for value, _ in found])
-    return f"{head}{space}{common if len(common) > len(word) else word}"
+    return f"{head}{common if len(common) > len(word) else word}"
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """Return what stands before the last word of `text`, and that word; a blank in quotes ends no word."""
+    words = _WORDS.findall(text)
+    word = "" if not words or words[-1].isspace() else words[-1]
+    return text[: len(text) - len(word)], word
 
 
 def _beginning(texts: Sequence[str]) -> str:
@@ -62,7 +71,7 @@ def _beginning(texts: Sequence[str]) -> str:
 
 def expanded(text: str, saved: Mapping[str, str]) -> str:
     """Return `text` with each `@name` of a saved filter as what it says."""
-    return " ".join(saved.get(word[1:], word) if word.startswith("@") else word for word in text.split(" "))
+    return "".join(saved.get(word[1:], word) if word.startswith("@") else word for word in _WORDS.findall(text))
 
 
 def offered(found: Sequence[tuple[str, int | None]]) -> Content:

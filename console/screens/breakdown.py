@@ -58,10 +58,9 @@ class BreakdownView(View):
             self._show("events", "EVENT", [], slow)
             self._show("inboxes", "INBOX", [], slow)
         elif isinstance(found, Breakdown):
-            part = "" if found.is_whole else f", the newest {MOST_READ:,} of them"
-            title = f"By event, last {window}: {plural(found.read, 'delivery')}{part} ─ enter lists them ─ w window"
-            entitle(self.query_one("#events-pane"), title)
-            entitle(self.query_one("#inboxes-pane"), f"By inbox, last {window} ─ tab goes there and back")
+            read = plural(found.read, "delivery") if found.is_whole else f"the newest {MOST_READ:,} deliveries"
+            entitle(self.query_one("#events-pane"), f"By event, {read} of the last {window} ─ w window ─ enter lists")
+            entitle(self.query_one("#inboxes-pane"), f"By inbox, {read} of the last {window} ─ tab")
             empty = Content(f"  No delivery in the last {window}.")
             self._show("events", "EVENT", found.events, empty)
             self._show("inboxes", "INBOX", found.inboxes, empty)
@@ -70,7 +69,7 @@ class BreakdownView(View):
         largest, width = max((share.total for share in shares), default=1), self.app.size.width - 2
         self.query_one(f"#{name}", LineList).show(
             [Line(share.name, share_line(share, largest, width)) for share in shares],
-            header=header(what),
+            header=header(what, width),
             empty=empty,
         )
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
-import shlex
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -17,11 +14,13 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
+from console.flows.outside import command_of, run_outside
 from console.flows.requests import Edit
 from console.keymap import EDITOR, bindings_of
 from console.widgets.text import Text
 from relay.chatwoot.payload import BadBody, parse_object
 from relay.domain.format import plural
+from relay.errors import RelayError
 from relay.text import HARMFUL, clean, pretty_json
 
 if TYPE_CHECKING:
@@ -150,16 +149,15 @@ class EditorScreen(ModalScreen[Edit | None]):
 
     def action_external(self) -> None:
         """Edit in `$EDITOR`."""
-        command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
         with tempfile.TemporaryDirectory(prefix="payload-") as folder:
             path = Path(folder) / "payload.json"
             path.write_text(self._text, encoding="utf-8")
             path.chmod(0o600)
             try:
-                with self.app.suspend():
-                    subprocess.run([*command, str(path)], check=False)  # noqa: S603 - the operator's own editor
-            except OSError as error:
-                self.app.notify(f"{command[0]}: {error.strerror}; set EDITOR", severity="error", markup=False)
+                command = command_of("VISUAL", "EDITOR", default="vi")
+                run_outside(self.app, [*command, str(path)], remedy="set EDITOR")
+            except RelayError as error:
+                self.app.notify(str(error), severity="error", markup=False)
                 return
             self._text = path.read_text(encoding="utf-8", errors="replace")
         if self._fits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ from relay.incident.escalation import LEVELS, REPORT, append, entry, incident
 from relay.text import clean
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from textual.app import ComposeResult
 
     from console.data.context import Context
@@ -117,9 +120,11 @@ class EscalationView(View):
             self._is_filed = False
             raise
         self._show_entry()
-        self.say(f"Appended to {clean(str(written.absolute()))}")
+        self.say(f"Appended to {_here(written)}")
         await self.context.session.record("escalate", {"level": filed.level, "report": str(written)})
 
 
-def _here() -> str:
-    return clean(str(REPORT.absolute()), limit=300)
+def _here(path: Path = REPORT) -> str:
+    with suppress(OSError):  # the working directory may be gone: appending says so
+        path = path.absolute()
+    return clean(str(path), limit=300)

@@ -116,6 +116,7 @@ class SearchBox(Input):
         self._text_before = value
         self._history = history
         self._at = -1
+        self._typed = ""
 
     @property
     def is_open(self) -> bool:
@@ -148,13 +149,18 @@ class SearchBox(Input):
         self._recall(1)
 
     def action_newer(self) -> None:
-        """Put a newer text of the history in the box; after the newest, the text from before."""
+        """Put a newer text of the history in the box; after the newest, what was typed."""
         self._recall(-1)
 
     def _recall(self, step: int) -> None:
         known = self._history()
-        self._at = max(-1, min(self._at + step, len(known) - 1))
-        self.value = known[self._at] if self._at >= 0 else self._text_before
+        at = max(-1, min(self._at + step, len(known) - 1))
+        if at == self._at:
+            return
+        if self._at < 0:
+            self._typed = self.value
+        self._at = at
+        self.value = known[at] if at >= 0 else self._typed
         self.cursor_position = len(self.value)
 
     def action_complete(self) -> None:

@@ -7,10 +7,14 @@ import csv
 import io
 import json
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from console.render.completion import completed, expanded, offers
 from console.render.export import exported as exported_text
+from console.widgets.search_box import SearchBox
 from relay.domain.delivery import State
+from relay.store.browse import Group
 from relay.store.filters import compile_filter
 from relay.store.sessions import open_session
 from relay.store.sorted_rows import Order, sorted_window
@@ -87,7 +91,7 @@ async def test_the_breakdown_counts_by_event_and_by_inbox_and_opens_what_it_coun
     async with console() as seen:
         await seen.shows("Failure groups")
         await seen.press("b")
-        await seen.shows(f"By event, last 1 h: {ALL + 5} deliveries", "message_created", "conversation_updated")
+        await seen.shows(f"By event, {ALL + 5} deliveries of the last 1 h", "message_created", "conversation_updated")
         shown = await seen.shows("3 Shop 3", "4 Shop 4")
         (shop,) = (line.split() for line in shown.splitlines() if "4 Shop 4" in line)
         assert shop[3:6] == ["2", "2", "0"]
@@ -160,6 +164,65 @@ async def test_any_screen_goes_to_the_pager(incident: RunningRelay, terminal: Ca
         await asyncio.to_thread(screen.shows, "PAGED")
         await asyncio.to_thread(screen.press, "Enter")
         await asyncio.to_thread(screen.shows, "LIVE")
+
+
+async def test_ctrl_c_in_the_pager_ends_the_pager_alone(
+    incident: RunningRelay, terminal: Callable[..., Terminal]
+) -> None:
+    pager = """sh -c 'trap "echo INTERRUPTED; read x < /dev/tty; exit" INT; echo PAGED; while :; do sleep 1; done'"""
+    screen = await asyncio.to_thread(terminal, (80, 24), PAGER=pager)
+    await asyncio.to_thread(screen.shows, "Failure groups")
+    for key, text in (("P", "PAGED"), ("C-c", "INTERRUPTED"), ("Enter", "LIVE"), ("2", "CAUSE")):
+        await asyncio.to_thread(screen.press, key)
+        await asyncio.to_thread(screen.shows, text)
+
+
+async def test_a_pager_with_an_open_quotation_is_one_sentence(
+    incident: RunningRelay, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAGER", "less 'x")
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        await seen.press("P")
+        await seen.shows("PAGER is no command: No closing quotation. Correct it")
+
+
+async def test_without_a_working_directory_an_export_says_so(
+    incident: RunningRelay, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    async with console() as seen:
+        await open_dead_letters(seen)
+        monkeypatch.chdir(gone)
+        gone.rmdir()
+        await seen.press("E")
+        await seen.shows("The working directory does not exist any more")
+
+
+async def test_what_was_typed_comes_back_after_the_history(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        seen.app.context.choices.filters = []
+        await open_dead_letters(seen)
+        await seen.press("slash")
+        await seen.type("sta")
+        box = seen.app.screen.query_one(SearchBox)
+        await seen.press("up", "down")
+        assert box.value == "sta"
+        seen.app.context.choices.filters = ["status:429", "status:422"]
+        await seen.press("up", "up", "down")
+        assert box.value == "status:429"
+        await seen.press("down")
+        assert box.value == "sta"
+
+
+def test_a_value_with_blanks_is_one_word_of_a_filter() -> None:
+    now = datetime.now(UTC)
+    group = Group("503", "Agent SDK answered 503", 1, 1, now, now, ("message_created",), "")
+    found = offers('conv:7 error:"Agent SDK', [group], {})
+    assert found == [('error:"Agent SDK answered 503"', 1)]
+    assert completed('conv:7 error:"Agent SDK', found, {}) == 'conv:7 error:"Agent SDK answered 503"'
+    assert expanded('"mail @ops now" @ops', {"ops": "status:503"}) == '"mail @ops now" status:503'
 
 
 async def test_a_filter_is_completed_recalled_and_doubted(incident: RunningRelay, console: Console) -> None:

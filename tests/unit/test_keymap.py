@@ -8,11 +8,24 @@ import string
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+import pytest
 from textual.binding import Binding, BindingsMap
 
 import console
 from console.app import ConsoleApp
-from console.keymap import ACTIONS, EDITOR, HELP, SCREENS, SEARCH_BOX, actions_of, bindings_of, key_named, shown_key
+from console.keymap import (
+    ACTIONS,
+    EDITOR,
+    HELP,
+    SCREENS,
+    SEARCH_BOX,
+    KeymapError,
+    actions_of,
+    bindings_of,
+    key_named,
+    rebound,
+    shown_key,
+)
 from console.screens.editor import EditorScreen
 from console.screens.help import HelpScreen
 from console.screens.view import View
@@ -80,3 +93,11 @@ def test_a_mark_has_the_name_that_textual_gives_its_key() -> None:
     named = {mark: list(BindingsMap([Binding(mark, "act", "act")]).key_to_bindings) for mark in marks}
     assert {mark: [key_named(mark)] for mark in marks} == named
     assert [shown_key(key_named(mark)) for mark in string.punctuation] == list(string.punctuation)
+
+
+def test_the_key_that_begins_a_write_never_confirms_it() -> None:
+    for slug, key in (("agree", "r"), ("accept", "e"), ("agree", "d")):
+        with pytest.raises(KeymapError, match="confirm"):
+            rebound({slug: (key,)})
+    for chosen in ({"agree": ("f3",)}, {"file": ("f4",)}):
+        rebound(chosen)
