@@ -52,6 +52,9 @@ KEEP_ALIVE_S = 65
 READ_WITHIN_S = 20
 """How long a client may take to read what does not fit into the socket's buffers."""
 
+DROP_FOR_S = 10
+"""How long a client that was answered before its body had ended may go on to send it."""
+
 _BACKLOG = 2048
 _READ_BYTES = 64 * 1024
 _UNREAD_BYTES = 64 * 1024
@@ -139,6 +142,7 @@ class _Connection:
         self._requests = _Requests(h11.SERVER, max_incomplete_event_size=server.config.h11_max_incomplete_size)
         self._timer: asyncio.TimerHandle | None = None
         self._sent = asyncio.Event()
+        self._is_dropping = False
 
     async def run(self) -> None:
         """Read requests and write their answers until the connection has ended."""
@@ -173,6 +177,8 @@ class _Connection:
                 data = await self._reader.read(_READ_BYTES)
             except OSError:
                 break
+            if self._is_dropping:
+                continue
             if not data:
                 await self._until_answered()
             await protocol.handle(RawData(data))
@@ -205,7 +211,7 @@ class _Connection:
 
     async def _write(self, data: bytes) -> None:
         transport = self._writer.transport
-        if transport.is_closing():
+        if transport.is_closing() or self._is_dropping:
             return
         self._writer.write(data)
         if transport.get_write_buffer_size() > _UNREAD_BYTES:
@@ -231,11 +237,21 @@ class _Connection:
             self._timer = None
 
     def close(self) -> None:
-        """Close the connection once the client has read what was written, or `READ_WITHIN_S` from now."""
+        """Close the connection once the client has read what was written, or `READ_WITHIN_S` from now.
+
+        A client that still sends gets only the end of the answers, and what it sends is dropped until it closes its
+        side, for `DROP_FOR_S` at most. A closed socket would answer with a reset, and the client might lose the answer
+        (RFC 9112, 9.6): nginx makes 502 of a 413.
+        """
         self._stop_waiting()
+        if self._requests.are_coming and not self._writer.transport.is_closing():
+            self._is_dropping = True
+            self._writer.write_eof()
+            self._timer = self._loop.call_later(DROP_FOR_S, self.abort)
+        elif not self._is_dropping:
+            self._writer.close()
+            self._timer = self._loop.call_later(READ_WITHIN_S, self.abort)
         self._requests.are_over = True
-        self._writer.close()
-        self._timer = self._loop.call_later(READ_WITHIN_S, self.abort)
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -253,6 +269,11 @@ class _Requests(h11.Connection):
     """
 
     are_over = False
+
+    @property
+    def are_coming(self) -> bool:
+        """True while the client sends a body, or what is no HTTP."""
+        return not self.are_over and self.their_state in {h11.SEND_BODY, h11.ERROR}
 
     @property
     def owes_an_answer(self) -> bool:
