@@ -25,8 +25,10 @@ RATES = (50, 200)
 WORKERS = 2
 
 
-class _Client:
-    """Keeps connections that are not in use; opens another when all are."""
+class Client:
+    """Posts webhooks to `path`, each of a conversation of its own; every answer must have one of `statuses`.
+
+    Keeps connections that are not in use; opens another when all are."""
 
     def __init__(self, port: int, path: str, statuses: Sequence[bytes]) -> None:
         self._port = port
@@ -55,6 +57,7 @@ class _Client:
         return took
 
     def close(self) -> None:
+        """Close the connections."""
         for _, writer in self._idle:
             writer.close()
 
@@ -63,7 +66,7 @@ async def timetable(
     port: int, path: str, rate: int, seconds: float, *, statuses: Sequence[bytes] = (b"200",)
 ) -> list[float]:
     """`rate` posts a second for `seconds`; what each took. Each must be answered with one of `statuses`."""
-    client, tasks = _Client(port, path, statuses), []
+    client, tasks = Client(port, path, statuses), []
     for warm_up in range(50):
         await client.post(time.perf_counter() if warm_up else 0)
     began = time.perf_counter()
