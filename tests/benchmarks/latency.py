@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 RATES = (50, 200)
 WORKERS = 2
+_FIRST_CONVERSATION = 2_000_000
+"""No conversation that `load` sends: a webhook behind one of those would wait for it."""
 
 
 class Client:
@@ -33,7 +35,7 @@ class Client:
     def __init__(self, port: int, path: str, statuses: Sequence[bytes]) -> None:
         self._port = port
         self._statuses = statuses
-        self._conversation = 100_000
+        self._conversation = _FIRST_CONVERSATION
         body = webhook_body(self._conversation)
         self._head = (
             f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
@@ -45,8 +47,8 @@ class Client:
     async def post(self, due: float) -> float:
         """Post one; seconds from `due` to the end of its answer."""
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
-        self._conversation = 100_000 + (self._conversation + 1) % 900_000
-        body = self._body.replace(b'"id":100000', b'"id":%d' % self._conversation)
+        self._conversation += 1
+        body = self._body.replace(b'"id":%d' % _FIRST_CONVERSATION, b'"id":%d' % self._conversation)
         writer.write(self._head + str(uuid.uuid4()).encode() + body)
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.split()[1] in self._statuses, head
