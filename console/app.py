@@ -22,6 +22,7 @@ from textual.theme import Theme
 from textual.widgets import Input, TextArea
 
 from console import theme as themes
+from console.actions import ACTIVITY, DEAD, DELIVERIES, HEALTH, LOG, OVERVIEW, VIEWS
 from console.data.announcer import Announcer
 from console.data.choices import Choices
 from console.data.context import WINDOWS, Context, Trouble, place_of
@@ -30,7 +31,7 @@ from console.data.outage import outage_of
 from console.data.poller import Poller
 from console.data.writes import Writes
 from console.flows import requests
-from console.keymap import ACTIVITY, DEAD, DELIVERIES, HEALTH, LOG, OVERVIEW, VIEWS, shown_key
+from console.key_names import shown_key
 from console.prebuild import build_views
 from console.screens.activity import ActivityView
 from console.screens.dead_letters import DeadLettersView

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from platformdirs.unix import Unix
 
+from console.actions import DEAD, DELIVERIES
 from console.data.choices import remembered
-from console.keymap import DEAD, DELIVERIES, KeymapError, key_named, rebound
+from console.key_names import key_named
+from console.keymap import KeymapError, rebound
 from console.render.rows import choosable
 from console.theme import COLOURS, THEMES, VARIABLES
 from relay.errors import ConfigurationError, FilterError

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from textual.containers import Vertical
 from textual.content import Content
 
+from console.actions import ACTIVITY, DELIVERIES
 from console.data.readings import Activity, ActivityReading
 from console.flows.requests import CarryOut, GoTo, ReadNow
-from console.keymap import ACTIVITY, DELIVERIES
 from console.render.activity import action_line, heads_of, who_asked, whole_action
 from console.render.line import Line
 from console.render.plans import plan_line

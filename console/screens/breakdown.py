@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from textual.containers import Vertical
 from textual.content import Content
 
+from console.actions import BREAKDOWN, DELIVERIES
 from console.data.context import WINDOWS
 from console.data.readings import BreakdownReading
 from console.data.snapshot import TooSlow
 from console.flows.requests import GoTo, NextWindow
-from console.keymap import BREAKDOWN, DELIVERIES
 from console.render.breakdown import header, share_line
 from console.render.line import Line
 from console.screens.view import View, titled

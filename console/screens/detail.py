@@ -9,12 +9,12 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from console.actions import DETAIL
 from console.data.readings import DetailReading
 from console.flows.copy_curl import copy_curl
 from console.flows.discard import DiscardFlow
 from console.flows.replay import ReplayFlow
 from console.flows.requests import Copy, OpenConversation, ReadNow
-from console.keymap import DETAIL
 from console.render import details, search
 from console.render.curl import MOST_BYTES
 from console.screens.view import View, titled

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.actions import DIAGNOSIS
 from console.flows.replay import ReplayFlow
-from console.keymap import DIAGNOSIS
 from console.screens.view import View
 from console.widgets.report import Report
 from relay.errors import RelayError

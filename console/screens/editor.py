@@ -14,9 +14,10 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
+from console.actions import EDITOR
 from console.flows.outside import command_of, run_outside
 from console.flows.requests import Edit
-from console.keymap import EDITOR, bindings_of
+from console.keymap import bindings_of
 from console.widgets.text import Text
 from relay.chatwoot.payload import BadBody, parse_object
 from relay.domain.format import plural

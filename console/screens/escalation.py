@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.actions import ESCALATION
 from console.flows.requests import CarryOut
-from console.keymap import ESCALATION
 from console.screens.view import View
 from console.widgets.question import Kind, Prompt
 from console.widgets.report import Report

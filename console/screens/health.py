@@ -8,7 +8,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from console.keymap import HEALTH
+from console.actions import HEALTH
 from console.render import panels
 from console.render.backlog import backlog_lines
 from console.render.health import postgres, relays, rules

@@ -8,19 +8,9 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 
-from console.keymap import (
-    CONFIRMATION,
-    HELP,
-    OVERLAYS,
-    PLAN,
-    PROGRESS,
-    SCREENS,
-    SEARCH_BOX,
-    VIEWS,
-    actions_of,
-    bindings_of,
-    shown_key,
-)
+from console.actions import CONFIRMATION, HELP, OVERLAYS, PLAN, PROGRESS, SCREENS, SEARCH_BOX, VIEWS
+from console.key_names import shown_key
+from console.keymap import actions_of, bindings_of
 from console.render.wrapping import in_two_columns
 from console.widgets.text import Text
 

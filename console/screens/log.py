@@ -12,12 +12,12 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
+from console.actions import LOG
 from console.data.log_buffer import Page
 from console.data.log_navigation import LogNavigation
 from console.data.log_reading import LogReading
 from console.flows.export import ask_export
 from console.flows.requests import Copy, OpenDelivery, ReadNow
-from console.keymap import LOG
 from console.render.export import LINE_FIELDS, line_values
 from console.render.log_lines import DrawnLines, draw
 from console.render.log_state import state_line

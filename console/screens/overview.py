@@ -9,10 +9,10 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
+from console.actions import DEAD, OVERVIEW
 from console.flows.acknowledge import ask_acknowledge
 from console.flows.replay import ReplayFlow
 from console.flows.requests import GoTo, NextWindow
-from console.keymap import DEAD, OVERVIEW
 from console.render import panels
 from console.render.chart import resample
 from console.render.line import Line

@@ -11,22 +11,14 @@ from textual.events import Key
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
+from console.actions import DELIVERIES, OVERVIEW, SEARCH_BOX, VIEWS
 from console.flows import requests
 from console.flows.acknowledge import ask_acknowledge
 from console.flows.dialog import Dialog
 from console.flows.hold import ask_hold_or_release
 from console.flows.pager import show_in_pager
-from console.keymap import (
-    DELIVERIES,
-    OVERVIEW,
-    SEARCH_BOX,
-    VIEWS,
-    action_of,
-    actions_of,
-    bindings_of,
-    is_refused,
-    shown_key,
-)
+from console.key_names import shown_key
+from console.keymap import action_of, actions_of, bindings_of, is_refused
 from console.render.head import connecting, head_of
 from console.screens.text_of import text_of
 from console.widgets.key_bar import KeyBar, KeyHint
@@ -44,9 +36,9 @@ if TYPE_CHECKING:
     from textual.message import Message
     from textual.widget import Widget
 
+    from console.actions import Action
     from console.data.context import Context
     from console.data.snapshot import Reading, Snapshot
-    from console.keymap import Action
     from relay.incident.cause import Headline
 
 

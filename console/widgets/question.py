@@ -15,7 +15,9 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
-from console.keymap import CONFIRMATION, PLAN, PROGRESS, action_of, actions_of, shown_key
+from console.actions import CONFIRMATION, PLAN, PROGRESS
+from console.key_names import shown_key
+from console.keymap import action_of, actions_of
 from console.render.formatting import QUIET_RELAY_S
 from console.render.plans import plan_lines
 from console.render.wrapping import hanging
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from textual import events
     from textual.app import RenderResult
 
+    from console.actions import Action
     from console.data.plan_pace import PlanPace
-    from console.keymap import Action
     from relay.store.replays import Plan
 
 _MAX_TYPED = 500

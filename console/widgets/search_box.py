@@ -12,7 +12,8 @@ from textual.message import Message
 from textual.validation import ValidationResult, Validator
 from textual.widgets import Input
 
-from console.keymap import SEARCH_BOX, bindings_of
+from console.actions import SEARCH_BOX
+from console.keymap import bindings_of
 from relay.text import clean
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from console.keymap import VIEWS
+from console.actions import VIEWS
 from relay.store.database import connect
 from relay.store.demo_history import mark_as_demo
 from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED, later, webhook

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from console.actions import DEAD
 from console.config_file import chosen, read_config
-from console.keymap import DEAD, rebound
+from console.keymap import rebound
 from console.theme import THEMES
 from relay.errors import ConfigurationError
 from tests.servers import ROOT

@@ -12,20 +12,10 @@ import pytest
 from textual.binding import Binding, BindingsMap
 
 import console
+from console.actions import ACTIONS, EDITOR, HELP, SCREENS, SEARCH_BOX
 from console.app import ConsoleApp
-from console.keymap import (
-    ACTIONS,
-    EDITOR,
-    HELP,
-    SCREENS,
-    SEARCH_BOX,
-    KeymapError,
-    actions_of,
-    bindings_of,
-    key_named,
-    rebound,
-    shown_key,
-)
+from console.key_names import key_named, shown_key
+from console.keymap import KeymapError, actions_of, bindings_of, rebound
 from console.screens.editor import EditorScreen
 from console.screens.help import HelpScreen
 from console.screens.view import View
