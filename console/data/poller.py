@@ -15,7 +15,7 @@ from console.data import snapshot
 from relay.errors import StatementRefused, StoreUnavailable
 from relay.store import log, replays
 from relay.store.database import heeding_cancellation, no_longer_than
-from relay.store.sessions import open_session, ping, times_in, trouble
+from relay.store.sessions import listen, open_session, times_in, trouble
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,7 +30,9 @@ _SOONEST_S = 0.25
 _RECONNECT_S = 1.0
 _STATEMENT_TIMEOUT_MS = 1000
 _SILENCE_S = 5.0
-_TRIPS = 60
+_FIRST_SILENCE_S = 10.0
+"""The same while it is not known how long a round trip takes."""
+_TRIPS = 10
 """A snapshot takes fewer round trips than this; one may take so many longer than `_SILENCE_S`."""
 
 
@@ -38,7 +40,7 @@ class Front(Protocol):
     """What the poller needs of the app: which rows to read, and where to send snapshots and failures."""
 
     round_trip_s: float
-    """How long Postgres takes to answer nothing, measured when the console connects."""
+    """How long Postgres takes to answer nothing, measured once the first figures are there."""
 
     @property
     def zone(self) -> tzinfo | None:
@@ -121,7 +123,6 @@ class Poller:
             read_only=self._read_only,
             application="hotdash console",
             timeout_ms=_STATEMENT_TIMEOUT_MS,
-            listen=(log.CHANNEL, replays.CHANNEL),
         )
         times_in(connection, lambda: self._front.zone)
         async with connection:
@@ -129,11 +130,7 @@ class Poller:
 
     async def _watch(self, connection: Connection) -> None:
         last: Snapshot | None = None
-        began = time.monotonic()
-        with no_longer_than(_SILENCE_S, connection):
-            await ping(connection)
-        self._front.round_trip_s = time.monotonic() - began
-        silence_s = _SILENCE_S + _TRIPS * self._front.round_trip_s
+        silence_s = _FIRST_SILENCE_S
         while True:
             self._wake.clear()
             if self._afresh:
@@ -145,7 +142,12 @@ class Poller:
                     connection, reading, minutes_of=minutes_of, watched=self._front.watched_plan, last=last
                 )
             self._reconnected()
+            is_first = silence_s == _FIRST_SILENCE_S
             self._front.show(last)
+            if is_first:  # the first figures do not wait for this
+                with no_longer_than(silence_s, connection):
+                    self._front.round_trip_s = await listen(connection, (log.CHANNEL, replays.CHANNEL))
+                silence_s = _SILENCE_S + _TRIPS * self._front.round_trip_s
             await self._rest(connection, began)
 
     async def _rest(self, connection: Connection, began: float) -> None:
