@@ -32,6 +32,7 @@ from console.data.poller import Poller
 from console.data.writes import Writes
 from console.flows import requests
 from console.key_names import shown_key
+from console.keymap import key_of
 from console.prebuild import build_views
 from console.screens.activity import ActivityView
 from console.screens.dead_letters import DeadLettersView
@@ -353,7 +354,8 @@ class ConsoleApp(TypeAhead):
     @on(requests.PauseDisplay)
     def _pause_display(self) -> None:
         self.context.paused = not self.context.paused
-        self.say("Display paused; p resumes it" if self.context.paused else "Display resumed")
+        resumes = key_of(OVERVIEW, "pause_display")
+        self.say(f"Display paused; {resumes} resumes it" if self.context.paused else "Display resumed")
         self._tick()
         self._poller.wake()
 
@@ -368,14 +370,12 @@ class ConsoleApp(TypeAhead):
     @on(requests.NextTheme)
     def _next_theme(self) -> None:
         self.theme = self._themes[(self._themes.index(self.theme) + 1) % len(self._themes)]
-        self.context.choices.theme = self.theme
-        self.context.choices.save()
+        self.context.choices.choose_theme(self.theme)
 
     @on(requests.SwitchClock)
     def _switch_clock(self) -> None:
         choices = self.context.choices
-        choices.is_local_time = not choices.is_local_time
-        choices.save()
+        choices.choose_clock(is_local_time=not choices.is_local_time)
         self.say("Times are this machine's; since: and until: in filters stay UTC" if choices.is_local_time
                  else "Times are UTC")  # fmt: skip
         self._poller.wake(afresh=True)
@@ -393,7 +393,7 @@ class ConsoleApp(TypeAhead):
             yield SystemCommand(
                 action.text, " ".join(map(shown_key, action.keys)), partial(self._run_on, view, action.name)
             )
-        yield SystemCommand("Quit the console", "q on the overview", self.action_quit)
+        yield SystemCommand("Quit the console", f"{key_of(OVERVIEW, 'leave')} on the overview", self.action_quit)
 
     def _run_on(self, view: View, action: str) -> None:
         self.run_worker(view.run_action(action), name=action)

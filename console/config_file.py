@@ -62,9 +62,13 @@ def choices_path() -> Path:
 
 
 def chosen(path: Path, config: Config) -> Choices:
-    """Return what is remembered at `path`, over what the operator's configuration says for the first time."""
+    """Return what is remembered at `path`, over what the operator's configuration says for the first time.
+
+    A theme that was chosen once and is no more counts as none.
+    """
     choices = remembered(path)
-    if config.theme is not None and not choices.theme:
+    known = {theme["name"] for theme in (*THEMES, *config.themes)}
+    if config.theme is not None and choices.theme not in known:
         choices.theme = config.theme
     if config.local_time is not None and choices.is_local_time is None:
         choices.is_local_time = config.local_time

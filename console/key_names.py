@@ -65,6 +65,13 @@ def types_character(key: str) -> bool:
     return len(key) == 1 or key in _TYPED or key in _MARKS
 
 
+def character_of(key: str) -> str | None:
+    """Return the character that a key types; None if it types none."""
+    if not types_character(key):
+        return None
+    return " " if key == "space" else shown_key(key)
+
+
 def key_named(text: str) -> str:
     """Return Textual's name of a key as people write it: `slash` for `/`, `pagedown` for `PgDn`."""
     named = {shown.lower() if len(shown) > 1 else shown: key for key, shown in _SHOWN_KEYS.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from textual.binding import Binding, BindingType
 
-from console.actions import ACTIONS, PLACES
+from console.actions import ACTIONS, PLACES, VIEWS
 from console.key_names import is_passed_on, shown_key, types_character
 
 if TYPE_CHECKING:
@@ -103,6 +103,23 @@ def actions_of(place: str, *, read_only: bool) -> Iterator[Action]:
 def action_of(place: str, key: str) -> str | None:
     """Return the name of the action that `key` has in a place; None if it has none there."""
     return next((action.name for action in _Table.actions if key in action.keys and action.belongs_to(place)), None)
+
+
+def key_of(place: str, name: str) -> str:
+    """Return the first key of an action in a place, as it is written on the screen. Texts name their keys by it."""
+    found = next(action for action in _Table.actions if action.name == name and action.belongs_to(place))
+    return shown_key(found.keys[0])
+
+
+def view_key(view: str) -> str:
+    """Return the key that goes to a view, as it is written on the screen."""
+    return key_of(view, f"view('{view}')")
+
+
+def view_keys() -> str:
+    """Return the keys that go to the views, in short: `1-6`."""
+    keys = "".join(map(view_key, VIEWS))
+    return f"{keys[0]}-{keys[-1]}" if keys in "123456789" else keys
 
 
 def is_refused(place: str, key: str) -> bool:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.actions import DETAIL
+from console.keymap import key_of
 from console.render import formatting
 from console.render.wrapping import hanging
 from relay.domain.delivery import State
@@ -63,7 +65,7 @@ def answer_lines(answer: str, width: int, most: int | None) -> list[Content]:
     )
     rows = hanging([Content(f"  {clean(line, limit=None)}") for line in text.splitlines()], max(20, width))
     if most is not None and len(rows) > most:
-        rows = [*rows[:most], Content("  … A shows all of it")]
+        rows = [*rows[:most], Content(f"  … {key_of(DETAIL, 'answers')} shows all of it")]
     return [Content("  answered:"), *(Content.styled(row.plain, _MUTED) for row in rows)]
 
 
@@ -148,7 +150,9 @@ def _json(detail: Detail, limit: int) -> Content:
     return highlight("\n".join(lines), language="json")
 
 
-KEPT_EDIT = Content.styled("An edit is kept, not sent; e opens it", "$text-warning bold")
+def kept_edit() -> Content:
+    """Return that an edit of the payload is kept."""
+    return Content.styled(f"An edit is kept, not sent; {key_of(DETAIL, 'edit')} opens it", "$text-warning bold")
 
 
 def facts(detail: Detail, link: str | None) -> list[Content]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.actions import PROGRESS
+from console.keymap import key_of
 from console.render.chart import bar
 from relay.domain.format import plural, span
 from relay.store.replays import PlanState
@@ -64,11 +66,12 @@ def plan_lines(plan: Plan, width: int, quiet_s: float | None, left_s: float | No
         f"  {plan.left:,} left",
         _pace(plan, quiet_s, left_s),
     )
-    resume = "p resumes" if plan.state is PlanState.PAUSED else "p pauses"
+    pause, stop, close = (key_of(PROGRESS, name) for name in ("pause_replay", "stop_replay", "close"))
+    resume = f"{pause} {'resumes' if plan.state is PlanState.PAUSED else 'pauses'}"
     return [
         counts,
         how,
-        Content.styled(f"{resume}, x stops what was not sent yet, esc leaves it running", "$text-muted"),
+        Content.styled(f"{resume}, {stop} stops what was not sent yet, {close} leaves it running", "$text-muted"),
     ]
 
 
@@ -85,18 +88,19 @@ def _pace(plan: Plan, quiet_s: float | None, left_s: float | None) -> tuple[str,
 
 
 def _verdict(plan: Plan) -> Content:
+    lists, closes = key_of(PROGRESS, "list_ended"), key_of(PROGRESS, "close")
     if plan.state is PlanState.STOPPED:
         why = plan.stopped_why or "stopped"
         return Content.assemble(
             (f"Stopped: {why}. ", "$text-error bold"),
-            f"{plural(plan.left, 'delivery')} not sent, or on their way. enter lists all, esc closes this",
+            f"{plural(plan.left, 'delivery')} not sent, or on their way. {lists} lists all, {closes} closes this",
         )
     if plan.delivered == plan.total:
         return Content.assemble(
-            (f"Done: all {plan.total:,} delivered.", "$text-success bold"), " enter lists them, esc closes this"
+            (f"Done: all {plan.total:,} delivered.", "$text-success bold"), f" {lists} lists them, {closes} closes this"
         )
     dead = f"{plan.dead} dead again" if plan.dead else "none dead again"
     skipped = f", {plan.skipped} handled elsewhere" if plan.skipped else ""
     return Content.assemble(
-        (f"Done: {plan.delivered} delivered, {dead}{skipped}.", "bold"), " enter lists them, esc closes this"
+        (f"Done: {plan.delivered} delivered, {dead}{skipped}.", "bold"), f" {lists} lists them, {closes} closes this"
     )

@@ -11,6 +11,7 @@ from textual.content import Content
 from console.actions import ACTIVITY, DELIVERIES
 from console.data.readings import Activity, ActivityReading
 from console.flows.requests import CarryOut, GoTo, ReadNow
+from console.keymap import key_of
 from console.render.activity import action_line, heads_of, who_asked, whole_action
 from console.render.line import Line
 from console.render.plans import plan_line
@@ -41,13 +42,14 @@ class ActivityView(View):
 
     def compose_body(self) -> ComposeResult:
         """Return the list of replays and the audit."""
-        steering = "" if self.context.read_only else ", p pauses a running one, x stops it"
+        opens, pauses, stops = (key_of(ACTIVITY, name) for name in ("open", "pause_replay", "stop_replay"))
+        steering = "" if self.context.read_only else f", {pauses} pauses a running one, {stops} stops it"
         with titled(
             Vertical(classes="pane", id="plans-pane"),
-            f"Replays ─ enter watches a running one, lists an ended one{steering}",
+            f"Replays ─ {opens} watches a running one, lists an ended one{steering}",
         ):
             yield LineList(id="plans", newest_first=True, classes="calm")
-        with titled(Vertical(classes="pane", id="audit-pane"), "Who did what ─ enter shows one in full"):
+        with titled(Vertical(classes="pane", id="audit-pane"), f"Who did what ─ {opens} shows one in full"):
             yield LineList(id="audit", newest_first=True, classes="calm")
         yield Text("", id="activity-hint")
 

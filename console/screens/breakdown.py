@@ -12,6 +12,7 @@ from console.data.context import WINDOWS
 from console.data.readings import BreakdownReading
 from console.data.snapshot import TooSlow
 from console.flows.requests import GoTo, NextWindow
+from console.keymap import key_of
 from console.render.breakdown import header, share_line
 from console.render.line import Line
 from console.screens.view import View, titled
@@ -54,13 +55,21 @@ class BreakdownView(View):
             return
         found, window = snapshot.view, self.context.window_name
         if isinstance(found, TooSlow):
-            slow = Content("  Reading takes longer than a second. w chooses another window, ctrl+r tries again.")
+            slow = Content(
+                f"  Reading takes longer than a second. {key_of(BREAKDOWN, 'window')} chooses another window,"
+                f" {key_of(BREAKDOWN, 'refresh_now')} tries again."
+            )
             self._show("events", "EVENT", [], slow)
             self._show("inboxes", "INBOX", [], slow)
         elif isinstance(found, Breakdown):
             read = plural(found.read, "delivery") if found.is_whole else f"the newest {MOST_READ:,} deliveries"
-            entitle(self.query_one("#events-pane"), f"By event, {read} of the last {window} ─ w window ─ enter lists")
-            entitle(self.query_one("#inboxes-pane"), f"By inbox, {read} of the last {window} ─ tab")
+            window_key, opens = key_of(BREAKDOWN, "window"), key_of(BREAKDOWN, "open")
+            tab = key_of(BREAKDOWN, "app.focus_next")
+            entitle(
+                self.query_one("#events-pane"),
+                f"By event, {read} of the last {window} ─ {opens} lists ─ {window_key} window",
+            )
+            entitle(self.query_one("#inboxes-pane"), f"By inbox, {read} of the last {window} ─ {tab}")
             empty = Content(f"  No delivery in the last {window}.")
             self._show("events", "EVENT", found.events, empty)
             self._show("inboxes", "INBOX", found.inboxes, empty)

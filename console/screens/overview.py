@@ -9,10 +9,11 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from console.actions import DEAD, OVERVIEW
+from console.actions import DEAD, LOG, OVERVIEW
 from console.flows.acknowledge import ask_acknowledge
 from console.flows.replay import ReplayFlow
 from console.flows.requests import GoTo, NextWindow
+from console.keymap import key_of, view_key
 from console.render import panels
 from console.render.chart import resample
 from console.render.line import Line
@@ -59,7 +60,7 @@ class OverviewView(View):
             yield LineList(id="first-alert-lines", classes="calm")
         for compose in (self._groups_pane, self._top) if self._is_narrow else (self._top, self._groups_pane):
             yield from compose()
-        with titled(Vertical(id="tail-pane", classes="pane"), "Log ─ 4 for all of it"):
+        with titled(Vertical(id="tail-pane", classes="pane"), f"Log ─ {view_key(LOG)} for all of it"):
             yield Text("", id="tail")
 
     def _groups_pane(self) -> ComposeResult:
@@ -87,7 +88,7 @@ class OverviewView(View):
         figures = self._figures(snapshot)
         narrow = self._is_narrow
         self._put_in_order(narrow)
-        entitle(self.query_one("#success"), f"Success, last {window_name} ─ w window")
+        entitle(self.query_one("#success"), f"Success, last {window_name} ─ {_key('window')} window")
         entitle(self.query_one("#attempts"), f"Deliveries by attempts, last {window_name}")
         rates, *rest = panels.success(snapshot, figures, window_name)
         if narrow:
@@ -108,7 +109,8 @@ class OverviewView(View):
         alerts, narrow = self._alert_lines, self._is_narrow
         state = snapshot.overview
         firing = len(state.firing)
-        keys = "D diagnoses" if self.context.read_only else "D diagnoses, a acknowledges"
+        keys = f"{_key('diagnose')} diagnoses"
+        keys += "" if self.context.read_only else f", {_key('acknowledge')} acknowledges"
         title = f"Alerts ─ {firing} firing ─ {keys}" if firing else "Alerts"
         entitle(self.query_one("#alerts-first" if narrow else "#alerts"), title)
         shown = panels.alerts(state, (alerts.size.width or 60) - 2, _NARROW_ALERTS if narrow else _WIDE_ALERTS)
@@ -139,8 +141,9 @@ class OverviewView(View):
         entitle(
             self.query_one("#groups-pane"),
             (
-                f"Failure groups by {SORTS[self._sort]} ─ {state.open_dead_letters:,} open ─ enter opens, "
-                + ("o sorts" if self.context.read_only else "r replays, o sorts")
+                f"Failure groups by {SORTS[self._sort]} ─ {state.open_dead_letters:,} open ─ {_key('open')} opens, "
+                + ("" if self.context.read_only else f"{_key('replay')} replays, ")
+                + f"{_key('sort')} sorts"
             ),
         )
         cause = snapshot.headline.group
@@ -193,7 +196,7 @@ class OverviewView(View):
         if group is None or meant is None or self.lines.id != "groups":
             return ""
         is_meant = group.filter == meant.filter
-        return "  enter opens them" if is_meant else ""
+        return f"  {_key('open')} opens them" if is_meant else ""
 
     @property
     def group(self) -> Group | None:
@@ -241,6 +244,10 @@ class OverviewView(View):
             self.say("There is no dead letter to replay")
         else:
             self._replay.matching(self.group.filter)
+
+
+def _key(action: str) -> str:
+    return key_of(OVERVIEW, action)
 
 
 def _last_webhook(snapshot: Snapshot) -> str:

@@ -99,6 +99,15 @@ async def test_the_footer_shows_the_keys_of_what_has_the_focus(incident: Running
         assert "R replay all" not in seen.text.splitlines()[-1]
 
 
+async def test_a_box_without_history_or_completion_offers_none(incident: RunningRelay, console: Console) -> None:
+    async with console((80, 24)) as seen:
+        await seen.shows("Failure groups")
+        for keys, offered in ((("2", "slash"), True), (("escape", "4", "slash"), False)):
+            await seen.press(*keys)
+            footer = (await seen.shows("esc close")).splitlines()[-1]
+            assert ("tab complete" in footer, "↑ older" in footer) == (offered, offered), footer
+
+
 async def test_a_paste_onto_a_list_runs_no_key_and_a_large_one_costs_a_moment(
     incident: RunningRelay, console: Console
 ) -> None:

@@ -137,7 +137,7 @@ def test_hostile_payloads_are_drawn_as_text_in_every_pane(count: int) -> None:
             rows.line(short_row(row), rows.DEAD_COLUMNS, 118, _NOW, {number: Words(value, value)}, marked=False),
             details.peek(detail), *details.facts(detail, None), *details.header_lines(detail),
             draw(entry_of(1, line), width=118),
-            share_line(Share(True, value[:40], value[:80], 3, 1, 1, 1, 2.0), 3, 118),
+            share_line(Share(True, value[:40], value[:80], 5, 1, 1, 1, 1, 1, 2.0), 3, 118),
             offered([(value, 1)]), offered(offers("error:", [group_of(value)], {})),
         ]  # fmt: skip
         for form in FORMATS:
