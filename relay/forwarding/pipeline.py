@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from relay.domain.delivery import Deferred, State, WaitReason
 from relay.errors import LeaseLost, RelayError, StoreUnavailable
 from relay.forwarding.concurrency import REPLAY_SHARE
+from relay.forwarding.drain_limit import DrainLimit
 from relay.forwarding.finisher import facts_for
 from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Waiting
 from relay.telemetry.tracing import now
@@ -88,6 +89,7 @@ class Pipeline:
         self._without_slot = 0  # deliveries that were claimed and have no slot yet
         self._replays = 0  # deliveries of replays that were claimed and have not ended
         self._work = asyncio.Event()
+        self.drain_limit = DrainLimit()
         self.is_behind = False  # more waits than this relay can claim: fresh webhooks then wait too, in their order
         self._live_starts = 0  # since the last start of a replay
         self.wants_replay: Callable[[], bool] = lambda: False
@@ -233,10 +235,9 @@ class Pipeline:
             return int(self._live_starts >= REPLAY_SHARE - 1)
         return max(0, share - self._replays)
 
-    @property
-    def live_capacity(self) -> int:
+    def backlog_room(self) -> int:
         """How many more deliveries of the backlog may be forwarded now."""
-        return max(0, self.capacity - self._reserved)
+        return min(max(0, self.capacity - self._reserved), self.drain_limit.room())
 
     def _start(self, work: Coroutine[Any, Any, Any], weight: int) -> asyncio.Task[Any]:
         self._bytes += weight
@@ -267,6 +268,8 @@ class Pipeline:
                 if isinstance(error, RelayError):
                     return
                 raise
+            if isinstance(stored, Claimed | Waiting):
+                self.drain_limit.stored(time.monotonic() - came_at)
             if isinstance(stored, Claimed):
                 has_turn = False
                 await self._forward(receipt, stored, ticket, came_at)
@@ -321,6 +324,7 @@ class Pipeline:
         self._held.add(claimed.delivery.id)
         replays = int(claimed.delivery.plan_id is not None)
         self._replays += replays
+        self.drain_limit.in_progress += 1 - replays
         try:
             try:
                 await self.slots.acquire()
@@ -332,6 +336,7 @@ class Pipeline:
                 self._free_slot()
         finally:
             self._replays -= replays
+            self.drain_limit.in_progress -= 1 - replays
             self._held.discard(claimed.delivery.id)
 
     def _free_slot(self) -> None:
