@@ -97,7 +97,7 @@ class Backlog:
                 await self._answer_senders(connection)
             claimed = await self._claim(connection)
         for one in claimed:
-            self._pipeline.resume(one)
+            self._pipeline.resume(one, drains=True)
 
     async def _wait(self) -> None:
         """Until there is work that the rates allow, or a refresh is due."""
