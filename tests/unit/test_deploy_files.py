@@ -192,4 +192,5 @@ def test_the_dashboard_names_its_data_source_and_lays_its_panels_side_by_side() 
         taken |= cells
         assert panel["datasource"]["uid"] == "${datasource}"
         assert all(target["expr"] for target in panel["targets"])
+        assert panel["type"] == "stat" or "showLegend" in panel["options"]["legend"]
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
