@@ -21,7 +21,14 @@ from tests.servers import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-OTHER_VARIABLES = {"POSTGRES_PASSWORD", "POSTGRES_USER", "POSTGRES_DB", "RELAY_DB_PASSWORD", "CONSOLE_DB_PASSWORD", "OWNER_DATABASE_URL"}
+OTHER_VARIABLES = {
+    "POSTGRES_PASSWORD",
+    "POSTGRES_USER",
+    "POSTGRES_DB",
+    "RELAY_DB_PASSWORD",
+    "CONSOLE_DB_PASSWORD",
+    "OWNER_DATABASE_URL",
+}
 
 
 def printed(*arguments: str) -> tuple[int, str]:
@@ -74,7 +81,9 @@ def test_every_variable_in_them_is_one_of_ours() -> None:
     named = {
         (one.name, name)
         for one in FILES
-        for name in re.findall(r"\b(?:RELAY|CHATWOOT|AGENT_SDK|CONSOLE|POSTGRES|DATABASE|OWNER)_[A-Z_]+\b", one.content())
+        for name in re.findall(
+            r"\b(?:RELAY|CHATWOOT|AGENT_SDK|CONSOLE|POSTGRES|DATABASE|OWNER)_[A-Z_]+\b", one.content()
+        )
     }
     assert {(file, name) for file, name in named if name not in known} == set()
 
