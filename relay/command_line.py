@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ERROR_CHARS = 10_000
-_ALLOCATIONS = 20_000
+_ALLOCATIONS = 50_000
 """After how many new objects the garbage collector looks for cycles: what the imports make is not garbage."""
 
 _SHELLS = ("bash", "zsh", "fish")
