@@ -1,0 +1,117 @@
+"""Requests of the usual form: a POST with a short head and a `Content-Length`, received whole. No I/O.
+
+They are read without h11, and answered without Hypercorn's stream, which take longer than the relay itself needs for a
+webhook. What is read here is read by h11 in the same way; what could be read in two ways is left to h11.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from wsgiref.handlers import format_date_time
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOST_BYTES = 64 * 1024
+"""Larger requests are left to h11."""
+
+_MOST_HEAD_BYTES = 8 * 1024
+# A value may end in spaces, which are stripped. No character can be matched in two ways, so that the time is linear.
+_HEAD = re.compile(
+    rb"POST (/[A-Za-z0-9/_.~-]*) HTTP/1\.1\r\n"
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)+)\r\n"
+)
+_LENGTH = re.compile(rb"[0-9]{1,8}")
+_UNUSUAL = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
+_KEEP_ALIVE = b"keep-alive"
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRequest:
+    """The head of a request. `headers` have lower-case names; `start` is where the body begins, `end` where it ends."""
+
+    path: bytes
+    headers: list[tuple[bytes, bytes]]
+    start: int
+    end: int
+
+    def scope(self, client: tuple[str, int] | None, server: tuple[str, int] | None) -> dict[str, Any]:
+        """The request as ASGI names its parts."""
+        return {
+            "type": "http",
+            "asgi": {"spec_version": "2.1", "version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": self.path.decode("ascii"),
+            "raw_path": self.path,
+            "query_string": b"",
+            "root_path": "",
+            "headers": self.headers,
+            "client": client,
+            "server": server,
+            "state": {},
+            "extensions": {},
+        }
+
+
+def read(data: bytes) -> PlainRequest | None:
+    """The request that `data` begins with; None if its head is not complete, or not of the usual form."""
+    found = _HEAD.match(data, 0, _MOST_HEAD_BYTES)
+    if found is None:
+        return None
+    headers = [_header(line) for line in found[2].split(b"\r\n")[:-1]]
+    by_name = dict(headers)
+    length = by_name.get(b"content-length", b"")
+    if (
+        len(by_name) < len(headers)
+        or b"host" not in by_name
+        or not _LENGTH.fullmatch(length)
+        or not _UNUSUAL.isdisjoint(by_name)
+        or by_name.get(b"connection", _KEEP_ALIVE).lower() != _KEEP_ALIVE
+    ):
+        return None
+    end = found.end() + int(length)
+    return PlainRequest(found[1], headers, found.end(), end) if end <= MOST_BYTES else None
+
+
+def _header(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    return name.lower(), value.strip(b" \t")
+
+
+class PlainAnswer:
+    """Collects what an application sends, as ASGI's `send`."""
+
+    def __init__(self) -> None:
+        self._head: Mapping[str, Any] | None = None
+        self._body: list[bytes] = []
+        self.is_complete = False
+
+    async def send(self, message: Any) -> None:
+        """Take a part of the answer."""
+        if message["type"] == "http.response.start":
+            self._head = message
+        elif message["type"] == "http.response.body":
+            self._body.append(message.get("body", b""))
+            self.is_complete = self._head is not None and not message.get("more_body", False)
+
+    def text(self) -> bytes:
+        """The whole answer as it goes to the client; a 500 if the application has not completed one."""
+        if self._head is None or not self.is_complete:
+            return b"HTTP/1.1 500 \r\ncontent-length: 0\r\nconnection: close\r\n" + _date(int(time.time())) + b"\r\n"
+        body = b"".join(self._body)
+        headers = list(self._head.get("headers", ()))
+        if not any(name.lower() == b"content-length" for name, _ in headers):
+            headers.append((b"content-length", b"%d" % len(body)))
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        return b"HTTP/1.1 %d \r\n%b%b\r\n%b" % (self._head["status"], lines, _date(int(time.time())), body)
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return f"date: {format_date_time(second)}\r\n".encode("ascii")
