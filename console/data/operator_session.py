@@ -7,7 +7,7 @@ row, so text from outside is already safe.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -103,6 +103,12 @@ class OperatorSession:
         self._read_only = read_only
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Connect before the connection is needed. A failure is left to the first use of it."""
+        with suppress(RelayError):
+            async with self._session():
+                pass
 
     async def close(self) -> None:
         """Close the connection, if one is open."""

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Protocol
 import psycopg
 
 from console.data import snapshot
+from console.data.first_connection import STATEMENT_TIMEOUT_MS, open_reader
 from relay.errors import StatementRefused, StoreUnavailable
 from relay.store import log, replays
 from relay.store.database import heeding_cancellation, no_longer_than
-from relay.store.sessions import listen, open_session, times_in, trouble
+from relay.store.sessions import listen, times_in, trouble
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import timedelta, tzinfo
 
+    from console.data.first_connection import FirstConnection
     from console.data.snapshot import Reading, Snapshot
     from relay.errors import RelayError
     from relay.store.database import Connection
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 TICK_S = 1.0
 _SOONEST_S = 0.25
 _RECONNECT_S = 1.0
-_STATEMENT_TIMEOUT_MS = 1000
+_STATEMENT_TIMEOUT_MS = STATEMENT_TIMEOUT_MS
 _SILENCE_S = 5.0
 _FIRST_SILENCE_S = 10.0
 """The same while it is not known how long a round trip takes."""
@@ -64,9 +66,21 @@ class Front(Protocol):
 
 
 class Poller:
-    """Reads for `front` until cancelled. `outage` returns in a sentence what it means that Postgres is away."""
+    """Reads for `front` until cancelled. `outage` returns in a sentence what it means that Postgres is away.
 
-    def __init__(self, dsn: str, front: Front, *, read_only: bool, outage: Callable[[], Awaitable[str]]) -> None:
+    `first` is a connection that is being opened already.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        front: Front,
+        *,
+        read_only: bool,
+        outage: Callable[[], Awaitable[str]],
+        first: FirstConnection | None = None,
+    ) -> None:
+        self._first = first
         self._dsn = dsn
         self._outage = outage
         self._fault = ""
@@ -118,12 +132,9 @@ class Poller:
             self._asking = None
 
     async def _connect_and_watch(self) -> None:
-        connection = await open_session(
-            self._dsn,
-            read_only=self._read_only,
-            application="hotdash console",
-            timeout_ms=_STATEMENT_TIMEOUT_MS,
-        )
+        connection = None if self._first is None else await self._first.take()
+        if connection is None:
+            connection = await open_reader(self._dsn, read_only=self._read_only, timeout_ms=_STATEMENT_TIMEOUT_MS)
         times_in(connection, lambda: self._front.zone)
         async with connection:
             await self._watch(connection)
