@@ -10,7 +10,7 @@ import psycopg
 from console.data.snapshot import short_plan
 from relay.domain.delivery import State
 from relay.store import actions, breakdown, browse, conversation, delivery_detail, sorted_rows
-from relay.store.conversation import NO_WORDS
+from relay.store.conversation import NO_PREVIEW
 from relay.store.filters import compile_filter
 from relay.store.sorted_rows import Order
 from relay.text import clean
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from relay.store.actions import OperatorAction
     from relay.store.breakdown import Breakdown
     from relay.store.browse import Key, Row
-    from relay.store.conversation import Conversation, Words
+    from relay.store.conversation import Conversation, MessagePreview
     from relay.store.database import Connection
     from relay.store.delivery_detail import Detail
     from relay.store.filters import Condition
@@ -63,7 +63,7 @@ class RowsReading:
     order: Order = Order.NEWEST
     skipped: int = 0
     marked: frozenset[int] = field(default=frozenset(), compare=False)
-    words: dict[int, Words] | None = field(default=None, compare=False)
+    words: dict[int, MessagePreview] | None = field(default=None, compare=False)
 
     async def read(self, connection: Connection) -> Page:
         """Return the page. The filter is valid."""
@@ -89,16 +89,16 @@ class RowsReading:
             connection, condition, states=self.states, order=self.order, skipped=self.skipped, limit=WINDOW
         )
 
-    async def _read_words(self, connection: Connection, rows: Sequence[Row], known: dict[int, Words]) -> None:
+    async def _read_words(self, connection: Connection, rows: Sequence[Row], known: dict[int, MessagePreview]) -> None:
         """Add what `known` lacks. Where that takes too long, the rows are shown without words."""
         unknown = [row.id for row in rows if row.id not in known]
         if not unknown:
             return
         try:
             async with connection.transaction():
-                known.update(await conversation.words_of(connection, unknown))
+                known.update(await conversation.previews_of(connection, unknown))
         except psycopg.errors.QueryCanceled:
-            known.update(dict.fromkeys(unknown, NO_WORDS))
+            known.update(dict.fromkeys(unknown, NO_PREVIEW))
 
 
 def short_row(row: Row) -> Row:

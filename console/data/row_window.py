@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from console.data.snapshot import Snapshot
     from relay.store.browse import Key, Row
-    from relay.store.conversation import Words
+    from relay.store.conversation import MessagePreview
 
 
 class RowWindow:
@@ -52,7 +52,7 @@ class RowWindow:
         """True once the page is the one wanted."""
         return self.is_too_slow or self._shown == self._wanted()
 
-    def reading(self, marked: frozenset[int], words: dict[int, Words] | None = None) -> RowsReading | None:
+    def reading(self, marked: frozenset[int], words: dict[int, MessagePreview] | None = None) -> RowsReading | None:
         """Return what is to be read; None if reading it took too long. `words` are those that are known already."""
         return None if self.is_too_slow else self._wanted(marked, words)
 
@@ -110,7 +110,9 @@ class RowWindow:
         """Read again what took too long before."""
         self._too_slow = None
 
-    def _wanted(self, marked: frozenset[int] = frozenset(), words: dict[int, Words] | None = None) -> RowsReading:
+    def _wanted(
+        self, marked: frozenset[int] = frozenset(), words: dict[int, MessagePreview] | None = None
+    ) -> RowsReading:
         return RowsReading(
             self.filter, self.states, self._anchor, self._up, self.order, self._skipped, marked=marked, words=words
         )
