@@ -94,6 +94,11 @@ class Action:
         typing = self.where is not None and bool(self.where & {SEARCH_BOX, EDITOR, CONFIRMATION})
         return typing and not any(map(types_character, self.keys))
 
+    @property
+    def is_everywhere(self) -> bool:
+        """True if every screen has it."""
+        return self.where is None
+
     def belongs_to(self, place: str) -> bool:
         """True if it can be done in `place`."""
         return place in SCREENS if self.where is None else place in self.where

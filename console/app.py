@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from textual.filter import LineFilter
     from textual.screen import Screen
 
+    from console.actions import Action
     from console.data.context import HealthCheck
     from console.data.first_connection import FirstConnection
     from console.data.snapshot import Reading, Snapshot
@@ -76,6 +77,13 @@ _VIEWS: dict[str, type[View]] = {
     HEALTH: HealthView,
     ACTIVITY: ActivityView,
 }
+
+
+def _palette_place(view: str, action: Action) -> int:
+    """Return where the palette has an action: what one does in this view, then everywhere, then where one goes."""
+    if action.name.startswith(("view(", "cursor(", "back", "leave")):
+        return 2
+    return 0 if action.where is not None and view in action.where else 1
 
 
 class ConsoleApp(TypeAhead):
@@ -392,7 +400,7 @@ class ConsoleApp(TypeAhead):
         view = screen if isinstance(screen, View) else self.view
         if view is None:
             return
-        for action in view.possible_actions():
+        for action in sorted(view.possible_actions(), key=partial(_palette_place, view.VIEW)):
             yield SystemCommand(
                 action.text, " ".join(map(shown_key, action.keys)), partial(self._run_on, view, action.name)
             )

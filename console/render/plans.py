@@ -27,6 +27,11 @@ def progress(plan: Plan, room: int) -> Content:
 _LEAST_ABOUT = 16
 
 
+def _paused_by(plan: Plan) -> str:
+    """Return who paused a replay, with a blank before it; nothing unless it is paused."""
+    return "" if plan.paused_by is None else f" by {plan.paused_by}"
+
+
 def plan_line(plan: Plan, head: Content, width: int) -> Content:
     """Return a replay plan as a line: `head`, state, progress, counts; filter and reason if there is room."""
     wide = width >= 100
@@ -37,7 +42,10 @@ def plan_line(plan: Plan, head: Content, width: int) -> Content:
         (f" {plan.delivered:,} {'delivered' if wide else 'ok'} ", "$text-success" if plan.delivered else _MUTED),
         (f" {plan.dead:,} dead {'again ' if wide else ''}", "$text-error bold" if plan.dead else _MUTED),
         f" {plan.left:,} left of {plan.total:,}" if plan.left else f" of {plan.total:,}",
-        (f"  {plan.stopped_why}" if plan.stopped_why else "", "$text-warning"),
+        (
+            f"  {plan.stopped_why}" if plan.stopped_why else f"  paused{_paused_by(plan)}" if plan.paused_by else "",
+            "$text-warning",
+        ),
     )
     about = "  ".join(filter(None, (plan.filter, plan.reason)))
     if about and width - line.cell_length >= _LEAST_ABOUT:
@@ -62,7 +70,7 @@ def plan_lines(plan: Plan, width: int, quiet_s: float | None, left_s: float | No
     if plan.ended:
         return [counts, _verdict(plan)]
     how = Content.assemble(
-        (f"{plan.state.value}", "$text-warning bold" if plan.state is PlanState.PAUSED else "bold"),
+        (f"{plan.state.value}{_paused_by(plan)}", "$text-warning bold" if plan.state is PlanState.PAUSED else "bold"),
         f"  {plan.left:,} left",
         _pace(plan, quiet_s, left_s),
     )

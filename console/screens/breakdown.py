@@ -15,6 +15,7 @@ from console.flows.requests import GoTo, NextWindow
 from console.keymap import key_of
 from console.render.breakdown import header, share_line
 from console.render.line import Line
+from console.render.wrapping import title_of
 from console.screens.view import View, titled
 from console.widgets.lines import LineList
 from console.widgets.text import entitle
@@ -63,13 +64,11 @@ class BreakdownView(View):
             self._show("inboxes", "INBOX", [], slow)
         elif isinstance(found, Breakdown):
             read = plural(found.read, "delivery") if found.is_whole else f"the newest {MOST_READ:,} deliveries"
-            window_key, opens = key_of(BREAKDOWN, "window"), key_of(BREAKDOWN, "open")
-            tab = key_of(BREAKDOWN, "app.focus_next")
-            entitle(
-                self.query_one("#events-pane"),
-                f"By event, {read} of the last {window} ─ {opens} lists ─ {window_key} window",
-            )
-            entitle(self.query_one("#inboxes-pane"), f"By inbox, {read} of the last {window} ─ {tab}")
+            width, of = self.app.size.width, f"{read} of the last {window}"
+            keys = [f"{key_of(BREAKDOWN, 'window')} window", f"{key_of(BREAKDOWN, 'open')} lists"]
+            entitle(self.query_one("#events-pane"), title_of(width, f"By event, {of}", keys=keys))
+            keys = [f"{key_of(BREAKDOWN, 'app.focus_next')} goes there"]
+            entitle(self.query_one("#inboxes-pane"), title_of(width, f"By inbox, {of}", keys=keys))
             empty = Content(f"  No delivery in the last {window}.")
             self._show("events", "EVENT", found.events, empty)
             self._show("inboxes", "INBOX", found.inboxes, empty)

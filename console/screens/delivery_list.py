@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from console.data.snapshot import Snapshot
     from console.flows.host import Host
     from relay.store.browse import Row
-    from relay.store.conversation import Words
+    from relay.store.conversation import MessagePreview
 
 _TYPED_AFTER_S = 0.2
 """A filter applies once no key has been typed into it for so long."""
@@ -65,7 +65,7 @@ class DeliveryList(Vertical):
         self._place = place
         self.columns = ColumnChoice(host, place, is_dead=states == (State.DEAD,), when_chosen=self._show_again)
         self._rows: dict[int, Row] = {}
-        self._words: dict[int, Words] = {}
+        self._words: dict[int, MessagePreview] = {}
         self._asked_words: frozenset[int] = frozenset()
         self._error = ""
         self._offer: Content | None = None

@@ -131,7 +131,7 @@ class DetailView(View):
         at = self._current
         self._detail, self._kept = detail, kept
         width = self.app.size.width - 4
-        self._update("facts", [*kept, *details.facts(detail, self._link(detail))])
+        self._update("facts", [*kept, *details.facts(detail, self._link(detail), width)])
         self._update("timeline", details.timeline(detail, width, whole_answers=self._whole_answers))
         if fresh:
             self._update("payload", [details.payload(detail)])

@@ -20,6 +20,11 @@ def hints(actions: Iterable[Action]) -> list[KeyHint]:
     return [KeyHint(action.keys[0], shown_key(action.keys[0]), action.label) for action in actions]
 
 
+def own_first(actions: Iterable[Action]) -> list[Action]:
+    """Return the actions that this screen has before those that every screen has; the help stays the last."""
+    return sorted(actions, key=lambda action: (action.name == "keys", action.is_everywhere))
+
+
 def ways(here: str, *, is_wide: bool) -> list[KeyHint]:
     """Return a hint for each view, `here` marked; unless `is_wide`, one for all of them."""
     if not is_wide:

@@ -64,7 +64,8 @@ class HealthView(View):
 
     def _paint_probes(self, snapshot: Snapshot) -> None:
         database = postgres(self.context.place, snapshot, self.context.trouble)
-        self.query_one("#probes", Static).update(Content("\n").join([*self._probes, database]))
+        lines = hanging([*self._probes, database], self.app.size.width - 4)
+        self.query_one("#probes", Static).update(Content("\n").join(lines))
 
     def refresh_header(self) -> None:
         """Show the state of the connection and the lines of the health check as well."""

@@ -82,7 +82,7 @@ class Peek(VerticalScroll, can_focus=False):
         lines = [
             *([kept_edit()] if row.id in self._host.context.drafts else []),
             *flowing(headline(known), width),
-            *attempt_lines(known),
+            *attempt_lines(known, width),
             Content(""),
             *peek(known).split("\n", allow_blank=True),
         ]

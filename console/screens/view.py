@@ -20,7 +20,7 @@ from console.flows.pager import show_in_pager
 from console.key_names import character_of
 from console.keymap import action_of, actions_of, bindings_of, is_refused, key_of
 from console.render.head import connecting, head_of
-from console.screens.footer import hints, ways
+from console.screens.footer import hints, own_first, ways
 from console.screens.text_of import text_of
 from console.widgets.key_bar import KeyBar
 from console.widgets.lines import LineList
@@ -211,7 +211,7 @@ class View(Screen[None]):
         if taken:
             self.query_one(KeyBar).show([], hints(taken), width)
         else:
-            shown = [action for action in self.possible_actions() if action.shown]
+            shown = own_first(action for action in self.possible_actions() if action.shown)
             self.query_one(KeyBar).show(ways(self.VIEW, is_wide=width >= WIDE), hints(shown), width)
 
     async def on_key_bar_clicked(self, event: KeyBar.Clicked) -> None:
