@@ -102,6 +102,7 @@ class ConsoleApp(TypeAhead):
         own_themes: Sequence[dict[str, Any]] = (),
     ) -> None:
         super().__init__(driver_class=TerminalDriver if sys.stdin.isatty() else None)
+        self.stylesheet = themes.ThemedStylesheet(variables=self.get_css_variables())
         operator, choices = settings.operator, choices or Choices()
         self.context = Context(
             settings=settings,
