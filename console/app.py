@@ -114,6 +114,7 @@ class ConsoleApp(TypeAhead):
         first: FirstConnection | None = None,
     ) -> None:
         super().__init__(driver_class=TerminalDriver if sys.stdin.isatty() else None)
+        self.stylesheet = themes.ThemedStylesheet(variables=self.get_css_variables())
         operator, choices = settings.operator, choices or Choices()
         self.context = Context(
             settings=settings,
