@@ -154,14 +154,25 @@ def _json_value(text: str | bytes) -> Any:
 
 
 class Database:
-    """A pool of autocommit connections whose failures surface as `StoreUnavailable`."""
+    """A pool of autocommit connections whose failures surface as `StoreUnavailable`.
 
-    def __init__(self, dsn: str, *, application: str = "hotdash-relay", max_size: int = CONNECTIONS_A_WORKER) -> None:
+    `lease_s` is the length of the lease of the relay that they belong to.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        application: str = "hotdash-relay",
+        max_size: int = CONNECTIONS_A_WORKER,
+        lease_s: float | None = None,
+    ) -> None:
         from psycopg_pool import AsyncConnectionPool, PoolTimeout  # noqa: PLC0415 - commands use one connection, no pool
 
         self._failure: BaseException | None = None
         self._no_connection_free = PoolTimeout
-        own = {"autocommit": True, "purpose": Purpose(facts_schema=dsns.parse(dsn)[1].facts_schema)}
+        purpose = Purpose(facts_schema=dsns.parse(dsn)[1].facts_schema, lease_s=lease_s)
+        own = {"autocommit": True, "purpose": purpose}
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             "",
             connection_class=ServerConnection,
