@@ -17,7 +17,7 @@ So `_Connection` takes the place of Hypercorn's `TCPServer`. It uses Hypercorn's
 group, which are not documented, by their names without an underscore; nothing of Hypercorn is subclassed or replaced.
 What an ASGI middleware can do about requests is in `middleware`.
 
-Requests of the usual form, which are nearly all, do without h11 and Hypercorn (`plain`): they take half the CPU.
+Requests of the usual form, which are nearly all, do without h11 and Hypercorn's stream (`plain`).
 """
 
 from __future__ import annotations
@@ -203,12 +203,9 @@ class _Connection:
         """What comes of the `missing` bytes of a body within `_TOGETHER_S`."""
         rest = b""
         with contextlib.suppress(OSError):  # a TimeoutError is one
-            while len(rest) < missing:
-                async with asyncio.timeout(_TOGETHER_S):
-                    part = await self._reader.read(missing - len(rest))
-                if not part:
-                    break
-                rest += part
+            async with asyncio.timeout(_TOGETHER_S):
+                while len(rest) < missing and (part := await self._reader.read(missing - len(rest))):
+                    rest += part
         return rest
 
     async def _answer(self, request: plain.PlainRequest, data: bytes) -> None:
