@@ -127,7 +127,10 @@ def _draft(port: int) -> None:
 
 
 def _own_mib(pid: int) -> float:
-    return float(psutil.Process(pid).memory_full_info().uss / _MIB)
+    """Memory that no other process shares; 0 for a program that has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return float(psutil.Process(pid).memory_full_info().uss / _MIB)
+    return 0
 
 
 def _rows(dsn: str, statement: str) -> list[dict[str, Any]]:
