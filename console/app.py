@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     from console.actions import Action
     from console.data.context import HealthCheck
+    from console.data.first_connection import FirstConnection
     from console.data.snapshot import Reading, Snapshot
     from relay.settings import Settings
 
@@ -89,7 +90,7 @@ class ConsoleApp(TypeAhead):
     """The operator console over the database at `dsn`.
 
     With `read_only` every write is hidden and refused, and the connections cannot write either. `has_figures` is set
-    once a first snapshot was read.
+    once a first snapshot was read. `first` is a connection that is being opened already.
     """
 
     CSS_PATH = "console.tcss"
@@ -110,8 +111,10 @@ class ConsoleApp(TypeAhead):
         mono: bool = False,
         choices: Choices | None = None,
         own_themes: Sequence[dict[str, Any]] = (),
+        first: FirstConnection | None = None,
     ) -> None:
         super().__init__(driver_class=TerminalDriver if sys.stdin.isatty() else None)
+        self.stylesheet = themes.ThemedStylesheet(variables=self.get_css_variables())
         operator, choices = settings.operator, choices or Choices()
         self.context = Context(
             settings=settings,
@@ -122,7 +125,7 @@ class ConsoleApp(TypeAhead):
             choices=choices,
         )
         self.has_figures = asyncio.Event()
-        self._poller = Poller(dsn, self, read_only=read_only, outage=partial(outage_of, settings))
+        self._poller = Poller(dsn, self, read_only=read_only, outage=partial(outage_of, settings), first=first)
         self._handlers: dict[int, Any] = {}
         self._writes = Writes(say=partial(self.say, bad=True), fail=self._fail)
         self._own_filters: list[LineFilter] = []
@@ -254,6 +257,7 @@ class ConsoleApp(TypeAhead):
             return
         if self.context.snapshot is None:
             self.run_worker(build_views(self, list(VIEWS), lambda: not self.context.is_leaving), name="views")
+            self.run_worker(self.context.session.open(), name="session")
         self.context.snapshot = snapshot
         if self.view is not None:
             self.view.show(snapshot)

@@ -66,6 +66,7 @@ class DeliveryList(Vertical):
         self.columns = ColumnChoice(host, place, is_dead=states == (State.DEAD,), when_chosen=self._show_again)
         self._rows: dict[int, Row] = {}
         self._words: dict[int, MessagePreview] = {}
+        self._asked_words: frozenset[int] = frozenset()
         self._error = ""
         self._offer: Content | None = None
         self._offered_for = ""
@@ -118,8 +119,13 @@ class DeliveryList(Vertical):
 
     def reading(self) -> RowsReading | None:
         """Return what is to be read."""
+        return self.window.reading(frozenset(self.marks.ids), self._words, self._wordless)
+
+    @property
+    def _wordless(self) -> frozenset[int]:
+        """The rows shown whose words are wanted and were not read yet: a body is read once."""
         wants_words = self.is_mounted and table.has_words(self.columns.shown, self._width)
-        return self.window.reading(frozenset(self.marks.ids), self._words if wants_words else None)
+        return frozenset(self._rows.keys() - self._words.keys()) if wants_words else frozenset()
 
     @property
     def _width(self) -> int:
@@ -133,7 +139,8 @@ class DeliveryList(Vertical):
         if not self.window.is_too_slow and page is not None:
             self.marks.ids -= page.gone
             self._rows = {row.id: row for row in page.rows}
-            self._words = {row_id: said for row_id, said in self._words.items() if row_id in self._rows}
+            for gone in self._words.keys() - self._rows.keys():
+                del self._words[gone]
             width = self._width
             columns, now = table.fitted(self.columns.shown, width), snapshot.overview.at
             self._list.show(
@@ -145,6 +152,9 @@ class DeliveryList(Vertical):
                 empty=self._why_empty(snapshot),
             )
             self.query_one(Peek).follow()
+            if (wordless := self._wordless) != self._asked_words:
+                self._asked_words = wordless
+                self._host.request(ReadNow())
         self._show_filter_line(snapshot)
 
     def set_filter(self, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.sql import SQL
 
 from relay.domain.delivery import State
-from relay.store.database import exact, rows_of
+from relay.store.database import exact, fetched, rows_of
 from relay.store.replays import plan_columns, plan_of_row
 from relay.text import clean, unicode_escaped
 
@@ -179,9 +179,44 @@ async def still_in(connection: Connection, ids: Collection[int], states: Collect
     return {row[0] for row in await cursor.fetchall()}
 
 
+# What matches is counted only if the page does not hold all of it: a search would be carried out twice.
+_PAGE = SQL("""
+    WITH page AS MATERIALIZED ({window})
+    SELECT d.*, CASE WHEN (SELECT count(*) FROM page) < %(most)s THEN (SELECT count(*) FROM page)
+                     ELSE (SELECT count(*) FROM (SELECT {counted} LIMIT %(most_counted)s) AS found) END AS matching
+      FROM page d {order}
+""")
+_LIMIT_COUNTED = SQL("LIMIT %(most_counted)s")
+
+
+async def newest(
+    connection: Connection, condition: Condition, *, states: Sequence[State] | None, limit: int, cap: int = COUNT_CAP
+) -> tuple[list[Row], int | None]:
+    """The newest `limit` rows that `condition` holds for, as `window` orders them, and how many there are of all.
+
+    The number is None for more than `cap`.
+    """
+    rows, parameters = statement_of(condition, states=states, limit=limit)
+    counted, more = _source(condition, condition.sql, states, _LIMIT_COUNTED)
+    statement = _PAGE.format(window=rows, counted=counted, order=_ORDERS[_are_dead(states), False])
+    found = await fetched(connection, make_counted_row, statement, parameters | more | {"most_counted": cap + 1})
+    matching = found[0][1] if found else 0
+    return [row for row, _ in found], matching if matching <= cap else None
+
+
+def make_counted_row(*, matching: int, **columns: Any) -> tuple[Row, int]:
+    """A row, and the number that its column `matching` holds."""
+    return make_row(**columns), matching
+
+
 _COUNT_OF_CAUSES = SQL("SELECT coalesce(sum(d.letters), 0)::bigint FROM relay.dead_causes d WHERE {}")
 _LIMIT = SQL("LIMIT %(most)s")
 _COUNT = SQL("SELECT count(*) FROM (SELECT {source} {limit}) AS found")
+
+
+def is_counted(condition: Condition, states: Sequence[State] | None) -> bool:
+    """True if to count what `condition` holds for costs little: it need not be searched for."""
+    return condition.is_of_causes if _are_dead(states) else condition.is_everything
 
 
 async def count(
