@@ -18,7 +18,7 @@ from relay.store.database import connect
 from relay.store.failures import described, unavailable
 from relay.store.migrate import migrate, schema_version
 from relay.store.refusal import TABLE, explain
-from relay.store.waits import watched
+from relay.store.waits import reporting_waits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -111,7 +111,7 @@ async def connected(
         SchemaError: the relay's tables are not there, or cannot be brought up to date.
         RelayError: the login may not do what was asked.
     """
-    async with watched(dsn, _COMMAND, on_wait):
+    async with reporting_waits(dsn, _COMMAND, on_wait):
         if migrates:
             await migrate(dsn, on_wait=on_wait)
         try:
