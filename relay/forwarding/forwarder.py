@@ -307,5 +307,5 @@ class Forwarder:
         """The agent's parent: this attempt where spans are recorded, else the sender's span, else the receipt."""
         trace = trace_of(delivery.delivery_id, delivery.headers)
         if self.tracing.on:
-            return trace.traceparent(attempt_span(delivery.delivery_id, delivery.run, number))
+            return trace.traceparent(attempt_span(delivery, number))
         return trace.traceparent(trace.parent or receipt_span(delivery.delivery_id))

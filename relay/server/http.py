@@ -17,7 +17,7 @@ So `_Connection` takes the place of Hypercorn's `TCPServer`. It uses Hypercorn's
 group, which are not documented, by their names without an underscore; nothing of Hypercorn is subclassed or replaced.
 What an ASGI middleware can do about requests is in `middleware`.
 
-Requests of the usual form, which are nearly all, do without h11 and Hypercorn (`plain`): they take half the CPU.
+Requests of the usual form, which are nearly all, do without h11 and Hypercorn's stream (`plain`).
 """
 
 from __future__ import annotations
@@ -55,6 +55,9 @@ KEEP_ALIVE_S = 65
 
 READ_WITHIN_S = 20
 """How long a client may take to read what does not fit into the socket's buffers."""
+
+DROP_FOR_S = 10
+"""How long a client that was answered before its body had ended may go on to send it."""
 
 _TOGETHER_S = 0.2
 """How long the rest of a short body is waited for before h11 reads what has come. Some clients send the head first."""
@@ -147,6 +150,7 @@ class _Connection:
         self._requests = _Requests(h11.SERVER, max_incomplete_event_size=server.config.h11_max_incomplete_size)
         self._timer: asyncio.TimerHandle | None = None
         self._sent = asyncio.Event()
+        self._is_dropping = False
         self._client = _address(writer.get_extra_info("peername"))
         self._own = _address(writer.get_extra_info("sockname"))
 
@@ -183,6 +187,8 @@ class _Connection:
                 data = await self._reader.read(_READ_BYTES)
             except OSError:
                 break
+            if self._is_dropping:
+                continue
             if not data:
                 await self._until_answered()
             elif self._requests.is_idle and (request := plain.read(data)) is not None:
@@ -197,12 +203,9 @@ class _Connection:
         """What comes of the `missing` bytes of a body within `_TOGETHER_S`."""
         rest = b""
         with contextlib.suppress(OSError):  # a TimeoutError is one
-            while len(rest) < missing:
-                async with asyncio.timeout(_TOGETHER_S):
-                    part = await self._reader.read(missing - len(rest))
-                if not part:
-                    break
-                rest += part
+            async with asyncio.timeout(_TOGETHER_S):
+                while len(rest) < missing and (part := await self._reader.read(missing - len(rest))):
+                    rest += part
         return rest
 
     async def _answer(self, request: plain.PlainRequest, data: bytes) -> None:
@@ -248,7 +251,7 @@ class _Connection:
 
     async def _write(self, data: bytes) -> None:
         transport = self._writer.transport
-        if transport.is_closing():
+        if transport.is_closing() or self._is_dropping:
             return
         self._writer.write(data)
         if transport.get_write_buffer_size() > _UNREAD_BYTES:
@@ -274,11 +277,21 @@ class _Connection:
             self._timer = None
 
     def close(self) -> None:
-        """Close the connection once the client has read what was written, or `READ_WITHIN_S` from now."""
+        """Close the connection once the client has read what was written, or `READ_WITHIN_S` from now.
+
+        A client that still sends gets only the end of the answers, and what it sends is dropped until it closes its
+        side, for `DROP_FOR_S` at most. A closed socket would answer with a reset, and the client might lose the answer
+        (RFC 9112, 9.6): nginx makes 502 of a 413.
+        """
         self._stop_waiting()
+        if self._requests.are_coming and not self._writer.transport.is_closing():
+            self._is_dropping = True
+            self._writer.write_eof()
+            self._timer = self._loop.call_later(DROP_FOR_S, self.abort)
+        elif not self._is_dropping:
+            self._writer.close()
+            self._timer = self._loop.call_later(READ_WITHIN_S, self.abort)
         self._requests.are_over = True
-        self._writer.close()
-        self._timer = self._loop.call_later(READ_WITHIN_S, self.abort)
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -296,6 +309,11 @@ class _Requests(h11.Connection):
     """
 
     are_over = False
+
+    @property
+    def are_coming(self) -> bool:
+        """True while the client sends a body, or what is no HTTP."""
+        return not self.are_over and self.their_state in {h11.SEND_BODY, h11.ERROR}
 
     @property
     def is_idle(self) -> bool:
