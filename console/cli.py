@@ -12,8 +12,6 @@ import click
 
 from relay.command_line import completion_option, run_program, version_option, warn_of_near_misses
 from relay.errors import ConfigurationError
-from relay.settings import load_settings
-from relay.store.databases import database
 from relay.text import json_text
 
 if TYPE_CHECKING:
@@ -56,6 +54,9 @@ def command(
 
         click.echo("\n".join(key_table()))
         return
+    from relay.settings import load_settings  # noqa: PLC0415 - `--version`, `--help` and completion read none
+    from relay.store.databases import database  # noqa: PLC0415 - likewise
+
     warn_of_near_misses(_PROGRAM)
     settings = load_settings(database_url=dsn)
     if as_json and not timing:

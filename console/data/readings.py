@@ -10,7 +10,7 @@ import psycopg
 from console.data.snapshot import short_plan
 from relay.domain.delivery import State
 from relay.store import actions, breakdown, browse, conversation, delivery_detail, sorted_rows
-from relay.store.conversation import NO_WORDS
+from relay.store.conversation import NO_PREVIEW
 from relay.store.filters import compile_filter
 from relay.store.round_trip import together
 from relay.store.sorted_rows import Order
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from relay.store.actions import OperatorAction
     from relay.store.breakdown import Breakdown
     from relay.store.browse import Key, Row
-    from relay.store.conversation import Conversation, Words
+    from relay.store.conversation import Conversation, MessagePreview
     from relay.store.database import Connection
     from relay.store.delivery_detail import Detail
     from relay.store.filters import Condition
@@ -63,7 +63,7 @@ class RowsReading:
     order: Order = Order.NEWEST
     skipped: int = 0
     marked: frozenset[int] = field(default=frozenset(), compare=False)
-    words: dict[int, Words] = field(default_factory=dict, compare=False)
+    words: dict[int, MessagePreview] = field(default_factory=dict, compare=False)
     wordless: frozenset[int] = field(default=frozenset(), compare=False)
 
     async def read(self, connection: Connection) -> Page:
@@ -101,10 +101,10 @@ class RowsReading:
         if not self.wordless:
             return
         try:
-            found = await conversation.words_of(connection, self.wordless)
+            found = await conversation.previews_of(connection, self.wordless)
         except psycopg.errors.QueryCanceled:
             found = {}
-        self.words.update(dict.fromkeys(self.wordless, NO_WORDS) | found)
+        self.words.update(dict.fromkeys(self.wordless, NO_PREVIEW) | found)
 
 
 def short_row(row: Row) -> Row:

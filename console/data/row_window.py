@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from console.data.snapshot import Snapshot
     from relay.store.browse import Key, Row
-    from relay.store.conversation import Words
+    from relay.store.conversation import MessagePreview
 
 
 class RowWindow:
@@ -53,7 +53,7 @@ class RowWindow:
         return self.is_too_slow or self._shown == self._wanted()
 
     def reading(
-        self, marked: frozenset[int], words: dict[int, Words], wordless: frozenset[int] = frozenset()
+        self, marked: frozenset[int], words: dict[int, MessagePreview], wordless: frozenset[int] = frozenset()
     ) -> RowsReading | None:
         """Return what is to be read; None if reading it took too long.
 

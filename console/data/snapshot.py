@@ -162,6 +162,7 @@ def short_plan(plan: Plan) -> Plan:
     return replace(
         plan,
         requested_by=clean(plan.requested_by, limit=60),
+        paused_by=None if plan.paused_by is None else clean(plan.paused_by, limit=60),
         login=None if plan.login is None else clean(plan.login, limit=60),
         reason=clean(plan.reason, limit=200),
         filter=clean(plan.filter, limit=200),

@@ -40,7 +40,11 @@ class Text(Static):
             if found == []:
                 return
             depends_on_text = found is None or self.styles.is_auto_width
-            layout = layout and depends_on_text and _lengths(content) != _lengths(before)
+            layout = (
+                layout
+                and depends_on_text
+                and (_lengths(content) != _lengths(before) or self._rows(content) != self._rows(before))
+            )
             self._changed = () if layout else found or ()
         try:
             super().update(content, layout=layout)
@@ -50,6 +54,11 @@ class Text(Static):
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
         """Paint `regions`, or what `update` has changed, or all of it."""
         return super().refresh(*(regions or self._changed), repaint=repaint, layout=layout, recompose=recompose)
+
+    def _rows(self, content: Content) -> int:
+        """Return how many rows the text takes: lines of equal lengths may break at other words."""
+        width = self.content_size.width
+        return len(content.wrap(width)) if width else 0
 
 
 def _lengths(content: Content) -> list[int]:

@@ -36,6 +36,8 @@ class Share:
     delivered: int
     dead: int
     waiting: int
+    discarded: int
+    ignored: int
     average_ms: float | None
 
 
@@ -69,6 +71,8 @@ _SHARES = SQL(f"""
            count(*) FILTER (WHERE n.state = 'delivered') AS delivered,
            count(*) FILTER (WHERE n.state = 'dead') AS dead,
            count(*) FILTER (WHERE n.state IN ('received', 'forwarding', 'waiting')) AS waiting,
+           count(*) FILTER (WHERE n.state = 'discarded') AS discarded,
+           count(*) FILTER (WHERE n.state = 'ignored') AS ignored,
            avg(n.duration_ms) FILTER (WHERE n.state = 'delivered')::float8 AS average_ms
       FROM named AS n GROUP BY n.is_inbox, n.name ORDER BY count(*) DESC, n.name LIMIT %(shares)s
 """)  # noqa: S608 - constants

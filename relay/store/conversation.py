@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from relay.store.database import Connection
 
 _READ_BYTES = 64 * 1024
-"""Words are read of bodies up to this size: a longer one would have to be parsed whole."""
+"""Previews are read of bodies up to this size: a longer one would have to be parsed whole."""
 _WORDS = 200
 _MOST = 200
 _MOST_ATTEMPTS = 1_000
@@ -26,14 +26,14 @@ _MOST_NOTES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class MessagePreview:
     """Who wrote a delivery's message, and its beginning; None where the body does not say."""
 
     sender: str | None
     content: str | None
 
 
-NO_WORDS = Words(None, None)
+NO_PREVIEW = MessagePreview(None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ _WORDS_OF = SQL("""
 """).format(sender=_SENDER, content=_CONTENT, payload=_PAYLOAD)
 
 
-async def words_of(connection: Connection, row_ids: Collection[int]) -> dict[int, Words]:
+async def previews_of(connection: Connection, row_ids: Collection[int]) -> dict[int, MessagePreview]:
     """Return sender and first words of the deliveries, by row id. Reads their bodies: ask for each once."""
     if not row_ids:
         return {}
@@ -107,8 +107,8 @@ async def words_of(connection: Connection, row_ids: Collection[int]) -> dict[int
     return dict(await cursor.fetchall())
 
 
-def _with_id(*, id: int, sender: str | None, content: str | None) -> tuple[int, Words]:  # noqa: A002 - the column
-    return id, Words(sender, content)
+def _with_id(*, id: int, sender: str | None, content: str | None) -> tuple[int, MessagePreview]:  # noqa: A002 - the column
+    return id, MessagePreview(sender, content)
 
 
 _MESSAGES = SQL("""

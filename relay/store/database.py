@@ -23,7 +23,6 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import RowMaker, TupleRow, kwargs_row, tuple_row
 from psycopg.sql import SQL, Composed
 from psycopg.types.json import set_json_loads
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from relay import dsn as dsns
 from relay.store.failures import described, unavailable
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from psycopg.abc import Params
     from psycopg.rows import BaseRowFactory
+    from psycopg_pool import AsyncConnectionPool
 
 T = TypeVar("T")
 Connection = ServerConnection
@@ -154,11 +154,25 @@ def _json_value(text: str | bytes) -> Any:
 
 
 class Database:
-    """A pool of autocommit connections whose failures surface as `StoreUnavailable`."""
+    """A pool of autocommit connections whose failures surface as `StoreUnavailable`.
 
-    def __init__(self, dsn: str, *, application: str = "hotdash-relay", max_size: int = CONNECTIONS_A_WORKER) -> None:
+    `lease_s` is the length of the lease of the relay that they belong to.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        application: str = "hotdash-relay",
+        max_size: int = CONNECTIONS_A_WORKER,
+        lease_s: float | None = None,
+    ) -> None:
+        from psycopg_pool import AsyncConnectionPool, PoolTimeout  # noqa: PLC0415 - commands use one connection, no pool
+
         self._failure: BaseException | None = None
-        own = {"autocommit": True, "purpose": Purpose(facts_schema=dsns.parse(dsn)[1].facts_schema)}
+        self._no_connection_free = PoolTimeout
+        purpose = Purpose(facts_schema=dsns.parse(dsn)[1].facts_schema, lease_s=lease_s)
+        own = {"autocommit": True, "purpose": purpose}
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             "",
             connection_class=ServerConnection,
@@ -181,7 +195,7 @@ class Database:
 
     def why(self, error: BaseException) -> BaseException:
         """What keeps connections from being made, if `error` says only that none was free; else `error`."""
-        if not isinstance(error, PoolTimeout):
+        if not isinstance(error, self._no_connection_free):
             return error
         return self._failure or psycopg.OperationalError(
             f"no connection was free in time; a worker uses up to {CONNECTIONS_A_WORKER}, and a pooler in session "

@@ -34,6 +34,11 @@ CONNECTIONS_A_WORKER = 8
 """How many connections a worker uses at most."""
 
 _SHORTEST_TIMEOUT_S = 60
+_IDLE_TRANSACTION_S = 30.0
+_RELAYS_IDLE_TRANSACTION_S = 5.0
+_RELAYS_TRANSACTION_S = 15.0
+"""A relay gives up what takes longer; one that was stopped in the middle cannot."""
+
 _STARTUP = {"PGTZ": "UTC", "PGDATESTYLE": "ISO"}
 
 # PgBouncer and its like make up the process number that a client gets for its cancellations. `settings` are set only
@@ -62,12 +67,28 @@ class Purpose:
     """What a connection is for. `statement_timeout_ms` limits each statement, None for no limit.
 
     A `read_only` connection cannot write, and acts as the role `console_reader` where its login may take that on.
+    One of a relay holds no row's lock for long if the relay is stopped within a transaction: `lease_s` is its lease.
     `facts_schema` is where `dashboard_facts` is, None if the search path or the only table of that name decides.
     """
 
     statement_timeout_ms: int | None = None
     read_only: bool = False
     facts_schema: str | None = None
+    lease_s: float | None = None
+
+    @property
+    def idle_transaction_ms(self) -> int:
+        """How long a transaction may be open between two statements."""
+        if self.lease_s is None:
+            return round(1000 * _IDLE_TRANSACTION_S)
+        return round(1000 * min(_RELAYS_IDLE_TRANSACTION_S, self.lease_s))
+
+    @property
+    def transaction_ms(self) -> int:
+        """How long a transaction may take in all; 0 for no limit."""
+        if self.lease_s is None:
+            return 0
+        return round(1000 * min(_RELAYS_TRANSACTION_S, max(_RELAYS_IDLE_TRANSACTION_S, self.lease_s)))
 
 
 class ServerConnection(psycopg.AsyncConnection[TupleRow]):
@@ -148,9 +169,10 @@ class ServerConnection(psycopg.AsyncConnection[TupleRow]):
             await self.set_isolation_level(IsolationLevel.READ_COMMITTED)
         if purpose.read_only:
             await self.set_read_only(True)
-        self.local = local
         if local or purpose.read_only or self.isolation_level is not None:
             self.cursor_factory = WrappingCursor
+        idle = sql.SQL("SET LOCAL idle_in_transaction_session_timeout = {}").format(purpose.idle_transaction_ms)
+        self.local = local if purpose.lease_s is None else [*local, idle]
 
     async def _profile(self, purpose: Purpose) -> dict[str, Any]:
         settings = [
@@ -203,13 +225,18 @@ def _own_settings(purpose: Purpose, version: int) -> dict[str, str]:
         "statement_timeout": str(purpose.statement_timeout_ms or 0),
         "lock_timeout": "0",
         "default_transaction_isolation": "read committed",
-        # What a relay that was cut off leaves open must not hold its locks.
-        "idle_in_transaction_session_timeout": "30s",
+        # What a relay that was cut off or stopped leaves open must not hold its locks. The server notices it as soon as
+        # the relay notices that the server is gone.
+        "idle_in_transaction_session_timeout": str(purpose.idle_transaction_ms),
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "10000",
     }
     if version >= 140_000:
         settings["idle_session_timeout"] = "0"
     if version >= 170_000:
-        settings["transaction_timeout"] = "0"
+        settings["transaction_timeout"] = str(purpose.transaction_ms)
     if purpose.read_only:
         settings["default_transaction_read_only"] = "on"
     return settings
