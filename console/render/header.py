@@ -118,7 +118,7 @@ def _age(status: SessionStatus) -> Content:
         return Content.styled(f"◉ PAUSED {age}", "$text-warning bold")
     if status.is_away or status.age_s > _STALE_S:
         return Content.styled(f"◉ STALE {age}", "$text-error bold")
-    return Content.styled(f"◉ LIVE {span(max(_TICK_S, standing.age_s))}", "$text-success")
+    return Content.styled(f"◉ LIVE {span(max(_TICK_S, status.age_s))}", "$text-success")
 
 
 def _alerts(state: Overview, most: int) -> Content:
