@@ -34,6 +34,7 @@ from relay.settings import load_settings
 from relay.store import actions, backfill, replays, spools
 from relay.store.replays import LEAST_RATE, MOST_RATE
 from relay.store.spool import local_state
+from relay.text import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,7 +177,7 @@ async def _backfill(
 
 async def _record(connection: Connection, settings: Settings, wanted: _Wanted) -> None:
     """Note in the audit that nothing of the window is missing any more, so that no diagnosis proposes it again."""
-    details = {"backfill": True, "since": wanted.since.isoformat(), "until": wanted.until.isoformat()}
+    details = {"backfill": True, "since": rfc3339(wanted.since), "until": rfc3339(wanted.until)}
     name = settings.console_operator or operator()
     await actions.record(connection, name, "note", f"backfill {wanted.window} is complete", details)
 

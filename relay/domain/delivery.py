@@ -108,7 +108,8 @@ class Delivery:
     (1 for the first). `plan_id` is set when the run is a replay; `edited` when that replay sends a
     body that an operator changed, which is then `body`. `encoded_body` is the body as it came in, if that had
     a content coding. `tries` attempts of this run are recorded already, from before a wait; they took `spent_ms`.
-    `waited_ms` is the time spent in the backlog and in waits between attempts, `paused_ms` the last of these waits.
+    `waited_ms` is the time spent in the backlog and in waits between attempts, `paused_ms` the last of these waits,
+    `waited_for` its reason.
     `order_key` names its conversation while it takes part in the order of it.
     """
 
@@ -128,6 +129,7 @@ class Delivery:
     spent_ms: int = 0
     waited_ms: int = 0
     paused_ms: int = 0
+    waited_for: WaitReason | None = None
     order_key: str | None = None
 
     @property

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from relay.domain.alerts import Severity
 from relay.domain.format import day_clock, figure, span
-from relay.text import clean
+from relay.text import clean, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,8 +122,8 @@ def message_of(change: Transition, origin: Origin, headline: str, command: str) 
         raised=change.raised,
         value=figure(verdict.value, rule.unit),
         threshold=figure(verdict.threshold, rule.unit),
-        since=change.since.astimezone(UTC).isoformat(timespec="seconds"),
-        at=change.at.astimezone(UTC).isoformat(timespec="seconds"),
+        since=rfc3339(change.since),
+        at=rfc3339(change.at),
     )
 
 

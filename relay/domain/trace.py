@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from relay.domain.headers import first_header
 
 if TYPE_CHECKING:
-    from relay.domain.delivery import Headers
+    from relay.domain.delivery import Delivery, Headers
 
 TRACEPARENT = "traceparent"
 _FORM = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
@@ -51,9 +51,9 @@ def receipt_span(delivery_id: str) -> str:
     return _digest("receipt", delivery_id)[:16]
 
 
-def attempt_span(delivery_id: str, run: int, number: int) -> str:
-    """The id of the span of one attempt."""
-    return _digest("attempt", f"{run} {number} {delivery_id}")[:16]
+def attempt_span(delivery: Delivery, number: int) -> str:
+    """The id of the span of one attempt. Probes of the breaker share a number; the time waited tells them apart."""
+    return _digest("attempt", f"{delivery.run} {number} {delivery.waited_ms} {delivery.delivery_id}")[:16]
 
 
 def _digest(kind: str, text: str) -> str:

@@ -20,7 +20,7 @@ from relay.intake.webhook import WebhookRoute
 from relay.store import aside, backlog, facts, instances, overview
 from relay.store.refusal import explain
 from relay.telemetry.gauges import Gauge, gauges_of, spool_gauges
-from relay.telemetry.metrics import exposition
+from relay.text import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,7 +138,7 @@ async def _health(context: IntakeContext) -> Response:
                     "status": health.status,
                     "error": health.error,
                     "latency_ms": health.latency_ms,
-                    "checked_at": health.at.isoformat(),
+                    "checked_at": rfc3339(health.at),
                 }
                 for health in await facts.last_health(connection)
             }
@@ -170,7 +170,7 @@ async def _health(context: IntakeContext) -> Response:
         "signed": context.instance.signed,
     }
     if context.outage.since is not None:
-        body["outage"] = {"since": context.outage.since.isoformat(), "refused": context.outage.lost}
+        body["outage"] = {"since": rfc3339(context.outage.since), "refused": context.outage.lost}
     return _answer(200 if ok else 503, body, {} if ok else {"Retry-After": "5"})
 
 
@@ -189,7 +189,7 @@ async def _spool(context: IntakeContext, *, probe: bool) -> dict[str, Any] | Non
         "receipts": state.receipts,
         "bytes": state.bytes,
         "max_bytes": state.max_bytes,
-        "oldest_at": None if state.oldest_at is None else state.oldest_at.isoformat(),
+        "oldest_at": None if state.oldest_at is None else rfc3339(state.oldest_at),
         "refused": state.refused,
         "foreign": state.foreign,
         "damaged_files": list(state.aside),
@@ -234,6 +234,8 @@ def _facts(waiting: FactsWaiting | None, fault: FactsRefused | None) -> dict[str
 
 async def _metrics(context: IntakeContext) -> Response:
     """Prometheus text: this relay's workers' counts, and the gauges that all relays share."""
+    from relay.telemetry.exposition import exposition  # noqa: PLC0415 - a relay that is not scraped needs no client
+
     gauges = [
         Gauge("relay_in_flight", context.pipeline.in_flight, "Deliveries that this worker forwards now"),
         Gauge("relay_in_flight_limit", context.settings.relay_max_in_flight, "The most that a worker forwards at once"),

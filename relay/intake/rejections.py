@@ -31,7 +31,7 @@ SENDER: ContextVar[str | None] = ContextVar("SENDER", default=None)
 
 
 class Rejections:
-    """Collects rejections until `take` turns them into facts."""
+    """Collects rejections until `take` turns them into facts. Bursts that the forwarding log counts end there too."""
 
     def __init__(self, counters: Counters, forwarding_log: ForwardingLog) -> None:
         self._counters = counters
@@ -47,8 +47,9 @@ class Rejections:
         if self._pending[reason, status, test] <= ONE_BY_ONE:
             self._senders[reason, status, test].append(SENDER.get())
 
-    def take(self) -> list[Fact]:
+    def take(self, *, is_last: bool = False) -> list[Fact]:
         """Log the rejections since the last call and return their facts, after those that were put back."""
+        self._forwarding_log.flush(at_once=is_last)
         pending, self._pending = self._pending, Counter()
         senders, self._senders = self._senders, defaultdict(list)
         facts: list[Fact] = []

@@ -16,6 +16,8 @@ and no ASGI middleware reaches what is below the application (Hypercorn 0.18):
 So `_Connection` takes the place of Hypercorn's `TCPServer`. It uses Hypercorn's `H11Protocol`, its events and its task
 group, which are not documented, by their names without an underscore; nothing of Hypercorn is subclassed or replaced.
 What an ASGI middleware can do about requests is in `middleware`.
+
+Requests of the usual form, which are nearly all, do without h11 and Hypercorn's stream (`plain`).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h11
 from hypercorn.app_wrappers import ASGIWrapper
@@ -34,6 +36,8 @@ from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ConnectionState
 
+from relay.intake.asgi import WholeBody
+from relay.server import plain
 from relay.server.middleware import EarlyAnswers, Framing
 
 if TYPE_CHECKING:
@@ -51,6 +55,12 @@ KEEP_ALIVE_S = 65
 
 READ_WITHIN_S = 20
 """How long a client may take to read what does not fit into the socket's buffers."""
+
+DROP_FOR_S = 10
+"""How long a client that was answered before its body had ended may go on to send it."""
+
+_TOGETHER_S = 0.2
+"""How long the rest of a short body is waited for before h11 reads what has come. Some clients send the head first."""
 
 _BACKLOG = 2048
 _READ_BYTES = 64 * 1024
@@ -96,6 +106,7 @@ class _Server:
     """The connections of one application."""
 
     def __init__(self, app: ASGIFramework) -> None:
+        self.plain_app: Any = app
         self.app = ASGIWrapper(EarlyAnswers(Framing(app)))
         self.config = _config()
         self.context = WorkerContext(None)
@@ -139,6 +150,9 @@ class _Connection:
         self._requests = _Requests(h11.SERVER, max_incomplete_event_size=server.config.h11_max_incomplete_size)
         self._timer: asyncio.TimerHandle | None = None
         self._sent = asyncio.Event()
+        self._is_dropping = False
+        self._client = _address(writer.get_extra_info("peername"))
+        self._own = _address(writer.get_extra_info("sockname"))
 
     async def run(self) -> None:
         """Read requests and write their answers until the connection has ended."""
@@ -151,8 +165,8 @@ class _Connection:
                     tasks,
                     ConnectionState({}),
                     False,
-                    _address(self._writer.get_extra_info("peername")),
-                    _address(self._writer.get_extra_info("sockname")),
+                    self._client,
+                    self._own,
                     self._send,
                 )
                 protocol.connection = self._requests
@@ -173,10 +187,42 @@ class _Connection:
                 data = await self._reader.read(_READ_BYTES)
             except OSError:
                 break
+            if self._is_dropping:
+                continue
             if not data:
                 await self._until_answered()
+            elif self._requests.is_idle and (request := plain.read(data)) is not None:
+                data += await self._rest(request.end - len(data))
+                if len(data) == request.end and not self._requests.are_over:
+                    await self._answer(request, data)
+                    continue
             await protocol.handle(RawData(data))
         await protocol.handle(Closed())
+
+    async def _rest(self, missing: int) -> bytes:
+        """What comes of the `missing` bytes of a body within `_TOGETHER_S`."""
+        rest = b""
+        with contextlib.suppress(OSError):  # a TimeoutError is one
+            async with asyncio.timeout(_TOGETHER_S):
+                while len(rest) < missing and (part := await self._reader.read(missing - len(rest))):
+                    rest += part
+        return rest
+
+    async def _answer(self, request: plain.PlainRequest, data: bytes) -> None:
+        """Answer a request of the usual form. Its client's hang-up is noticed afterwards."""
+        self._stop_waiting()
+        answer = plain.PlainAnswer()
+        try:
+            body = WholeBody(data[request.start :])
+            await self._server.plain_app(request.scope(self._client, self._own), body, answer.send)
+        except Exception as error:  # noqa: BLE001 - a defect costs one answer
+            _log.error("A request failed by a defect", exc_info=error)
+            answer = plain.PlainAnswer()
+        await self._write(answer.text())
+        if answer.is_complete:
+            self._wait_for_request(KEEP_ALIVE_S)
+        else:
+            self.close()
 
     async def _until_answered(self) -> None:
         """Let the answer to a request that came whole go out: its client may have closed its own side only."""
@@ -205,7 +251,7 @@ class _Connection:
 
     async def _write(self, data: bytes) -> None:
         transport = self._writer.transport
-        if transport.is_closing():
+        if transport.is_closing() or self._is_dropping:
             return
         self._writer.write(data)
         if transport.get_write_buffer_size() > _UNREAD_BYTES:
@@ -231,11 +277,21 @@ class _Connection:
             self._timer = None
 
     def close(self) -> None:
-        """Close the connection once the client has read what was written, or `READ_WITHIN_S` from now."""
+        """Close the connection once the client has read what was written, or `READ_WITHIN_S` from now.
+
+        A client that still sends gets only the end of the answers, and what it sends is dropped until it closes its
+        side, for `DROP_FOR_S` at most. A closed socket would answer with a reset, and the client might lose the answer
+        (RFC 9112, 9.6): nginx makes 502 of a 413.
+        """
         self._stop_waiting()
+        if self._requests.are_coming and not self._writer.transport.is_closing():
+            self._is_dropping = True
+            self._writer.write_eof()
+            self._timer = self._loop.call_later(DROP_FOR_S, self.abort)
+        elif not self._is_dropping:
+            self._writer.close()
+            self._timer = self._loop.call_later(READ_WITHIN_S, self.abort)
         self._requests.are_over = True
-        self._writer.close()
-        self._timer = self._loop.call_later(READ_WITHIN_S, self.abort)
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -253,6 +309,16 @@ class _Requests(h11.Connection):
     """
 
     are_over = False
+
+    @property
+    def are_coming(self) -> bool:
+        """True while the client sends a body, or what is no HTTP."""
+        return not self.are_over and self.their_state in {h11.SEND_BODY, h11.ERROR}
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no request has begun."""
+        return self.their_state is h11.IDLE and self.our_state is h11.IDLE and not self.trailing_data[0]
 
     @property
     def owes_an_answer(self) -> bool:

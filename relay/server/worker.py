@@ -99,7 +99,7 @@ class Worker:
         self.settings = settings
         self._checks = checks
         self._demo = demo
-        self.database = Database(dsn)
+        self.database = Database(dsn, lease_s=settings.relay_lease_seconds)
         self.counters = Counters(identity.counts, identity.slot)
         self.instance = Instance(
             id=uuid4(),
@@ -311,7 +311,7 @@ class Worker:
             await replay_work.release_plans(connection, self.instance.id)
             await instances.leave_duties(connection, self.instance.id)
             await instances.end(connection, self.instance.id)
-            await facts.record(connection, self.rejections.take())
+            await facts.record(connection, self.rejections.take(is_last=True))
             await log.append(connection, self.instance.id, self._sink.take_tail(log_tail.BATCH))
         if handed_back:
             self._log.warning("Deliveries handed back, any relay may claim them", deliveries=handed_back)

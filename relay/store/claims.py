@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.sql import SQL
 
-from relay.domain.delivery import Delivery
+from relay.domain.delivery import Delivery, WaitReason
 from relay.domain.headers import kept
 from relay.store.database import exact
 from relay.store.deliveries import Claimed
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 _COLUMNS = SQL("""d.id, d.claim, d.delivery_id, d.run, d.headers, d.body, d.event, d.conversation_id, d.test, d.plan_id,
               d.encoded_body, d.tries, d.spent_ms, d.waited_ms, d.conversation_key""")
-"""What a claiming statement returns of `relay.deliveries d`; `paused_ms` follows."""
+"""What a claiming statement returns of `relay.deliveries d`; `paused_ms` and `waited_for` follow."""
 
-claimed_columns = _COLUMNS + SQL(", 0")
+claimed_columns = _COLUMNS + SQL(", 0, NULL::text")
 own_agent = SQL("(SELECT i.agent FROM relay.instances i WHERE i.id = %(owner)s)")
 """SQL: the destination of the relay `owner`, NULL if it is not registered."""
 
@@ -60,21 +60,22 @@ def _backlog(condition: SQL) -> Composed:
         SELECT '' AS destination UNION SELECT coalesce({agent}, '')
     ), due AS MATERIALIZED (
         SELECT w.* FROM destinations n CROSS JOIN LATERAL (
-            SELECT o.id, o.plan_id IS NOT NULL AS replay, {size}, 0 AS later, o.next_attempt_at AS at
+            SELECT o.id, o.plan_id IS NOT NULL AS replay, {size}, 0 AS later, o.next_attempt_at AS at,
+                   o.waits
               FROM relay.deliveries o
              WHERE o.state = 'waiting' AND coalesce(o.destination, '') = n.destination AND NOT o.blocked
                AND o.next_attempt_at <= now() AND {condition}
              ORDER BY o.plan_id IS NOT NULL, o.next_attempt_at LIMIT %(most)s FOR UPDATE SKIP LOCKED) AS w
     ), ready AS MATERIALIZED (
         SELECT w.* FROM destinations n CROSS JOIN LATERAL (
-            SELECT o.id, o.plan_id IS NOT NULL AS replay, {size}, 1 AS later, NULL::timestamptz AS at
+            SELECT o.id, o.plan_id IS NOT NULL AS replay, {size}, 1 AS later, NULL::timestamptz AS at, o.waits
               FROM relay.deliveries o
              WHERE o.state = 'received' AND coalesce(o.destination, '') = n.destination AND NOT o.blocked
                AND {condition}
              ORDER BY o.plan_id IS NOT NULL, o.id LIMIT %(most)s FOR UPDATE SKIP LOCKED) AS w
     ), chosen AS (
-        SELECT id FROM (
-            SELECT id, row_number() OVER turn AS n, sum(bytes) OVER turn AS bytes
+        SELECT id, waits FROM (
+            SELECT id, waits, row_number() OVER turn AS n, sum(bytes) OVER turn AS bytes
               FROM (SELECT * FROM due UNION ALL SELECT * FROM ready) AS candidates
             WINDOW turn AS (ORDER BY replay, later, at, id ROWS UNBOUNDED PRECEDING)) AS sized
          WHERE n <= %(most)s AND (n = 1 OR bytes <= %(most_bytes)s)
@@ -85,7 +86,8 @@ def _backlog(condition: SQL) -> Composed:
            destination = coalesce(d.destination, {agent})
       FROM chosen c
      WHERE d.id = c.id
-    RETURNING {columns}, CASE WHEN d.tries > 0 THEN (extract(epoch FROM now() - d.since) * 1000)::bigint ELSE 0 END
+    RETURNING {columns}, CASE WHEN d.tries > 0 THEN (extract(epoch FROM now() - d.since) * 1000)::bigint ELSE 0 END,
+              c.waits
 """).format(agent=own_agent, columns=_COLUMNS, size=_SIZE, condition=condition)
 
 
@@ -146,7 +148,7 @@ async def read_claimed(connection: Connection, rows: Sequence[tuple[Any, ...]]) 
     claims = []
     for row in rows:
         row_id, claim, delivery_id, run, headers, body, event, conversation_id, test, plan_id, encoded_body = row[:11]
-        tries, spent_ms, waited_ms, order_key, paused_ms = row[11:]
+        tries, spent_ms, waited_ms, order_key, paused_ms, waited_for = row[11:]
         requested_by, edited_body = plans.get(plan_id, (None, None))
         delivery = Delivery(
             id=row_id,
@@ -165,6 +167,7 @@ async def read_claimed(connection: Connection, rows: Sequence[tuple[Any, ...]]) 
             spent_ms=spent_ms,
             waited_ms=waited_ms,
             paused_ms=paused_ms,
+            waited_for=None if waited_for is None else WaitReason(waited_for),
             order_key=order_key,
         )
         claims.append(Claimed(claim, delivery))

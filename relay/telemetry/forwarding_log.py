@@ -6,9 +6,11 @@ states, ids, the relay's own sentences and the agent's URL only.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.domain.retry import without_agents_error
+from relay.telemetry.burst import Burst
 from relay.telemetry.log_sink import FORWARDING_SCOPE
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ class ForwardingLog:
     def __init__(self, sink: LogSink, endpoint: str) -> None:
         self._log = sink.logger(FORWARDING_SCOPE)
         self._endpoint = endpoint
+        self._copies = Burst(
+            partial(self._log.warning, "Signature seen before under another delivery id, not forwarded")
+        )
 
     def attempting(self, delivery: Delivery, number: int) -> None:
         """Logs the start of an attempt (the runbook's line)."""
@@ -66,16 +71,18 @@ class ForwardingLog:
         )
 
     def duplicate(self, sent_id: str, known: Duplicate) -> None:
-        """Logs a webhook whose delivery id, or whose signature, is known: it is not forwarded."""
+        """Logs a webhook whose delivery id, or whose signature, is known: it is not forwarded.
+
+        Copies of a captured request under other ids share a line each ten seconds.
+        """
         if sent_id == known.delivery_id:
             self._log.info("Duplicate webhook, not forwarded", delivery_id=known.delivery_id, state=known.state)
         else:
-            self._log.warning(
-                "Signature seen before under another delivery id, not forwarded",
-                delivery_id=known.delivery_id,
-                state=known.state,
-                sentAs=sent_id,
-            )
+            self._copies.add(delivery_id=known.delivery_id, state=known.state, sentAs=sent_id)
+
+    def flush(self, *, at_once: bool = False) -> None:
+        """Logs bursts that have been counted, if it is time for their next line or `at_once`."""
+        self._copies.flush(at_once=at_once)
 
     def kept_apart(self, sent_id: str, delivery_id: str) -> None:
         """Logs a webhook with the id of a dead letter and another body: it became a delivery of its own."""

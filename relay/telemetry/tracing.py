@@ -95,15 +95,16 @@ class Tracing:
         if not self.on:
             return
         trace, parent = trace_of(delivery.delivery_id, delivery.headers), receipt_span(delivery.delivery_id)
-        for one in attempts:
+        for place, one in enumerate(attempts):
             began = nanoseconds(one.started_at)
             known = (("delivery.id", delivery.delivery_id), ("delivery.run", delivery.run))
             is_first = one.number == 1
             waited_ms = delivery.waited_ms if is_first else one.wait_ms
             if waited_ms:
-                why = (*known, ("wait.reason", "backlog" if is_first else "retry"))
+                usual = "backlog" if is_first else "retry"
+                why = (*known, ("wait.reason", (delivery.waited_for if place == 0 else None) or usual))
                 self.record(Span("wait", trace, parent, began - waited_ms * 1_000_000, began, attributes=why))
-            span_id = attempt_span(delivery.delivery_id, delivery.run, one.number)
+            span_id = attempt_span(delivery, one.number)
             more = (*known, ("attempt.number", one.number), ("attempt.status", one.status))
             ended = began + one.duration_ms * 1_000_000
             error = without_agents_error(one.error)

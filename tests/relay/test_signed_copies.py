@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -60,6 +61,11 @@ async def test_copies_under_other_ids_are_duplicates_that_name_the_first(
     assert [seen.delivery_id for seen in agent.seen] == [first]
     assert rows("SELECT delivery_id FROM relay.deliveries") == [first]
     await until(lambda: f"sentAs: '{others[0]}'" in relay.output)
+    await relay.stop()
+    lines = [line for line in relay.output.splitlines() if "Signature seen before" in line]
+    counts = [int(found[1]) if (found := re.search(r"count: (\d+)", line)) else 1 for line in lines]
+    assert (sum(counts), counts[0]) == (12, 1), "the first at once"
+    assert len(counts) < 12, "and those that follow soon together"
 
 
 async def test_the_same_body_signed_at_another_time_or_with_another_secret_is_another_webhook(

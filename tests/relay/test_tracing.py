@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from relay.domain.trace import parse_traceparent
 from tests.agent.conftest import customer, of_chatwoot, start_agent
-from tests.servers import AT_ONCE_S, AgentStandIn, Behaviour, RunningRelay, until
+from tests.servers import AT_ONCE_S, AgentStandIn, Behaviour, Rows, RunningRelay, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -113,6 +113,36 @@ async def test_relay_and_agent_are_one_trace(
         "relay_attempt_seconds_bucket", "relay_forwarding_seconds_bucket", "relay_delivery_seconds_bucket"
     }  # fmt: skip
     assert SENT[3:35] not in (await relay.client.get("/metrics")).text, "Prometheus' own format has no exemplars"
+
+
+@needs_otel
+async def test_the_waits_of_a_hold_and_of_the_breaker_are_spans_and_each_probe_has_its_own(
+    start_relay: StartRelay, agent: AgentStandIn, rows: Rows, collector: tuple[Collector, str]
+) -> None:
+    kept, endpoint = collector
+    relay = await start_relay(otel_exporter_otlp_endpoint=endpoint, relay_breaker="on")
+    rows("SELECT relay.hold('maria', 'a deployment', NULL)")
+    await until(lambda: "Forwarding held" in relay.output or rows("SELECT 1 FROM relay.gate WHERE held"))
+    agent.behave(Behaviour(status=503, retry_after="2", times=1), Behaviour(status=503, times=1), Behaviour())
+    answer = await relay.post(PAYLOAD, traceparent=SENT)
+    assert answer.json()["waiting"] == "hold"
+    rows("SELECT relay.release('maria', NULL)")
+    waits_for_probe = "SELECT 1 FROM relay.breaker WHERE probe_at > now()"
+    for probes in (0, 1):
+        await until(lambda probes=probes: len(agent.seen) > probes and rows(waits_for_probe))
+        rows("UPDATE relay.breaker SET probe_at = now()")
+    await until(lambda: [span.name for _, span in kept.spans].count("finish") == 3, what="the run ended")
+    attempts = sorted((s for _, s in kept.spans if s.name == "attempt"), key=lambda s: s.start_time_unix_nano)
+    assert [span.span_id.hex() for span in attempts] == [seen.headers["traceparent"][36:52] for seen in agent.seen]
+    assert len({span.span_id for span in attempts}) == 3
+    reasons = [
+        attribute.value.string_value
+        for span in sorted((s for _, s in kept.spans if s.name == "wait"), key=lambda s: s.end_time_unix_nano)
+        for attribute in span.attributes
+        if attribute.key == "wait.reason"
+    ]
+    assert reasons == ["hold", "breaker", "breaker"]
+    assert {span.trace_id.hex() for _, span in kept.spans} == {SENT[3:35]}
 
 
 @needs_otel

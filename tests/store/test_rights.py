@@ -109,6 +109,7 @@ _ODD = {
     "bigint[]": ["NULL", "'{}'", "'{1}'", "'{NULL}'", "'{-1}'", "'{{1,2},{3,4}}'", "'{1,1}'",
                  "array(SELECT n FROM generate_series(1, 1000001) AS n)"],
     "text[]": ["NULL", "'{}'", "'{x}'", "'{NULL}'", "'{x,x}'", "'{{a,b},{c,d}}'", "ARRAY[repeat('9', 100000)]"],
+    "uuid[]": ["NULL", "'{}'", "'{NULL}'", "ARRAY[gen_random_uuid()]"],
     "bytea[]": ["NULL", "'{}'", "ARRAY['\\xff'::bytea]", "ARRAY[NULL]::bytea[]"],
     "interval": ["NULL", "'1 minute'", "'-1 year'", "'100 years'"],
     "integer[]": ["NULL", "'{}'", "'{1}'", "'{NULL}'", "'{-1}'", "'{{1,2},{3,4}}'"],

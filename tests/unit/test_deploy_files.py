@@ -21,7 +21,14 @@ from tests.servers import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-OTHER_VARIABLES = {"POSTGRES_PASSWORD", "POSTGRES_USER", "POSTGRES_DB", "RELAY_DB_PASSWORD", "OWNER_DATABASE_URL"}
+OTHER_VARIABLES = {
+    "POSTGRES_PASSWORD",
+    "POSTGRES_USER",
+    "POSTGRES_DB",
+    "RELAY_DB_PASSWORD",
+    "CONSOLE_DB_PASSWORD",
+    "OWNER_DATABASE_URL",
+}
 
 
 def printed(*arguments: str) -> tuple[int, str]:
@@ -74,7 +81,9 @@ def test_every_variable_in_them_is_one_of_ours() -> None:
     named = {
         (one.name, name)
         for one in FILES
-        for name in re.findall(r"\b(?:RELAY|CHATWOOT|AGENT_SDK|POSTGRES|DATABASE|OWNER)_[A-Z_]+\b", one.content())
+        for name in re.findall(
+            r"\b(?:RELAY|CHATWOOT|AGENT_SDK|CONSOLE|POSTGRES|DATABASE|OWNER)_[A-Z_]+\b", one.content()
+        )
     }
     assert {(file, name) for file, name in named if name not in known} == set()
 
@@ -192,4 +201,5 @@ def test_the_dashboard_names_its_data_source_and_lays_its_panels_side_by_side() 
         taken |= cells
         assert panel["datasource"]["uid"] == "${datasource}"
         assert all(target["expr"] for target in panel["targets"])
+        assert panel["type"] == "stat" or "showLegend" in panel["options"]["legend"]
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
