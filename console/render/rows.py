@@ -46,11 +46,11 @@ class Column:
 
 
 def _since_death(row: Row, now: datetime) -> str:
-    return span((now - (row.finished_at or row.received_at)).total_seconds())
+    return formatting.coarse_age((now - (row.finished_at or row.received_at)).total_seconds())
 
 
 def _age(row: Row, now: datetime) -> str:
-    return span((now - row.received_at).total_seconds())
+    return formatting.coarse_age((now - row.received_at).total_seconds())
 
 
 def _larger_unit(age: str) -> str:

@@ -205,7 +205,7 @@ def measure_link(folder: Path, dsn: str, rtt_ms: float, shown: Callable[[str, st
                 terminal.press(b"/" + text, rest_s=0.05)
                 link.measure(f"from enter to what {text.decode()} matches", b"\r", " match ·".encode(), goal, rest_s=0)
                 terminal.rest(_REST_S)
-            link.measure("from r to the question about a replay", b"r", b"y does it", again=b"\x1b")
+            link.measure("from r to the question about a replay", b"r", b" does it", again=b"\x1b")
         finally:
             terminal.close()
     near_s = _drill_s(folder, dsn)
