@@ -49,7 +49,7 @@ _PROFILE = """
            (SELECT pg_catalog.array_agg(n.nspname::text ORDER BY n.nspname)
               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relname = 'dashboard_facts' AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-               AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema') AS facts_schemas,
+               AND n.nspname::text NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema') AS facts_schemas,
            EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'console_reader'
                       AND pg_catalog.pg_has_role(oid, 'MEMBER')) AS may_be_reader
 """
