@@ -22,6 +22,7 @@ from textual.theme import Theme
 from textual.widgets import Input, TextArea
 
 from console import theme as themes
+from console.actions import ACTIVITY, DEAD, DELIVERIES, HEALTH, LOG, OVERVIEW, VIEWS
 from console.data.announcer import Announcer
 from console.data.choices import Choices
 from console.data.context import WINDOWS, Context, Trouble, place_of
@@ -30,7 +31,8 @@ from console.data.outage import outage_of
 from console.data.poller import Poller
 from console.data.writes import Writes
 from console.flows import requests
-from console.keymap import ACTIVITY, DEAD, DELIVERIES, HEALTH, LOG, OVERVIEW, VIEWS, shown_key
+from console.key_names import shown_key
+from console.keymap import key_of
 from console.prebuild import build_views
 from console.screens.activity import ActivityView
 from console.screens.dead_letters import DeadLettersView
@@ -56,7 +58,9 @@ if TYPE_CHECKING:
     from textual.filter import LineFilter
     from textual.screen import Screen
 
+    from console.actions import Action
     from console.data.context import HealthCheck
+    from console.data.first_connection import FirstConnection
     from console.data.snapshot import Reading, Snapshot
     from relay.settings import Settings
 
@@ -75,11 +79,18 @@ _VIEWS: dict[str, type[View]] = {
 }
 
 
+def _palette_place(view: str, action: Action) -> int:
+    """Return where the palette has an action: what one does in this view, then everywhere, then where one goes."""
+    if action.name.startswith(("view(", "cursor(", "back", "leave")):
+        return 2
+    return 0 if action.where is not None and view in action.where else 1
+
+
 class ConsoleApp(TypeAhead):
     """The operator console over the database at `dsn`.
 
     With `read_only` every write is hidden and refused, and the connections cannot write either. `has_figures` is set
-    once a first snapshot was read.
+    once a first snapshot was read. `first` is a connection that is being opened already.
     """
 
     CSS_PATH = "console.tcss"
@@ -100,8 +111,10 @@ class ConsoleApp(TypeAhead):
         mono: bool = False,
         choices: Choices | None = None,
         own_themes: Sequence[dict[str, Any]] = (),
+        first: FirstConnection | None = None,
     ) -> None:
         super().__init__(driver_class=TerminalDriver if sys.stdin.isatty() else None)
+        self.stylesheet = themes.ThemedStylesheet(variables=self.get_css_variables())
         operator, choices = settings.operator, choices or Choices()
         self.context = Context(
             settings=settings,
@@ -112,7 +125,7 @@ class ConsoleApp(TypeAhead):
             choices=choices,
         )
         self.has_figures = asyncio.Event()
-        self._poller = Poller(dsn, self, read_only=read_only, outage=partial(outage_of, settings))
+        self._poller = Poller(dsn, self, read_only=read_only, outage=partial(outage_of, settings), first=first)
         self._handlers: dict[int, Any] = {}
         self._writes = Writes(say=partial(self.say, bad=True), fail=self._fail)
         self._own_filters: list[LineFilter] = []
@@ -244,6 +257,7 @@ class ConsoleApp(TypeAhead):
             return
         if self.context.snapshot is None:
             self.run_worker(build_views(self, list(VIEWS), lambda: not self.context.is_leaving), name="views")
+            self.run_worker(self.context.session.open(), name="session")
         self.context.snapshot = snapshot
         if self.view is not None:
             self.view.show(snapshot)
@@ -352,7 +366,8 @@ class ConsoleApp(TypeAhead):
     @on(requests.PauseDisplay)
     def _pause_display(self) -> None:
         self.context.paused = not self.context.paused
-        self.say("Display paused; p resumes it" if self.context.paused else "Display resumed")
+        resumes = key_of(OVERVIEW, "pause_display")
+        self.say(f"Display paused; {resumes} resumes it" if self.context.paused else "Display resumed")
         self._tick()
         self._poller.wake()
 
@@ -367,14 +382,12 @@ class ConsoleApp(TypeAhead):
     @on(requests.NextTheme)
     def _next_theme(self) -> None:
         self.theme = self._themes[(self._themes.index(self.theme) + 1) % len(self._themes)]
-        self.context.choices.theme = self.theme
-        self.context.choices.save()
+        self.context.choices.choose_theme(self.theme)
 
     @on(requests.SwitchClock)
     def _switch_clock(self) -> None:
         choices = self.context.choices
-        choices.is_local_time = not choices.is_local_time
-        choices.save()
+        choices.choose_clock(is_local_time=not choices.is_local_time)
         self.say("Times are this machine's; since: and until: in filters stay UTC" if choices.is_local_time
                  else "Times are UTC")  # fmt: skip
         self._poller.wake(afresh=True)
@@ -388,11 +401,11 @@ class ConsoleApp(TypeAhead):
         view = screen if isinstance(screen, View) else self.view
         if view is None:
             return
-        for action in view.possible_actions():
+        for action in sorted(view.possible_actions(), key=partial(_palette_place, view.VIEW)):
             yield SystemCommand(
                 action.text, " ".join(map(shown_key, action.keys)), partial(self._run_on, view, action.name)
             )
-        yield SystemCommand("Quit the console", "q on the overview", self.action_quit)
+        yield SystemCommand("Quit the console", f"{key_of(OVERVIEW, 'leave')} on the overview", self.action_quit)
 
     def _run_on(self, view: View, action: str) -> None:
         self.run_worker(view.run_action(action), name=action)

@@ -12,8 +12,6 @@ import click
 
 from relay.command_line import completion_option, run_program, version_option, warn_of_near_misses
 from relay.errors import ConfigurationError
-from relay.settings import load_settings
-from relay.store.databases import database
 from relay.text import json_text
 
 if TYPE_CHECKING:
@@ -56,6 +54,9 @@ def command(
 
         click.echo("\n".join(key_table()))
         return
+    from relay.settings import load_settings  # noqa: PLC0415 - `--version`, `--help` and completion read none
+    from relay.store.databases import database  # noqa: PLC0415 - likewise
+
     warn_of_near_misses(_PROGRAM)
     settings = load_settings(database_url=dsn)
     if as_json and not timing:
@@ -92,6 +93,9 @@ def open_console(
     settings: Settings, dsn: str, *, read_only: bool, ascii_only: bool = False, mouse: bool = True
 ) -> None:
     """Run the console on this terminal until it is quit. A crash ends the process with its exit code."""
+    from console.data.first_connection import FirstConnection  # noqa: PLC0415 - `console --help` needs no database
+
+    first = FirstConnection(dsn, read_only=read_only)
     config = _configured()
     from console.app import ConsoleApp  # noqa: PLC0415 - `console --help` need not load a terminal toolkit
     from console.config_file import choices_path, chosen  # noqa: PLC0415 - likewise
@@ -106,6 +110,7 @@ def open_console(
         mono=able.mono,
         choices=chosen(choices_path(), config),
         own_themes=config.themes,
+        first=first,
     )
     app.run(mouse=mouse and config.mouse)
     if app.return_code:
@@ -114,10 +119,13 @@ def open_console(
 
 def time_console(settings: Settings, dsn: str, *, read_only: bool, as_json: bool) -> None:
     """Measure a start of the console and print it; without a terminal it runs headless."""
+    from console.data.first_connection import FirstConnection  # noqa: PLC0415 - `console --help` needs no database
+
+    first = FirstConnection(dsn, read_only=read_only)
     from console.app import ConsoleApp  # noqa: PLC0415 - `console --help` need not load a terminal toolkit
     from console.timing import StartTimer  # noqa: PLC0415 - likewise
 
-    timer = StartTimer(ConsoleApp(settings, dsn, read_only=read_only))
+    timer = StartTimer(ConsoleApp(settings, dsn, read_only=read_only, first=first))
     timer.run(headless=not (sys.stdin.isatty() and sys.stdout.isatty()))
     if as_json:
         click.echo(json_text({"first_paint_s": timer.first_paint_s, "first_data_s": timer.first_data_s}))

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from platformdirs.unix import Unix
 
+from console.actions import DEAD, DELIVERIES
 from console.data.choices import remembered
-from console.keymap import DEAD, DELIVERIES, KeymapError, key_named, rebound
+from console.key_names import key_named
+from console.keymap import KeymapError, rebound
 from console.render.rows import choosable
 from console.theme import COLOURS, THEMES, VARIABLES
 from relay.errors import ConfigurationError, FilterError
@@ -60,9 +62,13 @@ def choices_path() -> Path:
 
 
 def chosen(path: Path, config: Config) -> Choices:
-    """Return what is remembered at `path`, over what the operator's configuration says for the first time."""
+    """Return what is remembered at `path`, over what the operator's configuration says for the first time.
+
+    A theme that was chosen once and is no more counts as none.
+    """
     choices = remembered(path)
-    if config.theme is not None and not choices.theme:
+    known = {theme["name"] for theme in (*THEMES, *config.themes)}
+    if config.theme is not None and choices.theme not in known:
         choices.theme = config.theme
     if config.local_time is not None and choices.is_local_time is None:
         choices.is_local_time = config.local_time

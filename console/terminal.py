@@ -32,7 +32,8 @@ _OLD_TERMINALS = ("dumb", "vt1", "vt2", "vt52", "ansi", "cons25")
 _MONO_TERMINALS = ("dumb", "vt1", "vt2", "vt52")
 """Beginnings of the names of terminals without colours, as terminfo has them."""
 
-_PUSH_TITLE, _POP_TITLE = "\x1b[22;2t", "\x1b[23;2t"
+_PUSH_TITLE, _POP_TITLE, _TITLE, _BELL = "\x1b[22;2t", "\x1b[23;2t", "\x1b]2;", "\x07"
+_HARMLESS = (_BELL, _TITLE, _PUSH_TITLE, _POP_TITLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,9 @@ def show_title(driver: Driver | None, title: str | None) -> None:
     """Set the terminal's title, and keep the one from before; None brings that back. `title` is the console's text."""
     if driver is None or not isinstance(driver, TerminalDriver):
         return
-    driver.write(_POP_TITLE if title is None else f"{_PUSH_TITLE if not driver.has_title else ''}\x1b]2;{title}\x07")
+    driver.write(
+        _POP_TITLE if title is None else f"{_PUSH_TITLE if not driver.has_title else ''}{_TITLE}{title}{_BELL}"
+    )
     driver.has_title = title is not None
     driver.flush()
 
@@ -76,6 +79,27 @@ class TerminalDriver(LinuxDriver):
     """Ignores input that is no UTF-8 and legacy mouse reports, and ends the console once the terminal is gone."""
 
     has_title = False
+    _is_lent = False
+
+    def suspend_application_mode(self) -> None:
+        """Leave the terminal to another program, or to the shell."""
+        super().suspend_application_mode()
+        self._is_lent = True
+
+    def resume_application_mode(self) -> None:
+        """Take the terminal back."""
+        self._is_lent = False
+        super().resume_application_mode()
+
+    def write(self, data: str) -> None:
+        """Write to the terminal. While another program has it, only the bell and titles pass: they move nothing there.
+
+        Textual's writer has ended by then, and a few writes to it would block the console for ever.
+        """
+        if not self._is_lent:
+            super().write(data)
+        elif data.startswith(_HARMLESS):
+            os.write(self.fileno, data.encode())
 
     def run_input_thread(self) -> None:
         """Read the terminal until the console ends."""

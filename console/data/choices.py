@@ -6,10 +6,16 @@ choices then last as long as the console runs.
 
 from __future__ import annotations
 
+import fcntl
 import json
-from contextlib import suppress
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relay.text import clean
@@ -17,10 +23,13 @@ from relay.text import clean
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import tzinfo
-    from pathlib import Path
 
 _MOST_FILTERS = 50
 _MOST_CHARS = 2_000
+_LOCK_TRIES, _LOCK_PAUSE_S = 20, 0.01
+
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+"""Returns what the file is to hold, from what it holds."""
 
 
 @dataclass(slots=True)
@@ -38,6 +47,7 @@ class Choices:
     columns: dict[str, list[str]] = field(default_factory=dict)
     filters: list[str] = field(default_factory=list)
     saved: Mapping[str, str] = field(default_factory=dict)
+    _pending: list[Change] = field(default_factory=list)
 
     @property
     def zone(self) -> tzinfo | None:
@@ -49,39 +59,99 @@ class Choices:
         text = text.strip()
         if text and len(text) <= _MOST_CHARS and self.filters[:1] != [text]:
             self.filters = [text, *(one for one in self.filters if one != text)][:_MOST_FILTERS]
-            self.save()
+            self._change(lambda kept: kept | {"filters": [text, *(one for one in _filters(kept) if one != text)]})
 
-    def save(self) -> None:
-        """Write the file, in one piece; only its owner can read it, for a filter may name a customer."""
+    def choose_theme(self, name: str) -> None:
+        """Choose a theme."""
+        self.theme = name
+        self._change(lambda kept: kept | {"theme": name})
+
+    def choose_clock(self, *, is_local_time: bool) -> None:
+        """Choose the zone of the times shown."""
+        self.is_local_time = is_local_time
+        self._change(lambda kept: kept | {"local_time": is_local_time})
+
+    def choose_columns(self, place: str, names: list[str]) -> None:
+        """Choose the columns of a list."""
+        self.columns[place] = names
+        self._change(lambda kept: kept | {"columns": _columns(kept) | {place: names}})
+
+    def _change(self, change: Change) -> None:
+        """Change what the file holds by now: other consoles of this operator choose too, and type filters.
+
+        A change that cannot be written now is written with the next one.
+        """
+        self._pending.append(change)
         if self.path is None:
             return
-        kept = {
-            "theme": self.theme, "local_time": self.is_local_time, "columns": self.columns, "filters": self.filters
-        }  # fmt: skip
-        new = self.path.with_suffix(".new")
-        with suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            new.touch(mode=0o600)
-            new.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-            new.replace(self.path)
+        with suppress(OSError), _locked(self.path):
+            kept = _read(self.path)
+            for one in self._pending:
+                kept = one(kept)
+            _write(self.path, kept | {"filters": _filters(kept)})
+            self.filters = _filters(kept)
+            self._pending.clear()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of the file during the block.
+
+    Raises:
+        OSError: another console has held it for too long, or there can be no lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w", encoding="utf-8") as lock:
+        for _ in range(_LOCK_TRIES):
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            raise TimeoutError
+        yield
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what the file holds; nothing if it cannot be read."""
+    with suppress(OSError, ValueError, RecursionError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return kept if isinstance(kept, dict) else {}
+    return {}
+
+
+def _write(path: Path, kept: dict[str, Any]) -> None:
+    """Write the file in one piece; only its owner can read it, for a filter may name a customer."""
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
+    try:
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            json.dump(kept, file, indent=1)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _filters(kept: dict[str, Any]) -> list[str]:
+    return _texts(kept.get("filters"))[:_MOST_FILTERS]
+
+
+def _columns(kept: dict[str, Any]) -> dict[str, list[str]]:
+    columns = kept.get("columns")
+    if not isinstance(columns, dict):
+        return {}
+    return {place: _texts(names) for place, names in columns.items() if isinstance(names, list)}
 
 
 def remembered(path: Path) -> Choices:
     """Return the choices that the file at `path` keeps. What it does not hold, or holds wrongly, is as at first."""
-    kept: Any = None
-    with suppress(OSError, ValueError, RecursionError):
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(kept, dict):
-        return Choices(path)
-    columns = kept.get("columns")
+    kept = _read(path)
     return Choices(
         path,
         theme=_text(kept.get("theme")),
         is_local_time=kept["local_time"] if isinstance(kept.get("local_time"), bool) else None,
-        columns={place: _texts(names) for place, names in columns.items() if isinstance(names, list)}
-        if isinstance(columns, dict)
-        else {},
-        filters=_texts(kept.get("filters"))[:_MOST_FILTERS],
+        columns=_columns(kept),
+        filters=_filters(kept),
     )
 
 

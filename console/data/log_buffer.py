@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import tzinfo
 
     from console.data.log_entry import Entry
 
@@ -34,6 +35,10 @@ class Page:
     older: Sequence[Entry] = ()
     reaches_start: bool = False
     more_newer: bool = False
+
+    def in_zone(self, zone: tzinfo | None) -> Page:
+        """The page with its times in `zone`; None is this machine's."""
+        return replace(self, newer=_in_zone(self.newer, zone), older=_in_zone(self.older, zone))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,10 @@ class LogBuffer:
         """The buffer with this line marked, or unmarked if it was."""
         return replace(self, marks=self.marks ^ {line_id})
 
+    def in_zone(self, zone: tzinfo | None) -> LogBuffer:
+        """The buffer with its times in `zone`; None is this machine's. A search finds times as they are shown."""
+        return _chosen_anew(replace(self, lines=_in_zone(self.lines, zone)))
+
     # Places and neighbours
 
     def place_of(self, line_id: int) -> int:
@@ -177,6 +186,10 @@ class LogBuffer:
         """The id of the nearest shown failure after this id; None if there is none."""
         below = self.shown[bisect_right(self.shown, line_id, key=_id) :]
         return next((line.id for line in below if line.is_failure), None)
+
+
+def _in_zone(lines: Sequence[Entry], zone: tzinfo | None) -> tuple[Entry, ...]:
+    return tuple(replace(line, at=line.at.astimezone(zone)) for line in lines)
 
 
 def _id(line: Entry) -> int:

@@ -14,6 +14,8 @@ from console.data.log_buffer import LEVELS, LogBuffer
 from console.data.log_gaps import Gaps
 
 if TYPE_CHECKING:
+    from datetime import tzinfo
+
     from console.data.log_buffer import Page
     from console.data.log_entry import Entry
 
@@ -93,6 +95,10 @@ class LogNavigation:
         if state.notice is Notice.NO_FAILURE_BELOW and any(map(_is_failure, page.newer)):
             state = replace(state, notice=Notice.NONE)
         return _advanced(_with_valid_cursor(state))
+
+    def in_zone(self, zone: tzinfo | None) -> LogNavigation:
+        """The state with its times in `zone`; None is this machine's. Search, level, marks and cursor stay."""
+        return _with_valid_cursor(replace(self, buffer=self.buffer.in_zone(zone)))
 
     def as_seen(self, *, cursor: int | None, rows: int) -> LogNavigation:
         """The state as the list on the screen has it: with `rows` rows, and its cursor moved there by key or mouse.

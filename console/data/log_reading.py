@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from console.data.log_buffer import Page
 from console.data.log_entry import entry_of
 from relay.store import log
+from relay.store.round_trip import together
 
 if TYPE_CHECKING:
     from console.data.log_entry import Entry
@@ -40,8 +41,11 @@ class LogReading:
         if self.after is None:
             newest = await log.before(connection, None, FIRST)
             return Page(newer=_entries(newest), reaches_start=len(newest) < FIRST)
-        older = [] if self.before is None else await log.before(connection, self.before, OLDER)
-        newer = await log.after(connection, self.after, A_TICK, self.missing)
+        asked = [log.after(connection, self.after, A_TICK, self.missing)]
+        if self.before is not None:
+            asked.append(log.before(connection, self.before, OLDER))
+        newer, *found = await together(connection, *asked)
+        older = found[0] if found else []
         return Page(
             newer=_entries(newer),
             older=_entries(older),

@@ -7,7 +7,7 @@ row, so text from outside is already safe.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ from relay.store import (
     replays,
 )
 from relay.store.database import SILENCE_S, no_longer_than
+from relay.store.round_trip import together
 from relay.store.sessions import open_session, times_in, trouble
 
 if TYPE_CHECKING:
@@ -103,6 +104,12 @@ class OperatorSession:
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
 
+    async def open(self) -> None:
+        """Connect before the connection is needed. A failure is left to the first use of it."""
+        with suppress(RelayError):
+            async with self._session():
+                pass
+
     async def close(self) -> None:
         """Close the connection, if one is open."""
         if self._connection is not None:
@@ -135,18 +142,18 @@ class OperatorSession:
     async def propose(self, condition: Condition, text: str = "", edited_body: bytes | None = None) -> Proposal:
         """Freeze the dead letters that match `condition`, oldest first. `text` is the filter as it was typed."""
         async with self._session() as connection:
-            letters = await replays.matching(connection, condition)
-            ids = [letter.id for letter in letters]
-            alive = [relay for relay in await instances.liveness(connection) if relay.alive]
-            health = await facts.last_health(connection)
-            outcomes = await proposals.last_outcomes(connection)
-            overlaps = await proposals.overlaps(connection, ids)
-            account_id = self.settings.chatwoot_account_id
-            messages = (
-                await backfill.messages_of(connection, account_id, ids)
-                if account_id is not None and self.settings.chatwoot_base_url and self.settings.chatwoot_api_key
-                else None
+            letters, relays, health, outcomes = await together(
+                connection,
+                replays.matching(connection, condition),
+                instances.liveness(connection),
+                facts.last_health(connection),
+                proposals.last_outcomes(connection),
             )
+            ids = [letter.id for letter in letters]
+            overlaps, messages = await together(
+                connection, proposals.overlaps(connection, ids), self._messages_of(connection, ids)
+            )
+        alive = [relay for relay in relays if relay.alive]
         return Proposal(
             frozen=letters,
             frozen_at=datetime.now(UTC),
@@ -159,6 +166,13 @@ class OperatorSession:
             messages=messages,
             asks_chatwoot=bool(messages) and len(letters) > 1,
         )
+
+    async def _messages_of(self, connection: Connection, ids: Sequence[int]) -> dict[int, tuple[int, int]] | None:
+        """Return which of the rows are customers' messages; None where Chatwoot is not configured."""
+        account_id = self.settings.chatwoot_account_id
+        if account_id is None or not self.settings.chatwoot_base_url or not self.settings.chatwoot_api_key:
+            return None
+        return await backfill.messages_of(connection, account_id, ids)
 
     async def send(self, proposal: Proposal, reason: str = "") -> int:
         """Enqueue a proposal as a plan; returns the plan's id."""

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Protocol
 import psycopg
 
 from console.data import snapshot
+from console.data.first_connection import STATEMENT_TIMEOUT_MS, open_reader
 from relay.errors import StatementRefused, StoreUnavailable
 from relay.store import log, replays
 from relay.store.database import heeding_cancellation, no_longer_than
-from relay.store.sessions import open_session, ping, times_in, trouble
+from relay.store.sessions import listen, times_in, trouble
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import timedelta, tzinfo
 
+    from console.data.first_connection import FirstConnection
     from console.data.snapshot import Reading, Snapshot
     from relay.errors import RelayError
     from relay.store.database import Connection
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
 TICK_S = 1.0
 _SOONEST_S = 0.25
 _RECONNECT_S = 1.0
-_STATEMENT_TIMEOUT_MS = 1000
+_STATEMENT_TIMEOUT_MS = STATEMENT_TIMEOUT_MS
 _SILENCE_S = 5.0
-_TRIPS = 60
+_FIRST_SILENCE_S = 10.0
+"""The same while it is not known how long a round trip takes."""
+_TRIPS = 10
 """A snapshot takes fewer round trips than this; one may take so many longer than `_SILENCE_S`."""
 
 
@@ -38,7 +42,7 @@ class Front(Protocol):
     """What the poller needs of the app: which rows to read, and where to send snapshots and failures."""
 
     round_trip_s: float
-    """How long Postgres takes to answer nothing, measured when the console connects."""
+    """How long Postgres takes to answer nothing, measured once the first figures are there."""
 
     @property
     def zone(self) -> tzinfo | None:
@@ -62,9 +66,21 @@ class Front(Protocol):
 
 
 class Poller:
-    """Reads for `front` until cancelled. `outage` returns in a sentence what it means that Postgres is away."""
+    """Reads for `front` until cancelled. `outage` returns in a sentence what it means that Postgres is away.
 
-    def __init__(self, dsn: str, front: Front, *, read_only: bool, outage: Callable[[], Awaitable[str]]) -> None:
+    `first` is a connection that is being opened already.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        front: Front,
+        *,
+        read_only: bool,
+        outage: Callable[[], Awaitable[str]],
+        first: FirstConnection | None = None,
+    ) -> None:
+        self._first = first
         self._dsn = dsn
         self._outage = outage
         self._fault = ""
@@ -116,24 +132,16 @@ class Poller:
             self._asking = None
 
     async def _connect_and_watch(self) -> None:
-        connection = await open_session(
-            self._dsn,
-            read_only=self._read_only,
-            application="hotdash console",
-            timeout_ms=_STATEMENT_TIMEOUT_MS,
-            listen=(log.CHANNEL, replays.CHANNEL),
-        )
+        connection = None if self._first is None else await self._first.take()
+        if connection is None:
+            connection = await open_reader(self._dsn, read_only=self._read_only, timeout_ms=_STATEMENT_TIMEOUT_MS)
         times_in(connection, lambda: self._front.zone)
         async with connection:
             await self._watch(connection)
 
     async def _watch(self, connection: Connection) -> None:
         last: Snapshot | None = None
-        began = time.monotonic()
-        with no_longer_than(_SILENCE_S, connection):
-            await ping(connection)
-        self._front.round_trip_s = time.monotonic() - began
-        silence_s = _SILENCE_S + _TRIPS * self._front.round_trip_s
+        silence_s = _FIRST_SILENCE_S
         while True:
             self._wake.clear()
             if self._afresh:
@@ -145,7 +153,12 @@ class Poller:
                     connection, reading, minutes_of=minutes_of, watched=self._front.watched_plan, last=last
                 )
             self._reconnected()
+            is_first = silence_s == _FIRST_SILENCE_S
             self._front.show(last)
+            if is_first:  # the first figures do not wait for this
+                with no_longer_than(silence_s, connection):
+                    self._front.round_trip_s = await listen(connection, (log.CHANNEL, replays.CHANNEL))
+                silence_s = _SILENCE_S + _TRIPS * self._front.round_trip_s
             await self._rest(connection, began)
 
     async def _rest(self, connection: Connection, began: float) -> None:

@@ -10,19 +10,19 @@ import psycopg
 from console.data.snapshot import short_plan
 from relay.domain.delivery import State
 from relay.store import actions, breakdown, browse, conversation, delivery_detail, sorted_rows
-from relay.store.conversation import NO_WORDS
+from relay.store.conversation import NO_PREVIEW
 from relay.store.filters import compile_filter
+from relay.store.round_trip import together
 from relay.store.sorted_rows import Order
 from relay.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import timedelta
 
     from relay.store.actions import OperatorAction
     from relay.store.breakdown import Breakdown
     from relay.store.browse import Key, Row
-    from relay.store.conversation import Conversation, Words
+    from relay.store.conversation import Conversation, MessagePreview
     from relay.store.database import Connection
     from relay.store.delivery_detail import Detail
     from relay.store.filters import Condition
@@ -51,8 +51,8 @@ class RowsReading:
     """Reads a window of the deliveries that `filter` matches, in one of `states` (None: any).
 
     The window begins at `anchor`, that row included, or at the newest; with `up` it ends there. The read also returns
-    which of the `marked` rows have left the states. Sender and first words of rows that `words` lacks are read into it,
-    unless it is None. Readings that differ in `marked` and `words` alone are equal. In another `order` than that of
+    which of the `marked` rows have left the states. Sender and first words of the rows `wordless` are read into
+    `words`. Readings that differ in `marked`, `words` and `wordless` alone are equal. In another `order` than that of
     time it begins after `skipped` rows in place of an anchor.
     """
 
@@ -63,42 +63,48 @@ class RowsReading:
     order: Order = Order.NEWEST
     skipped: int = 0
     marked: frozenset[int] = field(default=frozenset(), compare=False)
-    words: dict[int, Words] | None = field(default=None, compare=False)
+    words: dict[int, MessagePreview] = field(default_factory=dict, compare=False)
+    wordless: frozenset[int] = field(default=frozenset(), compare=False)
 
     async def read(self, connection: Connection) -> Page:
         """Return the page. The filter is valid."""
-        condition = compile_filter(self.filter)
-        rows = await self._rows(connection, condition)
-        whole = self.anchor is None and not self.skipped and len(rows) < WINDOW
-        page = Page(
+        (rows, matching), present, _ = await together(
+            connection,
+            self._rows(connection, compile_filter(self.filter)),
+            browse.still_in(connection, self.marked, self.states or tuple(State)),
+            self._read_words(connection),
+        )
+        return Page(
             rows=[short_row(row) for row in rows],
-            matching=len(rows) if whole else await browse.count(connection, condition, self.states),
+            matching=matching,
             live=not self.skipped and (self.anchor is None or (self.up and len(rows) < WINDOW)),
-            gone=self.marked - await browse.still_in(connection, self.marked, self.states or tuple(State)),
+            gone=self.marked - present,
         )
-        if self.words is not None:
-            await self._read_words(connection, rows, self.words)
-        return page
 
-    async def _rows(self, connection: Connection, condition: Condition) -> list[Row]:
-        if self.order is Order.NEWEST:
-            return await browse.window(
-                connection, condition, states=self.states, anchor=self.anchor, newer=self.up, limit=WINDOW
+    async def _rows(self, connection: Connection, condition: Condition) -> tuple[list[Row], int | None]:
+        """Return the rows of the window, and how many match in all."""
+        if self.order is not Order.NEWEST:
+            return await sorted_rows.sorted_page(
+                connection, condition, states=self.states, order=self.order, skipped=self.skipped, limit=WINDOW
             )
-        return await sorted_rows.sorted_window(
-            connection, condition, states=self.states, order=self.order, skipped=self.skipped, limit=WINDOW
+        if self.anchor is None and not browse.is_counted(condition, self.states):
+            return await browse.newest(connection, condition, states=self.states, limit=WINDOW)
+        rows, matching = await together(
+            connection,
+            browse.window(connection, condition, states=self.states, anchor=self.anchor, newer=self.up, limit=WINDOW),
+            browse.count(connection, condition, self.states),
         )
+        return rows, matching
 
-    async def _read_words(self, connection: Connection, rows: Sequence[Row], known: dict[int, Words]) -> None:
-        """Add what `known` lacks. Where that takes too long, the rows are shown without words."""
-        unknown = [row.id for row in rows if row.id not in known]
-        if not unknown:
+    async def _read_words(self, connection: Connection) -> None:
+        """Add the words of `wordless`. Where that takes too long, the rows are shown without words."""
+        if not self.wordless:
             return
         try:
-            async with connection.transaction():
-                known.update(await conversation.words_of(connection, unknown))
+            found = await conversation.previews_of(connection, self.wordless)
         except psycopg.errors.QueryCanceled:
-            known.update(dict.fromkeys(unknown, NO_WORDS))
+            found = {}
+        self.words.update(dict.fromkeys(self.wordless, NO_PREVIEW) | found)
 
 
 def short_row(row: Row) -> Row:
@@ -147,8 +153,10 @@ class ActivityReading:
 
     async def read(self, connection: Connection) -> Activity:
         """Return them."""
-        plans = [short_plan(plan) for plan in await browse.plans(connection, _PLANS)]
-        return Activity(plans, await actions.newest(connection, limit=_ACTIONS))
+        plans, audit = await together(
+            connection, browse.plans(connection, _PLANS), actions.newest(connection, limit=_ACTIONS)
+        )
+        return Activity([short_plan(plan) for plan in plans], audit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from console.data.readings import WINDOW, Page, RowsReading
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from console.data.snapshot import Snapshot
     from relay.store.browse import Key, Row
-    from relay.store.conversation import Words
+    from relay.store.conversation import MessagePreview
 
 
 class RowWindow:
@@ -52,9 +52,16 @@ class RowWindow:
         """True once the page is the one wanted."""
         return self.is_too_slow or self._shown == self._wanted()
 
-    def reading(self, marked: frozenset[int], words: dict[int, Words] | None = None) -> RowsReading | None:
-        """Return what is to be read; None if reading it took too long. `words` are those that are known already."""
-        return None if self.is_too_slow else self._wanted(marked, words)
+    def reading(
+        self, marked: frozenset[int], words: dict[int, MessagePreview], wordless: frozenset[int] = frozenset()
+    ) -> RowsReading | None:
+        """Return what is to be read; None if reading it took too long.
+
+        The words of the rows `wordless` are to be read into `words`.
+        """
+        if self.is_too_slow:
+            return None
+        return replace(self._wanted(), marked=marked, words=words, wordless=wordless)
 
     def take(self, snapshot: Snapshot) -> bool:
         """Take the page of `snapshot`. Returns False if it is not the one wanted by now."""
@@ -110,10 +117,8 @@ class RowWindow:
         """Read again what took too long before."""
         self._too_slow = None
 
-    def _wanted(self, marked: frozenset[int] = frozenset(), words: dict[int, Words] | None = None) -> RowsReading:
-        return RowsReading(
-            self.filter, self.states, self._anchor, self._up, self.order, self._skipped, marked=marked, words=words
-        )
+    def _wanted(self) -> RowsReading:
+        return RowsReading(self.filter, self.states, self._anchor, self._up, self.order, self._skipped)
 
     def _key_of(self, row: Row) -> Key:
         return row.dead_key if self.states == (State.DEAD,) else row.key

@@ -15,7 +15,7 @@ from console.data.log_entry import entry_of
 from relay.incident.headline import headline
 from relay.incident.state import state_of
 from relay.store import browse, log, overview, replays
-from relay.store.database import one_moment, together
+from relay.store.round_trip import clock_s, together
 from relay.text import clean
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ _REST = 10
 
 
 class Reading(Protocol):
-    """What the view in front reads in the same transaction. Equal readings return the same rows."""
+    """What the view in front reads in the same transaction, by statements that it sends at once.
+
+    Equal readings return the same rows.
+    """
 
     async def read(self, connection: Connection) -> object:
         """Read it and return the result."""
@@ -73,7 +76,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The result of a reading, when it ended (`time.monotonic()`), and how long it took."""
+    """The result of a reading, when it ended (`time.monotonic()`), and how long it took Postgres."""
 
     view: object
     read_at: float
@@ -88,7 +91,9 @@ async def read(
     watched: int | None = None,
     last: Snapshot | None = None,
 ) -> Snapshot:
-    """Read a snapshot in one transaction. While `reading` is skipped, its result is taken from the `last` snapshot.
+    """Read a snapshot in one transaction and one round trip.
+
+    While `reading` is skipped, its result is taken from the `last` snapshot.
 
     `watched` is the id of a plan that is read even if it is not among the newest.
 
@@ -96,19 +101,21 @@ async def read(
         psycopg.Error: Postgres is away, or took longer than the connection's `statement_timeout`.
     """
     began = time.perf_counter()
-    async with one_moment(connection):
-        state, groups, plans, tail = await together(
-            connection,
-            overview.read_within(connection, minutes_of=minutes_of),
-            browse.groups(connection),
-            browse.plans(connection, _PLANS),
-            log.before(connection, None, TAIL_LINES),
-        )
-        if watched is not None and all(plan.id != watched for plan in plans):
-            older = await replays.plan(connection, watched)
-            plans += [] if older is None else [older]
-        resting = last is not None and last.reading == reading and _rests(last.seen)
-        seen = last.seen if last is not None and resting else await _see(connection, reading)
+    is_resting = last is not None and last.reading == reading and _rests(last.seen)
+    state, groups, plans, tail, older, seen = await together(
+        connection,
+        overview.read_within(connection, minutes_of=minutes_of),
+        browse.groups(connection),
+        browse.plans(connection, _PLANS),
+        log.before(connection, None, TAIL_LINES),
+        _watched(connection, watched),
+        _see(connection, None if is_resting else reading),
+        one_moment=True,
+    )
+    if older is not None and all(plan.id != older.id for plan in plans):
+        plans.append(older)
+    if last is not None and is_resting:
+        seen = last.seen
     return Snapshot(
         overview=state,
         headline=headline(state_of(state, groups, plans)),
@@ -131,17 +138,23 @@ def _rests(seen: Seen) -> bool:
     return time.monotonic() - seen.read_at < _REST * seen.took_s
 
 
+async def _watched(connection: Connection, plan_id: int | None) -> Plan | None:
+    return None if plan_id is None else await replays.plan(connection, plan_id)
+
+
 async def _see(connection: Connection, reading: Reading | None) -> Seen:
-    """Return the result of `reading`. Its savepoint keeps a search that is too slow from failing the whole snapshot."""
-    began, view = time.monotonic(), None
-    if reading is not None:
-        try:
-            async with connection.transaction():
-                view = await reading.read(connection)
-        except psycopg.errors.QueryCanceled:
-            view = TooSlow()
-    ended = time.monotonic()
-    return Seen(view, read_at=ended, took_s=ended - began)
+    """Return the result of `reading`. It is the last one to ask: a search that is too slow fails for itself alone."""
+    if reading is None:
+        return Seen(None, read_at=time.monotonic(), took_s=0.0)
+    began = time.monotonic()
+    try:
+        before_s, view, after_s = await together(
+            connection, clock_s(connection), reading.read(connection), clock_s(connection)
+        )
+    except psycopg.errors.QueryCanceled:
+        ended = time.monotonic()
+        return Seen(TooSlow(), read_at=ended, took_s=ended - began)
+    return Seen(view, read_at=time.monotonic(), took_s=after_s - before_s)
 
 
 def short_plan(plan: Plan) -> Plan:
@@ -149,6 +162,7 @@ def short_plan(plan: Plan) -> Plan:
     return replace(
         plan,
         requested_by=clean(plan.requested_by, limit=60),
+        paused_by=None if plan.paused_by is None else clean(plan.paused_by, limit=60),
         login=None if plan.login is None else clean(plan.login, limit=60),
         reason=clean(plan.reason, limit=200),
         filter=clean(plan.filter, limit=200),

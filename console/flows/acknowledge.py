@@ -24,13 +24,13 @@ def ask_acknowledge(host: Host, chosen: str | None = None) -> None:
     """Ask for the reason why the rule `chosen` is acknowledged; without it, the worst alert that is not yet."""
     snapshot = host.context.snapshot
     if snapshot is None:
-        host.request(Say("Whether an alert fires has not been read yet", bad=True))
+        host.request(Say("The alerts have not been read yet", bad=True))
         return
     firing = snapshot.overview.firing
     verdict = next((one for one in firing if one.rule.name == chosen), None)
     verdict = verdict or next((one for one in firing if one.acknowledged is None), None)
     if verdict is None:
-        host.request(Say("Every alert that fires is acknowledged" if firing else "No alert fires"))
+        host.request(Say("Every active alert is acknowledged" if firing else "No active alerts"))
         return
     prompt = Prompt(title="acknowledge", lines=_lines(verdict, host.context.operator), kind=Kind.TEXT)
     host.dialog.ask(prompt, lambda text: host.request(CarryOut(partial(_acknowledge, host, verdict.rule, text))))

@@ -46,7 +46,7 @@ class ColumnChoice:
 
     def _toggle(self, name: str) -> None:
         names, choices = self.names, self._host.context.choices
-        choices.columns[self._place] = [one for one in names if one != name] if name in names else [*names, name]
-        choices.save()
+        chosen = [one for one in names if one != name] if name in names else [*names, name]
+        choices.choose_columns(self._place, chosen)
         self._when_chosen()
         self.ask()

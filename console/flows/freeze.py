@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from console.actions import DEAD
 from console.flows.requests import Say
+from console.keymap import key_of
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -31,7 +33,9 @@ async def frozen(host: Host, proposing: Awaitable[Proposal], waiting: Prompt) ->
         return None
     if not proposal.frozen:
         host.dialog.close()
-        host.request(Say("No dead letter matches any more. ctrl+r refreshes the list", bad=True))
+        host.request(
+            Say(f"No dead letter matches any more. {key_of(DEAD, 'refresh_now')} refreshes the list", bad=True)
+        )
         return None
     return proposal
 

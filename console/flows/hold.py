@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.actions import OVERVIEW, PLAN
 from console.flows.requests import CarryOut, ReadNow, Say
+from console.keymap import key_of
 from console.widgets.question import Kind, Prompt
 from relay.domain.duration import seconds_of
 from relay.domain.format import span
@@ -38,7 +40,8 @@ def _ask_hold(host: Host) -> None:
     lines = [
         Content.assemble(
             "Hold forwarding on all relays as ", (host.context.operator, "bold"),
-            ". Webhooks are stored and wait, attempts in progress finish, replays pause; H releases it.",
+            ". Webhooks are stored and wait, attempts in progress finish, replays pause; ",
+            f"{key_of(OVERVIEW, 'hold')} releases it.",
         ),
         Content("Type the reason; end it with, for example, \"for 30m\" and the hold ends by itself"),
     ]  # fmt: skip
@@ -59,7 +62,7 @@ def reason_and_time(text: str) -> tuple[str, float | None]:
 
 async def _hold(host: Host, reason: str, for_s: float | None) -> None:
     await host.context.session.hold(reason, for_s)
-    ends = "until H releases it" if for_s is None else f"for {span(for_s)}"
+    ends = f"until {key_of(OVERVIEW, 'hold')} releases it" if for_s is None else f"for {span(for_s)}"
     host.request(Say(f"Forwarding is held {ends}"))
     host.request(ReadNow())
 
@@ -84,7 +87,9 @@ class _Release:
         return [
             Content(self._backlog.stopped or ""),
             Content.assemble(
-                "Release it; what waits drains in order.   rate ", (rate, "bold"), (" (+/-)", "$text-muted")
+                "Release it; what waits drains in order.   rate ",
+                (rate, "bold"),
+                (f" ({key_of(PLAN, 'faster')}/{key_of(PLAN, 'slower')})", "$text-muted"),
             ),
         ]
 

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from textual.app import App
 
 
-def show_in_pager(app: App[Any], text: str) -> None:
+async def show_in_pager(app: App[Any], text: str) -> None:
     """Run the pager on `text`, which is cleaned: a pager may pass escape sequences on.
 
     Raises:
         RelayError: the pager cannot be run.
     """
     cleaned = "\n".join(clean(line, limit=None) for line in text.split("\n"))
-    run_outside(app, command_of("PAGER", default="less"), remedy="set PAGER", given=cleaned.encode())
+    command = command_of("PAGER", default="less")
+    await run_outside(app, command, remedy="set PAGER", given=cleaned.encode(), is_pager=True)

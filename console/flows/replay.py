@@ -9,8 +9,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from console.actions import ACTIVITY
 from console.flows.freeze import frozen, is_refused_without_relay
 from console.flows.requests import CarryOut, OpenEditor, ReadNow, Say
+from console.keymap import view_key
 from console.render.proposal import BY_KEY, dry_run, plan_question
 from console.widgets.question import Kind, Prompt
 from relay.domain.format import plural
@@ -100,7 +102,7 @@ class ReplayFlow:
         if watched:
             host.dialog.watch_plan(plan_id)
         else:
-            host.request(Say(f"Replay #{plan_id} is queued; 6 shows its progress"))
+            host.request(Say(f"Replay #{plan_id} is queued; {view_key(ACTIVITY)} shows its progress"))
         host.request(ReadNow())
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
+from console.actions import DELIVERIES
+from console.keymap import view_key
 from console.widgets.question import Kind, Prompt
 from relay.chatwoot.follow_test import (
     FOLLOW_S,
@@ -103,7 +105,8 @@ def _attempt(attempt: Mapping[str, Any]) -> Content:
 
 def _end(progress: Progress) -> Content:
     if not progress.settled:
-        return Content.styled(f"still {progress.state} after {FOLLOW_S:g} s; 3 shows its state", "$text-warning")
+        still = f"still {progress.state} after {FOLLOW_S:g} s; {view_key(DELIVERIES)} shows its state"
+        return Content.styled(still, "$text-warning")
     if progress.state is State.DELIVERED:
         return Content.styled("delivered", "$text-success bold")
     return Content.styled(f"{progress.state}: {progress.last_error}", "$text-error bold")

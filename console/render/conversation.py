@@ -53,10 +53,11 @@ def _message(message: Message, attempts: list[AttemptOf], now: datetime, width: 
 
 
 def _attempt(attempt: AttemptOf) -> Content:
+    error = clean((attempt.error or "").removeprefix("Agent SDK "), limit=120)
     return Content.assemble(
         (f"           {attempt.run}.{attempt.number}  {exact_clock(attempt.started_at)}  ", _MUTED),
         (attempt.status, "$text-error" if attempt.error else "$text-success"),
-        (f"  {milliseconds(attempt.duration_ms)}  {clean(attempt.error or '', limit=120)}", _MUTED),
+        (f"  {milliseconds(attempt.duration_ms)}  {error}", _MUTED),
     )
 
 

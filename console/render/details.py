@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.actions import DETAIL
+from console.keymap import key_of
 from console.render import formatting
 from console.render.wrapping import hanging
 from relay.domain.delivery import State
@@ -39,15 +41,20 @@ def headline(detail: Detail) -> list[Content]:
     return parts
 
 
-def attempt_lines(detail: Detail) -> list[Content]:
-    """Return the attempts of the last run, a line each: time, wait before it, status and duration."""
+def attempt_lines(detail: Detail, width: int) -> list[Content]:
+    """Return the attempts of the last run, a line each: time, wait before it, status and duration.
+
+    Lines of little `width` leave out the wait and parts of a second, so that each attempt stays on its line.
+    """
     if not detail.attempts:
         return [_no_attempt(detail)]
     last = [attempt for attempt in detail.attempts if attempt.run == detail.attempts[-1].run]
     said = [
         line for attempt in last[-1:] if attempt.answer for line in answer_lines(attempt.answer, 200, _ANSWER_LINES)
     ]
-    return [*map(_attempt, last), *said]
+    whole = [_attempt(attempt) for attempt in last]
+    fits = all(line.cell_length <= width for line in whole)
+    return [*(whole if fits else [_attempt(attempt, is_short=True) for attempt in last]), *said]
 
 
 _ANSWER_LINES = 3
@@ -63,7 +70,7 @@ def answer_lines(answer: str, width: int, most: int | None) -> list[Content]:
     )
     rows = hanging([Content(f"  {clean(line, limit=None)}") for line in text.splitlines()], max(20, width))
     if most is not None and len(rows) > most:
-        rows = [*rows[:most], Content("  … A shows all of it")]
+        rows = [*rows[:most], Content(f"  … {key_of(DETAIL, 'answers')} shows all of it")]
     return [Content("  answered:"), *(Content.styled(row.plain, _MUTED) for row in rows)]
 
 
@@ -112,11 +119,11 @@ def _under_way(detail: Detail) -> Content:
     )
 
 
-def _attempt(attempt: Try) -> Content:
+def _attempt(attempt: Try, *, is_short: bool = False) -> Content:
     return Content.assemble(
         (f"{attempt.number} ", "bold"),
-        f"{exact_clock(attempt.started_at)} ",
-        (f"+{_wait(attempt.wait_ms)} " if attempt.wait_ms else "", _MUTED),
+        f"{clock(attempt.started_at) if is_short else exact_clock(attempt.started_at)} ",
+        (f"+{_wait(attempt.wait_ms)} " if attempt.wait_ms and not is_short else "", _MUTED),
         (f"{attempt.status} ", "$text-error" if attempt.error else "$text-success"),
         milliseconds(attempt.duration_ms),
     )
@@ -148,11 +155,13 @@ def _json(detail: Detail, limit: int) -> Content:
     return highlight("\n".join(lines), language="json")
 
 
-KEPT_EDIT = Content.styled("An edit is kept, not sent; e opens it", "$text-warning bold")
+def kept_edit() -> Content:
+    """Return that an edit of the payload is kept."""
+    return Content.styled(f"An edit is kept, not sent; {key_of(DETAIL, 'edit')} opens it", "$text-warning bold")
 
 
-def facts(detail: Detail, link: str | None) -> list[Content]:
-    """Return what it is, its state, and the link to its conversation."""
+def facts(detail: Detail, link: str | None, width: int) -> list[Content]:
+    """Return what it is, its state, and the link to its conversation, in two columns if `width` has room for them."""
     row = detail.row
     tries = plural(row.attempts or 0, "attempt")
     state = Content.styled(row.state.value.upper(), f"bold {formatting.STATE_STYLES[row.state]}")
@@ -163,14 +172,17 @@ def facts(detail: Detail, link: str | None) -> list[Content]:
         *_side_by_side(
             _field("event", clean(row.event or "–", limit=80)),
             _field("conversation", clean(row.conversation_id or "–", limit=40)),
+            width,
         ),
         *_side_by_side(
             _field("received", full_time(row.received_at)),
             _field("finished", full_time(row.finished_at)),
+            width,
         ),
         *_side_by_side(
             _field("last run", f"run {row.run}, {tries}, {milliseconds(row.duration_ms)}"),
             _field("payload", plural(detail.body_length, "byte")),
+            width,
         ),
     ]
     if row.waits is not None or row.state is State.WAITING:
@@ -185,10 +197,11 @@ def facts(detail: Detail, link: str | None) -> list[Content]:
     return lines
 
 
-def _side_by_side(left: Content, right: Content) -> list[Content]:
-    """Return both on one line if the left one leaves room, else on two."""
+def _side_by_side(left: Content, right: Content, width: int) -> list[Content]:
+    """Return both on one line if there is room for them, else on two."""
     gap = _SECOND_COLUMN - left.cell_length
-    return [left + " " * gap + right] if gap > 0 else [left, right]
+    fits = gap > 0 and _SECOND_COLUMN + right.cell_length <= width
+    return [left + " " * gap + right] if fits else [left, right]
 
 
 def _field(name: str, value: str) -> Content:

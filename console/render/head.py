@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     """Returns what a key does about the cause on a screen."""
 
 
+_MOST_ROWS = 2
+"""The headline has at most so many rows, as `console.tcss` has them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """The two lines, and the classes of the second one in the style sheet."""
@@ -47,7 +51,7 @@ def head_of(context: Context, shown_at: float | None, width: int, hint: Hint) ->
             return Head(status, header.slow_link(context.round_trip_s))
         return Head(status, Content(_away(context, None)), "bad trouble" if context.trouble else "")
     age_s = time.monotonic() - snapshot.read_at
-    status = header.status_line(snapshot, _standing(context, age_s), width)
+    status = header.status_line(snapshot, _session_status(context, age_s), width)
     if context.trouble is None:
         return Head(status, _cause(snapshot, width, hint), snapshot.headline.level)
     shown_s = time.monotonic() - (shown_at or snapshot.read_at)
@@ -96,8 +100,8 @@ def _away(context: Context, snapshot: Snapshot | None) -> str:
     return f"No session with Postgres since {utc_clock(since)} ({age}): {meaning}. Trying again.{webhooks}"
 
 
-def _standing(context: Context, age_s: float) -> header.Standing:
-    return header.Standing(
+def _session_status(context: Context, age_s: float) -> header.SessionStatus:
+    return header.SessionStatus(
         place=context.place,
         environment=context.environment,
         operator=context.operator,
@@ -110,9 +114,13 @@ def _standing(context: Context, age_s: float) -> header.Standing:
 
 
 def _cause(snapshot: Snapshot, width: int, hint: Hint) -> Content:
-    """Return the headline's sentence with the hint behind it where there is room."""
+    """Return the headline's sentence, in two rows if its shortest form is long, with the hint where there is room."""
     cause = snapshot.headline
     sentence, key = cause.fitting(width - 2), hint(cause)
     if len(sentence) + len(key) + 2 > width:
         key = ""
-    return Content(f" {sentence}").truncate(max(10, width - 1), ellipsis=True) + Content.styled(key, "dim")
+    rows = Content(sentence).wrap(max(10, width - 2))
+    if len(rows) > _MOST_ROWS:
+        rows = [*rows[: _MOST_ROWS - 1], Content(sentence[sum(row.cell_length for row in rows[:1]) :].strip())]
+    shown = [(Content(" ") + row).truncate(max(10, width - 1), ellipsis=True) for row in rows]
+    return Content("\n").join(shown) + Content.styled(key, "dim")

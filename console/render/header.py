@@ -37,7 +37,7 @@ _ENVIRONMENTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SessionStatus:
     """What the console itself knows. `is_away`: Postgres cannot be read now; `age_s`: the age of the last figures."""
 
     place: str
@@ -65,21 +65,21 @@ def environment_badge(name: str) -> Content:
     return Content.styled(f" {name.upper()} ", style)
 
 
-def status_line(snapshot: Snapshot, standing: Standing, width: int) -> Content:
+def status_line(snapshot: Snapshot, status: SessionStatus, width: int) -> Content:
     """Return the top line. A line with little room says less, and cuts the database's name last."""
     state = snapshot.overview
     long, short, shortest = _dead_letters(state, snapshot.groups)
     replay, replay_short = _replay(snapshot.plans)
     who = Content.assemble(
-        (standing.operator, "bold"), " · ", ("RO", "$text-warning bold") if standing.read_only else ("RW", _MUTED)
+        (status.operator, "bold"), " · ", ("RO", "$text-warning bold") if status.read_only else ("RW", _MUTED)
     )
-    read_only = [Content.styled("RO", "$text-warning bold")] if standing.read_only else []
+    read_only = [Content.styled("RO", "$text-warning bold")] if status.read_only else []
     now = Content.styled(utc_clock(state.at), _MUTED)
     took = Content.styled(f" · db {snapshot.took_ms:.0f} ms", _MUTED)
-    if standing.round_trip_s > SLOW_S:
-        took = Content.styled(f" · slow link {standing.round_trip_s * 1000:.0f} ms", "$text-warning")
+    if status.round_trip_s > SLOW_S:
+        took = Content.styled(f" · slow link {status.round_trip_s * 1000:.0f} ms", "$text-warning")
     every, worst = _alerts(state, len(Severity)), _alerts(state, 1)
-    place = standing.place if state.last_webhook_age_s is not None else f"{standing.place}, empty"
+    place = status.place if state.last_webhook_age_s is not None else f"{status.place}, empty"
     layouts = (
         (took, [every, long, *replay, who, now]),
         (took, [worst, long, *replay, who, now]),
@@ -91,30 +91,30 @@ def status_line(snapshot: Snapshot, standing: Standing, width: int) -> Content:
     )
     line = Content()
     for more, layout in layouts:
-        line = _SEPARATOR.join([_head(state, standing, place) + more, *layout])
+        line = _SEPARATOR.join([_head(state, status, place) + more, *layout])
         if line.cell_length <= width:
             return line
     room = max(_LEAST_PLACE, len(place) - (line.cell_length - width))
     cut = Content(place).truncate(room, ellipsis=True).plain
-    return _SEPARATOR.join([_head(state, standing, cut), *layouts[-1][1]])
+    return _SEPARATOR.join([_head(state, status, cut), *layouts[-1][1]])
 
 
-def _head(state: Overview, standing: Standing, place: str) -> Content:
+def _head(state: Overview, status: SessionStatus, place: str) -> Content:
     """Return environment, database and the age of the data."""
     name = Content.styled(" hotdash ", "bold reverse")
     special = " DEMO " if state.demo else " REPLICA " if state.replica else ""
     if special:
         name = Content.styled(special, "bold reverse $text-warning")
-    elif standing.environment is not None:
-        name = environment_badge(standing.environment)
-    return name + f" {place} " + _age(standing)
+    elif status.environment is not None:
+        name = environment_badge(status.environment)
+    return name + f" {place} " + _age(status)
 
 
-def _age(standing: Standing) -> Content:
-    age = span(standing.age_s)
-    if standing.paused:
+def _age(status: SessionStatus) -> Content:
+    age = span(status.age_s)
+    if status.paused:
         return Content.styled(f"◉ PAUSED {age}", "$text-warning bold")
-    if standing.is_away or standing.age_s > _STALE_S:
+    if status.is_away or status.age_s > _STALE_S:
         return Content.styled(f"◉ STALE {age}", "$text-error bold")
     return Content.styled(f"◉ LIVE {age}", "$text-success")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from textual.content import Content
@@ -51,7 +52,7 @@ def relays(state: Overview, width: int) -> list[Content]:
 
 
 def rules(state: Overview, width: int) -> list[Content]:
-    """Return the alert rules, a line each: severity, state, condition and value. An acknowledgement has its line."""
+    """Return the alert rules: severity, state, condition and value. An acknowledgement has a line of its own."""
     lines = []
     for verdict in state.verdicts:
         rule = verdict.rule
@@ -59,6 +60,8 @@ def rules(state: Overview, width: int) -> list[Content]:
         mark = Content.styled(f"{formatting.alert_state(verdict, state.at):<13} ", style)
         value = measured(verdict.value, rule.unit)
         room = min(56, width - 34)
+        fitting = shortened(rule, room)
+        first, *rest = wrap(fitting if not fitting.endswith("…") else rule.brief or rule.condition, max(1, room))
         lines.append(
             Content.assemble(
                 (
@@ -66,11 +69,12 @@ def rules(state: Overview, width: int) -> list[Content]:
                     formatting.STYLES[rule.severity] if verdict.firing else "$text-muted",
                 ),
                 mark,
-                (f"{shortened(rule.condition, room):<{room}} ", "" if verdict.firing else "$text-muted"),
+                (f"{first:<{room}} ", "" if verdict.firing else "$text-muted"),
                 (f"{value:>8}", "bold" if verdict.firing else "$text-muted"),
                 (f"  {rule.name}" if width > 110 else "", "$text-muted"),
             )
         )
+        lines += [Content.styled(f"{'':<25}{part}", "" if verdict.firing else "$text-muted") for part in rest]
         if (note := verdict.acknowledged) is not None:
             text = f"{'':>10} acknowledged by {note.who} until {utc_clock(note.until)}: {note.reason}"
             lines += hanging([Content.styled(text, "$text-muted")], width)

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.actions import LOG
 from console.data.log_buffer import CAPACITY, LEVELS
 from console.data.log_navigation import Goal, Notice
+from console.keymap import key_of
 from relay.domain.format import plural
 from relay.text import clean
 
@@ -25,7 +27,7 @@ def state_line(log: LogNavigation, *, width: int) -> Content:
     It is one row, or two where `width` cells have no room for it in one. A hint that has no room is left out.
     """
     buffer = log.buffer
-    state = ("held; f follows", f"{_WARNING} bold")
+    state = (f"held; {key_of(LOG, 'follow')} follows", f"{_WARNING} bold")
     if log.is_following:
         state = ("CATCHING UP", f"{_WARNING} bold") if log.is_behind else ("FOLLOWING", "$text-success bold")
     parts: list[tuple[str, str] | str] = [state, f"   {_extent(buffer)}"]
@@ -35,7 +37,8 @@ def state_line(log: LogNavigation, *, width: int) -> Content:
         parts += [("   only lines with " if buffer.only_matches else "   search ", _MUTED)]
         parts += [(clean(buffer.find, limit=60), "reverse"), _found(log)]
     first, second = Content.assemble(*parts), _reading(log)
-    hint = Content.styled("  o for all" if buffer.only_matches else "  o for these alone", _MUTED)
+    only = key_of(LOG, "only")
+    hint = Content.styled(f"  {only} for {'all' if buffer.only_matches else 'these alone'}", _MUTED)
     if buffer.find and first.cell_length + hint.cell_length <= width:
         first += hint
     fits = first.cell_length + second.cell_length + 3 <= width
@@ -45,10 +48,13 @@ def state_line(log: LogNavigation, *, width: int) -> Content:
 def _reading(log: LogNavigation) -> Content:
     """That older lines are read, else what the last key has found, else how to read older lines."""
     if log.wants_older:
-        return Content.assemble(("reading older lines …", f"{_WARNING} bold"), (" esc stops", _MUTED))
+        return Content.assemble(
+            ("reading older lines …", f"{_WARNING} bold"), (f" {key_of(LOG, 'back')} stops", _MUTED)
+        )
     if log.notice is not Notice.NONE:
         return Content.styled(_notice(log), _WARNING)
-    return Content.styled("k at the top, or g, loads older" if log.buffer.has_older else "", _MUTED)
+    up, top = key_of(LOG, "cursor('up')"), key_of(LOG, "cursor('top')")
+    return Content.styled(f"{up} at the top, or {top}, loads older" if log.buffer.has_older else "", _MUTED)
 
 
 def _extent(buffer: LogBuffer) -> str:
@@ -88,5 +94,5 @@ def _notice(log: LogNavigation) -> str:
         Notice.WRAPPED_TO_TOP: f"wrapped to the top{partly}, no match further down",
         Notice.NO_FAILURE_ABOVE: f"No more failures above; {limit}",
         Notice.NO_FAILURE_BELOW: "No more failures below",
-        Notice.NO_SEARCH: "search for something with / first",
+        Notice.NO_SEARCH: f"search for something with {key_of(LOG, 'find')} first",
     }[log.notice]

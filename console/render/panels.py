@@ -156,14 +156,14 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
     value_width = max((len(value) for _, value, _ in shown), default=0)
     since_width = max((len(since) for _, _, since in shown), default=0)
     room = max(8, width - 15 - value_width - since_width)
-    if any(shortened(rule.condition, room).endswith("…") for rule, _, _ in shown):
+    if any(shortened(rule, room) == rule.brief for rule, _, _ in shown):
         shown = [(rule, value, since.removeprefix("for ")) for rule, value, since in shown]
         since_width = max(len(since) for _, _, since in shown)
         room = max(8, width - 15 - value_width - since_width)
     lines = [
         Content.assemble(
             (f"{formatting.badge(rule.severity):<10} ", formatting.STYLES[rule.severity]),
-            f"{shortened(rule.condition, room):<{room}} ",
+            f"{shortened(rule, room):<{room}} ",
             (f"{value:>{value_width}}", "bold"),
             (f"  {since:<{since_width}}", _MUTED),
         )
@@ -252,33 +252,53 @@ def _probe(health: Health, state: Overview, width: int) -> Content:
 
 
 _EVENTS_ROOM = 26
-GROUP_HEADER = "   COUNT   /MIN  FIRST     LAST      STATUS     "
+_GROUP_HEADER, _SHORT_GROUP_HEADER = "   COUNT   /MIN  FIRST     LAST      STATUS     ", "   COUNT   /MIN  LAST      "
+_LEAST_WITH_STATUS = 70
+"""Narrower lines leave out the first failure, and the status, which the cause names."""
+
+
+def _group_head(width: int) -> str:
+    return _GROUP_HEADER if width >= _LEAST_WITH_STATUS else _SHORT_GROUP_HEADER
+
+
+def _cause_room(width: int) -> int:
+    return max(10, width - len(_group_head(width)) - (_EVENTS_ROOM if width >= 100 else 0) - 2)
 
 
 def group_header(width: int) -> Content:
     """Return the header of the failure groups."""
     events = "EVENTS" if width >= 100 else ""
-    cause = max(10, width - len(GROUP_HEADER) - (_EVENTS_ROOM if width >= 100 else 0) - 2)
-    return Content(f"{GROUP_HEADER}{'CAUSE':<{cause}} {events}")
+    return Content(f"{_group_head(width)}{'CAUSE':<{_cause_room(width)}} {events}")
 
 
 def group_line(group: Group, now: datetime, width: int) -> Content:
     """Return one failure group as a line: count, rate, first and last failure, status, cause, events."""
     events = _events(group.events) if width >= 100 and group.events else ""
-    room = max(10, width - len(GROUP_HEADER) - (_EVENTS_ROOM if width >= 100 else 0) - 2)
+    room = _cause_room(width)
     cause = f"{group.last_error} (tests)" if group.only_tests else group.last_error
     error = cause if len(cause) <= room else cause.removeprefix("Agent SDK ")
     error = error if len(error) <= room else error[: room - 1] + "…"
     rate = f"+{group.per_minute:,}" if group.per_minute else "0"
     hot = "$text-error bold" if group.per_minute else ""
+    has_status = width >= _LEAST_WITH_STATUS
+    status = f"{short_status(group.final_status)[:10]:<10} " if has_status else ""
     return Content.assemble(
         (f"{group.count:>8,}", "bold"),
         (f"{rate:>7}", hot or _MUTED),
-        f"  {_short(group.first, now)}  {_short(group.last, now)}  ",
-        (f"{short_status(group.final_status)[:10]:<10}", "$text-error"),
-        f" {error:<{room}} ",
+        f"  {_short(group.first, now)}" if has_status else "",
+        f"  {_short(group.last, now)}  ",
+        (status, "$text-error"),
+        f"{error:<{room}} ",
         (events, _MUTED),
     )
+
+
+def group_answer(group: Group | None, width: int) -> Content:
+    """Return the beginning of the agent's answer to the newest of a group, on one line; nothing if it said nothing."""
+    if group is None or not group.answer.strip():
+        return Content("")
+    said = " ".join(group.answer.split())
+    return Content.assemble((" answered: ", _MUTED), said).truncate(width, ellipsis=True)
 
 
 def _events(names: Sequence[str]) -> str:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.actions import PROGRESS
+from console.keymap import key_of
 from console.render.chart import bar
 from relay.domain.format import plural, span
 from relay.store.replays import PlanState
@@ -25,6 +27,11 @@ def progress(plan: Plan, room: int) -> Content:
 _LEAST_ABOUT = 16
 
 
+def _paused_by(plan: Plan) -> str:
+    """Return who paused a replay, with a blank before it; nothing unless it is paused."""
+    return "" if plan.paused_by is None else f" by {plan.paused_by}"
+
+
 def plan_line(plan: Plan, head: Content, width: int) -> Content:
     """Return a replay plan as a line: `head`, state, progress, counts; filter and reason if there is room."""
     wide = width >= 100
@@ -35,7 +42,10 @@ def plan_line(plan: Plan, head: Content, width: int) -> Content:
         (f" {plan.delivered:,} {'delivered' if wide else 'ok'} ", "$text-success" if plan.delivered else _MUTED),
         (f" {plan.dead:,} dead {'again ' if wide else ''}", "$text-error bold" if plan.dead else _MUTED),
         f" {plan.left:,} left of {plan.total:,}" if plan.left else f" of {plan.total:,}",
-        (f"  {plan.stopped_why}" if plan.stopped_why else "", "$text-warning"),
+        (
+            f"  {plan.stopped_why}" if plan.stopped_why else f"  paused{_paused_by(plan)}" if plan.paused_by else "",
+            "$text-warning",
+        ),
     )
     about = "  ".join(filter(None, (plan.filter, plan.reason)))
     if about and width - line.cell_length >= _LEAST_ABOUT:
@@ -60,15 +70,16 @@ def plan_lines(plan: Plan, width: int, quiet_s: float | None, left_s: float | No
     if plan.ended:
         return [counts, _verdict(plan)]
     how = Content.assemble(
-        (f"{plan.state.value}", "$text-warning bold" if plan.state is PlanState.PAUSED else "bold"),
+        (f"{plan.state.value}{_paused_by(plan)}", "$text-warning bold" if plan.state is PlanState.PAUSED else "bold"),
         f"  {plan.left:,} left",
         _pace(plan, quiet_s, left_s),
     )
-    resume = "p resumes" if plan.state is PlanState.PAUSED else "p pauses"
+    pause, stop, close = (key_of(PROGRESS, name) for name in ("pause_replay", "stop_replay", "close"))
+    resume = f"{pause} {'resumes' if plan.state is PlanState.PAUSED else 'pauses'}"
     return [
         counts,
         how,
-        Content.styled(f"{resume}, x stops what was not sent yet, esc leaves it running", "$text-muted"),
+        Content.styled(f"{resume}, {stop} stops what was not sent yet, {close} leaves it running", "$text-muted"),
     ]
 
 
@@ -85,18 +96,19 @@ def _pace(plan: Plan, quiet_s: float | None, left_s: float | None) -> tuple[str,
 
 
 def _verdict(plan: Plan) -> Content:
+    lists, closes = key_of(PROGRESS, "list_ended"), key_of(PROGRESS, "close")
     if plan.state is PlanState.STOPPED:
         why = plan.stopped_why or "stopped"
         return Content.assemble(
             (f"Stopped: {why}. ", "$text-error bold"),
-            f"{plural(plan.left, 'delivery')} not sent, or on their way. enter lists all, esc closes this",
+            f"{plural(plan.left, 'delivery')} not sent, or on their way. {lists} lists all, {closes} closes this",
         )
     if plan.delivered == plan.total:
         return Content.assemble(
-            (f"Done: all {plan.total:,} delivered.", "$text-success bold"), " enter lists them, esc closes this"
+            (f"Done: all {plan.total:,} delivered.", "$text-success bold"), f" {lists} lists them, {closes} closes this"
         )
     dead = f"{plan.dead} dead again" if plan.dead else "none dead again"
     skipped = f", {plan.skipped} handled elsewhere" if plan.skipped else ""
     return Content.assemble(
-        (f"Done: {plan.delivered} delivered, {dead}{skipped}.", "bold"), " enter lists them, esc closes this"
+        (f"Done: {plan.delivered} delivered, {dead}{skipped}.", "bold"), f" {lists} lists them, {closes} closes this"
     )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.actions import PLAN
+from console.keymap import key_of
 from console.render.formatting import signed_name
 from console.render.header import environment_badge
 from relay.domain.format import clock, milliseconds, plural, span
@@ -60,11 +62,12 @@ def _pace(pace: Pace, count: int) -> Content:
     canary = str(pace.canary_of(count)) if pace.canary_of(count) else "none"
     stop = f"at {pace.stop_after}" if pace.stop_after else "never"
     about = pace.seconds(count)
+    faster, slower, canary_key, stop_key = (key_of(PLAN, name) for name in ("faster", "slower", "canary", "stop_rule"))
     takes = "" if about is None else f"   about {span(about)} at this rate"
     return Content.assemble(
-        "rate ", (rate, "bold"), (" (+/-)", "$text-muted"),
-        "   canary ", (canary, "bold"), (" (c)", "$text-muted"),
-        "   stop ", (stop, "bold"), (" (s)", "$text-muted"),
+        "rate ", (rate, "bold"), (f" ({faster}/{slower})", "$text-muted"),
+        "   canary ", (canary, "bold"), (f" ({canary_key})", "$text-muted"),
+        "   stop ", (stop, "bold"), (f" ({stop_key})", "$text-muted"),
         takes,
     )  # fmt: skip
 
@@ -87,7 +90,8 @@ def _answered(proposal: Proposal) -> list[Content]:
     if not proposal.answered:
         return []
     count = len(proposal.answered)
-    what = "included; i leaves them out" if proposal.includes_answered else "left out; i includes"
+    key = key_of(PLAN, "include_answered")
+    what = f"included; {key} leaves them out" if proposal.includes_answered else f"left out; {key} includes"
     answered = f"{count:,} {'is' if count == 1 else 'are'} answered in Chatwoot by now ({what})"
     return [Content.styled(answered, "$text-warning")]
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from relay.store.browse import Row
-    from relay.store.conversation import Words
+    from relay.store.conversation import MessagePreview
 
 _LEAST_REST = 15
-_GOOD_REST = 18
+_GOOD_REST = 23
 _UNSAID = re.compile(r"^Agent SDK (?:is )?|\bthe |(?<!^) \(\d{3}\)$")
 """What a cause leaves out in its column: the agent's name, articles, and the status, which has its own column."""
 _MUTED = "$text-muted"
@@ -32,7 +32,7 @@ _MUTED = "$text-muted"
 class Column:
     """One column: its head, its width (0: the rest of the line), its text and style.
 
-    An `optional` column is left out where the rest would be too narrow. A column with `most` grows to that width where
+    A column with `most` grows to that width where
     the rest leaves room for it. `brief` shortens a text that does not fit.
     """
 
@@ -41,7 +41,6 @@ class Column:
     text: Callable[[Row, datetime], str]
     style: Callable[[Row], str] = lambda _: ""
     right: bool = False
-    optional: bool = False
     most: int = 0
     brief: Callable[[str], str] | None = None
 
@@ -73,6 +72,27 @@ def _cause(row: Row, now: datetime) -> str:
     return "" if row.duration_ms is None else f"in {milliseconds(row.duration_ms)}"
 
 
+_BRIEF = (
+    ("did not answer within", "no answer within"),
+    ("dropped connection before its answer was complete", "dropped the connection"),
+    ("refused relay's credentials", "refused credentials"),
+    ("answered with a redirect", "redirects"),
+    (", which is not followed", ""),
+    ("The relay is out of file descriptors; raise its limit of open files", "relay is out of files"),
+    ("The TLS handshake with Agent SDK failed", "TLS handshake failed"),
+    ("Agent SDK's host name does not resolve", "host does not resolve"),
+    ("Agent SDK's host is unreachable", "host is unreachable"),
+    ("Agent SDK's answer was not valid HTTP", "answer is no HTTP"),
+)
+"""Parts of the relay's own sentences, and what a narrow column has in their place."""
+
+
+def _briefly(cause: str) -> str:
+    for whole, brief in _BRIEF:
+        cause = cause.replace(whole, brief)
+    return cause
+
+
 _MARK = Column("", 1, lambda *_: "")
 _ID = Column("ID", 8, lambda row, _: row.delivery_id[:8])
 # Not the age that `age:` filters by: that one counts from when the delivery was received.
@@ -83,10 +103,10 @@ _EVENT = Column(
     "EVENT", len("conv_status_changed"), lambda row, _: row.event or "–", most=len("conversation_status_changed"),
     brief=formatting.brief_event,
 )  # fmt: skip
-_CONVERSATION = Column("CONV", 6, lambda row, _: row.conversation_id or "–", right=True, optional=True)
+_CONVERSATION = Column("CONV", 6, lambda row, _: row.conversation_id or "–", right=True)
 _TRIES = Column("TRY", 3, lambda row, _: "–" if row.attempts is None else str(row.attempts), right=True)
 _STATUS = Column("STATUS", 7, _status, lambda row: "$text-error" if row.state is State.DEAD else "")
-_CAUSE = Column("CAUSE", 0, _cause)
+_CAUSE = Column("CAUSE", 0, _cause, brief=_briefly)
 _RECEIVED = Column("RECEIVED", 8, lambda row, now: day_clock(row.received_at, now)[:12], most=12)
 _TOOK = Column("TOOK", 8, lambda row, _: milliseconds(row.duration_ms), right=True)
 _WORDS = Column("SENDER AND MESSAGE", 30, lambda *_: "", lambda _: _MUTED)
@@ -126,7 +146,10 @@ ALL_COLUMNS = columns_of(usual(dead=False), dead=False)
 def fitted(columns: tuple[Column, ...], width: int) -> tuple[Column, ...]:
     """Return the columns that fit into lines of `width`, each as wide as the room allows."""
     plain = _without_words(columns)
-    kept = plain if _rest(plain, width) >= _LEAST_REST else tuple(c for c in plain if not c.optional)
+    kept = plain
+    for column in (_CONVERSATION, _TRIES, _EVENT):
+        if _rest(kept, width) < _LEAST_REST:
+            kept = tuple(one for one in kept if one is not column)
     if has_words(columns, width):
         words = replace(_WORDS, width=_WORDS.width + (_rest(kept, width) - _WITH_WORDS) // 2)
         kept = (*kept[:-1], words, kept[-1])
@@ -143,8 +166,9 @@ def _without_words(columns: tuple[Column, ...]) -> tuple[Column, ...]:
 
 
 def _more(column: Column, rest: int) -> int:
-    """Return by how many cells `column` may grow: to its `most`, or as far as `rest` leaves room."""
-    return max(0, min(column.most - column.width, rest - _GOOD_REST))
+    """Return by how many cells `column` may grow: to its `most` if `rest` leaves room for that, else not at all."""
+    wanted = column.most - column.width
+    return wanted if rest - wanted >= _GOOD_REST else 0
 
 
 def header(columns: tuple[Column, ...], width: int) -> Content:
@@ -153,7 +177,13 @@ def header(columns: tuple[Column, ...], width: int) -> Content:
 
 
 def line(
-    row: Row, columns: tuple[Column, ...], width: int, now: datetime, said: Mapping[int, Words], *, marked: bool
+    row: Row,
+    columns: tuple[Column, ...],
+    width: int,
+    now: datetime,
+    said: Mapping[int, MessagePreview],
+    *,
+    marked: bool,
 ) -> Content:
     """Return one row as a line, cut to `width`. Its first cell is free for the cursor. `said` has the words by row."""
     cells = []
@@ -162,7 +192,7 @@ def line(
             cells.append(Content.styled("■", "$text-warning"))
         elif column.head == _WORDS.head:
             known = said.get(row.id)
-            text = "" if known is None else words(known.sender, known.content, column.width)
+            text = "" if known is None else words(known.sender, known.content, column.width + 1)
             cells.append(Content.styled(_fit(column, text, width, columns), _MUTED))
         else:
             style = column.style(row) or (_MUTED if row.test else "")

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from relay.domain.alerts import Rule
 
 _BEGINNING = re.compile(r"\s*(?:[✓✗?!→▸-] |\d+\. |#+ |\|)?\s*")
 _LEAST = 12
+_TITLE_EDGE = 4
 
 
 def hanging(lines: Iterable[Content], width: int) -> list[Content]:
@@ -46,8 +49,23 @@ def flowing(parts: Iterable[Content], width: int) -> list[Content]:
     return rows
 
 
-def shortened(condition: str, room: int) -> str:
-    """Return an alert rule's condition in at most `room` characters, with its threshold if that fits."""
-    if len(condition) > room:
-        condition = condition.replace("for more than", ">").replace("more than", ">")
-    return condition if len(condition) <= room else condition[: max(0, room - 1)] + "…"
+def title_of(width: int, *parts: str, keys: Sequence[str] = ()) -> str:
+    """Return a pane's title: as many of `parts` as fit on its edge, the first one always; then as many `keys`."""
+    room = width - _TITLE_EDGE
+    title = parts[0]
+    for part in parts[1:]:
+        title += f" ─ {part}" if len(title) + 3 + len(part) <= room else ""
+    separator = " ─ "
+    for key in keys:
+        if len(title) + len(separator) + len(key) <= room:
+            title, separator = f"{title}{separator}{key}", ", "
+    return title
+
+
+def shortened(rule: Rule, room: int) -> str:
+    """Return an alert rule's condition in at most `room` characters, in a short form if only that fits."""
+    whole = rule.condition
+    symbols = whole.replace("for more than", ">").replace("more than", ">")
+    forms = (whole, symbols, rule.brief or symbols)
+    fitting = next((form for form in forms if len(form) <= room), forms[-1])
+    return fitting if len(fitting) <= room else fitting[: max(0, room - 1)] + "…"

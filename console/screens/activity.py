@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 from textual.containers import Vertical
 from textual.content import Content
 
+from console.actions import ACTIVITY, DELIVERIES
 from console.data.readings import Activity, ActivityReading
 from console.flows.requests import CarryOut, GoTo, ReadNow
-from console.keymap import ACTIVITY, DELIVERIES
+from console.keymap import key_of
 from console.render.activity import action_line, heads_of, who_asked, whole_action
 from console.render.line import Line
 from console.render.plans import plan_line
+from console.render.wrapping import title_of
 from console.screens.view import View, titled
 from console.widgets.lines import LineList
 from console.widgets.question import Kind, Prompt
-from console.widgets.text import Text
+from console.widgets.text import Text, entitle
 from relay.store.replays import Control, PlanState
 
 if TYPE_CHECKING:
@@ -41,13 +43,9 @@ class ActivityView(View):
 
     def compose_body(self) -> ComposeResult:
         """Return the list of replays and the audit."""
-        steering = "" if self.context.read_only else ", p pauses a running one, x stops it"
-        with titled(
-            Vertical(classes="pane", id="plans-pane"),
-            f"Replays ─ enter watches a running one, lists an ended one{steering}",
-        ):
+        with titled(Vertical(classes="pane", id="plans-pane"), "Replays"):
             yield LineList(id="plans", newest_first=True, classes="calm")
-        with titled(Vertical(classes="pane", id="audit-pane"), "Who did what ─ enter shows one in full"):
+        with titled(Vertical(classes="pane", id="audit-pane"), "Who did what"):
             yield LineList(id="audit", newest_first=True, classes="calm")
         yield Text("", id="activity-hint")
 
@@ -61,6 +59,7 @@ class ActivityView(View):
         if not isinstance(activity, Activity):
             return
         width, heads = self.app.size.width - 2, heads_of(activity, snapshot.overview.at)
+        self._entitle()
         self._audit = {action.id: action for action in activity.audit}
         self._plans = {plan.id: plan for plan in activity.plans}
         self.query_one("#plans", LineList).show(
@@ -76,6 +75,16 @@ class ActivityView(View):
             header=heads.names(f"{'WHAT':<{heads.what}}  DETAILS"),
             empty=Content("  No actions recorded yet."),
         )
+
+    def _entitle(self) -> None:
+        """Name the keys in the titles, as many as fit."""
+        width, opens = self.app.size.width, key_of(ACTIVITY, "open")
+        keys = [f"{opens} opens one"]
+        if not self.context.read_only:
+            pauses, stops = (key_of(ACTIVITY, name) for name in ("pause_replay", "stop_replay"))
+            keys += [f"{pauses} pauses a running one", f"{stops} stops it"]
+        entitle(self.query_one("#plans-pane"), title_of(width, "Replays", keys=keys))
+        entitle(self.query_one("#audit-pane"), title_of(width, "Who did what", keys=[f"{opens} shows one in full"]))
 
     def on_line_list_opened(self, event: LineList.Opened) -> None:
         """Watch a running plan, list the deliveries of an ended one, or show an entry of the audit in full."""

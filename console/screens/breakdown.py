@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 from textual.containers import Vertical
 from textual.content import Content
 
+from console.actions import BREAKDOWN, DELIVERIES
 from console.data.context import WINDOWS
 from console.data.readings import BreakdownReading
 from console.data.snapshot import TooSlow
 from console.flows.requests import GoTo, NextWindow
-from console.keymap import BREAKDOWN, DELIVERIES
+from console.keymap import key_of
 from console.render.breakdown import header, share_line
 from console.render.line import Line
+from console.render.wrapping import title_of
 from console.screens.view import View, titled
 from console.widgets.lines import LineList
 from console.widgets.text import entitle
@@ -54,13 +56,19 @@ class BreakdownView(View):
             return
         found, window = snapshot.view, self.context.window_name
         if isinstance(found, TooSlow):
-            slow = Content("  Reading takes longer than a second. w chooses another window, ctrl+r tries again.")
+            slow = Content(
+                f"  Reading takes longer than a second. {key_of(BREAKDOWN, 'window')} chooses another window,"
+                f" {key_of(BREAKDOWN, 'refresh_now')} tries again."
+            )
             self._show("events", "EVENT", [], slow)
             self._show("inboxes", "INBOX", [], slow)
         elif isinstance(found, Breakdown):
             read = plural(found.read, "delivery") if found.is_whole else f"the newest {MOST_READ:,} deliveries"
-            entitle(self.query_one("#events-pane"), f"By event, {read} of the last {window} ─ w window ─ enter lists")
-            entitle(self.query_one("#inboxes-pane"), f"By inbox, {read} of the last {window} ─ tab")
+            width, of = self.app.size.width, f"{read} of the last {window}"
+            keys = [f"{key_of(BREAKDOWN, 'window')} window", f"{key_of(BREAKDOWN, 'open')} lists"]
+            entitle(self.query_one("#events-pane"), title_of(width, f"By event, {of}", keys=keys))
+            keys = [f"{key_of(BREAKDOWN, 'app.focus_next')} goes there"]
+            entitle(self.query_one("#inboxes-pane"), title_of(width, f"By inbox, {of}", keys=keys))
             empty = Content(f"  No delivery in the last {window}.")
             self._show("events", "EVENT", found.events, empty)
             self._show("inboxes", "INBOX", found.inboxes, empty)

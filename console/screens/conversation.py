@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from textual.containers import Vertical
 from textual.content import Content
 
+from console.actions import CONVERSATION
 from console.data.readings import ConversationReading
 from console.flows.requests import OpenDelivery
-from console.keymap import CONVERSATION
 from console.render.conversation import timeline
 from console.screens.view import View, titled
 from console.widgets.lines import LineList

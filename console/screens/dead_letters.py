@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from console.actions import DEAD
 from console.flows.discard import DiscardFlow
 from console.flows.replay import ReplayFlow
-from console.keymap import DEAD
 from console.screens.delivery_list import DeliveryList
 from console.screens.list_actions import ListActions
 from console.screens.view import View

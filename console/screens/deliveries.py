@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from console.keymap import DELIVERIES
+from console.actions import DELIVERIES
 from console.screens.delivery_list import DeliveryList
 from console.screens.list_actions import ListActions
 from console.screens.view import View

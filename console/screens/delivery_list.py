@@ -14,6 +14,7 @@ from console.data.row_window import Marks, RowWindow
 from console.flows.columns import ColumnChoice
 from console.flows.copy_curl import copy_curl
 from console.flows.requests import Copy, OpenDelivery, ReadNow, Say
+from console.keymap import key_of
 from console.render import rows as table
 from console.render.completion import completed, expanded, offered, offers
 from console.render.line import Line
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from console.data.snapshot import Snapshot
     from console.flows.host import Host
     from relay.store.browse import Row
-    from relay.store.conversation import Words
+    from relay.store.conversation import MessagePreview
 
 _TYPED_AFTER_S = 0.2
 """A filter applies once no key has been typed into it for so long."""
@@ -61,9 +62,11 @@ class DeliveryList(Vertical):
         self.window = RowWindow(states)
         self.marks = Marks()
         self._host = host
+        self._place = place
         self.columns = ColumnChoice(host, place, is_dead=states == (State.DEAD,), when_chosen=self._show_again)
         self._rows: dict[int, Row] = {}
-        self._words: dict[int, Words] = {}
+        self._words: dict[int, MessagePreview] = {}
+        self._asked_words: frozenset[int] = frozenset()
         self._error = ""
         self._offer: Content | None = None
         self._offered_for = ""
@@ -78,6 +81,7 @@ class DeliveryList(Vertical):
             returns_to="#rows",
             check=_fault,
             history=lambda: self._host.context.choices.filters,
+            completes=True,
         )
         yield Text("", id="filter-line")
         with Container(id="columns"):
@@ -115,8 +119,13 @@ class DeliveryList(Vertical):
 
     def reading(self) -> RowsReading | None:
         """Return what is to be read."""
+        return self.window.reading(frozenset(self.marks.ids), self._words, self._wordless)
+
+    @property
+    def _wordless(self) -> frozenset[int]:
+        """The rows shown whose words are wanted and were not read yet: a body is read once."""
         wants_words = self.is_mounted and table.has_words(self.columns.shown, self._width)
-        return self.window.reading(frozenset(self.marks.ids), self._words if wants_words else None)
+        return frozenset(self._rows.keys() - self._words.keys()) if wants_words else frozenset()
 
     @property
     def _width(self) -> int:
@@ -130,7 +139,8 @@ class DeliveryList(Vertical):
         if not self.window.is_too_slow and page is not None:
             self.marks.ids -= page.gone
             self._rows = {row.id: row for row in page.rows}
-            self._words = {row_id: said for row_id, said in self._words.items() if row_id in self._rows}
+            for gone in self._words.keys() - self._rows.keys():
+                del self._words[gone]
             width = self._width
             columns, now = table.fitted(self.columns.shown, width), snapshot.overview.at
             self._list.show(
@@ -142,6 +152,9 @@ class DeliveryList(Vertical):
                 empty=self._why_empty(snapshot),
             )
             self.query_one(Peek).follow()
+            if (wordless := self._wordless) != self._asked_words:
+                self._asked_words = wordless
+                self._host.request(ReadNow())
         self._show_filter_line(snapshot)
 
     def set_filter(self, text: str) -> None:
@@ -310,15 +323,17 @@ class DeliveryList(Vertical):
                 parts += [f", {self.window.order}"]
         else:
             total = "more than 10,000" if page.matching is None else f"all {page.matching:,}"
-            parts += [f"{total}, {self.window.order}; / filters"]
+            parts += [f"{total}, {self.window.order}; {self._key('filter')} filters"]
         if self.window.order is not Order.NEWEST and (page.matching is None or page.matching > MOST_SORTED):
             parts += [(f"   {MOST_SORTED:,} of them are sorted", "$text-warning")]
+        newest = self._key("cursor('top')")
         if not page.live and self.window.order is not Order.NEWEST:
-            parts += [("   not the first ones; g for those", "$text-warning")]
+            parts += [(f"   not the first ones; {newest} for those", "$text-warning")]
         elif not page.live:
-            parts += [("   older ones; g for the newest", "$text-warning")]
+            parts += [(f"   older ones; {newest} for the newest", "$text-warning")]
         if snapshot.view_age_s > _OLD_S:
-            parts += [(f"   {span(snapshot.view_age_s)} old, because it is slow; ctrl+r refreshes", "$text-warning")]
+            slow = f"   {span(snapshot.view_age_s)} old, because it is slow; {self._key('refresh_now')} refreshes"
+            parts += [(slow, "$text-warning")]
         if self.marks:
             parts += [(f"   {self.marks}", "$text-warning bold")]
         line = Content.assemble(*parts)
@@ -328,10 +343,14 @@ class DeliveryList(Vertical):
             line = head + text.truncate(max(8, room), ellipsis=True) + line
         return line
 
+    def _key(self, action: str) -> str:
+        return key_of(self._place, action)
+
     def _why_empty(self, snapshot: Snapshot) -> Content:
         if self.filter:
             doubts = [f"   {clean(doubt, limit=200)}." for doubt in filters.doubts(filters.parse(self.filter))]
-            return Content.styled("   Nothing matches the filter. esc clears it." + "".join(doubts[:2]), "$text-muted")
+            nothing = f"   Nothing matches the filter. {self._key('back')} clears it."
+            return Content.styled(nothing + "".join(doubts[:2]), "$text-muted")
         age_s = snapshot.overview.last_webhook_age_s
         last = "no webhook received yet" if age_s is None else f"last webhook received {span(age_s)} ago"
         what = "No open dead letters" if self.window.states else "No deliveries"

@@ -9,12 +9,13 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from console.actions import DETAIL
 from console.data.readings import DetailReading
 from console.flows.copy_curl import copy_curl
 from console.flows.discard import DiscardFlow
 from console.flows.replay import ReplayFlow
 from console.flows.requests import Copy, OpenConversation, ReadNow
-from console.keymap import DETAIL
+from console.keymap import key_of
 from console.render import details, search
 from console.render.curl import MOST_BYTES
 from console.screens.view import View, titled
@@ -72,8 +73,9 @@ class DetailView(View):
 
     def compose_body(self) -> ComposeResult:
         """Return the search box, its state line, and one scroll with all sections."""
+        matches = f"{key_of(DETAIL, 'find_next')} and {key_of(DETAIL, 'find_previous')}"
         yield SearchBox(
-            id="filter", placeholder="find in the delivery; n and N go from match to match", returns_to="#detail"
+            id="filter", placeholder=f"find in the delivery; {matches} go from match to match", returns_to="#detail"
         )
         yield Text("", id="filter-line")
         with VerticalScroll(id="detail"):
@@ -122,14 +124,14 @@ class DetailView(View):
         if detail is None:
             self.query_one("#detail-facts", Static).update("This delivery is gone: its retention is over.")
             return
-        kept = [details.KEPT_EDIT] if self._row_id in self.context.drafts else []
+        kept = [details.kept_edit()] if self._row_id in self.context.drafts else []
         if detail == self._detail and kept == self._kept:
             return
         fresh = self._detail is None
         at = self._current
         self._detail, self._kept = detail, kept
         width = self.app.size.width - 4
-        self._update("facts", [*kept, *details.facts(detail, self._link(detail))])
+        self._update("facts", [*kept, *details.facts(detail, self._link(detail), width)])
         self._update("timeline", details.timeline(detail, width, whole_answers=self._whole_answers))
         if fresh:
             self._update("payload", [details.payload(detail)])
@@ -187,9 +189,14 @@ class DetailView(View):
         if current is None:
             state = Content.styled("no match in what is shown", "$text-warning")
         else:
-            state = Content.assemble(f"match {self._at + 1:,} of {len(self._found):,}", ("  n next, N previous", "dim"))
+            steps = f"  {key_of(DETAIL, 'find_next')} next, {key_of(DETAIL, 'find_previous')} previous"
+            state = Content.assemble(f"match {self._at + 1:,} of {len(self._found):,}", (steps, "dim"))
         line = Content.assemble(
-            "search ", (clean(self._find, limit=60), "reverse"), "   ", state, ("  esc ends", "dim")
+            "search ",
+            (clean(self._find, limit=60), "reverse"),
+            "   ",
+            state,
+            (f"  {key_of(DETAIL, 'back')} ends", "dim"),
         )
         self.query_one("#filter-line", Static).update(line)
 

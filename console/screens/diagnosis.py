@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.actions import DIAGNOSIS
 from console.flows.replay import ReplayFlow
-from console.keymap import DIAGNOSIS
+from console.keymap import key_of
 from console.screens.view import View
 from console.widgets.report import Report
 from relay.errors import RelayError
@@ -81,7 +82,11 @@ def _lines(diagnosis: Diagnosis, *, replayable: int) -> list[Content]:
     style = "$text-error bold" if diagnosis.problem else "$text-success bold"
     lines = [Content.styled(clean(diagnosis.headline), style)]
     if replayable:
-        lines.append(Content.styled("r replays the dead letters whose cause is gone", "$text-warning"))
+        lines.append(
+            Content.styled(
+                f"{key_of(DIAGNOSIS, 'replay')} replays the dead letters whose cause is gone", "$text-warning"
+            )
+        )
     for chapter in diagnosis.chapters:
         lines += [Content(""), *_chapter(chapter)]
     return lines

@@ -14,9 +14,10 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
+from console.actions import DETAIL, EDITOR
 from console.flows.outside import command_of, run_outside
 from console.flows.requests import Edit
-from console.keymap import EDITOR, bindings_of
+from console.keymap import bindings_of, key_of
 from console.widgets.text import Text
 from relay.chatwoot.payload import BadBody, parse_object
 from relay.domain.format import plural
@@ -102,17 +103,21 @@ class EditorScreen(ModalScreen[Edit | None]):
     def _check(self) -> None:
         state = self.query_one("#editor-state", Static)
         fault = self._fault()
-        changed = self._text != self._original
+        changed, leave = self._text != self._original, key_of(EDITOR, "leave")
         if fault is not None:
             state.update(Content.assemble(("✗ ", "$text-error bold"), (fault, "$text-error")))
         elif self._reviewing:
             state.update(
-                Content.assemble(("y", "bold $text-warning"), " continues to the replay, esc returns to the editor")
+                Content.assemble(
+                    (key_of(EDITOR, "accept"), "bold $text-warning"),
+                    f" continues to the replay, {leave} returns to the editor",
+                )
             )
         else:
             what = "changed" if changed else "as it came"
-            leaves = "esc keeps the edit, ctrl+g discards it" if changed else "esc goes back"
-            keys = f"ctrl+s reviews, ctrl+e opens $EDITOR, {leaves}"
+            discard, review = key_of(EDITOR, "discard_edit"), key_of(EDITOR, "review")
+            leaves = f"{leave} keeps the edit, {discard} discards it" if changed else f"{leave} goes back"
+            keys = f"{review} reviews, {key_of(EDITOR, 'external')} opens $EDITOR, {leaves}"
             state.update(Content.assemble(("✓ ", "$text-success"), f"a JSON object, {what}. {keys}"))
 
     def action_review(self) -> None:
@@ -120,7 +125,8 @@ class EditorScreen(ModalScreen[Edit | None]):
         if self._fault() is not None:
             return
         if self._text == self._original:
-            self.query_one("#editor-state", Static).update(Content("Nothing is changed; r replays it as it is."))
+            unchanged = f"Nothing is changed; {key_of(DETAIL, 'replay')} replays it as it is."
+            self.query_one("#editor-state", Static).update(Content(unchanged))
             return
         self._reviewing = True
         self.add_class("reviewing")
@@ -149,13 +155,16 @@ class EditorScreen(ModalScreen[Edit | None]):
 
     def action_external(self) -> None:
         """Edit in `$EDITOR`."""
+        self.run_worker(self._edit_outside(), exclusive=True)
+
+    async def _edit_outside(self) -> None:
         with tempfile.TemporaryDirectory(prefix="payload-") as folder:
             path = Path(folder) / "payload.json"
+            path.touch(mode=0o600)
             path.write_text(self._text, encoding="utf-8")
-            path.chmod(0o600)
             try:
                 command = command_of("VISUAL", "EDITOR", default="vi")
-                run_outside(self.app, [*command, str(path)], remedy="set EDITOR")
+                await run_outside(self.app, [*command, str(path)], remedy="set EDITOR")
             except RelayError as error:
                 self.app.notify(str(error), severity="error", markup=False)
                 return

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.actions import ESCALATION
 from console.flows.requests import CarryOut
-from console.keymap import ESCALATION
+from console.keymap import key_of
 from console.screens.view import View
 from console.widgets.question import Kind, Prompt
 from console.widgets.report import Report
@@ -77,11 +78,12 @@ class EscalationView(View):
         shown = self._incident
         if shown is None:
             return
+        file, severity, note = (key_of(ESCALATION, name) for name in ("file", "severity", "note"))
         head = [
             Content.assemble(
-                ("y", "bold $text-warning"), f" appends this to {_here()} as ", (self.context.operator, "bold"),
-                "; ", ("s", "bold $text-warning"), " changes the severity, ", ("n", "bold $text-warning"),
-                " adds your reason; esc leaves it",
+                (file, "bold $text-warning"), f" appends this to {_here()} as ", (self.context.operator, "bold"),
+                "; ", (severity, "bold $text-warning"), " changes the severity, ", (note, "bold $text-warning"),
+                f" adds your reason; {key_of(ESCALATION, 'back')} leaves it",
             ) if not self._is_filed else Content.styled(f"Appended to {_here()}.", "$text-success bold"),
             Content.assemble((shown.level.upper(), "bold"), f"  notify: {shown.notified}"),
             Content(""),

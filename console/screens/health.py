@@ -8,7 +8,8 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from console.keymap import HEALTH
+from console.actions import HEALTH
+from console.keymap import key_of
 from console.render import panels
 from console.render.backlog import backlog_lines
 from console.render.health import postgres, relays, rules
@@ -24,13 +25,15 @@ if TYPE_CHECKING:
     from console.data.snapshot import Snapshot
 
 
-_TITLES = {
-    "probes": "Probes",
-    "check": "Health check ─ h runs it",
-    "relays": "Relays",
-    "backlog": "Backlog ─ H holds and releases",
-    "rules": "Alert rules",
-}
+def _titles() -> dict[str, str]:
+    """Return the sections with their titles."""
+    return {
+        "probes": "Probes",
+        "check": f"Health check ─ {key_of(HEALTH, 'check_health')} runs it",
+        "relays": "Relays",
+        "backlog": f"Backlog ─ {key_of(HEALTH, 'hold')} holds and releases",
+        "rules": "Alert rules",
+    }
 
 
 class HealthView(View):
@@ -46,7 +49,7 @@ class HealthView(View):
     def compose_body(self) -> ComposeResult:
         """Return the sections."""
         with VerticalScroll(id="health-scroll"):
-            for section, title in _TITLES.items():
+            for section, title in _titles().items():
                 yield titled(Text("", id=section, classes="pane"), title)
 
     def paint(self, snapshot: Snapshot) -> None:
@@ -61,7 +64,8 @@ class HealthView(View):
 
     def _paint_probes(self, snapshot: Snapshot) -> None:
         database = postgres(self.context.place, snapshot, self.context.trouble)
-        self.query_one("#probes", Static).update(Content("\n").join([*self._probes, database]))
+        lines = hanging([*self._probes, database], self.app.size.width - 4)
+        self.query_one("#probes", Static).update(Content("\n").join(lines))
 
     def refresh_header(self) -> None:
         """Show the state of the connection and the lines of the health check as well."""

@@ -8,19 +8,9 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 
-from console.keymap import (
-    CONFIRMATION,
-    HELP,
-    OVERLAYS,
-    PLAN,
-    PROGRESS,
-    SCREENS,
-    SEARCH_BOX,
-    VIEWS,
-    actions_of,
-    bindings_of,
-    shown_key,
-)
+from console.actions import CONFIRMATION, HELP, OVERLAYS, PLAN, PROGRESS, SCREENS, SEARCH_BOX, VIEWS
+from console.key_names import shown_key
+from console.keymap import actions_of, bindings_of, key_of, view_key, view_keys
 from console.render.wrapping import in_two_columns
 from console.widgets.text import Text
 
@@ -51,7 +41,7 @@ class HelpScreen(ModalScreen[None]):
         """Return the table of keys."""
         with VerticalScroll(id="keys-box") as box:
             box.border_title = f"Keys: {SCREENS[self._view]}"
-            box.border_subtitle = "esc closes"
+            box.border_subtitle = f"{key_of(HELP, 'dismiss')} closes"
             yield Text(self._table())
 
     def _table(self) -> Content:
@@ -65,8 +55,8 @@ class HelpScreen(ModalScreen[None]):
         ]
         moving = "; ".join(move.text for move in moves)
         lines.append(_line(" ".join(shown_key(move.keys[0]) for move in moves), moving, width))
-        views = [f"{number} {title}" for number, title in enumerate(VIEWS.values(), start=1)]
-        lines.append(_line(f"1–{len(VIEWS)}", "  ".join(views), width))
+        views = [f"{view_key(view)} {title}" for view, title in VIEWS.items()]
+        lines.append(_line(view_keys(), "  ".join(views), width))
         lines += [Content(""), Content.styled(_FILTER, "$text-muted")]
         for overlay in (CONFIRMATION, PLAN, PROGRESS, SEARCH_BOX):
             lines += [Content(""), Content.styled(OVERLAYS[overlay], "bold")]

@@ -12,12 +12,13 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
+from console.actions import LOG
 from console.data.log_buffer import Page
 from console.data.log_navigation import LogNavigation
 from console.data.log_reading import LogReading
 from console.flows.export import ask_export
 from console.flows.requests import Copy, OpenDelivery, ReadNow
-from console.keymap import LOG
+from console.keymap import key_of
 from console.render.export import LINE_FIELDS, line_values
 from console.render.log_lines import DrawnLines, draw
 from console.render.log_state import state_line
@@ -38,7 +39,11 @@ if TYPE_CHECKING:
     from console.data.snapshot import Snapshot
 
 _EMPTY = "  No webhook yet: the log is empty."
-_HIDDEN = "  None of these lines is shown: l changes the level, o and esc change the search."
+
+
+def _hidden() -> str:
+    level, only, back = (key_of(LOG, name) for name in ("level", "only", "back"))
+    return f"  None of these lines is shown: {level} changes the level, {only} and {back} change the search."
 
 
 class LogView(View):
@@ -52,8 +57,9 @@ class LogView(View):
 
     def compose_body(self) -> ComposeResult:
         """Return the search box, the state line, the lines, and the line under the cursor in full."""
+        matches = f"{key_of(LOG, 'find_next')} and {key_of(LOG, 'find_previous')}"
         yield SearchBox(
-            id="filter", placeholder="find in the lines; n and N go from match to match", returns_to="#log-lines"
+            id="filter", placeholder=f"find in the lines; {matches} go from match to match", returns_to="#log-lines"
         )
         yield Text("", id="filter-line")
         with Vertical(id="rows-pane"):
@@ -66,13 +72,15 @@ class LogView(View):
         return LogReading(buffer.last_id, buffer.first_id if self._log.wants_older else None, self._log.gaps.ids)
 
     def forget(self) -> None:
-        """Begin again at the newest lines."""
-        self._log = LogNavigation()
+        """Show the times of the lines held in the zone chosen now."""
+        self._update(self._seen.in_zone(self.context.choices.zone))
+        self._show_lines(self._log.buffer)  # equal times of two zones are equal, so they count as no change
 
     def paint(self, snapshot: Snapshot) -> None:
         """Take the lines that were read, and show them."""
         page = snapshot.view
         if isinstance(page, Page) and snapshot.reading == self.reading():
+            page = page.in_zone(self.context.choices.zone)  # it may have been read before the zone was chosen
             self._update(self._seen.with_page(page, now=snapshot.read_at))
             if self._log.is_behind:
                 self.request(ReadNow())
@@ -107,7 +115,7 @@ class LogView(View):
     def _show_lines(self, before: LogBuffer) -> None:
         """Show the lines. If some have come above the first row while the cursor is on it, it keeps its place."""
         lines, buffer, was_first = self._list, self._log.buffer, self._list.cursor == 0
-        empty = Content(_HIDDEN if buffer.lines else _EMPTY)
+        empty = Content(_hidden() if buffer.lines else _EMPTY)
         lines.show(DrawnLines(buffer.shown, self._draw), place_of=self._place_of, empty=empty)
         above = buffer.place_of(before.shown[0].id) if before.shown else 0
         if was_first and above and not self._log.is_following:

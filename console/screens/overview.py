@@ -9,14 +9,16 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
+from console.actions import DEAD, LOG, OVERVIEW
 from console.flows.acknowledge import ask_acknowledge
 from console.flows.replay import ReplayFlow
 from console.flows.requests import GoTo, NextWindow
-from console.keymap import DEAD, OVERVIEW
+from console.keymap import key_of, view_key
 from console.render import panels
 from console.render.chart import resample
 from console.render.line import Line
 from console.render.log_lines import draw
+from console.render.wrapping import title_of
 from console.screens.view import WIDE, View, titled
 from console.widgets.lines import LineList
 from console.widgets.rates import RateSparkline
@@ -59,12 +61,13 @@ class OverviewView(View):
             yield LineList(id="first-alert-lines", classes="calm")
         for compose in (self._groups_pane, self._top) if self._is_narrow else (self._top, self._groups_pane):
             yield from compose()
-        with titled(Vertical(id="tail-pane", classes="pane"), "Log ─ 4 for all of it"):
+        with titled(Vertical(id="tail-pane", classes="pane"), f"Log ─ {view_key(LOG)} for all of it"):
             yield Text("", id="tail")
 
     def _groups_pane(self) -> ComposeResult:
         with Vertical(id="groups-pane", classes="pane"):
             yield LineList(id="groups")
+            yield Text("", id="group-answer")
 
     def _top(self) -> ComposeResult:
         with Container(id="top"):
@@ -87,7 +90,7 @@ class OverviewView(View):
         figures = self._figures(snapshot)
         narrow = self._is_narrow
         self._put_in_order(narrow)
-        entitle(self.query_one("#success"), f"Success, last {window_name} ─ w window")
+        entitle(self.query_one("#success"), f"Success, last {window_name} ─ {_key('window')} window")
         entitle(self.query_one("#attempts"), f"Deliveries by attempts, last {window_name}")
         rates, *rest = panels.success(snapshot, figures, window_name)
         if narrow:
@@ -108,8 +111,9 @@ class OverviewView(View):
         alerts, narrow = self._alert_lines, self._is_narrow
         state = snapshot.overview
         firing = len(state.firing)
-        keys = "D diagnoses" if self.context.read_only else "D diagnoses, a acknowledges"
-        title = f"Alerts ─ {firing} firing ─ {keys}" if firing else "Alerts"
+        keys = [f"{_key('diagnose')} diagnoses"]
+        keys += [] if self.context.read_only else [f"{_key('acknowledge')} acknowledges"]
+        title = title_of(self.app.size.width, "Alerts", f"{firing} firing", keys=keys) if firing else "Alerts"
         entitle(self.query_one("#alerts-first" if narrow else "#alerts"), title)
         shown = panels.alerts(state, (alerts.size.width or 60) - 2, _NARROW_ALERTS if narrow else _WIDE_ALERTS)
         rules = [verdict.rule.name for verdict in state.firing[: len(shown)]] or [""]
@@ -121,12 +125,12 @@ class OverviewView(View):
 
     def _paint_groups(self, snapshot: Snapshot) -> None:
         state = snapshot.overview
-        keys = {
+        orders = {
             "rate": lambda group: (group.per_minute, group.count),
             "count": lambda group: (group.count,),
             "last": lambda group: (group.last.timestamp(),),
         }
-        groups = sorted(snapshot.groups, key=keys[SORTS[self._sort]], reverse=True)
+        groups = sorted(snapshot.groups, key=orders[SORTS[self._sort]], reverse=True)
         self._groups = {group.filter: group for group in groups}
         width = self.app.size.width - 2
         lines = self.query_one("#groups", LineList)
@@ -135,17 +139,26 @@ class OverviewView(View):
             header=panels.group_header(width),
             empty=Content(f"  No open dead letters. {_last_webhook(snapshot)}"),
         )
+        self._show_answer()
         self._share_room(len(groups))
-        entitle(
-            self.query_one("#groups-pane"),
-            (
-                f"Failure groups by {SORTS[self._sort]} ─ {state.open_dead_letters:,} open ─ enter opens, "
-                + ("o sorts" if self.context.read_only else "r replays, o sorts")
-            ),
-        )
+        keys = [f"{_key('open')} opens", f"{_key('sort')} sorts"]
+        if not self.context.read_only:
+            keys.insert(1, f"{_key('replay')} replays")
+        by, number = f"Failure groups by {SORTS[self._sort]}", f"{state.open_dead_letters:,} open"
+        entitle(self.query_one("#groups-pane"), title_of(self.app.size.width, by, number, keys=keys))
         cause = snapshot.headline.group
         if cause is not None and not lines.touched:
             lines.move_to(list(self._groups).index(cause.filter))
+
+    def _show_answer(self) -> None:
+        """Show how the agent answered the newest of the group under the cursor, if it said anything."""
+        answer, line = panels.group_answer(self.group, self.app.size.width - 2), self.query_one("#group-answer", Text)
+        line.display = bool(answer)
+        line.update(answer)
+
+    def on_line_list_moved(self) -> None:
+        """Show the answer to the group under the cursor."""
+        self._show_answer()
 
     @property
     def _is_narrow(self) -> bool:
@@ -171,12 +184,13 @@ class OverviewView(View):
         """
         top, alerts = self.query_one("#top"), self.query_one("#alerts-first")
         height = self.query_one("#body").size.height
-        least = min(max(1, groups), _LEAST_GROUP_ROWS) + 2
+        heads = 2 + self.query_one("#group-answer").display  # title, header, and the agent's answer
+        least = min(max(1, groups), _LEAST_GROUP_ROWS) + heads
         taken = sum(pane.outer_size.height for pane in (alerts,) if pane.display)
         figures = _NARROW_TOP_ROWS if self._is_narrow else _WIDE_TOP_ROWS
         self.set_class(height - taken - figures < least, "-no-top")
         room = height - taken - (0 if self.has_class("-no-top") or not top.display else top.outer_size.height)
-        wanted = min(max(1, groups) + 2, room, _MOST_GROUP_ROWS)
+        wanted = min(max(1, groups) + heads, room, _MOST_GROUP_ROWS)
         shared = room - wanted >= _LEAST_TAIL_ROWS and not self.has_class("zoomed")
         self.set_class(not shared, "-no-tail")
         self.query_one("#groups-pane").styles.height = wanted if shared else "1fr"
@@ -190,10 +204,9 @@ class OverviewView(View):
     def hint(self, cause: Headline) -> str:
         """Return that enter opens the group that the headline is about, while the cursor is on it."""
         group, meant = self.group, cause.group
-        if group is None or meant is None or self.lines.id != "groups":
-            return ""
-        is_meant = group.filter == meant.filter
-        return "  enter opens them" if is_meant else ""
+        if group is not None and meant is not None and self.lines.id == "groups" and group.filter == meant.filter:
+            return f"  {_key('open')} opens them"
+        return super().hint(cause)
 
     @property
     def group(self) -> Group | None:
@@ -241,6 +254,10 @@ class OverviewView(View):
             self.say("There is no dead letter to replay")
         else:
             self._replay.matching(self.group.filter)
+
+
+def _key(action: str) -> str:
+    return key_of(OVERVIEW, action)
 
 
 def _last_webhook(snapshot: Snapshot) -> str:

@@ -10,7 +10,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from console.render.details import KEPT_EDIT, attempt_lines, headline, peek
+from console.render.details import attempt_lines, headline, kept_edit, peek
 from console.render.wrapping import flowing, hanging
 from console.widgets.text import Text
 from relay.errors import RelayError
@@ -80,9 +80,9 @@ class Peek(VerticalScroll, can_focus=False):
             return
         width = max(20, self.scrollable_content_region.width)
         lines = [
-            *([KEPT_EDIT] if row.id in self._host.context.drafts else []),
+            *([kept_edit()] if row.id in self._host.context.drafts else []),
             *flowing(headline(known), width),
-            *attempt_lines(known),
+            *attempt_lines(known, width),
             Content(""),
             *peek(known).split("\n", allow_blank=True),
         ]

@@ -11,30 +11,26 @@ from textual.events import Key
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
+from console.actions import DELIVERIES, DIAGNOSIS, OVERVIEW, SEARCH_BOX
 from console.flows import requests
 from console.flows.acknowledge import ask_acknowledge
 from console.flows.dialog import Dialog
 from console.flows.hold import ask_hold_or_release
 from console.flows.pager import show_in_pager
-from console.keymap import (
-    DELIVERIES,
-    OVERVIEW,
-    SEARCH_BOX,
-    VIEWS,
-    action_of,
-    actions_of,
-    bindings_of,
-    is_refused,
-    shown_key,
-)
+from console.key_names import character_of
+from console.keymap import action_of, actions_of, bindings_of, is_refused, key_of
 from console.render.head import connecting, head_of
+from console.screens.footer import hints, own_first, ways
 from console.screens.text_of import text_of
-from console.widgets.key_bar import KeyBar, KeyHint
+from console.widgets.key_bar import KeyBar
 from console.widgets.lines import LineList
 from console.widgets.question import Kind, Prompt, Question
+from console.widgets.search_box import SearchBox
 from console.widgets.text import Text
 from relay.domain.format import plural
 from relay.errors import RelayError
+from relay.incident.cause import BAD
+from relay.incident.cause import Kind as CauseKind
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -44,22 +40,14 @@ if TYPE_CHECKING:
     from textual.message import Message
     from textual.widget import Widget
 
+    from console.actions import Action
     from console.data.context import Context
     from console.data.snapshot import Reading, Snapshot
-    from console.keymap import Action
     from relay.incident.cause import Headline
 
 
 WIDE = 110
 """From this width on there are two columns."""
-
-
-_CHARACTERS = {"plus": "+", "minus": "-", "question_mark": "?"}
-"""What the keys of a strip type."""
-
-
-def _hint(action: Action) -> KeyHint:
-    return KeyHint(action.keys[0], shown_key(action.keys[0]), action.label)
 
 
 Pane = TypeVar("Pane", bound="Widget")
@@ -206,7 +194,10 @@ class View(Screen[None]):
 
     def hint(self, cause: Headline) -> str:
         """Return what a key does about the cause here, shown behind it where there is room."""
-        del cause
+        if cause.kind is CauseKind.HELD and not self.context.read_only:
+            return f"  {key_of(self.VIEW, 'hold')} releases"
+        if cause.level == BAD and self.VIEW != DIAGNOSIS:
+            return f"  {key_of(self.VIEW, 'diagnose')} says why"
         return ""
 
     def show_keys(self) -> None:
@@ -215,25 +206,19 @@ class View(Screen[None]):
             return
         width = self.app.size.width
         taken = list(self.question.actions)
-        if not taken and self.is_typed_into:
-            taken = list(actions_of(SEARCH_BOX, read_only=self.context.read_only))
+        if not taken and isinstance(self.focused, SearchBox):
+            taken = self.focused.actions
         if taken:
-            self.query_one(KeyBar).show([], [_hint(action) for action in taken], width)
-            return
-        ways = [
-            KeyHint(str(number), str(number), title, is_here=view == self.VIEW)
-            for number, (view, title) in enumerate(VIEWS.items(), start=1)
-        ]
-        if width < WIDE:
-            ways = [KeyHint("", "1-6", "views")]
-        self.query_one(KeyBar).show(ways, [_hint(one) for one in self.possible_actions() if one.shown], width)
+            self.query_one(KeyBar).show([], hints(taken), width)
+        else:
+            shown = own_first(action for action in self.possible_actions() if action.shown)
+            self.query_one(KeyBar).show(ways(self.VIEW, is_wide=width >= WIDE), hints(shown), width)
 
     async def on_key_bar_clicked(self, event: KeyBar.Clicked) -> None:
         """Do what the key does for what has the focus."""
         event.stop()
         if self.question.is_open:
-            character = _CHARACTERS.get(event.key, event.key if len(event.key) == 1 else None)
-            self.question.post_message(Key(event.key, character))
+            self.question.post_message(Key(event.key, character_of(event.key)))
         elif isinstance(self.focused, Input):
             await self.focused.run_action(action_of(SEARCH_BOX, event.key) or "")
         elif (action := next((one for one in self.possible_actions() if event.key in one.keys), None)) is not None:
@@ -379,7 +364,9 @@ class View(Screen[None]):
         self.in_background(self._page(), group="pager")
 
     async def _page(self) -> None:
-        show_in_pager(self.app, await self.whole_text())
+        await show_in_pager(self.app, await self.whole_text())
+        self.refresh_header()
+        self.request(requests.ReadNow())
 
     async def whole_text(self) -> str:
         """Return what the screen shows, whole, as text."""

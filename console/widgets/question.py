@@ -15,7 +15,9 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
-from console.keymap import CONFIRMATION, PLAN, PROGRESS, action_of, actions_of, shown_key
+from console.actions import CONFIRMATION, OVERVIEW, PLAN, PROGRESS
+from console.key_names import shown_key
+from console.keymap import action_of, actions_of, key_of
 from console.render.formatting import QUIET_RELAY_S
 from console.render.plans import plan_lines
 from console.render.wrapping import hanging
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from textual import events
     from textual.app import RenderResult
 
+    from console.actions import Action
     from console.data.plan_pace import PlanPace
-    from console.keymap import Action
     from relay.store.replays import Plan
 
 _MAX_TYPED = 500
@@ -241,26 +243,29 @@ class Question(Widget, can_focus=True):
 
     def _last_line(self, prompt: Prompt) -> Content:
         cursor = Content.styled("▏", "blink")
-        shows = "n shows it · " if prompt.expected == "1" else "n shows them · "
-        ways = f"{shows if 'dry_run' in prompt.adjusts else ''}? explains · esc cancels"
+        cancels = f"{key_of(CONFIRMATION, 'cancel')} cancels"
+        shows = f"{key_of(PLAN, 'dry_run')} shows {'it' if prompt.expected == '1' else 'them'} · "
+        explains = f"{key_of(CONFIRMATION, 'explain')} explains · "
+        ways = f"{shows if 'dry_run' in prompt.adjusts else ''}{explains}{cancels}"
+        submit = key_of(CONFIRMATION, "submit")
         typed = (self._typed, "bold")
         wrong = (f"  {self._wrong}", "$text-error")
         if prompt.kind is Kind.YES:
-            return Content.assemble(("y", "bold $text-warning"), f" does it · {ways}")
+            return Content.assemble((key_of(CONFIRMATION, "agree"), "bold $text-warning"), f" does it · {ways}")
         if prompt.kind is Kind.COUNT:
-            how = f"type {prompt.expected} and enter · {ways} > "
+            how = f"type {prompt.expected} and {submit} · {ways} > "
             return Content.assemble((how, "$text-warning"), typed, cursor, wrong)
         if prompt.kind is Kind.TEXT:
-            return Content.assemble(("and enter; esc cancels > ", "$text-warning"), typed, cursor, wrong)
+            return Content.assemble((f"and {submit}; {cancels} > ", "$text-warning"), typed, cursor, wrong)
         if prompt.kind is Kind.CHOICE:
-            return Content.assemble(("type its number; esc cancels", "$text-warning"))
+            return Content.assemble((f"type its number; {cancels}", "$text-warning"))
         if prompt.kind is Kind.WAIT:
-            return Content.assemble(("esc cancels  ", "$text-muted"), (self._typed.replace("\n", " ⏎"), "bold"))
+            return Content.assemble((f"{cancels}  ", "$text-muted"), (self._typed.replace("\n", " ⏎"), "bold"))
         return Content.styled("any key closes this", "$text-muted")
 
     def on_key(self, event: events.Key) -> None:
         """Take the keys while it is open; those that it does not know while it shows a replay go to the view."""
-        if self._prompt is not None and event.key != "ctrl+z":
+        if self._prompt is not None and action_of(OVERVIEW, event.key) != "app.suspend_process":
             event.stop()
             event.prevent_default()
             self._answer(self._prompt, event)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Report(VerticalScroll):
     """`text` until `show` is called."""
 
-    DEFAULT_CSS = "Report { height: 1fr; padding: 0 1; }"
+    DEFAULT_CSS = "Report { height: 1fr; padding: 0 1; scrollbar-gutter: stable; }"
 
     def __init__(self, text: str, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)

@@ -12,7 +12,8 @@ from textual.message import Message
 from textual.validation import ValidationResult, Validator
 from textual.widgets import Input
 
-from console.keymap import SEARCH_BOX, bindings_of
+from console.actions import SEARCH_BOX
+from console.keymap import actions_of, bindings_of
 from relay.text import clean
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from textual import events
     from textual.binding import BindingType
+
+    from console.actions import Action
 
     Check = Callable[[str], str | None]
     """Returns what is wrong with a text, as a sentence for the operator; None if the text is valid."""
@@ -36,7 +39,7 @@ class SearchBox(Input):
 
     - `Changed` follows every change of the text, with the error if there is one.
     - `Submitted` follows `enter`; the box is closed by then. An invalid text leaves the box open and sends nothing.
-    - `Asked` follows `tab`: the screen may complete the text. `history` returns earlier texts, the newest first.
+    - `Asked` follows `tab` if the screen `completes` texts. `history` returns earlier texts, the newest first.
     - `Closed` follows `close`. A text that is invalid at that moment is replaced by the text from before `open`.
 
     Control characters and other characters that are not shown never get in, by key, by paste or by program: the box
@@ -104,7 +107,8 @@ class SearchBox(Input):
         returns_to: str,
         check: Check | None = None,
         placeholder: str = "",
-        history: Callable[[], Sequence[str]] = tuple,
+        history: Callable[[], Sequence[str]] | None = None,
+        completes: bool = False,
         id: str | None = None,  # noqa: A002 - Textual's name
     ) -> None:
         validators = [] if check is None else [_Checked(check)]
@@ -115,8 +119,16 @@ class SearchBox(Input):
         self._returns_to = returns_to
         self._text_before = value
         self._history = history
+        self._completes = completes
         self._at = -1
         self._typed = ""
+
+    @property
+    def actions(self) -> list[Action]:
+        """What it takes, as the key map has it: without history and completion where it has none."""
+        lacks = set() if self._completes else {"complete"}
+        lacks |= set() if self._history is not None else {"older", "newer"}
+        return [action for action in actions_of(SEARCH_BOX, read_only=False) if action.name not in lacks]
 
     @property
     def is_open(self) -> bool:
@@ -153,7 +165,7 @@ class SearchBox(Input):
         self._recall(-1)
 
     def _recall(self, step: int) -> None:
-        known = self._history()
+        known = () if self._history is None else self._history()
         at = max(-1, min(self._at + step, len(known) - 1))
         if at == self._at:
             return
@@ -165,7 +177,8 @@ class SearchBox(Input):
 
     def action_complete(self) -> None:
         """Ask the screen to complete the text."""
-        self.post_message(self.Asked(self))
+        if self._completes:
+            self.post_message(self.Asked(self))
 
     async def action_submit(self) -> None:
         """Close the box and post `Submitted`, unless the text is invalid."""

@@ -25,13 +25,18 @@ class Text(Static):
         super().__init__(content, id=id, classes=classes, markup=False)
 
     def update(self, content: VisualType = "", *, layout: bool = True) -> None:
-        """Show another text. Its place is computed again only if the length of a line has changed."""
+        """Show another text. Its place is computed again only if a line has another length, or wraps to more rows."""
         before = self.content
         if isinstance(content, Content) and isinstance(before, Content):
             if content.is_same(before):
                 return
-            layout = layout and _lengths(content) != _lengths(before)
+            layout = layout and (_lengths(content) != _lengths(before) or self._rows(content) != self._rows(before))
         super().update(content, layout=layout)
+
+    def _rows(self, content: Content) -> int:
+        """Return how many rows the text takes: lines of equal lengths may break at other words."""
+        width = self.content_size.width
+        return len(content.wrap(width)) if width else 0
 
 
 def _lengths(content: Content) -> list[int]:

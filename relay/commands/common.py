@@ -12,7 +12,6 @@ import click
 from relay.domain.duration import seconds_of
 from relay.domain.filters import moment_of
 from relay.errors import ConfigurationError, StatementRefused, StoreUnavailable
-from relay.incident import without_store
 from relay.settings import load_settings
 from relay.store import demo_history, sessions
 from relay.store.databases import database
@@ -102,7 +101,9 @@ async def or_partly(work: Coroutine[Any, Any, int], settings: Settings, dsn: str
     except StatementRefused:
         raise
     except StoreUnavailable as error:
-        found = await without_store.partial_view(settings, dsn, error)
+        from relay.incident.without_store import partial_view  # noqa: PLC0415 - it needs an HTTP client
+
+        found = await partial_view(settings, dsn, error)
     if as_json:
         print_json(found.document)
         say(found.database_error, err=True)

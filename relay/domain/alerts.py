@@ -135,7 +135,8 @@ class Measures:
 class Rule:
     """One rule. `value` reads the measure (None: no data); it fires when the value is beyond the threshold.
 
-    `condition` is the sentence that screens show, `unit` what the value is counted in. `at_threshold`: it fires at
+    `condition` is the sentence that screens show, `brief` the same where there is little room, `unit` what the value
+    is counted in. `at_threshold`: it fires at
     the threshold too. `provided` must hold as well; `or_if` makes it fire whatever the value is. `threshold_of` gives
     the threshold where it depends on the measures.
     """
@@ -151,6 +152,7 @@ class Rule:
     provided: Callable[[Measures], bool] | None = None
     or_if: Callable[[Measures], bool] | None = None
     threshold_of: Callable[[Measures], float] | None = None
+    brief: str = ""
 
     def evaluate(self, measures: Measures) -> Verdict:
         """The verdict on `measures` alone."""
@@ -253,43 +255,59 @@ def _minutes(seconds: float | None) -> float | None:
 
 RULES: tuple[Rule, ...] = (
     Rule("success-rate-p0", Severity.P0, "success rate < 50 % for 10 min", "%", 50,
-         lambda m: m.rate_10min.percent, fires_below=True, provided=lambda m: m.minutes_10.stay_below(50)),
-    Rule("refused-p0", Severity.P0, "more than half of the webhooks refused in 5 min", "%", 50, _refused_percent),
+         lambda m: m.rate_10min.percent, fires_below=True, provided=lambda m: m.minutes_10.stay_below(50),
+         brief="success < 50 % for 10 min"),
+    Rule("refused-p0", Severity.P0, "more than half of the webhooks refused in 5 min", "%", 50, _refused_percent,
+         brief="> half refused in 5 min"),
     Rule("store-down-p0", Severity.P0, "Postgres away for 60 s", "s", 60, lambda m: m.store_away_s),
     Rule("relay-down", Severity.P0, "no relay heartbeat for 60 s", "s", 60, lambda m: m.heartbeat_age_s),
     Rule("success-rate-p1", Severity.P1, "success rate < 80 % for 15 min", "%", 80,
-         lambda m: m.rate_15min.percent, fires_below=True, provided=lambda m: m.minutes_15.stay_below(80)),
+         lambda m: m.rate_15min.percent, fires_below=True, provided=lambda m: m.minutes_15.stay_below(80),
+         brief="success < 80 % for 15 min"),
     Rule("lost-p1", Severity.P1, "webhooks refused with 413 or 503 in 1 h are lost", "", 0,
-         lambda m: float(m.lost_1h)),
+         lambda m: float(m.lost_1h),
+         brief="refused with 413 or 503"),
     Rule("backlog-p1", Severity.P1, "a delivery waits for more than 5 min", "min", 5,
-         lambda m: _minutes(m.backlog_overdue_s)),
+         lambda m: _minutes(m.backlog_overdue_s),
+         brief="a delivery waits > 5 min"),
     Rule("spool-p1", Severity.P1, "the spool not empty for 60 s though Postgres is up, or half full", "s", 60,
-         lambda m: m.spool_waits_s, or_if=_spool_is_half_full),
+         lambda m: m.spool_waits_s, or_if=_spool_is_half_full,
+         brief="spool kept 60 s, or half full"),
     Rule("silence-p1", Severity.P1, "no webhook for three times the longest gap usual at this hour", "min", 15,
-         _silent_minutes, threshold_of=_silence_threshold),
+         _silent_minutes, threshold_of=_silence_threshold,
+         brief="no webhook for 3 usual gaps"),
     Rule("facts-aside-p1", Severity.P1, "facts refused by dashboard_facts wait aside", "", 0,
-         lambda m: float(m.facts_aside)),
+         lambda m: float(m.facts_aside),
+         brief="facts refused, kept aside"),
     Rule("success-rate-critical", Severity.CRITICAL, "success rate < 80 % over 15 min", "%", 80,
-         lambda m: m.rate_15min.percent, fires_below=True, provided=_has_enough(lambda m: m.rate_15min)),
+         lambda m: m.rate_15min.percent, fires_below=True, provided=_has_enough(lambda m: m.rate_15min),
+         brief="success < 80 % over 15 min"),
     Rule("escalate-dlq", Severity.ESCALATE, "more than 20 dead letters in 1 h", "", 20,
          lambda m: float(m.dead_letters_1h)),
     Rule("escalate-success", Severity.ESCALATE, "success rate < 70 % for more than 30 min", "%", SUSTAINED_PERCENT,
-         _sustained_success, fires_below=True, provided=_has_enough(lambda m: m.rate_30min)),
+         _sustained_success, fires_below=True, provided=_has_enough(lambda m: m.rate_30min),
+         brief="success < 70 % for > 30 min"),
     Rule("escalate-agent-down", Severity.ESCALATE, "Agent SDK health failing for more than 5 min", "min", 5,
-         lambda m: _minutes(m.agent_failing_s)),
+         lambda m: _minutes(m.agent_failing_s),
+         brief="agent /health fails > 5 min"),
     Rule("escalate-replies-stalled", Severity.ESCALATE, "a customer's message undelivered for more than 30 min",
-         "min", 30, lambda m: _minutes(m.oldest_customer_wait_s)),
+         "min", 30, lambda m: _minutes(m.oldest_customer_wait_s),
+         brief="message waits > 30 min"),
     Rule("dlq-p2", Severity.P2, "more than 10 dead letters in 1 h", "", 10, lambda m: float(m.dead_letters_1h)),
     Rule("dlq-warning", Severity.WARNING, "more than 5 dead letters in 1 h", "", 5,
          lambda m: float(m.dead_letters_1h)),
     Rule("refused-warning", Severity.WARNING, "5 webhooks refused with 401 or 404 in 1 h", "", 5,
-         lambda m: float(m.turned_away_1h), at_threshold=True),
+         lambda m: float(m.turned_away_1h), at_threshold=True,
+         brief="5 refused (401, 404) in 1 h"),
     Rule("attempts-info", Severity.INFO, "average attempts > 1.5 over 1 h", "", 1.5,
-         lambda m: m.average_attempts_1h),
+         lambda m: m.average_attempts_1h,
+         brief="> 1.5 attempts over 1 h"),
     Rule("agent-slow-info", Severity.INFO, "average forwarding time > 2 s over 15 min", "ms", 2000,
-         lambda m: m.average_ms_15min),
+         lambda m: m.average_ms_15min,
+         brief="forwarding > 2 s on average"),
     Rule("no-webhooks-info", Severity.INFO, "no webhook for 30 min, though more than 10 an hour is usual", "min", 30,
-         _no_webhooks),
+         _no_webhooks,
+         brief="no webhook for 30 min"),
 )  # fmt: skip
 
 

@@ -85,7 +85,9 @@ class Backlog:
         """
         if not self._more:
             if self._pipeline.is_behind or self._pipeline.gate.owed:
+                began = time.monotonic()
                 await asyncio.sleep(_PAUSE_S)  # several slots may become free in the meantime, or webhooks come
+                self._pipeline.drain_limit.delayed(time.monotonic() - began - _PAUSE_S)
             await self._wait()
         self._more = False
         async with self._database.connection() as connection:
@@ -95,7 +97,7 @@ class Backlog:
                 await self._answer_senders(connection)
             claimed = await self._claim(connection)
         for one in claimed:
-            self._pipeline.resume(one)
+            self._pipeline.resume(one, drains=True)
 
     async def _wait(self) -> None:
         """Until there is work that the rates allow, or a refresh is due."""
@@ -151,7 +153,7 @@ class Backlog:
 
     async def _claim(self, connection: Connection) -> list[Claimed]:
         pipeline, gate_now = self._pipeline, self._pipeline.gate
-        most = min(_BATCH, pipeline.live_capacity)
+        most = min(_BATCH, pipeline.backlog_room())
         was_limited, self._turn_at = self._turn_at > 0, 0.0
         if not self._lease.is_held or not gate_now.is_open or not (most or gate_now.owed):
             return []

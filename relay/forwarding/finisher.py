@@ -159,6 +159,7 @@ class Finisher:
             recorded = await commit(
                 connection,
                 batch,
+                owner=self._owner,
                 guarded=began < self._guarded_until,
                 facts_later=behind,
                 on_aside=partial(self._went_aside, behind=behind),
@@ -176,6 +177,7 @@ class Finisher:
             (recorded,) = await commit(
                 connection,
                 [finish],
+                owner=self._owner,
                 guarded=True,
                 facts_later=behind,
                 lock_ms=finish.lock_ms,

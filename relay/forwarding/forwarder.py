@@ -16,7 +16,6 @@ from urllib.parse import quote
 import aiohttp
 import httpx
 from aiohttp.http import HttpProcessingError
-from httpx_aiohttp import AiohttpTransport
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from relay import http_client
@@ -44,6 +43,7 @@ from relay.domain.retry import (
     with_agents_error,
 )
 from relay.domain.trace import TRACEPARENT, attempt_span, receipt_span, trace_of
+from relay.forwarding.agent_transport import ANSWER, AgentTransport
 from relay.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -52,14 +52,12 @@ if TYPE_CHECKING:
     from relay.forwarding.gate import Gate
     from relay.settings import Settings
 
-ANSWER_BYTES = 64 * 1024
 LONGEST_SLEEP_MS = 2_000
 """A longer wait between attempts is a `waiting` row in Postgres, not a sleeping task (DESIGN, 1.1)."""
 
 _OWN_PAUSE_MS = 1_000
 """The wait after an attempt that the relay itself could not make."""
 
-_KEEP_ALIVE_S = 4  # shorter than any server keeps an idle connection, so that none is cut under a request
 SENDER = "hotdash-relay"
 # what an attempt may fail with: httpx's errors, and those of aiohttp that its transport lets through
 _FAILURES = (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
@@ -84,22 +82,12 @@ class _Client(httpx.AsyncClient):
         return _NO_COOKIES
 
 
-def _session() -> aiohttp.ClientSession:
-    """What carries the requests: as many connections as there are deliveries in flight, and no cookies."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S, ssl=http_client.certificates())
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-
-
-def _transport(proxy: httpx.Proxy | None) -> AiohttpTransport:
-    return AiohttpTransport(client=_session, verify=http_client.certificates(), proxy=proxy)
-
-
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _ID = re.compile(r"[\x21-\x7e]+")
 
 _NO_STREAM = httpx.ByteStream(b"")
-"""Takes the place of a stream that was closed.
+"""Takes the place of a response's stream.
 
 httpx's stream and its response refer to each other. Otherwise both, and the body that was sent, would stay in memory
 until the garbage collector finds them.
@@ -142,7 +130,7 @@ class Forwarder:
         self.tracing = tracing or Tracing()
         self._client = _Client(
             auth=(endpoint.username, endpoint.password) if endpoint.userinfo else None,
-            transport=http_client.PolicyTransport(_transport),
+            transport=http_client.PolicyTransport(AgentTransport),
             trust_env=False,
             timeout=None,  # see _attempt
             follow_redirects=False,
@@ -247,11 +235,8 @@ class Forwarder:
         try:
             async with asyncio.timeout(self._timeout_ms / 1000):
                 response = await self._client.send(request, stream=True)
-                try:
-                    raw = await _read_some(response, ANSWER_BYTES)
-                finally:
-                    await response.aclose()
-                    response.stream = _NO_STREAM
+            response.stream = _NO_STREAM
+            raw = response.extensions[ANSWER]
             verdict = verdict_of_status(response.status_code)
             asked_ms = retry_after_ms(response.headers.get("retry-after"), now=started_at)
         except _FAILURES as error:
@@ -324,15 +309,3 @@ class Forwarder:
         if self.tracing.on:
             return trace.traceparent(attempt_span(delivery, number))
         return trace.traceparent(trace.parent or receipt_span(delivery.delivery_id))
-
-
-async def _read_some(response: httpx.Response, limit: int) -> bytes:
-    """At most `limit` bytes of the answer; the rest is left unread."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.aiter_raw():
-        parts.append(part)
-        size += len(part)
-        if size >= limit:
-            break
-    return b"".join(parts)[:limit]

@@ -10,10 +10,12 @@ import asyncio
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from relay.domain.delivery import Deferred, State, WaitReason
 from relay.errors import LeaseLost, RelayError, StoreUnavailable
 from relay.forwarding.concurrency import REPLAY_SHARE
+from relay.forwarding.drain_limit import DrainLimit
 from relay.forwarding.finisher import facts_for
 from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Waiting
 from relay.telemetry.tracing import now
@@ -88,6 +90,7 @@ class Pipeline:
         self._without_slot = 0  # deliveries that were claimed and have no slot yet
         self._replays = 0  # deliveries of replays that were claimed and have not ended
         self._work = asyncio.Event()
+        self.drain_limit = DrainLimit()
         self.is_behind = False  # more waits than this relay can claim: fresh webhooks then wait too, in their order
         self._live_starts = 0  # since the last start of a replay
         self.wants_replay: Callable[[], bool] = lambda: False
@@ -181,14 +184,17 @@ class Pipeline:
         if ticket.row_id is not None and self._senders.get(ticket.row_id) is ticket:
             del self._senders[ticket.row_id]
 
-    def resume(self, claimed: Claimed, *, is_probe: bool = False) -> asyncio.Task[Outcome | WaitReason | None]:
-        """Carry a delivery that this relay has claimed in the store.
+    def resume(
+        self, claimed: Claimed, *, is_probe: bool = False, drains: bool = False
+    ) -> asyncio.Task[Outcome | WaitReason | None]:
+        """Carry a delivery that this relay has claimed in the store; one that `drains` is of the backlog.
 
         A webhook may have taken the slot that was free when the claim began: the delivery then has the next one.
         """
         self._without_slot += 1
         self._live_starts = self._live_starts + 1 if claimed.delivery.plan_id is None else 0
-        return self._start(self._carry_in_slot(claimed, is_probe=is_probe), claimed.delivery.size)
+        carrying = self._carry_in_slot(claimed, is_probe=is_probe, drains=drains and claimed.delivery.plan_id is None)
+        return self._start(carrying, claimed.delivery.size)
 
     def adopt(self, stored: Stored) -> None:
         """Carry what was stored for no sender that still waits: from the spool, or by a commit that ended late."""
@@ -233,10 +239,9 @@ class Pipeline:
             return int(self._live_starts >= REPLAY_SHARE - 1)
         return max(0, share - self._replays)
 
-    @property
-    def live_capacity(self) -> int:
+    def backlog_room(self) -> int:
         """How many more deliveries of the backlog may be forwarded now."""
-        return max(0, self.capacity - self._reserved)
+        return min(max(0, self.capacity - self._reserved), self.drain_limit.room())
 
     def _start(self, work: Coroutine[Any, Any, Any], weight: int) -> asyncio.Task[Any]:
         self._bytes += weight
@@ -267,6 +272,8 @@ class Pipeline:
                 if isinstance(error, RelayError):
                     return
                 raise
+            if isinstance(stored, Claimed | Waiting):
+                self.drain_limit.stored(time.monotonic() - came_at)
             if isinstance(stored, Claimed):
                 has_turn = False
                 await self._forward(receipt, stored, ticket, came_at)
@@ -317,10 +324,11 @@ class Pipeline:
         if delivery_id != receipt.delivery_id:
             self._forwarding_log.kept_apart(receipt.delivery_id, delivery_id)
 
-    async def _carry_in_slot(self, claimed: Claimed, *, is_probe: bool) -> Outcome | WaitReason | None:
+    async def _carry_in_slot(self, claimed: Claimed, *, is_probe: bool, drains: bool) -> Outcome | WaitReason | None:
         self._held.add(claimed.delivery.id)
         replays = int(claimed.delivery.plan_id is not None)
         self._replays += replays
+        self.drain_limit.in_progress += drains
         try:
             try:
                 await self.slots.acquire()
@@ -332,6 +340,7 @@ class Pipeline:
                 self._free_slot()
         finally:
             self._replays -= replays
+            self.drain_limit.in_progress -= drains
             self._held.discard(claimed.delivery.id)
 
     def _free_slot(self) -> None:
@@ -357,6 +366,22 @@ class Pipeline:
             self._answer_sender(delivery, result)
         return result
 
+    def _takes_next(self, delivery: Delivery) -> bool:
+        """Whether the next delivery of the conversation may have the slot of this one, without a claim of its own.
+
+        Not while others wait for a slot, which come first, or while rates or replays limit what starts.
+        """
+        limited = self.is_behind or self._gate.has_rates or self.slots.free < self._reserved
+        return (
+            delivery.conversation_id is not None
+            and self._gate.is_open
+            and self._lease.is_held
+            and self.is_accepting
+            and not limited
+            and self.slots.used <= self.slots.limit
+            and self.room_bytes > 0
+        )
+
     def _answer_sender(self, delivery: Delivery, result: Outcome | WaitReason | None) -> None:
         """A retry is waited for until the sender's deadline; any other result is answered at once."""
         ticket = self._senders.get(delivery.id)
@@ -374,8 +399,11 @@ class Pipeline:
             return None
         began = now()
         facts = [] if isinstance(run, Deferred) else await facts_for(delivery, run, self._endpoint)
-        finished = await self._finisher.record(Finish(claimed.claim, delivery, run, facts))
+        next_claim = uuid4() if self._takes_next(delivery) else None
+        finished = await self._finisher.record(Finish(claimed.claim, delivery, run, facts, next_claim=next_claim))
         self._tracing.step("finish", delivery.delivery_id, delivery.headers, began)
+        if finished.next is not None and not self._draining:  # else it is handed back
+            self.resume(finished.next)
         if finished.promoted:
             self._work.set()
         if not finished.recorded:

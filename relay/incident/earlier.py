@@ -36,7 +36,7 @@ def recovered(state: State) -> Headline | None:
         again = f"Agent SDK answers again{since}"
     else:
         again = "The Agent SDK's /health answers again"
-    return Headline(Kind.RECOVERED, WARNING, f"{again} ({failed}). {wait}", group, (f"{again}. {wait}",))
+    return Headline(Kind.RECOVERED, WARNING, f"{again} ({failed}). {wait}", group, (f"{again}. {wait}", f"{again}."))
 
 
 def gap(state: State) -> Headline | None:
@@ -107,7 +107,7 @@ def dead_letters(state: State) -> Headline | None:
         rejected = ""
     return Headline(
         Kind.DEAD_LETTERS, WARNING, f"{quiet.sentence}{what}{named}{rejected}.", largest,
-        (f"{quiet.short}{what}{rejected}.", f"{quiet.short}{what}."),
+        (f"{quiet.short}{what}{rejected}.", f"{quiet.short}{what}.", f"{what}."),
     )  # fmt: skip
 
 

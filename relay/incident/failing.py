@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from relay.domain.stats import FailureStreak
     from relay.incident.state import State
     from relay.store.browse import Group
+    from relay.store.refused import Refused
 
 CURRENT_S = 60
 """A cause whose last event is older than this is an earlier one (CONSOLE, 6)."""
 
 _LEAST_QUIET_S = 3
 _GAPS = 3
+_LEAST_RUN = 2
 _COUNTED_S = 180  # `FailureStreak.lately` counts so far back
 _MANY = 5
 _SHARE = 20
@@ -39,6 +41,19 @@ def _quiet_s(streak: FailureStreak) -> float:
     began = streak.first or streak.last
     lasted_s = min(_COUNTED_S, max(1.0, (streak.last - began).total_seconds()))
     return min(CURRENT_S, max(_LEAST_QUIET_S, _GAPS * lasted_s / max(1, streak.lately)))
+
+
+def refusals_are_over(state: State, run: Refused) -> bool:
+    """True if webhooks are refused for this reason no more: the last time is long ago, or one was accepted since and
+    the next refusal is overdue. After a single refusal it is not known when the next one is due.
+    """
+    age_s = state.age_s(run.last)
+    if age_s > CURRENT_S:
+        return True
+    if run.in_run < _LEAST_RUN or state.accepted_s is None or state.accepted_s >= age_s:
+        return False
+    lasted_s = (run.last - run.since).total_seconds()
+    return age_s > min(CURRENT_S, max(_LEAST_QUIET_S, _GAPS * lasted_s / run.in_run))
 
 
 def current_streak(state: State) -> FailureStreak | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from relay.domain.format import DASH, day_clock, milliseconds, minute_clock, percent, plural, span
 from relay.domain.rejections import rejection
 from relay.incident.cause import BAD, WARNING, Headline, Kind
-from relay.incident.failing import CURRENT_S, current_streak, failing_group, is_over
+from relay.incident.failing import CURRENT_S, current_streak, failing_group, is_over, refusals_are_over
 
 if TYPE_CHECKING:
     from relay.domain.stats import FailureStreak
@@ -77,7 +77,7 @@ def spool_fills(state: State) -> Headline | None:
 
 def refused(state: State) -> Headline | None:
     """Webhooks are being refused, and not just one of a stranger."""
-    current = [one for one in state.refused_webhooks if state.age_s(one.last) <= CURRENT_S]
+    current = [one for one in state.refused_webhooks if not refusals_are_over(state, one)]
     if not current:
         return None
     worst = max(current, key=lambda one: (rejection(one.reason).is_lost, one.in_run))
@@ -168,7 +168,7 @@ def agent_fails(state: State) -> Headline | None:
             return None
         sentence = f"A replay failed {span(state.age_s(replayed.last))} ago: {group.last_error}."
     shared = f"{group.count:,} of {plural(state.dead_letters, 'open dead letter')} share this cause."
-    short = f"{sentence} {group.count:,} of {state.dead_letters:,} share it."
+    short = f"{sentence} {group.count:,} of {state.dead_letters:,} have this cause."
     return Headline(Kind.AGENT_FAILS, BAD, f"{sentence} {shared}", group, (short, sentence))
 
 

@@ -13,7 +13,7 @@ from relay.domain.rejections import rejection
 from relay.domain.retry import without_agents_error
 from relay.domain.targets import Target
 from relay.store import browse, overview
-from relay.store.database import one_moment
+from relay.store.round_trip import together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -221,8 +221,11 @@ async def read(connection: Connection) -> tuple[Overview, State]:
     Raises:
         StoreUnavailable: Postgres is away.
     """
-    async with one_moment(connection):
-        found = await overview.read_within(connection)
-        groups = await browse.groups(connection)
-        plans = await browse.plans(connection, _PLANS)
+    found, groups, plans = await together(
+        connection,
+        overview.read_within(connection),
+        browse.groups(connection),
+        browse.plans(connection, _PLANS),
+        one_moment=True,
+    )
     return found, state_of(found, groups, plans)

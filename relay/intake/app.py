@@ -20,7 +20,6 @@ from relay.intake.webhook import WebhookRoute
 from relay.store import aside, backlog, facts, instances, overview
 from relay.store.refusal import explain
 from relay.telemetry.gauges import Gauge, gauges_of, spool_gauges
-from relay.telemetry.metrics import exposition
 from relay.text import rfc3339
 
 if TYPE_CHECKING:
@@ -235,6 +234,8 @@ def _facts(waiting: FactsWaiting | None, fault: FactsRefused | None) -> dict[str
 
 async def _metrics(context: IntakeContext) -> Response:
     """Prometheus text: this relay's workers' counts, and the gauges that all relays share."""
+    from relay.telemetry.exposition import exposition  # noqa: PLC0415 - a relay that is not scraped needs no client
+
     gauges = [
         Gauge("relay_in_flight", context.pipeline.in_flight, "Deliveries that this worker forwards now"),
         Gauge("relay_in_flight_limit", context.settings.relay_max_in_flight, "The most that a worker forwards at once"),

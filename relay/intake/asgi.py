@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,21 @@ if TYPE_CHECKING:
 
 class SenderGone(ConnectionError):
     """The sender hung up before the end of the body."""
+
+
+class WholeBody:
+    """ASGI's `receive` for a request whose body has been received whole: `body`."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self._is_taken = False
+
+    async def __call__(self) -> Any:
+        """Return the body; after that, wait until cancelled."""
+        if self._is_taken:
+            await asyncio.get_running_loop().create_future()
+        self._is_taken = True
+        return {"type": "http.request", "body": self.body, "more_body": False}
 
 
 async def body_parts(receive: ASGIReceiveCallable) -> AsyncIterator[bytes]:

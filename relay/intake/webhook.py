@@ -21,7 +21,7 @@ from relay.domain.headers import CONTENT_ENCODING, FORWARDED_FROM_HEADER, TEST_S
 from relay.domain.networks import client_address
 from relay.errors import StoreUnavailable
 from relay.forwarding.receipt_storage import STORE_PATIENCE_S
-from relay.intake.asgi import Answer, SenderGone, body_parts
+from relay.intake.asgi import Answer, SenderGone, WholeBody, body_parts
 from relay.intake.encoding import TAKEN, CorruptBody, DecodedTooLarge, Decoder, UnsupportedEncoding, coding_of
 from relay.intake.receipt import read_receipt
 from relay.intake.rejections import SENDER
@@ -90,8 +90,11 @@ class WebhookRoute:
 async def _answer(context: IntakeContext, headers: Headers, receive: ASGIReceiveCallable) -> Answer:
     began_at = now()
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S) as patience:
-            body = await _read_body(context, headers, receive, patience)
+        if isinstance(receive, WholeBody) and first_header(headers, CONTENT_ENCODING) is None:
+            body = _whole(context, receive.body)
+        else:
+            async with asyncio.timeout(BODY_TIMEOUT_S) as patience:
+                body = await _read_body(context, headers, receive, patience)
     except SenderGone:
         return Answer(400, {"error": "The body is not whole"})
     except (BodyTooLarge, DecodedTooLarge):
@@ -151,6 +154,17 @@ class _Body:
     def forms(self) -> tuple[bytes, ...]:
         """What may have been signed: a sender signs what it sends, or a proxy compresses what was signed."""
         return (self.decoded,) if self.encoded is None else (self.encoded, self.decoded)
+
+
+def _whole(context: IntakeContext, body: bytes) -> _Body:
+    """A body that is in memory already, without a content coding.
+
+    Raises:
+        BodyTooLarge: it is larger than may be.
+    """
+    if len(body) > context.settings.chatwoot_webhook_max_body_bytes:
+        raise BodyTooLarge
+    return _Body(body, None)
 
 
 async def _read_body(

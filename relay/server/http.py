@@ -16,6 +16,8 @@ and no ASGI middleware reaches what is below the application (Hypercorn 0.18):
 So `_Connection` takes the place of Hypercorn's `TCPServer`. It uses Hypercorn's `H11Protocol`, its events and its task
 group, which are not documented, by their names without an underscore; nothing of Hypercorn is subclassed or replaced.
 What an ASGI middleware can do about requests is in `middleware`.
+
+Requests of the usual form, which are nearly all, do without h11 and Hypercorn's stream (`plain`).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h11
 from hypercorn.app_wrappers import ASGIWrapper
@@ -34,6 +36,8 @@ from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ConnectionState
 
+from relay.intake.asgi import WholeBody
+from relay.server import plain
 from relay.server.middleware import EarlyAnswers, Framing
 
 if TYPE_CHECKING:
@@ -54,6 +58,9 @@ READ_WITHIN_S = 20
 
 DROP_FOR_S = 10
 """How long a client that was answered before its body had ended may go on to send it."""
+
+_TOGETHER_S = 0.2
+"""How long the rest of a short body is waited for before h11 reads what has come. Some clients send the head first."""
 
 _BACKLOG = 2048
 _READ_BYTES = 64 * 1024
@@ -99,6 +106,7 @@ class _Server:
     """The connections of one application."""
 
     def __init__(self, app: ASGIFramework) -> None:
+        self.plain_app: Any = app
         self.app = ASGIWrapper(EarlyAnswers(Framing(app)))
         self.config = _config()
         self.context = WorkerContext(None)
@@ -143,6 +151,8 @@ class _Connection:
         self._timer: asyncio.TimerHandle | None = None
         self._sent = asyncio.Event()
         self._is_dropping = False
+        self._client = _address(writer.get_extra_info("peername"))
+        self._own = _address(writer.get_extra_info("sockname"))
 
     async def run(self) -> None:
         """Read requests and write their answers until the connection has ended."""
@@ -155,8 +165,8 @@ class _Connection:
                     tasks,
                     ConnectionState({}),
                     False,
-                    _address(self._writer.get_extra_info("peername")),
-                    _address(self._writer.get_extra_info("sockname")),
+                    self._client,
+                    self._own,
                     self._send,
                 )
                 protocol.connection = self._requests
@@ -181,8 +191,38 @@ class _Connection:
                 continue
             if not data:
                 await self._until_answered()
+            elif self._requests.is_idle and (request := plain.read(data)) is not None:
+                data += await self._rest(request.end - len(data))
+                if len(data) == request.end and not self._requests.are_over:
+                    await self._answer(request, data)
+                    continue
             await protocol.handle(RawData(data))
         await protocol.handle(Closed())
+
+    async def _rest(self, missing: int) -> bytes:
+        """What comes of the `missing` bytes of a body within `_TOGETHER_S`."""
+        rest = b""
+        with contextlib.suppress(OSError):  # a TimeoutError is one
+            async with asyncio.timeout(_TOGETHER_S):
+                while len(rest) < missing and (part := await self._reader.read(missing - len(rest))):
+                    rest += part
+        return rest
+
+    async def _answer(self, request: plain.PlainRequest, data: bytes) -> None:
+        """Answer a request of the usual form. Its client's hang-up is noticed afterwards."""
+        self._stop_waiting()
+        answer = plain.PlainAnswer()
+        try:
+            body = WholeBody(data[request.start :])
+            await self._server.plain_app(request.scope(self._client, self._own), body, answer.send)
+        except Exception as error:  # noqa: BLE001 - a defect costs one answer
+            _log.error("A request failed by a defect", exc_info=error)
+            answer = plain.PlainAnswer()
+        await self._write(answer.text())
+        if answer.is_complete:
+            self._wait_for_request(KEEP_ALIVE_S)
+        else:
+            self.close()
 
     async def _until_answered(self) -> None:
         """Let the answer to a request that came whole go out: its client may have closed its own side only."""
@@ -274,6 +314,11 @@ class _Requests(h11.Connection):
     def are_coming(self) -> bool:
         """True while the client sends a body, or what is no HTTP."""
         return not self.are_over and self.their_state in {h11.SEND_BODY, h11.ERROR}
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no request has begun."""
+        return self.their_state is h11.IDLE and self.our_state is h11.IDLE and not self.trailing_data[0]
 
     @property
     def owes_an_answer(self) -> bool:

@@ -99,7 +99,7 @@ class Worker:
         self.settings = settings
         self._checks = checks
         self._demo = demo
-        self.database = Database(dsn)
+        self.database = Database(dsn, lease_s=settings.relay_lease_seconds)
         self.counters = Counters(identity.counts, identity.slot)
         self.instance = Instance(
             id=uuid4(),

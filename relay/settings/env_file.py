@@ -1,7 +1,8 @@
-"""Checks the `.env` file in the working directory before it is read, so that what is wrong with it is one line."""
+"""Reads the `.env` file in the working directory. What is wrong with it is one line."""
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -17,11 +18,29 @@ def names() -> list[str]:
     Raises:
         ConfigurationError: the file cannot be read, or holds bytes that are no text.
     """
+    return _NAME.findall(_text())
+
+
+def values() -> dict[str, str]:
+    """The values that the file gives, by name; those of `names`.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or holds bytes that are no text.
+    """
+    text = _text()
+    if not text:
+        return {}
+    from dotenv import dotenv_values  # noqa: PLC0415 - most starts have no such file
+
+    return {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value is not None}
+
+
+def _text() -> str:
     path = Path(FILE)
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return []
+        return ""
     except OSError as error:
         why = f"{FILE}: cannot be read ({error.strerror}); make it readable, or remove it"
         raise ConfigurationError(why) from error
@@ -31,7 +50,7 @@ def names() -> list[str]:
         raise _not_text(content[: error.start]) from None
     if "\0" in text:
         raise _not_text(content[: content.index(b"\0")])
-    return _NAME.findall(text)
+    return text
 
 
 def _not_text(before: bytes) -> ConfigurationError:

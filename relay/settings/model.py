@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from platformdirs.unix import Unix
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from relay.domain.networks import Network, parse_networks
 from relay.domain.retry import RetryPolicy
@@ -49,16 +48,14 @@ HttpUrl = Annotated[str, AfterValidator(http_url)]
 DEFAULT_AGENT_SDK_URL = "https://hotdash-agent-service.fly.dev"
 
 
-class Settings(BaseSettings):
-    """The environment. Field names are the variables' names in lower case.
+class Settings(BaseModel):
+    """The environment, as `load_settings` reads it. Field names are the variables' names in lower case.
 
     RUNBOOK, "Environment Configuration" and "Retry Policy", for those that it names; DESIGN, 4,
     for the rest.
     """
 
-    model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     # RUNBOOK, Environment Configuration
     chatwoot_base_url: HttpUrl | None = None
@@ -127,7 +124,10 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     relay_database_prepare: Literal["auto", "off"] = "auto"
     relay_facts_table: str | None = None
-    relay_data_dir: Path = Field(default_factory=lambda: _default_data_dir())  # noqa: PLW0108 - defined below
+    relay_data_dir: Path = Field(
+        default_factory=lambda: _default_data_dir(),  # noqa: PLW0108 - defined below
+        validate_default=True,
+    )
     relay_spool_max_bytes: int = Field(default=256 * 1024 * 1024, ge=0, le=1 << 40)
     relay_lease_seconds: float = Field(default=30, ge=1, le=3_600)
     relay_retention_days: float = Field(default=30, gt=0, le=36_500)
@@ -356,15 +356,28 @@ _URL_FIELDS = {
 def load_settings(**overrides: Any) -> Settings:
     """The settings from environment, `.env` and `overrides` (which win; None means not given).
 
+    The environment wins over `.env`. Letter case does not matter, and an empty value is one that is not given.
+
     Raises:
         ConfigurationError: a value is bad, one line for each bad variable; or `.env` cannot be read.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
-    env_file.names()
     try:
-        return Settings(**given)
+        return Settings(**(_read() | given))
     except ValidationError as error:
         raise ConfigurationError("\n".join(_explain(item, given) for item in error.errors())) from None
+
+
+def _read() -> dict[str, Any]:
+    """What `.env` and the environment say of each field.
+
+    Raises:
+        ConfigurationError: `.env` cannot be read.
+    """
+    found: dict[str, Any] = {}
+    for source in (env_file.values(), os.environ):
+        found |= {name.lower(): value for name, value in source.items() if value}
+    return {name: found[name] for name in Settings.model_fields if name in found}
 
 
 def near_misses() -> list[tuple[str, str]]:

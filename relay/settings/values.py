@@ -24,8 +24,6 @@ def http_url(value: str) -> str:
 
     Raises ValueError otherwise.
     """
-    import httpx  # noqa: PLC0415 - only who sets a URL pays for it
-
     try:
         parts = urlsplit(value.strip())
     except ValueError:  # its message quotes credentials
@@ -44,11 +42,25 @@ def http_url(value: str) -> str:
         raise ValueError("must have / and @ in its password percent-encoded (%2F, %40)")
     if any(ord(c) <= 32 for c in parts.netloc + parts.path):
         raise ValueError("must not contain spaces or control characters")
+    if not _PLAIN_URL.fullmatch(value.strip()):
+        _refuse_if_not_callable(value.strip())
+    return value.strip().rstrip("/")
+
+
+def _refuse_if_not_callable(url: str) -> None:
+    """Raises ValueError if the HTTP client cannot call a URL: its host is no address, or no name in IDNA."""
+    import httpx  # noqa: PLC0415 - it costs more than all of `relay status`; few hosts are not plain
+
     try:
-        httpx.URL(value.strip())
+        httpx.URL(url)
     except httpx.InvalidURL as error:
         raise ValueError(f"is not a URL that can be called ({error})") from None
-    return value.strip().rstrip("/")
+
+
+_PLAIN_URL = re.compile(
+    r"https?://(?:127\.0\.0\.1|(?:[A-Za-z0-9-]{1,63}\.)*[A-Za-z][A-Za-z0-9-]{0,62})(?::[0-9]{1,5})?(?:/[\x21-\x7e]*)?"
+)
+"""A URL that every HTTP client can call: its host is a name in ASCII and no address, or this machine."""
 
 
 def split_bind(value: str) -> tuple[str, int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
 _PREFIXES = {"RELAY", "HOTDASH", "CHATWOOT", "AGENT", "SDK", "WEBHOOK"}
 """Words that people put before or into a name. Any other further word makes it another program's name."""
@@ -20,15 +22,40 @@ def near_misses(given: Iterable[str], known: Collection[str]) -> list[tuple[str,
     Letter case does not matter. `DATABASE_URI` is near `DATABASE_URL`, `AGENT_URL` near `AGENT_SDK_URL`.
     """
     names = sorted({name for name in given if name.upper() not in known})
-    pairs = ((name, _nearest(name.upper(), known)) for name in names)
+    rights = [_Spelling.of(name) for name in sorted(known)]
+    pairs = ((name, _nearest(_Spelling.of(name.upper()), rights)) for name in names)
     return [(name, right) for name, right in pairs if right is not None]
 
 
-def _nearest(name: str, known: Collection[str]) -> str | None:
-    by_spelling = sorted((_distance(_letters(name), _letters(right)), right) for right in known)
-    if by_spelling and by_spelling[0][0] <= (2 if len(name) >= _LONG_NAME else 1):
-        return by_spelling[0][1]
-    return next((right for right in sorted(known) if _lacks_a_word(name, right)), None)
+@dataclass(frozen=True, slots=True)
+class _Spelling:
+    """A name, its letters, and which of them it has, a bit each."""
+
+    name: str
+    letters: str
+    has: int
+
+    @classmethod
+    def of(cls, name: str) -> _Spelling:
+        letters = re.sub(r"[_.-]", "", name)
+        return cls(name, letters, functools.reduce(lambda bits, letter: bits | 1 << ord(letter) % 64, letters, 0))
+
+    def may_be_within(self, limit: int, other: _Spelling) -> bool:
+        """False if surely more than `limit` letters must be changed. Most names differ so much, and this is quick."""
+        if abs(len(self.letters) - len(other.letters)) > limit:
+            return False
+        return max((self.has & ~other.has).bit_count(), (other.has & ~self.has).bit_count()) <= limit
+
+
+def _nearest(given: _Spelling, known: Sequence[_Spelling]) -> str | None:
+    limit = 2 if len(given.name) >= _LONG_NAME else 1
+    near = (
+        (_distance(given.letters, right.letters), right.name) for right in known if given.may_be_within(limit, right)
+    )
+    distance, found = min(near, default=(limit + 1, ""))
+    if distance <= limit:
+        return found
+    return next((right.name for right in known if _lacks_a_word(given.name, right.name)), None)
 
 
 def _lacks_a_word(name: str, right: str) -> bool:
@@ -40,10 +67,6 @@ def _lacks_a_word(name: str, right: str) -> bool:
     if len(words) == len(rights) + 1 and len(rights) > 1:
         return any(words[:n] + words[n + 1 :] == rights and words[n] in _PREFIXES for n in range(len(words)))
     return False
-
-
-def _letters(name: str) -> str:
-    return re.sub(r"[_.-]", "", name)
 
 
 def _distance(one: str, other: str) -> int:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from psycopg.sql import SQL
 
-from relay.store.database import rows_of
+from relay.store.database import fetched
+from relay.store.round_trip import together
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -35,6 +36,8 @@ class Share:
     delivered: int
     dead: int
     waiting: int
+    discarded: int
+    ignored: int
     average_ms: float | None
 
 
@@ -68,11 +71,13 @@ _SHARES = SQL(f"""
            count(*) FILTER (WHERE n.state = 'delivered') AS delivered,
            count(*) FILTER (WHERE n.state = 'dead') AS dead,
            count(*) FILTER (WHERE n.state IN ('received', 'forwarding', 'waiting')) AS waiting,
+           count(*) FILTER (WHERE n.state = 'discarded') AS discarded,
+           count(*) FILTER (WHERE n.state = 'ignored') AS ignored,
            avg(n.duration_ms) FILTER (WHERE n.state = 'delivered')::float8 AS average_ms
       FROM named AS n GROUP BY n.is_inbox, n.name ORDER BY count(*) DESC, n.name LIMIT %(shares)s
 """)  # noqa: S608 - constants
 _READ = """
-    SELECT count(*), coalesce(min(received_at) <= now() - %(window)s, true) OR count(*) < %(most)s
+    SELECT coalesce(min(received_at) <= now() - %(window)s, true) OR count(*) < %(most)s AS is_whole
       FROM (SELECT received_at FROM relay.deliveries WHERE NOT test ORDER BY id DESC LIMIT %(most)s) AS newest
 """
 
@@ -80,14 +85,17 @@ _READ = """
 async def read(connection: Connection, window: timedelta) -> Breakdown:
     """Return the shares of the deliveries that came within `window`, test webhooks excluded."""
     given = {"bytes": _READ_BYTES, "most": MOST_READ, "window": window, "shares": _MOST_SHARES}
-    cursor = await rows_of(connection, Share).execute(_SHARES, given)
-    shares = await cursor.fetchall()
-    found = await (await connection.execute(_READ, given)).fetchone()
-    assert found is not None
+    shares, read = await together(
+        connection, fetched(connection, Share, _SHARES, given), fetched(connection, _is_whole, _READ, given)
+    )
     events = [share for share in shares if not share.is_inbox]
     return Breakdown(
         events=events,
         inboxes=[share for share in shares if share.is_inbox],
         read=sum(share.total for share in events),
-        is_whole=bool(found[1]),
+        is_whole=read[0],
     )
+
+
+def _is_whole(*, is_whole: bool) -> bool:
+    return is_whole

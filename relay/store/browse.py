@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.sql import SQL
 
 from relay.domain.delivery import State
-from relay.store.database import exact, rows_of
+from relay.store.database import exact, fetched, rows_of
 from relay.store.replays import plan_columns, plan_of_row
 from relay.text import clean, unicode_escaped
 
@@ -179,9 +179,44 @@ async def still_in(connection: Connection, ids: Collection[int], states: Collect
     return {row[0] for row in await cursor.fetchall()}
 
 
+# What matches is counted only if the page does not hold all of it: a search would be carried out twice.
+_PAGE = SQL("""
+    WITH page AS MATERIALIZED ({window})
+    SELECT d.*, CASE WHEN (SELECT count(*) FROM page) < %(most)s THEN (SELECT count(*) FROM page)
+                     ELSE (SELECT count(*) FROM (SELECT {counted} LIMIT %(most_counted)s) AS found) END AS matching
+      FROM page d {order}
+""")
+_LIMIT_COUNTED = SQL("LIMIT %(most_counted)s")
+
+
+async def newest(
+    connection: Connection, condition: Condition, *, states: Sequence[State] | None, limit: int, cap: int = COUNT_CAP
+) -> tuple[list[Row], int | None]:
+    """The newest `limit` rows that `condition` holds for, as `window` orders them, and how many there are of all.
+
+    The number is None for more than `cap`.
+    """
+    rows, parameters = statement_of(condition, states=states, limit=limit)
+    counted, more = _source(condition, condition.sql, states, _LIMIT_COUNTED)
+    statement = _PAGE.format(window=rows, counted=counted, order=_ORDERS[_are_dead(states), False])
+    found = await fetched(connection, make_counted_row, statement, parameters | more | {"most_counted": cap + 1})
+    matching = found[0][1] if found else 0
+    return [row for row, _ in found], matching if matching <= cap else None
+
+
+def make_counted_row(*, matching: int, **columns: Any) -> tuple[Row, int]:
+    """A row, and the number that its column `matching` holds."""
+    return make_row(**columns), matching
+
+
 _COUNT_OF_CAUSES = SQL("SELECT coalesce(sum(d.letters), 0)::bigint FROM relay.dead_causes d WHERE {}")
 _LIMIT = SQL("LIMIT %(most)s")
 _COUNT = SQL("SELECT count(*) FROM (SELECT {source} {limit}) AS found")
+
+
+def is_counted(condition: Condition, states: Sequence[State] | None) -> bool:
+    """True if to count what `condition` holds for costs little: it need not be searched for."""
+    return condition.is_of_causes if _are_dead(states) else condition.is_everything
 
 
 async def count(
@@ -211,7 +246,8 @@ class Group:
     """Open dead letters that share status and error. `per_minute` is how many came to it in the last minute.
 
     `first` and `last` are when the oldest and the newest of them died, be it in a replay. `only_tests`: all of them
-    are test webhooks. `filter` finds what is in the group, also where status or error hold what is not shown as it is.
+    are test webhooks. `answer` is the beginning of the agent's last answer to the newest of them.
+    `filter` finds what is in the group, also where status or error hold what is not shown as it is.
     """
 
     final_status: str
@@ -223,15 +259,17 @@ class Group:
     events: tuple[str, ...]
     filter: str
     only_tests: bool = False
+    answer: str = ""
 
 
+_ANSWER_CHARS = 400
 _OF_THE_GROUP = SQL("""FROM relay.deliveries d
     WHERE d.state = 'dead' AND coalesce(d.final_status, '') = c.final_status
       AND coalesce(d.last_error, '') = c.last_error AND d.finished_at IS NOT NULL""")
 # ORDER BY with LIMIT: min() and max() would scan the whole group where Postgres expects it to be small.
 _GROUPS = SQL("""
     SELECT c.final_status, c.last_error, c.letters, fresh.number, first.at, last.at, c.events,
-           NOT EXISTS (SELECT {of_the_group} AND NOT d.test)
+           NOT EXISTS (SELECT {of_the_group} AND NOT d.test), said.answer
       FROM (SELECT k.final_status, k.last_error, sum(k.letters)::bigint AS letters,
                    array_agg(k.event ORDER BY k.letters DESC) FILTER (WHERE k.event <> '') AS events
               FROM (SELECT final_status, last_error, event, sum(letters) AS letters FROM relay.dead_causes
@@ -241,8 +279,13 @@ _GROUPS = SQL("""
      CROSS JOIN LATERAL (SELECT d.finished_at AS at {of_the_group} ORDER BY d.finished_at DESC LIMIT 1) AS last
      CROSS JOIN LATERAL (
         SELECT count(*) AS number {of_the_group} AND d.finished_at > now() - interval '1 minute') AS fresh
+      LEFT JOIN LATERAL (
+        SELECT left(a.answer, {answer_chars}) AS answer
+          FROM (SELECT d.id, d.run {of_the_group} ORDER BY d.finished_at DESC LIMIT 1) AS newest
+          JOIN relay.attempts a ON a.delivery = newest.id AND a.run = newest.run
+         WHERE a.answer <> '' ORDER BY a.number DESC LIMIT 1) AS said ON true
      ORDER BY 3 DESC
-""").format(of_the_group=_OF_THE_GROUP)
+""").format(of_the_group=_OF_THE_GROUP, answer_chars=_ANSWER_CHARS)
 
 
 async def groups(connection: Connection, *, limit: int = 100) -> list[Group]:
@@ -253,7 +296,7 @@ async def groups(connection: Connection, *, limit: int = 100) -> list[Group]:
 
 def _group(row: Sequence[Any]) -> Group:
     """A group from an exact row: its filter needs status and error as the rows hold them."""
-    status, error, count, per_minute, first, last, events, only_tests = row
+    status, error, count, per_minute, first, last, events, only_tests, answer = row
     return Group(
         final_status=clean(status),
         last_error=clean(error),
@@ -264,6 +307,7 @@ def _group(row: Sequence[Any]) -> Group:
         events=tuple(clean(event) for event in events or ()),
         filter=_group_filter(status, error),
         only_tests=only_tests,
+        answer=clean(answer or ""),
     )
 
 

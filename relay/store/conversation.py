@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from psycopg.sql import SQL
 
 from relay.domain.delivery import State
-from relay.store.database import rows_of
+from relay.store.database import fetched, rows_of
+from relay.store.round_trip import together
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from relay.store.database import Connection
 
 _READ_BYTES = 64 * 1024
-"""Words are read of bodies up to this size: a longer one would have to be parsed whole."""
+"""Previews are read of bodies up to this size: a longer one would have to be parsed whole."""
 _WORDS = 200
 _MOST = 200
 _MOST_ATTEMPTS = 1_000
@@ -25,14 +26,14 @@ _MOST_NOTES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class MessagePreview:
     """Who wrote a delivery's message, and its beginning; None where the body does not say."""
 
     sender: str | None
     content: str | None
 
 
-NO_WORDS = Words(None, None)
+NO_PREVIEW = MessagePreview(None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ _WORDS_OF = SQL("""
 """).format(sender=_SENDER, content=_CONTENT, payload=_PAYLOAD)
 
 
-async def words_of(connection: Connection, row_ids: Collection[int]) -> dict[int, Words]:
+async def previews_of(connection: Connection, row_ids: Collection[int]) -> dict[int, MessagePreview]:
     """Return sender and first words of the deliveries, by row id. Reads their bodies: ask for each once."""
     if not row_ids:
         return {}
@@ -106,8 +107,8 @@ async def words_of(connection: Connection, row_ids: Collection[int]) -> dict[int
     return dict(await cursor.fetchall())
 
 
-def _with_id(*, id: int, sender: str | None, content: str | None) -> tuple[int, Words]:  # noqa: A002 - the column
-    return id, Words(sender, content)
+def _with_id(*, id: int, sender: str | None, content: str | None) -> tuple[int, MessagePreview]:  # noqa: A002 - the column
+    return id, MessagePreview(sender, content)
 
 
 _MESSAGES = SQL("""
@@ -116,29 +117,33 @@ _MESSAGES = SQL("""
       FROM relay.deliveries d {payload}
      WHERE d.conversation_id = %(conversation)s ORDER BY d.id DESC LIMIT %(most)s
 """).format(sender=_SENDER, content=_CONTENT, payload=_PAYLOAD)
-_ATTEMPTS = """
-    SELECT delivery, run, number, started_at, duration_ms, status, error FROM relay.attempts
-     WHERE delivery = ANY(%(ids)s) ORDER BY delivery, run, number LIMIT %(most)s
+_OF_THEM = """
+    SELECT d.id, d.delivery_id FROM relay.deliveries d
+     WHERE d.conversation_id = %(conversation)s ORDER BY d.id DESC LIMIT %(most)s
 """
-_NOTES = """
-    SELECT draft, created_at, posted_at FROM relay.notes
-     WHERE key = ANY(%(keys)s) ORDER BY created_at LIMIT %(most)s
-"""
+_ATTEMPTS = SQL("""
+    SELECT a.delivery, a.run, a.number, a.started_at, a.duration_ms, a.status, a.error
+      FROM ({of_them}) AS m JOIN relay.attempts a ON a.delivery = m.id
+     ORDER BY a.delivery, a.run, a.number LIMIT %(most_attempts)s
+""").format(of_them=SQL(_OF_THEM))
+_NOTES = SQL("""
+    SELECT n.draft, n.created_at, n.posted_at FROM ({of_them}) AS m JOIN relay.notes n ON n.key = m.delivery_id
+     ORDER BY n.created_at LIMIT %(most_notes)s
+""").format(of_them=SQL(_OF_THEM))
 
 
 async def read(connection: Connection, conversation_id: str) -> Conversation:
     """Return the conversation as far as deliveries of it are stored."""
-    given = {"conversation": conversation_id, "most": _MOST + 1}
-    messages = await (await rows_of(connection, _message).execute(_MESSAGES, given)).fetchall()
-    kept = messages[:_MOST][::-1]
-    attempts = await rows_of(connection, AttemptOf).execute(
-        _ATTEMPTS, {"ids": [message.id for message in kept], "most": _MOST_ATTEMPTS}
+    given = {
+        "conversation": conversation_id, "most": _MOST, "most_attempts": _MOST_ATTEMPTS, "most_notes": _MOST_NOTES
+    }  # fmt: skip
+    messages, attempts, notes = await together(
+        connection,
+        fetched(connection, _message, _MESSAGES, given | {"most": _MOST + 1}),
+        fetched(connection, AttemptOf, _ATTEMPTS, given),
+        fetched(connection, Note, _NOTES, given),
     )
-    found = await attempts.fetchall()
-    notes = await rows_of(connection, Note).execute(
-        _NOTES, {"keys": [message.delivery_id for message in kept], "most": _MOST_NOTES}
-    )
-    return Conversation(kept, found, await notes.fetchall(), more=len(messages) > _MOST)
+    return Conversation(messages[:_MOST][::-1], attempts, notes, more=len(messages) > _MOST)
 
 
 def _message(*, state: str, **columns: Any) -> Message:

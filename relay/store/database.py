@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import RowMaker, TupleRow, kwargs_row, tuple_row
+from psycopg.sql import SQL, Composed
 from psycopg.types.json import set_json_loads
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from relay import dsn as dsns
 from relay.store.failures import described, unavailable
@@ -30,13 +30,16 @@ from relay.store.server_session import CONNECTIONS_A_WORKER, Purpose, ServerConn
 from relay.text import SHOWN_CHARS, clean_value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+    from psycopg.abc import Params
     from psycopg.rows import BaseRowFactory
+    from psycopg_pool import AsyncConnectionPool
 
 T = TypeVar("T")
 Connection = ServerConnection
 Cursor = psycopg.AsyncCursor[TupleRow]
+Statement = str | bytes | SQL | Composed
 
 SILENCE_S = 15.0
 """How long one use of a connection may take. Then it counts as half-open, and is given up."""
@@ -73,8 +76,17 @@ def connection_parameters(dsn: str, application: str) -> dict[str, Any]:
     return {**_DEFAULTS, **own, **given}
 
 
-async def connect(dsn: str, application: str, *, timeout_ms: int | None = None, read_only: bool = False) -> Connection:
+async def connect(
+    dsn: str,
+    application: str,
+    *,
+    timeout_ms: int | None = None,
+    read_only: bool = False,
+    connect_s: int | None = None,
+) -> Connection:
     """One autocommit connection whose rows are cleaned. `timeout_ms` limits each statement.
+
+    To connect may take `connect_s` seconds, unless the DSN says how long.
 
     With `read_only` it cannot write, and acts as the role `console_reader` where its login may take that on.
 
@@ -82,10 +94,12 @@ async def connect(dsn: str, application: str, *, timeout_ms: int | None = None, 
         psycopg.OperationalError: Postgres is away or refuses.
         SchemaError: which `dashboard_facts` is meant cannot be decided.
     """
-    purpose = Purpose(timeout_ms, read_only, dsns.parse(dsn)[1].facts_schema)
-    connection = await ServerConnection.connect(
-        autocommit=True, purpose=purpose, **connection_parameters(dsn, application)
-    )
+    given, choices = dsns.parse(dsn)
+    parameters = connection_parameters(dsn, application)
+    if connect_s is not None and "connect_timeout" not in given:
+        parameters["connect_timeout"] = connect_s
+    purpose = Purpose(timeout_ms, read_only, choices.facts_schema)
+    connection = await ServerConnection.connect(autocommit=True, purpose=purpose, **parameters)
     set_json_loads(_json_value, connection)
     return connection
 
@@ -119,6 +133,13 @@ def rows_of(connection: Connection, make: Callable[..., T], *, limit: int = SHOW
     return connection.cursor(row_factory=factory)
 
 
+async def fetched(
+    connection: Connection, make: Callable[..., T], statement: Statement, given: Params, *, limit: int = SHOWN_CHARS
+) -> list[T]:
+    """The rows of a statement, as `rows_of` makes them."""
+    return await (await rows_of(connection, make, limit=limit).execute(statement, given)).fetchall()
+
+
 def as_object(value: Any) -> dict[str, Any]:
     """A `jsonb` column as the object that it should be; another value, which others may have written, under `value`."""
     return value if isinstance(value, dict) else {"value": value}
@@ -133,11 +154,25 @@ def _json_value(text: str | bytes) -> Any:
 
 
 class Database:
-    """A pool of autocommit connections whose failures surface as `StoreUnavailable`."""
+    """A pool of autocommit connections whose failures surface as `StoreUnavailable`.
 
-    def __init__(self, dsn: str, *, application: str = "hotdash-relay", max_size: int = CONNECTIONS_A_WORKER) -> None:
+    `lease_s` is the length of the lease of the relay that they belong to.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        application: str = "hotdash-relay",
+        max_size: int = CONNECTIONS_A_WORKER,
+        lease_s: float | None = None,
+    ) -> None:
+        from psycopg_pool import AsyncConnectionPool, PoolTimeout  # noqa: PLC0415 - commands use one connection, no pool
+
         self._failure: BaseException | None = None
-        own = {"autocommit": True, "purpose": Purpose(facts_schema=dsns.parse(dsn)[1].facts_schema)}
+        self._no_connection_free = PoolTimeout
+        purpose = Purpose(facts_schema=dsns.parse(dsn)[1].facts_schema, lease_s=lease_s)
+        own = {"autocommit": True, "purpose": purpose}
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             "",
             connection_class=ServerConnection,
@@ -160,7 +195,7 @@ class Database:
 
     def why(self, error: BaseException) -> BaseException:
         """What keeps connections from being made, if `error` says only that none was free; else `error`."""
-        if not isinstance(error, PoolTimeout):
+        if not isinstance(error, self._no_connection_free):
             return error
         return self._failure or psycopg.OperationalError(
             f"no connection was free in time; a worker uses up to {CONNECTIONS_A_WORKER}, and a pooler in session "
@@ -265,34 +300,6 @@ async def one_moment(connection: Connection) -> AsyncIterator[None]:
     async with connection.transaction():
         await connection.execute(_ONE_MOMENT)
         yield
-
-
-def _is_the_servers(error: BaseException) -> bool:
-    """True for what Postgres itself refused. Statements after it in the pipeline fail for that reason alone."""
-    is_result = isinstance(error, psycopg.Error) and error.sqlstate is not None
-    return is_result and not isinstance(error, psycopg.errors.PipelineAborted)
-
-
-async def together(connection: Connection, *readings: Coroutine[Any, Any, Any]) -> list[Any]:
-    """Run readings of one connection at once, so that their statements share round trips; the results in their order.
-
-    A reading opens no transaction. Behind a pooler that has no prepared statements they run one after the other.
-
-    Raises:
-        psycopg.Error: one of them failed; the others are then without a result as well.
-    """
-    try:
-        if connection.cursor_factory is WrappingCursor:
-            return [await reading for reading in readings]
-        async with connection.pipeline():
-            found = await asyncio.gather(*readings, return_exceptions=True)
-            failed = [one for one in found if isinstance(one, BaseException)]
-            if failed:
-                raise next(filter(_is_the_servers, failed), failed[0])
-        return list(found)
-    finally:
-        for reading in readings:
-            reading.close()  # those that were not begun
 
 
 _TIME_LIMIT = "SELECT set_config('statement_timeout', %s, true)"

@@ -79,7 +79,8 @@ class Finish:
     """The end or the interruption of one run: what to record, all of it or nothing.
 
     With `facts_later` its facts go aside, untried. `lock_ms` is how long it may wait for a row that another session
-    holds, where it is committed by itself.
+    holds, where it is committed by itself. `next_claim` is the claim under which the relay takes the next delivery of
+    the conversation; None: it does not.
     """
 
     claim: UUID
@@ -88,6 +89,7 @@ class Finish:
     facts: Sequence[Fact]
     facts_later: bool = False
     lock_ms: int = 20
+    next_claim: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,13 @@ class Finished:
 
     `recorded` is False if another claim has replaced its own. `state` is `waiting` of a run that had failed for good
     while the circuit breaker was open. `promoted` is True if another delivery of the batch's conversations may go now.
+    `next` is the next delivery of the conversation, if the relay has it.
     """
 
     recorded: bool
     state: State | None = None
     promoted: bool = False
+    next: Claimed | None = None
 
 
 _HAND_BACK = """

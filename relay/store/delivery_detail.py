@@ -10,7 +10,8 @@ from psycopg.sql import SQL
 from relay.domain.delivery import State
 from relay.domain.headers import shown
 from relay.store.browse import ROW, Row, make_row
-from relay.store.database import rows_of
+from relay.store.database import fetched
+from relay.store.round_trip import together
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -103,22 +104,22 @@ _DISCARDED = """
 async def detail(connection: Connection, row_id: int) -> Detail | None:
     """Everything about one delivery; None if it no longer exists. Its statements share one round trip."""
     given = {"id": row_id, "chars": _ANSWER_CHARS}
-    details, attempts = rows_of(connection, _detail), rows_of(connection, Try, limit=_ANSWER_CHARS)
-    replays, discards = rows_of(connection, Replayed), rows_of(connection, Discarded)
-    async with connection.pipeline():
-        await details.execute(_DETAIL, {"id": row_id, "most": BODY_BYTES})
-        await attempts.execute(_TRIES, given)
-        await replays.execute(_REPLAYED, given)
-        await discards.execute(_DISCARDED, given)
-    found = await details.fetchone()
-    if found is None:
+    details, attempts, replays, discards = await together(
+        connection,
+        fetched(connection, _detail, _DETAIL, {"id": row_id, "most": BODY_BYTES}),
+        fetched(connection, Try, _TRIES, given, limit=_ANSWER_CHARS),
+        fetched(connection, Replayed, _REPLAYED, given),
+        fetched(connection, Discarded, _DISCARDED, given),
+    )
+    if not details:
         return None
+    found: Detail = details[0]
     is_final = found.row.state in {State.DEAD, State.DISCARDED}
     return replace(
         found,
-        attempts=tuple(await attempts.fetchall()),
-        replays=tuple(await replays.fetchall()),
-        discards=tuple(await discards.fetchall()) if is_final else (),
+        attempts=tuple(attempts),
+        replays=tuple(replays),
+        discards=tuple(discards) if is_final else (),
     )
 
 

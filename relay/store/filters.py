@@ -37,6 +37,11 @@ class Condition:
         """True if it asks for nothing but status, error and event."""
         return self.sql == (self.causes or _EVERYTHING)
 
+    @property
+    def is_everything(self) -> bool:
+        """True if it holds for every delivery."""
+        return self.sql == _EVERYTHING
+
     def without(self, row_ids: Collection[int]) -> Condition:
         """The condition that holds for the same deliveries except these rows."""
         if not row_ids:

@@ -1,6 +1,7 @@
 """Finishes runs: state, attempts, facts, replay counts and the next turn in the conversation, in one statement a batch.
 
-A claim fences it: a relay that lost its lease finds that its claim was replaced, and finishes nothing.
+The relay can claim the next delivery of the conversation in that statement. A claim fences it: a relay that lost its
+lease finds that its claim was replaced, and finishes nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ from psycopg.sql import SQL, Literal
 
 from relay.domain.delivery import Deferred, FactType, State
 from relay.domain.facts import SCOPE
+from relay.store.claims import claimed_columns, read_claimed
+from relay.store.database import exact
 from relay.store.deliveries import FactsAside, Finished
+from relay.text import SHOWN_CHARS, clean_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from uuid import UUID
 
     from relay.domain.facts import Fact
     from relay.store.database import Connection
-    from relay.store.deliveries import Finish
+    from relay.store.deliveries import Claimed, Finish
 
 # A run that failed for good while the breaker is open waits instead of dying.
 _MOVED = SQL("""
@@ -29,8 +34,9 @@ _MOVED = SQL("""
         SELECT f.*, CASE WHEN f.retryable AND g.open THEN 'waiting' ELSE f.state END AS becomes
           FROM (SELECT set_config('lock_timeout', coalesce(%(lock_ms)s, current_setting('lock_timeout')), true)) AS l
          CROSS JOIN relay.gate g CROSS JOIN jsonb_to_recordset(%(finishes)s::jsonb) AS f(
-            id bigint, claim uuid, state text, retryable boolean, waits text, pause_ms float8, made jsonb,
-            attempts integer, duration_ms integer, final_status text, last_error text, agent_status text, facts jsonb)
+            id bigint, claim uuid, next_claim uuid, state text, retryable boolean, waits text, pause_ms float8,
+            made jsonb, attempts integer, duration_ms integer, final_status text, last_error text, agent_status text,
+            facts jsonb)
     ), moved AS (
         UPDATE relay.deliveries d
            SET state = f.becomes, owner = NULL, tries = f.attempts, spent_ms = f.duration_ms, attempts = f.attempts,
@@ -44,7 +50,7 @@ _MOVED = SQL("""
                                       THEN now() + make_interval(secs => coalesce(f.pause_ms, 0) / 1000) END
           FROM finishes f
          WHERE d.id = f.id AND d.claim = f.claim AND d.state = 'forwarding'
-        RETURNING d.id, d.run, d.plan_id, d.state, d.conversation_key AS key, d.position, f.made,
+        RETURNING d.id, d.run, d.plan_id, d.state, d.conversation_key AS key, d.position, f.made, f.next_claim,
                   CASE WHEN f.becomes = 'waiting' THEN '[]'
                        WHEN f.becomes = 'dead' AND d.repeats
                        THEN (SELECT coalesce(jsonb_agg(t), '[]') FROM jsonb_array_elements(f.facts) AS t
@@ -58,21 +64,28 @@ _MOVED = SQL("""
             ON CONFLICT DO NOTHING
     )
 """).format(dead_letter=Literal(FactType.DEAD_LETTER.value))
-# Where nothing follows in a conversation its turn ends here; where something does, or may, `relay.promote` reads again
-# once the conversation's row is locked. Rows are locked in the order of their keys.
+# Where nothing follows in a conversation its turn ends here; where something does, or may, `relay.pass_turns` reads
+# again once the conversation's row is locked. Rows are locked in the order of their keys.
 _TURNS = SQL(""", over AS MATERIALIZED (
-        SELECT m.key, m.position FROM moved m
+        SELECT m.key, m.position, m.next_claim FROM moved m
          WHERE m.key IS NOT NULL AND m.state <> 'waiting' ORDER BY m.key, m.position
     ), turns AS (
         INSERT INTO relay.conversations AS c (key, issued)
         SELECT o.key, o.position FROM over o
             ON CONFLICT (key) DO UPDATE SET head = NULL WHERE c.head = excluded.issued AND c.issued = excluded.issued
         RETURNING key
+    ), passed AS MATERIALIZED (
+        SELECT p.* FROM (
+               SELECT array_agg(o.key) AS keys, array_agg(o.position) AS positions, array_agg(o.next_claim) AS claims
+                 FROM over o WHERE NOT EXISTS (SELECT FROM turns t WHERE t.key = o.key)) AS ended
+         CROSS JOIN LATERAL relay.pass_turns(ended.keys, ended.positions, ended.claims, %(owner)s) AS p
+         WHERE ended.keys IS NOT NULL
     ), promoted AS MATERIALIZED (
-        SELECT coalesce(relay.promote(array_agg(o.key), array_agg(o.position)), 0) AS number
-          FROM over o WHERE NOT EXISTS (SELECT FROM turns t WHERE t.key = o.key)
+        SELECT count(*) FILTER (WHERE state <> 'forwarding') AS number FROM passed
+    ), next AS MATERIALIZED (
+        SELECT {columns} FROM passed d WHERE d.state = 'forwarding'
     )
-""")
+""").format(columns=claimed_columns)
 _FACTS_INSERTED = SQL(""", inserted AS (
         INSERT INTO dashboard_facts (fact_type, scope, value, metadata)
         SELECT t.fact_type, %(scope)s,
@@ -105,18 +118,24 @@ _SETTLED = SQL(""", settled AS (
 """)
 # The usual one, and the one that takes 50 µs more and that no fact can fail.
 _ENDED = SQL("""
-    SELECT m.id, m.state, p.number > 0, 0, 0, NULL FROM moved m CROSS JOIN promoted p CROSS JOIN expected
+    SELECT m.id, m.state, p.number > 0, 0, 0, NULL, n.*
+      FROM moved m CROSS JOIN promoted p CROSS JOIN expected LEFT JOIN next n ON n.conversation_key = m.key
 """)
 _ENDED_GUARDED = SQL("""
-    SELECT m.id, m.state, p.number > 0, w.refused, w.late, w.reason
-      FROM moved m CROSS JOIN promoted p CROSS JOIN written w
+    SELECT m.id, m.state, p.number > 0, w.refused, w.late, w.reason, n.*
+      FROM moved m CROSS JOIN promoted p CROSS JOIN written w LEFT JOIN next n ON n.conversation_key = m.key
 """)
 _FINISH = (_MOVED + _FACTS_INSERTED + _SETTLED + _TURNS + _ENDED).as_bytes(None)
 _FINISH_GUARDED = (_MOVED + _FACTS_WRITTEN + _SETTLED + _TURNS + _ENDED_GUARDED).as_bytes(None)
-_FINISHED = """
-    SELECT id, state FROM relay.deliveries
-    WHERE id = ANY(%(ids)s) AND claim = ANY(%(claims)s) AND state IN ('delivered', 'dead', 'discarded', 'waiting')
-"""
+_FINISHED = SQL("""
+    SELECT f.id, f.state, n.*
+      FROM unnest(%(ids)s::bigint[], %(claims)s::uuid[], %(next_claims)s::uuid[]) AS given(id, claim, next_claim)
+      JOIN relay.deliveries f ON f.id = given.id AND f.claim = given.claim
+       AND f.state IN ('delivered', 'dead', 'discarded', 'waiting')
+      LEFT JOIN LATERAL (
+           SELECT {columns} FROM relay.deliveries d
+            WHERE d.owner = %(owner)s AND d.state = 'forwarding' AND d.claim = given.next_claim) AS n ON true
+""").format(columns=claimed_columns)
 
 
 _LOST = Finished(recorded=False)
@@ -127,6 +146,7 @@ async def finish(
     connection: Connection,
     batch: Sequence[Finish],
     *,
+    owner: UUID | None = None,
     guarded: bool = False,
     facts_later: bool = False,
     lock_ms: int | None = None,
@@ -135,7 +155,8 @@ async def finish(
     """Commit a batch of outcomes: states, attempts, facts, replay counts and turns, in one statement.
 
     `recorded` of a result is False where another relay has taken the delivery over: nothing of that outcome was
-    recorded. Finishing again, after a commit whose end was not seen, records nothing twice and returns True.
+    recorded. Finishing again, after a commit whose end was not seen, records nothing twice and returns True, with the
+    next delivery if the relay `owner` got it.
 
     If `dashboard_facts` refuses facts, or the statement is cancelled, a second statement puts facts into
     `relay.facts_aside`, and `on_aside` is called. `guarded` begins with that second one: for a caller who expects
@@ -151,13 +172,14 @@ async def finish(
     given: dict[str, Any] = {
         "finishes": document,
         "scope": SCOPE,
+        "owner": owner,
         "lock_ms": None if lock_ms is None else str(lock_ms),
     }
     facts_now = not facts_later and not any(item.facts_later for item in batch)
     rows = None
     if facts_now and not guarded:
         try:
-            rows = await (await connection.execute(_FINISH, given)).fetchall()
+            rows = await (await exact(connection).execute(_FINISH, given)).fetchall()
         except psycopg.errors.QueryCanceled:
             facts_now = False
             given["lock_ms"] = given["lock_ms"] or str(_LOCK_AFTER_CANCEL_MS)
@@ -165,18 +187,29 @@ async def finish(
             if error.sqlstate is None or connection.info.transaction_status is not TransactionStatus.IDLE:
                 raise
     if rows is None:
-        rows = await (await connection.execute(_FINISH_GUARDED, {**given, "facts_now": facts_now})).fetchall()
-    moved = {row[0]: Finished(recorded=True, state=State(row[1]), promoted=row[2]) for row in rows}
-    if rows and (aside := FactsAside(*rows[0][3:])):
+        rows = await (await exact(connection).execute(_FINISH_GUARDED, {**given, "facts_now": facts_now})).fetchall()
+    moved = {
+        row[0]: Finished(recorded=True, state=State(row[1]), promoted=row[2], next=await _next(connection, row[6:]))
+        for row in rows
+    }
+    if rows and (aside := FactsAside(rows[0][3], rows[0][4], clean_value(rows[0][5], limit=SHOWN_CHARS))):
         on_aside(aside)
     if len(moved) < len(batch):
         left = [item for item in batch if item.delivery.id not in moved]
-        cursor = await connection.execute(
-            _FINISHED,
-            {"ids": [item.delivery.id for item in left], "claims": [item.claim for item in left]},
-        )
-        moved |= {row[0]: Finished(recorded=True, state=State(row[1])) for row in await cursor.fetchall()}
+        asked = {
+            "ids": [item.delivery.id for item in left],
+            "claims": [item.claim for item in left],
+            "next_claims": [item.next_claim for item in left],
+            "owner": owner,
+        }
+        for row in await (await exact(connection).execute(_FINISHED, asked)).fetchall():
+            moved[row[0]] = Finished(recorded=True, state=State(row[1]), next=await _next(connection, row[2:]))
     return [moved.get(item.delivery.id, _LOST) for item in batch]
+
+
+async def _next(connection: Connection, row: Sequence[Any]) -> Claimed | None:
+    """The delivery that these columns are of, None if there is none."""
+    return None if row[0] is None else (await read_claimed(connection, [tuple(row)]))[0]
 
 
 def _finish_row(item: Finish) -> dict[str, Any]:
@@ -185,6 +218,7 @@ def _finish_row(item: Finish) -> dict[str, Any]:
     row = {
         "id": item.delivery.id,
         "claim": str(item.claim),
+        "next_claim": item.next_claim and str(item.next_claim),
         "attempts": outcome.count,
         "duration_ms": outcome.duration_ms,
         "final_status": last and last.status,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from psycopg.sql import SQL
 
@@ -13,11 +13,12 @@ from relay.domain.delivery import FactType
 from relay.domain.rejections import rejection
 from relay.domain.stats import FailureStreak, Figures, failing_since_s, figures
 from relay.store import alerts, aside, backlog, facts, instances, refused, spools, traffic
-from relay.store.database import one_moment, rows_of, together
+from relay.store.database import rows_of
 from relay.store.demo_history import IS_DEMO
+from relay.store.round_trip import together
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from psycopg.abc import Query
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
     from relay.store.instances import Liveness
     from relay.store.refused import Refused
     from relay.store.spools import SpoolReport
-
-T = TypeVar("T")
+    from relay.store.traffic import Edge
 
 _WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (5, 10, 15, 30, 60, 6 * 60, 24 * 60))
 _SUSTAINED = timedelta(hours=2)
-_FIVE_MINUTES, _TEN_MINUTES, _QUARTER = (timedelta(minutes=minutes) for minutes in (5, 10, 15))
+_FIVE_MINUTES = timedelta(minutes=5)
+_EDGES = tuple(timedelta(minutes=minutes) for minutes in (10, 15))
+"""Windows of which an alert needs each minute."""
 _WELL_PERCENT = 80
 _FEWEST_REFUSED = 3
 """Fewer refused webhooks in five minutes are not more than half of five."""
@@ -65,7 +67,12 @@ _NOW = SQL("""
              WHERE fact_type = 'support.webhook.dead_letter'
                AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
              ORDER BY recorded_at DESC LIMIT 1),
-            {is_demo}, pg_is_in_recovery()
+            {is_demo}, pg_is_in_recovery(),
+           CASE WHEN (SELECT id FROM relay.deliveries WHERE NOT test ORDER BY id DESC LIMIT 1) IS NULL THEN (
+               SELECT extract(epoch FROM now() - recorded_at)::float8 FROM dashboard_facts
+                WHERE fact_type = 'support.webhook.retry'
+                  AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
+                ORDER BY recorded_at DESC LIMIT 1) END
 """).format(heard_at=instances.HEARD_AT, is_demo=IS_DEMO)
 _AGENT_FAILING = """
     SELECT extract(epoch FROM now() - min(at) FILTER (WHERE at > coalesce(well_at, '-infinity')))::float8,
@@ -84,7 +91,11 @@ _FAILED_SO = SQL("""coalesce(relay.json_or_null(f.value) ->> 'success', '') <> '
 # From the minutes' roll-ups of two hours, and only if a streak goes back to where they begin from those of the hours;
 # facts of the first and the last minute of each then give the exact moment.
 _STREAKS = SQL("""
-    WITH good AS (
+    WITH recent AS (
+        SELECT EXISTS (SELECT FROM relay.hours WHERE hour >= date_trunc('hour', now() - interval '1 day', 'UTC')
+                          AND hour <= now() AND fact_type = ANY(%(runs)s) AND NOT success AND NOT test
+                          AND facts > 0) AS has_failures
+    ), good AS (
         SELECT DISTINCT minute FROM relay.minutes
          WHERE minute >= date_trunc('minute', now() - %(window)s) AND minute <= now()
            AND fact_type = %(retry)s AND success AND NOT test AND facts > 0
@@ -93,7 +104,7 @@ _STREAKS = SQL("""
                lag(minute) OVER (PARTITION BY fact_type, final_status ORDER BY minute) AS before
           FROM relay.minutes
          WHERE minute >= date_trunc('minute', now() - %(window)s) AND minute <= now()
-           AND fact_type = ANY(%(runs)s) AND NOT success AND NOT test
+           AND fact_type = ANY(%(runs)s) AND NOT success AND NOT test AND (SELECT has_failures FROM recent)
          GROUP BY 1, 2, 3 HAVING sum(facts) > 0
     ), parted AS (
         SELECT f.*, f.minute - f.before > %(pause)s
@@ -104,7 +115,7 @@ _STREAKS = SQL("""
                max(minute) FILTER (WHERE paused) AS parted, max(minute) AS last,
                coalesce(sum(facts) FILTER (WHERE minute > now() - interval '3 minutes'), 0) AS lately
           FROM parted GROUP BY 1, 2 ORDER BY sum(facts) DESC LIMIT 20
-    )
+    ), found AS MATERIALIZED (
     SELECT s.final_status AS status, s.fact_type = %(replay)s AS replayed, began.at AS first,
            coalesce(newest.at, s.last) AS last, s.lately::bigint AS lately
       FROM streaks s
@@ -130,7 +141,14 @@ _STREAKS = SQL("""
          WHERE f.fact_type = s.fact_type AND f.recorded_at >= s.last
            AND f.recorded_at < s.last + interval '1 minute' AND {failed_so}
          ORDER BY f.recorded_at DESC LIMIT 1) AS newest ON true
-     ORDER BY replayed, s.lately DESC
+    )
+    SELECT f.*, (SELECT recorded_at::timestamptz FROM dashboard_facts
+                  WHERE fact_type = %(retry)s
+                    AND recorded_at > (SELECT max(last) FROM found WHERE NOT replayed)
+                    AND relay.json_or_null(value) ->> 'success' = 'true'
+                    AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
+                  ORDER BY recorded_at LIMIT 1) AS answers_since
+      FROM found f ORDER BY replayed, lately DESC
 """).format(failed_so=_FAILED_SO)
 
 
@@ -195,16 +213,18 @@ class Overview:
 
 
 async def read(connection: Connection) -> Overview:
-    """Read the overview, in one transaction that sees one moment."""
-    async with one_moment(connection):
-        return await read_within(connection)
+    """Read the overview, in one transaction that sees one moment, and in one round trip."""
+    (found,) = await together(connection, read_within(connection), one_moment=True)
+    assert isinstance(found, Overview)
+    return found
 
 
 async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAINED) -> Overview:
-    """Read the overview inside the caller's `one_moment`; `minutes` reach back `minutes_of`, two hours at least."""
+    """Read the overview inside the caller's moment; `minutes` reach back `minutes_of`, two hours at least."""
+    reach = max(minutes_of, _SUSTAINED)
     (
         row, facts_aside, waits, spooled, tallied, minutes, agent_failing, health, relays, tests, usual_gap_s, active,
-        acknowledged, unattended,
+        acknowledged, unattended, (failed, answers_since), last_success_at, turned_away, edges, accepted_5min,
     ) = await together(
         connection,
         _one(connection, _NOW),
@@ -212,7 +232,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         backlog.read(connection),
         spools.reports(connection),
         facts.tallies(connection, _WINDOWS),
-        facts.per_minute(connection, max(minutes_of, _SUSTAINED)),
+        facts.per_minute(connection, reach),
         _one(connection, _AGENT_FAILING),
         facts.last_health(connection),
         instances.liveness(connection),
@@ -221,21 +241,20 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         alerts.active(connection),
         alerts.acknowledged(connection),
         instances.unattended(connection),
+        _streaks(connection, _PAUSE),
+        _last_success(connection, reach),
+        refused.refused(connection),
+        traffic.edges(connection, _EDGES, _WELL_PERCENT),
+        traffic.accepted(connection, _FIVE_MINUTES, fewest=_FEWEST_REFUSED),
     )  # fmt: skip
-    now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at, demo, replica = row
+    now, dead, in_flight, of_late, oldest_s, webhook_s, waiting_s, heartbeat_s, failure_at, demo, replica, run_s = row
     agent_failing_s, agent_failed_at = agent_failing
     last_5min, last_10min, last_15min, last_30min, last_1h, last_6h, last_24h = (
         figures(tallies) for tallies in tallied
     )
-    refused_5min = last_5min.refused_with(401, 413, 503)
-    failed, last_success_at, turned_away, minutes_10, minutes_15, accepted_5min = await together(
-        connection,
-        _or_none(streaks(connection), wanted=bool(last_24h.failures or last_24h.replayed.failed)),
-        _last_success(connection, minutes),
-        _or_none(refused.refused(connection), wanted=bool(last_1h.rejected)),
-        _buckets(connection, minutes, now, last_10min.rate, _TEN_MINUTES),
-        _buckets(connection, minutes, now, last_15min.rate, _QUARTER),
-        _accepted(connection, refused_5min),
+    minutes_10, minutes_15 = (
+        _buckets(edge, minutes, now, of.rate, window)
+        for edge, of, window in zip(edges, (last_10min, last_15min), _EDGES, strict=True)
     )
     measures = Measures(
         rate_10min=last_10min.rate,
@@ -255,10 +274,10 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         minutes_10=minutes_10,
         minutes_15=minutes_15,
         accepted_5min=accepted_5min,
-        refused_5min=refused_5min,
+        refused_5min=last_5min.refused_with(401, 413, 503),
         lost_1h=last_1h.refused_with(413, 503),
         turned_away_1h=last_1h.refused_with(401, 404),
-        arrival_age_s=await _arrival_age_s(connection, webhook_s, turned_away, now),
+        arrival_age_s=_arrival_age_s(run_s if webhook_s is None else webhook_s, turned_away, now),
         usual_gap_s=usual_gap_s,
         spool_waits_s=max((one.waiting_s or 0 for one in spooled), default=None),
         spool_share=max((one.share for one in spooled), default=None),
@@ -289,7 +308,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         backlog=waits,
         spools=spooled,
         facts_aside=facts_aside,
-        answers_since=await _first_success(connection, failed, last_success_at),
+        answers_since=answers_since,
         refused=turned_away,
         relay_seen_s=heartbeat_s,
         unattended=unattended,
@@ -305,77 +324,39 @@ async def _one(connection: Connection, statement: Query) -> Sequence[Any]:
     return row
 
 
-async def _or_none(reading: Coroutine[Any, Any, list[T]], *, wanted: bool) -> list[T]:
-    """What `reading` reads, if it is wanted; else nothing is read."""
-    if wanted:
-        return await reading
-    reading.close()
-    return []
-
-
-async def _buckets(
-    connection: Connection, minutes: Sequence[tuple[datetime, int, int]], now: datetime, rate: Rate, window: timedelta
+def _buckets(
+    edge: Edge, minutes: Sequence[tuple[datetime, int, int]], now: datetime, rate: Rate, window: timedelta
 ) -> Buckets:
-    """The minutes of `window`, read only if the rate of all of it may raise an alert."""
+    """The minutes of `window`, if the rate of all of it may raise an alert."""
     if rate.percent is None or rate.percent >= _WELL_PERCENT or rate.total < LEAST_DELIVERIES:
         return Buckets()
-    return await traffic.buckets(connection, minutes, now, window)
+    return traffic.buckets(edge, minutes, now, window)
 
 
-async def _accepted(connection: Connection, refused_5min: int) -> int:
-    """The webhooks stored in five minutes, counted only as far as it matters beside those refused."""
-    if refused_5min < _FEWEST_REFUSED:
-        return 0
-    return await traffic.accepted(connection, _FIVE_MINUTES, max(100, 2 * refused_5min))
-
-
-async def _arrival_age_s(
-    connection: Connection, webhook_s: float | None, turned_away: Sequence[Refused], now: datetime
-) -> float | None:
+def _arrival_age_s(stored_s: float | None, turned_away: Sequence[Refused], now: datetime) -> float | None:
     """How long ago a webhook came, be it that it was refused."""
     ages = [(now - one.last).total_seconds() for one in turned_away if rejection(one.reason).is_webhook]
-    stored_s = webhook_s if webhook_s is not None else await traffic.last_run_age_s(connection)
     return min([*ages, *([] if stored_s is None else [stored_s])], default=None)
 
 
 _LAST_SUCCESS = """
-    SELECT recorded_at::timestamptz AS at FROM dashboard_facts
-     WHERE fact_type = 'support.webhook.retry' AND recorded_at >= %(minute)s
-       AND recorded_at < %(minute)s::timestamptz + interval '1 minute'
-       AND relay.json_or_null(value) ->> 'success' = 'true'
-       AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
-     ORDER BY recorded_at DESC LIMIT 1
+    SELECT f.recorded_at::timestamptz AS at
+      FROM (SELECT minute FROM relay.minutes
+             WHERE minute >= date_trunc('minute', now() - %(reach)s) AND fact_type = %(retry)s AND success AND NOT test
+             GROUP BY minute HAVING sum(facts) > 0 ORDER BY minute DESC LIMIT 1) AS last
+     CROSS JOIN LATERAL (
+        SELECT recorded_at FROM dashboard_facts
+         WHERE fact_type = %(retry)s AND recorded_at >= last.minute
+           AND recorded_at < last.minute + interval '1 minute'
+           AND relay.json_or_null(value) ->> 'success' = 'true'
+           AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
+         ORDER BY recorded_at DESC LIMIT 1) AS f
 """
 
 
-async def _last_success(connection: Connection, minutes: Sequence[tuple[datetime, int, int]]) -> datetime | None:
-    """When the last webhook was delivered: within the last of `minutes` in which one was."""
-    minute = next((minute for minute, delivered, _ in reversed(minutes) if delivered), None)
-    if minute is None:
-        return None
-    cursor = await connection.execute(_LAST_SUCCESS, {"minute": minute})
-    row = await cursor.fetchone()
-    return row[0] if row else None
-
-
-_FIRST_SUCCESS = """
-    SELECT recorded_at::timestamptz AS at FROM dashboard_facts
-     WHERE fact_type = 'support.webhook.retry' AND recorded_at > %(after)s
-       AND relay.json_or_null(value) ->> 'success' = 'true'
-       AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
-     ORDER BY recorded_at LIMIT 1
-"""
-
-
-async def _first_success(
-    connection: Connection, failed: Sequence[FailureStreak], last_success_at: datetime | None
-) -> datetime | None:
-    """When the first webhook was delivered after the latest failure; None if none was, or nothing has failed."""
-    after = max((streak.last for streak in failed if not streak.replayed), default=None)
-    if after is None or last_success_at is None or last_success_at <= after:
-        return None
-    cursor = await connection.execute(_FIRST_SUCCESS, {"after": after})
-    row = await cursor.fetchone()
+async def _last_success(connection: Connection, reach: timedelta) -> datetime | None:
+    """When the last webhook was delivered: in the last minute within `reach` in which one was."""
+    row = await (await connection.execute(_LAST_SUCCESS, {"reach": reach, "retry": FactType.RETRY})).fetchone()
     return row[0] if row else None
 
 
@@ -384,6 +365,11 @@ async def streaks(connection: Connection, *, pause: timedelta = _PAUSE) -> list[
 
     Replays come last. What began before that is followed back through the hours that it was in.
     """
+    return (await _streaks(connection, pause))[0]
+
+
+async def _streaks(connection: Connection, pause: timedelta) -> tuple[list[FailureStreak], datetime | None]:
+    """The streaks, and when the first webhook was delivered after the latest of them; None if none was."""
     given = {
         "pause": pause,
         "window": _SUSTAINED,
@@ -391,5 +377,9 @@ async def streaks(connection: Connection, *, pause: timedelta = _PAUSE) -> list[
         "replay": FactType.REPLAY,
         "retry": FactType.RETRY,
     }
-    cursor = await rows_of(connection, FailureStreak).execute(_STREAKS, given)
-    return await cursor.fetchall()
+    found = await (await rows_of(connection, _streak).execute(_STREAKS, given)).fetchall()
+    return [streak for streak, _ in found], next((since for _, since in found), None)
+
+
+def _streak(*, answers_since: datetime | None, **columns: Any) -> tuple[FailureStreak, datetime | None]:
+    return FailureStreak(**columns), answers_since

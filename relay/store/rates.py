@@ -30,7 +30,7 @@ _LOCK = """
 """
 # A row that another session holds, or a relay that is stopped in the middle, must not stop the other relays for long.
 _LIMITS = """
-    SELECT set_config('lock_timeout', '250ms', true), set_config('idle_in_transaction_session_timeout', '5s', true)
+    SELECT set_config('lock_timeout', '250ms', true), set_config('idle_in_transaction_session_timeout', '2s', true)
 """
 _CHARGE = """
     UPDATE relay.rates r SET next_at = %s - make_interval(secs => n.since_s), rate = n.rate

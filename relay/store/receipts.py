@@ -47,7 +47,7 @@ class ReceiptStore:
         self._database = database
         self._owner = owner
         self._connection = DedicatedConnection(database)
-        self._held: set[str] = set()  # delivery ids whose row another session held of late
+        self._held: set[str] = set()  # delivery ids and conversations whose row another session held of late
         self._group: GroupCommit[Incoming, Stored] = GroupCommit(
             self._commit,
             alone=self._commit_alone,
@@ -73,16 +73,16 @@ class ReceiptStore:
             StoreUnavailable: Postgres did not store it in time, or refused the statement.
             psycopg.Error: Postgres refuses a value of this receipt.
         """
-        delivery_id = item.receipt.delivery_id
+        rows = {item.receipt.delivery_id, item.order_key or ""}
         try:
-            stored = await self._group.submit(item, by=by, alone=delivery_id in self._held)
+            stored = await self._group.submit(item, by=by, alone=not self._held.isdisjoint(rows))
         except StatementRefused as error:
             if waits_for_a_row(error):
                 if len(self._held) >= _MOST_HELD:
                     self._held.clear()
-                self._held.add(delivery_id)
+                self._held |= rows - {""}
             raise
-        self._held.discard(delivery_id)
+        self._held -= rows
         return stored
 
     async def close(self) -> None:

@@ -83,6 +83,7 @@ class Plan:
     """The current state of a plan. What is `left` was not sent yet, or is on its way.
 
     `login` is the database login of the session that asked, None of a plan from before logins were recorded.
+    `paused_by` is the operator who paused it, None unless it is paused.
     """
 
     id: int
@@ -104,6 +105,7 @@ class Plan:
     started_at: datetime | None
     finished_at: datetime | None
     login: str | None
+    paused_by: str | None = None
 
     @property
     def left(self) -> int:
@@ -119,7 +121,10 @@ class Plan:
 plan_columns = SQL("""
     p.id, p.request_id, p.state, p.requested_by, p.reason, p.filter, p.rate, p.canary, p.stop_after,
     p.edited_body IS NOT NULL AS edited, p.total, p.delivered, p.dead, p.skipped, p.stopped_why, p.created_at,
-    p.started_at, p.finished_at, p.login
+    p.started_at, p.finished_at, p.login,
+    CASE WHEN p.state = 'paused' THEN (
+        SELECT a.operator FROM relay.operator_actions a
+         WHERE a.plan_id = p.id AND a.action = 'replay.pause' ORDER BY a.id DESC LIMIT 1) END AS paused_by
 """)
 
 

@@ -22,7 +22,7 @@ from psycopg.rows import TupleRow, dict_row
 from relay.errors import SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from psycopg import AsyncTransaction
     from psycopg.abc import Params
@@ -34,10 +34,16 @@ CONNECTIONS_A_WORKER = 8
 """How many connections a worker uses at most."""
 
 _SHORTEST_TIMEOUT_S = 60
+_IDLE_TRANSACTION_S = 30.0
+_RELAYS_IDLE_TRANSACTION_S = 5.0
+_RELAYS_TRANSACTION_S = 15.0
+"""A relay gives up what takes longer; one that was stopped in the middle cannot."""
+
 _STARTUP = {"PGTZ": "UTC", "PGDATESTYLE": "ISO"}
 
-# PgBouncer and its like make up the process number that a client gets for its cancellations.
-_PROFILE = """
+# PgBouncer and its like make up the process number that a client gets for its cancellations. `settings` are set only
+# where the session is the client's own, so that what a session is and what it needs take one round trip.
+_PROFILE = sql.SQL("""
     SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_is_in_recovery() AS in_recovery,
            lower(current_setting('default_transaction_isolation')) AS isolation,
            extract(epoch FROM current_setting('statement_timeout')::interval)::float8 AS statement_timeout_s,
@@ -50,9 +56,13 @@ _PROFILE = """
               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relname = 'dashboard_facts' AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
                AND n.nspname::text NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema') AS facts_schemas,
-           EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'console_reader'
-                      AND pg_catalog.pg_has_role(oid, 'MEMBER')) AS may_be_reader
-"""
+           reader.may_be_reader,
+           CASE WHEN pg_catalog.pg_backend_pid() = {own_pid} THEN ARRAY[{settings}] END AS done,
+           CASE WHEN pg_catalog.pg_backend_pid() = {own_pid} AND {read_only} AND reader.may_be_reader
+                THEN set_config('role', 'console_reader', false) END AS role
+      FROM (SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'console_reader'
+                              AND pg_catalog.pg_has_role(oid, 'MEMBER')) AS may_be_reader) AS reader
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +70,41 @@ class Purpose:
     """What a connection is for. `statement_timeout_ms` limits each statement, None for no limit.
 
     A `read_only` connection cannot write, and acts as the role `console_reader` where its login may take that on.
+    One of a relay holds no row's lock for long if the relay is stopped within a transaction: `lease_s` is its lease.
     `facts_schema` is where `dashboard_facts` is, None if the search path or the only table of that name decides.
     """
 
     statement_timeout_ms: int | None = None
     read_only: bool = False
     facts_schema: str | None = None
+    lease_s: float | None = None
+
+    @property
+    def idle_transaction_ms(self) -> int:
+        """How long a transaction may be open between two statements."""
+        if self.lease_s is None:
+            return round(1000 * _IDLE_TRANSACTION_S)
+        return round(1000 * min(_RELAYS_IDLE_TRANSACTION_S, self.lease_s))
+
+    @property
+    def transaction_ms(self) -> int:
+        """How long a transaction may take in all; 0 for no limit."""
+        if self.lease_s is None:
+            return 0
+        return round(1000 * min(_RELAYS_TRANSACTION_S, max(_RELAYS_IDLE_TRANSACTION_S, self.lease_s)))
 
 
 class ServerConnection(psycopg.AsyncConnection[TupleRow]):
     """An autocommit connection that depends on nothing that it left on a server session.
 
     `is_pooled` is true behind a pooler. `in_recovery` is true on a hot standby. `server_pid` is the server's process,
-    None where each transaction may have another one.
+    None where each transaction may have another one. `local` is what each transaction sets, on a lent session.
     """
 
     is_pooled = False
     in_recovery = False
     server_pid: int | None = None
-    _local: sql.Composed | None = None
+    local: Sequence[sql.Composable] = ()
 
     @classmethod
     async def connect(  # type: ignore[override]  # psycopg names its parameters one by one
@@ -116,12 +142,12 @@ class ServerConnection(psycopg.AsyncConnection[TupleRow]):
         """As psycopg's. On a lent session the outermost one begins with what the session lacks."""
         begins = self.info.transaction_status is TransactionStatus.IDLE
         async with super().transaction(savepoint_name, force_rollback) as transaction:
-            if begins and self._local is not None:
-                await self.execute(self._local)
+            if begins and self.local:
+                await self.execute(sql.SQL("; ").join(self.local))
             yield transaction
 
     async def _settle(self, purpose: Purpose) -> None:
-        profile = await self._profile()
+        profile = await self._profile(purpose)
         self.in_recovery = bool(profile["in_recovery"])
         self.is_pooled = profile["pid"] != self.info.backend_pid
         path = _search_path(profile, purpose.facts_schema)
@@ -130,10 +156,8 @@ class ServerConnection(psycopg.AsyncConnection[TupleRow]):
             await self._settle_on_lent_session(profile, purpose, path)
             return
         self.server_pid = self.info.backend_pid
-        settings = _own_session(purpose, self.info.server_version, path)
-        if purpose.read_only and profile["may_be_reader"]:
-            settings.append(sql.SQL("SET ROLE console_reader"))
-        await self._limited(self.execute(sql.SQL("; ").join(settings)))
+        if path is not None:
+            await self._limited(self.execute(sql.SQL("SET search_path = ") + sql.SQL(path)))
 
     async def _settle_on_lent_session(self, profile: dict[str, Any], purpose: Purpose, path: str | None) -> None:
         timeout_ms = purpose.statement_timeout_ms
@@ -152,13 +176,23 @@ class ServerConnection(psycopg.AsyncConnection[TupleRow]):
             await self.set_isolation_level(IsolationLevel.READ_COMMITTED)
         if purpose.read_only:
             await self.set_read_only(True)
-        self._local = sql.SQL("; ").join(local) if local else None
         if local or purpose.read_only or self.isolation_level is not None:
             self.cursor_factory = WrappingCursor
+        idle = sql.SQL("SET LOCAL idle_in_transaction_session_timeout = {}").format(purpose.idle_transaction_ms)
+        self.local = local if purpose.lease_s is None else [*local, idle]
 
-    async def _profile(self) -> dict[str, Any]:
+    async def _profile(self, purpose: Purpose) -> dict[str, Any]:
+        settings = [
+            sql.SQL("set_config({}, {}, false)").format(sql.Literal(name), sql.Literal(value))
+            for name, value in _own_settings(purpose, self.info.server_version).items()
+        ]
+        profile = _PROFILE.format(
+            own_pid=sql.Literal(self.info.backend_pid),
+            settings=sql.SQL(", ").join(settings),
+            read_only=sql.Literal(purpose.read_only),
+        )
         cursor = self.cursor(row_factory=dict_row)
-        await self._limited(cursor.execute(_PROFILE, prepare=False))
+        await self._limited(cursor.execute(profile, prepare=False))
         row = await cursor.fetchone()
         assert row is not None
         return row
@@ -192,24 +226,26 @@ class WrappingCursor(psycopg.AsyncCursor[TupleRow]):
             return await super().execute(query, params, prepare=prepare, binary=binary)
 
 
-def _own_session(purpose: Purpose, version: int, path: str | None) -> list[sql.Composable]:
+def _own_settings(purpose: Purpose, version: int) -> dict[str, str]:
     """What is set once on a session that no one else uses, whatever role and database have as their defaults."""
-    timeout_ms = purpose.statement_timeout_ms or 0
-    settings: list[sql.Composable] = [
-        sql.SQL("SET statement_timeout = {}").format(sql.Literal(timeout_ms)),
-        sql.SQL("SET lock_timeout = 0"),
-        sql.SQL("SET default_transaction_isolation = 'read committed'"),
-        # What a relay that was cut off leaves open must not hold its locks.
-        sql.SQL("SET idle_in_transaction_session_timeout = '30s'"),
-    ]
+    settings = {
+        "statement_timeout": str(purpose.statement_timeout_ms or 0),
+        "lock_timeout": "0",
+        "default_transaction_isolation": "read committed",
+        # What a relay that was cut off or stopped leaves open must not hold its locks. The server notices it as soon as
+        # the relay notices that the server is gone.
+        "idle_in_transaction_session_timeout": str(purpose.idle_transaction_ms),
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "10000",
+    }
     if version >= 140_000:
-        settings.append(sql.SQL("SET idle_session_timeout = 0"))
+        settings["idle_session_timeout"] = "0"
     if version >= 170_000:
-        settings.append(sql.SQL("SET transaction_timeout = 0"))
-    if path is not None:
-        settings.append(sql.SQL("SET search_path = ") + sql.SQL(path))
+        settings["transaction_timeout"] = str(purpose.transaction_ms)
     if purpose.read_only:
-        settings.append(sql.SQL("SET default_transaction_read_only = on"))
+        settings["default_transaction_read_only"] = "on"
     return settings
 
 

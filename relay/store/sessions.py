@@ -4,16 +4,17 @@ failures mean.
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 from psycopg.types.datetime import TimestamptzLoader
 
 from relay.errors import RelayError, SchemaError, StoreUnavailable
-from relay.store.database import SILENCE_S, connect, no_longer_than
+from relay.store.database import connect
 from relay.store.failures import described, unavailable
 from relay.store.migrate import migrate, schema_version
 from relay.store.open_schema import refuse_planted
@@ -29,28 +30,37 @@ if TYPE_CHECKING:
     from relay.store.database import Connection
 
 
-async def open_session(
-    dsn: str, *, read_only: bool, application: str, timeout_ms: int, listen: Sequence[str] = ()
-) -> Connection:
-    """An autocommit connection whose statements may take `timeout_ms` each, listening on the channels `listen`.
+_CONNECT_S = 10
+"""A console may be far away: to connect takes up to seven round trips, with encryption and a password."""
 
-    Behind a pooler and on a hot standby it does not listen: its user polls. With `read_only` its transactions cannot
-    write, and it acts as the role `console_reader` where that exists and may be taken on.
+
+async def open_session(dsn: str, *, read_only: bool, application: str, timeout_ms: int) -> Connection:
+    """An autocommit connection whose statements may take `timeout_ms` each.
+
+    With `read_only` its transactions cannot write, and it acts as the role `console_reader` where that exists and may
+    be taken on.
 
     Raises:
         psycopg.OperationalError: Postgres is away or refuses.
     """
-    connection = await connect(dsn, application, timeout_ms=timeout_ms, read_only=read_only)
-    if connection.is_pooled or connection.in_recovery:  # a lent session keeps no LISTEN, and a standby refuses it
-        return connection
-    try:
-        with no_longer_than(SILENCE_S, connection):
-            for channel in listen:
-                await connection.execute(SQL("LISTEN {}").format(Identifier(channel)))
-    except BaseException:
-        await connection.close()
-        raise
-    return connection
+    return await connect(dsn, application, timeout_ms=timeout_ms, read_only=read_only, connect_s=_CONNECT_S)
+
+
+async def listen(connection: Connection, channels: Sequence[str]) -> float:
+    """Listen on `channels`; return the seconds that this took, a round trip to Postgres.
+
+    Behind a pooler and on a hot standby it does not listen, for a lent session keeps no LISTEN and a standby refuses
+    it: its user polls.
+
+    Raises:
+        psycopg.Error: Postgres does not answer.
+    """
+    statement: SQL | Composed = SQL("SELECT 1")
+    if not connection.is_pooled and not connection.in_recovery:
+        statement = SQL("; ").join(SQL("LISTEN {}").format(Identifier(channel)) for channel in channels)
+    began = time.monotonic()
+    await connection.execute(statement)
+    return time.monotonic() - began
 
 
 def times_in(connection: Connection, zone: Callable[[], tzinfo | None]) -> None:
@@ -139,12 +149,3 @@ async def refuse_others_than_the_owner(connection: Connection, command: str) -> 
             "DATABASE_URL to the address that `relay migrate` is run with"
         )
     await refuse_planted(connection)
-
-
-async def ping(connection: Connection) -> None:
-    """Wait for one round trip to Postgres.
-
-    Raises:
-        psycopg.Error: Postgres does not answer.
-    """
-    await connection.execute("SELECT 1")

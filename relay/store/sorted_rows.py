@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from psycopg.sql import SQL
 
-from relay.store.browse import make_row, statement_of
-from relay.store.database import rows_of
+from relay.store.browse import make_counted_row, make_row, statement_of
+from relay.store.database import fetched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +49,11 @@ _BY = {
 }
 _OLDEST_DEAD = SQL("r.finished_at, r.id")
 _SORTED = SQL("SELECT r.* FROM ({rows}) AS r ORDER BY {by} LIMIT %(page)s OFFSET %(skipped)s")
+_SORTED_AND_COUNTED = SQL("""
+    WITH found AS MATERIALIZED ({rows})
+    SELECT r.*, (SELECT count(*) FROM found) AS matching FROM (SELECT * FROM found LIMIT %(sorted)s) AS r
+     ORDER BY {by} LIMIT %(page)s OFFSET %(skipped)s
+""")
 
 
 async def sorted_window(
@@ -62,7 +67,27 @@ async def sorted_window(
 ) -> list[Row]:
     """Return up to `limit` rows that `condition` holds for, after `skipped` ones in `order`, which is not `NEWEST`."""
     statement, parameters = statement_of(condition, states=states, newer=order is Order.OLDEST, limit=MOST_SORTED)
-    by = _OLDEST_DEAD if order is Order.OLDEST and states is not None else _BY[order]
     given = parameters | {"page": limit, "skipped": skipped}
-    cursor = await rows_of(connection, make_row).execute(_SORTED.format(rows=statement, by=by), given)
-    return await cursor.fetchall()
+    return await fetched(connection, make_row, _SORTED.format(rows=statement, by=_by(order, states)), given)
+
+
+async def sorted_page(
+    connection: Connection,
+    condition: Condition,
+    *,
+    states: Sequence[State] | None,
+    order: Order,
+    skipped: int = 0,
+    limit: int = 200,
+) -> tuple[list[Row], int | None]:
+    """Return what `sorted_window` does, and how many match in all; None for more than `MOST_SORTED`."""
+    statement, parameters = statement_of(condition, states=states, newer=order is Order.OLDEST, limit=MOST_SORTED + 1)
+    given = parameters | {"page": limit, "skipped": skipped, "sorted": MOST_SORTED}
+    sorted_rows = _SORTED_AND_COUNTED.format(rows=statement, by=_by(order, states))
+    found = await fetched(connection, make_counted_row, sorted_rows, given)
+    matching = found[0][1] if found else 0
+    return [row for row, _ in found], matching if matching <= MOST_SORTED else None
+
+
+def _by(order: Order, states: Sequence[State] | None) -> SQL:
+    return _OLDEST_DEAD if order is Order.OLDEST and states is not None else _BY[order]

@@ -1,10 +1,11 @@
 """What the alert rules need of the traffic beyond the figures: minutes at a window's edge, arrivals, usual gaps, tests.
 
-Each statement is run only where its answer matters, so that a healthy system pays nothing for it.
+Each statement reads rows only where its answer matters, so that a healthy system pays next to nothing for it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -21,53 +22,82 @@ if TYPE_CHECKING:
 
 _MINUTE = timedelta(minutes=1)
 
-# A minute of facts at most: those of the window's first minute, of which some belong to the calendar minute after it.
-_EDGE = """
-    SELECT count(*) FILTER (WHERE t.success AND f.recorded_at < %(whole)s),
-           count(*) FILTER (WHERE NOT t.success AND f.recorded_at < %(whole)s), count(*)
-      FROM dashboard_facts f
+# A minute of facts at most for each window: those of its first minute, of which some belong to the calendar minute
+# after it. They are read only where the rate may be below `below`: at best all successes of the first calendar minute
+# are outside of the window, and all failures inside.
+_EDGES = """
+    WITH windows AS (
+        SELECT n, now() - w AS since, date_trunc('minute', now() - w) + interval '1 minute' AS whole
+          FROM unnest(%(windows)s::interval[]) WITH ORDINALITY AS asked(w, n)
+    ), low AS (
+        SELECT w.* FROM windows w CROSS JOIN LATERAL (
+               SELECT coalesce(sum(facts) FILTER (WHERE success AND minute >= w.whole), 0) AS delivered,
+                      coalesce(sum(facts) FILTER (WHERE NOT success), 0) AS failed
+                 FROM relay.minutes
+                WHERE minute >= w.whole - interval '1 minute' AND minute <= now() AND fact_type = %(retry)s
+                  AND NOT test) AS run
+         WHERE 100 * run.delivered < %(below)s * (run.delivered + run.failed)
+    )
+    SELECT l.n, count(*) FILTER (WHERE t.success AND f.recorded_at < l.whole),
+           count(*) FILTER (WHERE NOT t.success AND f.recorded_at < l.whole), count(*)
+      FROM low l
+      JOIN dashboard_facts f ON f.fact_type = %(retry)s AND f.recorded_at >= l.since
+                            AND f.recorded_at < l.since + interval '1 minute'
      CROSS JOIN LATERAL relay.tally(f.fact_type, relay.json_or_null(f.value), relay.json_or_null(f.metadata)) t
-     WHERE f.fact_type = %(retry)s AND f.recorded_at >= %(since)s AND f.recorded_at < %(until)s AND NOT t.test
+     WHERE NOT t.test GROUP BY l.n
 """
 
 
-async def buckets(
-    connection: Connection, minutes: Sequence[tuple[datetime, int, int]], now: datetime, window: timedelta
-) -> Buckets:
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What was finished in the first minute of a window.
+
+    `before_whole` is what of it belongs to the calendar minute that the window begins in; `any`: there was something.
+    """
+
+    before_whole: Rate
+    any: bool
+
+
+async def edges(connection: Connection, windows: Sequence[timedelta], below: int) -> list[Edge]:
+    """The first minute of each window whose success rate may be below `below` per cent; an empty one of others."""
+    given = {"windows": list(windows), "below": below, "retry": FactType.RETRY}
+    found = {row[0]: row[1:] for row in await (await connection.execute(_EDGES, given)).fetchall()}
+    return [_edge(*found.get(n, (0, 0, 0))) for n in range(1, len(windows) + 1)]
+
+
+def _edge(delivered: int, failed: int, total: int) -> Edge:
+    return Edge(Rate(delivered, failed), any=total > 0)
+
+
+def buckets(edge: Edge, minutes: Sequence[tuple[datetime, int, int]], now: datetime, window: timedelta) -> Buckets:
     """The minutes of the last `window` with finished deliveries. `minutes` are those of longer than that."""
-    since = now - window
-    whole = since.replace(second=0, microsecond=0) + _MINUTE
-    given = {"retry": FactType.RETRY, "since": since, "until": since + _MINUTE, "whole": whole}
-    edge = await (await connection.execute(_EDGE, given)).fetchone()
-    assert edge is not None
+    whole = (now - window).replace(second=0, microsecond=0) + _MINUTE
     rates = [Rate(delivered, failed) for minute, delivered, failed in minutes if minute >= whole]
-    return Buckets((Rate(edge[0], edge[1]), *rates), reaches_back=edge[2] > 0)
+    return Buckets((edge.before_whole, *rates), reaches_back=edge.any)
 
 
+# Counted only as far as it matters beside those that were refused.
 _ACCEPTED = """
-    SELECT count(*) FROM (SELECT received_at FROM relay.deliveries WHERE NOT test ORDER BY id DESC LIMIT %(most)s) AS d
+    WITH refused AS (
+        SELECT coalesce(sum(facts), 0) AS facts FROM relay.minutes
+         WHERE minute >= date_trunc('minute', now() - %(window)s) AND minute <= now() AND fact_type = %(rejected)s
+    )
+    SELECT count(*) FROM (
+        SELECT received_at FROM relay.deliveries WHERE NOT test ORDER BY id DESC
+         LIMIT (SELECT CASE WHEN facts >= %(fewest)s THEN greatest(100, 2 * facts) ELSE 0 END FROM refused)) AS d
      WHERE received_at > now() - %(window)s
 """
 
 
-async def accepted(connection: Connection, window: timedelta, most: int) -> int:
-    """How many webhooks were stored within `window`; counts `most` of them at most."""
-    cursor = await connection.execute(_ACCEPTED, {"window": window, "most": most})
-    row = await cursor.fetchone()
+async def accepted(connection: Connection, window: timedelta, *, fewest: int) -> int:
+    """How many webhooks were stored within `window`, if `fewest` were refused in it; else 0.
+
+    Counts 100 of them at most, or twice as many as were refused.
+    """
+    given = {"window": window, "fewest": fewest, "rejected": FactType.REJECTED}
+    row = await (await connection.execute(_ACCEPTED, given)).fetchone()
     return int(row[0]) if row else 0
-
-
-_LAST_RUN = """
-    SELECT extract(epoch FROM now() - recorded_at)::float8 FROM dashboard_facts
-     WHERE fact_type = 'support.webhook.retry' AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
-     ORDER BY recorded_at DESC LIMIT 1
-"""
-
-
-async def last_run_age_s(connection: Connection) -> float | None:
-    """How long ago a run was recorded: for a database whose deliveries are gone."""
-    row = await (await connection.execute(_LAST_RUN)).fetchone()
-    return None if row is None else float(row[0])
 
 
 _WEEKS = 4

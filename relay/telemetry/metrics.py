@@ -1,30 +1,23 @@
-"""Counts of one relay process since its start, and the Prometheus text of counts and gauges. No customer data."""
+"""Counts of one relay process since its start. No customer data. What Prometheus reads of them is in `exposition`."""
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.samples import Exemplar
 
 from relay.telemetry.counts import PART_BYTES, Counts, parts, read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from prometheus_client.metrics_core import Metric
+    from collections.abc import Iterable
 
     from relay.domain.delivery import Deferred, Outcome
-    from relay.telemetry.gauges import Gauge
 
 _SHORT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _LONG_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0, 86400.0)
 
-_COUNTS = {
+COUNTS = {
     "received": "Webhooks accepted for storing",
     "duplicates": "Webhooks whose delivery was known already",
     "ignored": "Webhooks stored and not forwarded",
@@ -34,19 +27,28 @@ _COUNTS = {
 }
 """Counts without labels, by the attribute of `Counters`; a metric is `relay_webhooks_NAME_total`."""
 
-_LABELLED = {
+LABELLED = {
     "outcomes": ("relay_deliveries", "state", "Finished runs of the retry loop"),
     "attempts": ("relay_attempts", "status", "Attempts at the Agent SDK"),
     "rejected": ("relay_webhooks_rejected", "reason", "Webhooks refused"),
 }
 """Counts by one label, by the attribute of `Counters`: metric, label, help text."""
 
-_HISTOGRAMS = {
+HISTOGRAMS = {
     "forwarding": ("relay_forwarding_seconds", _SHORT_S, "Length of a run of the retry loop, waits included"),
     "attempt": ("relay_attempt_seconds", _SHORT_S, "Length of one attempt at the Agent SDK, its answer included"),
     "delivery": ("relay_delivery_seconds", _LONG_S, "Time from the receipt of a webhook to its delivery"),
 }
 """Histograms, by the key of their counts: metric, upper limits of the buckets in seconds, help text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """An observation with the trace that was recorded for it: its length, and when it was made (a Unix time)."""
+
+    trace_id: str
+    seconds: float
+    at: float
 
 
 class _Count:
@@ -104,7 +106,7 @@ class Counters:
         self.rejected = _Labels(self.counts, "rejected")
         self.slot = slot
         self.exemplars: dict[tuple[str, int], Exemplar] = {}
-        for name in _COUNTS:
+        for name in COUNTS:
             self.counts.add(name, 0)
 
     def finished(self, outcome: Outcome, *, since_receipt_s: float | None = None, trace_id: str | None = None) -> None:
@@ -132,78 +134,9 @@ class Counters:
         return {slot: counts for slot, part in enumerate(parts(self._memory)) if (counts := read(part))}
 
     def _observe(self, key: str, seconds: float, trace_id: str | None) -> None:
-        limits = _HISTOGRAMS[key][1]
+        limits = HISTOGRAMS[key][1]
         index = bisect_left(limits, seconds)
         self.counts.add(f"{key}_sum", seconds)
         self.counts.add(f"{key}_bucket {index}")
         if trace_id is not None:
-            self.exemplars[key, index] = Exemplar({"trace_id": trace_id}, seconds, time.time())
-
-
-class _Collector:
-    """Yields the metrics of the workers' counts and of the gauges."""
-
-    def __init__(self, counters: Counters, gauges: Iterable[Gauge]) -> None:
-        self._counters = counters
-        self._workers = counters.of_all_workers()
-        self._gauges = gauges
-
-    def collect(self) -> Iterable[Metric]:
-        for name, text in _COUNTS.items():
-            family = CounterMetricFamily(f"relay_webhooks_{name}", text, labels=["worker"])
-            for slot, counts in self._workers.items():
-                family.add_metric([str(slot)], counts.get(name, 0))
-            yield family
-        for name, (metric, label, text) in _LABELLED.items():
-            family = CounterMetricFamily(metric, text, labels=["worker", label])
-            for slot, counts in self._workers.items():
-                for value, count in _under(counts, name):
-                    family.add_metric([str(slot), value], count)
-            yield family
-        for key in _HISTOGRAMS:
-            yield self._histogram(key)
-        yield from self._shared()
-
-    def _shared(self) -> Iterable[Metric]:
-        families: dict[str, GaugeMetricFamily] = {}
-        for gauge in self._gauges:
-            family = families.get(gauge.name)
-            if family is None:
-                family = families[gauge.name] = GaugeMetricFamily(gauge.name, gauge.text, labels=list(gauge.labels))
-            family.add_metric(list(gauge.labels.values()), gauge.value)
-        return families.values()
-
-    def _histogram(self, key: str) -> Metric:
-        metric, limits, text = _HISTOGRAMS[key]
-        family = HistogramMetricFamily(metric, text, labels=["worker"])
-        for slot, counts in self._workers.items():
-            found = {int(index): count for index, count in _under(counts, f"{key}_bucket")}
-            known = self._counters.exemplars if slot == self._counters.slot else {}
-            total = 0.0
-            buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
-            for index, top in enumerate((*map(str, limits), "+Inf")):
-                total += found.get(index, 0)
-                exemplar = known.get((key, index))
-                buckets.append((top, total) if exemplar is None else (top, total, exemplar))
-            family.add_metric([str(slot)], buckets, sum_value=counts.get(f"{key}_sum", 0.0))
-        return family
-
-
-def _under(counts: Mapping[str, float], name: str) -> Iterator[tuple[str, float]]:
-    """The counts of `name` by the value of its label."""
-    for key, count in counts.items():
-        found, _, value = key.partition(" ")
-        if found == name and value:
-            yield value, count
-
-
-def exposition(counters: Counters, gauges: Iterable[Gauge], accept: str = "") -> tuple[bytes, str]:
-    """The text of every worker's counts and of `gauges`, and its content type.
-
-    It is OpenMetrics with exemplars where the header `accept` asks for that, else Prometheus' own format. Exemplars are
-    those of the worker that answers.
-    """
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(counters, gauges))
-    encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+            self.exemplars[key, index] = Exemplar(trace_id, seconds, time.time())

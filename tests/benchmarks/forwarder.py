@@ -11,9 +11,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
-from relay.forwarding.forwarder import _session
+from relay.forwarding.agent_transport import AgentTransport
 from relay.intake.asgi import Answer, body_parts
 from relay.intake.receipt import read_receipt
 from relay.server.http import serve_http
@@ -42,7 +41,7 @@ class Forwarder:
 
     async def _forward(self, headers: Headers, body: bytes) -> Answer:
         if self._client is None:
-            self._client = httpx.AsyncClient(transport=AiohttpTransport(client=_session), timeout=None)
+            self._client = httpx.AsyncClient(transport=AgentTransport(None), timeout=None)
         receipt = read_receipt(headers, body)
         sent = {"content-type": "application/json", "x-chatwoot-delivery": receipt.delivery_id}
         answer = await self._client.post(f"{self._agent}/webhooks/chatwoot", content=body, headers=sent)

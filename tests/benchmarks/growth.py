@@ -1,7 +1,8 @@
 """What each look and each write costs at ten thousand, a million and ten million facts, with 1 and 100,000 open dead
 letters.
 
-Facts are spread evenly over 30 days and loaded by COPY; the deliveries are as many as the facts, up to a million.
+Facts are spread over 30 days and loaded by COPY, each size over the same 10,000 minutes, so that the same number of
+minutes is shown; with `--spread` evenly. The deliveries are as many as the facts, up to a million.
 Medians of many runs on one connection, as the programs make them. `python -m tests.benchmarks.growth [--facts N …]`
 """
 
@@ -39,14 +40,20 @@ DEAD_LETTERS = (1, 100_000)
 RUNS = 40
 _CHUNK = 500_000
 _MOST_DELIVERIES = 1_000_000
+_MINUTES = 10_000
 _FACTS = """
     COPY (SELECT 'support.webhook.retry', 'support',
                  jsonb_build_object('attempts', 1 + n %% 3, 'success', n %% 20 > 0, 'durationMs', n %% 3000,
                                     'finalStatus', CASE WHEN n %% 20 > 0 THEN '200' ELSE '503' END),
                  jsonb_build_object('deliveryId', n::text, 'event', 'message_created', 'conversationId', n %% 5000),
-                 now() - ({total} - n) * interval '30 days' / {total}
+                 {at}
             FROM generate_series({first}::bigint, {last}::bigint) AS n) TO STDOUT
 """.replace("%%", "%")
+_EVENLY = "now() - ({total} - n) * interval '30 days' / {total}"
+_IN_MINUTES = f"""
+    date_trunc('minute', now() - ({_MINUTES + 1} - n * {_MINUTES} / {{total}}) * interval '30 days' / {_MINUTES})
+        + n * 7919 % 60 * interval '1 s'
+"""
 _DELIVERIES = """
     INSERT INTO relay.deliveries (delivery_id, state, claim, test, event, conversation_id, customer, received_at,
            finished_at, attempts, duration_ms, final_status, last_error, headers, body)
@@ -66,12 +73,13 @@ _LINES = """
 """
 
 
-def plant_facts(dsn: str, total: int) -> None:
-    """`total` retry facts over 30 days, by COPY in chunks."""
+def plant_facts(dsn: str, total: int, *, spread: bool = True) -> None:
+    """`total` retry facts over 30 days, by COPY in chunks: evenly if `spread`, else over 10,000 of the minutes."""
+    at = (_EVENLY if spread else _IN_MINUTES).format(total=total)
     with psycopg.connect(dsn, autocommit=True) as source, psycopg.connect(dsn, autocommit=True) as target:
         for first in range(1, total + 1, _CHUNK):
             last = min(first + _CHUNK - 1, total)
-            statement = _FACTS.format(total=total, first=first, last=last)
+            statement = _FACTS.format(at=at, first=first, last=last)
             into = "COPY dashboard_facts (fact_type, scope, value, metadata, recorded_at) FROM STDIN"
             with source.cursor().copy(statement.encode()) as out, target.cursor().copy(into.encode()) as rows:
                 for block in out:
@@ -129,13 +137,15 @@ def main() -> None:
     """Plant, measure, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--facts", type=int, nargs="+", default=list(FACTS))
-    sizes = parser.parse_args().facts
+    parser.add_argument("--spread", action="store_true", help="spread the facts evenly over the 30 days")
+    given = parser.parse_args()
+    sizes = given.facts
     figures: dict[str, list[float]] = {}
     for facts in sizes:
         with rig.postgres() as dsn:
             asyncio.run(migrate(dsn))
             began = time.perf_counter()
-            plant_facts(dsn, facts)
+            plant_facts(dsn, facts, spread=given.spread)
             plant_deliveries(dsn, "delivered", min(facts, _MOST_DELIVERIES))
             with psycopg.connect(dsn, autocommit=True) as connection:
                 connection.execute(_LINES, {"number": min(facts, 50_000)})

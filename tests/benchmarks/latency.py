@@ -23,15 +23,19 @@ if TYPE_CHECKING:
 
 RATES = (50, 200)
 WORKERS = 2
+_FIRST_CONVERSATION = 2_000_000
+"""No conversation that `load` sends: a webhook behind one of those would wait for it."""
 
 
-class _Client:
-    """Keeps connections that are not in use; opens another when all are."""
+class Client:
+    """Posts webhooks to `path`, each of a conversation of its own; every answer must have one of `statuses`.
+
+    Keeps connections that are not in use; opens another when all are."""
 
     def __init__(self, port: int, path: str, statuses: Sequence[bytes]) -> None:
         self._port = port
         self._statuses = statuses
-        self._conversation = 100_000
+        self._conversation = _FIRST_CONVERSATION
         body = webhook_body(self._conversation)
         self._head = (
             f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
@@ -43,8 +47,8 @@ class _Client:
     async def post(self, due: float) -> float:
         """Post one; seconds from `due` to the end of its answer."""
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
-        self._conversation = 100_000 + (self._conversation + 1) % 900_000
-        body = self._body.replace(b'"id":100000', b'"id":%d' % self._conversation)
+        self._conversation += 1
+        body = self._body.replace(b'"id":%d' % _FIRST_CONVERSATION, b'"id":%d' % self._conversation)
         writer.write(self._head + str(uuid.uuid4()).encode() + body)
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.split()[1] in self._statuses, head
@@ -55,6 +59,7 @@ class _Client:
         return took
 
     def close(self) -> None:
+        """Close the connections."""
         for _, writer in self._idle:
             writer.close()
 
@@ -63,7 +68,7 @@ async def timetable(
     port: int, path: str, rate: int, seconds: float, *, statuses: Sequence[bytes] = (b"200",)
 ) -> list[float]:
     """`rate` posts a second for `seconds`; what each took. Each must be answered with one of `statuses`."""
-    client, tasks = _Client(port, path, statuses), []
+    client, tasks = Client(port, path, statuses), []
     for warm_up in range(50):
         await client.post(time.perf_counter() if warm_up else 0)
     began = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import select
@@ -11,20 +12,24 @@ import subprocess
 import sys
 import termios
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from fcntl import ioctl
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from tests.servers import PATIENCE_S, ROOT, until
+from tests.servers import PATIENCE_S, ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from textual.pilot import Pilot
 
     from console.app import ConsoleApp
+
+
+_CHECK_S = 0.5
+"""How often a screen is read that is not painted anew."""
 
 
 class Watched:
@@ -33,6 +38,8 @@ class Watched:
     def __init__(self, app: ConsoleApp, pilot: Pilot[Any]) -> None:
         self.app = app
         self._pilot = pilot
+        self._painted = asyncio.Event()
+        app.post_display_hook = self._painted.set
 
     @property
     def text(self) -> str:
@@ -50,19 +57,23 @@ class Watched:
 
     async def shows(self, *texts: str) -> str:
         """Wait until the screen shows all of `texts`; returns the screen."""
-        await self._until(lambda: all(text in self.text for text in texts), f"the screen shows {texts}")
-        return self.text
+        return await self._until(lambda screen: all(text in screen for text in texts), f"the screen shows {texts}")
 
     async def hides(self, *texts: str) -> str:
         """Wait until the screen shows none of `texts`; returns the screen."""
-        await self._until(lambda: not any(text in self.text for text in texts), f"the screen hides {texts}")
-        return self.text
+        return await self._until(lambda screen: not any(text in screen for text in texts), f"the screen hides {texts}")
 
-    async def _until(self, condition: Any, what: str) -> None:
-        try:
-            await until(condition, what=what, every_s=0.04)  # to compose a screen takes some milliseconds
-        except AssertionError as error:
-            raise AssertionError(f"{error}; it shows\n{self.text}") from None
+    async def _until(self, condition: Callable[[str], bool], what: str) -> str:
+        """The first screen that fulfils `condition`. Reads the screen again whenever it was painted."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            self._painted.clear()
+            screen = self.text
+            if condition(screen):
+                return screen
+            assert time.monotonic() < deadline, f"not within {PATIENCE_S:g} s: {what}; it shows\n{screen}"
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._painted.wait(), _CHECK_S)
 
 
 @asynccontextmanager

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from console.flows.hold import reason_and_time
 from relay.demo.agent import Behaviour
-from relay.store import delivery_detail
-from relay.store.database import connect
 from tests.console.conftest import ALL, open_dead_letters, webhook
 from tests.servers import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from tests.servers import HeldAgent, Rows, RunningRelay
 
@@ -115,53 +108,6 @@ async def test_h_holds_forwarding_with_a_reason_and_releases_it(
         await seen.press("y")
         await seen.shows("delivered")
     assert rows("SELECT released_at IS NOT NULL, rate FROM relay.holds") == [(True, 50)]
-
-
-async def test_a_delivery_costs_one_round_trip(incident: RunningRelay, dsn: str, rows: Rows) -> None:
-    """Counted, not timed: what was sent before the first answer was awaited."""
-    row_id = rows.one("SELECT id FROM relay.deliveries WHERE state = 'dead' ORDER BY id LIMIT 1")
-    async with round_trips(dsn) as (near, trips), await connect(near, "round trips") as connection:
-        before = len(trips)
-        detail = await delivery_detail.detail(connection, row_id)
-        assert detail is not None
-        assert detail.attempts
-        assert len(trips) - before == 1
-
-
-def socket_of(dsn: str) -> Path:
-    """The socket of the embedded Postgres."""
-    (path,) = Path(str(conninfo_to_dict(dsn)["host"])).glob(".s.PGSQL.*[0-9]")
-    return path
-
-
-@asynccontextmanager
-async def round_trips(dsn: str) -> AsyncIterator[tuple[str, list[int]]]:
-    """A proxy before Postgres: its DSN, and a list that grows by one at each request that follows an answer."""
-    trips: list[int] = []
-    path = socket_of(dsn)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_unix_connection(path)
-        was_answer = True
-
-        async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter, *, is_answer: bool) -> None:
-            nonlocal was_answer
-            while chunk := await source.read(65_536):
-                if was_answer and not is_answer:
-                    trips.append(len(chunk))
-                was_answer = is_answer
-                target.write(chunk)
-                await target.drain()
-            target.close()
-
-        await asyncio.gather(pump(reader, server_writer, is_answer=False), pump(server_reader, writer, is_answer=True))
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    try:
-        yield make_conninfo(dsn, host="127.0.0.1", port=port, sslmode="disable"), trips
-    finally:
-        server.close()
 
 
 def test_a_hold_may_end_by_itself() -> None:

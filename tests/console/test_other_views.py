@@ -193,10 +193,10 @@ async def test_another_console_watches_and_stops_a_replay(
         await first.press("enter")
         await first.shows("p pauses")
         await first.press("p")
-        await first.shows("paused")
+        await first.shows("paused by maria")
         async with console(console_operator="jonas") as second:
             await second.press("6")
-            await second.shows("#1 paused", "maria")
+            await second.shows("#1 paused", "paused by maria")
             await second.press("enter")
             await second.shows("p resumes, x stops")
             await second.press("x")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from console.keymap import VIEWS
+from console.actions import VIEWS
 from relay.store.database import connect
 from relay.store.demo_history import mark_as_demo
 from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED, later, webhook
@@ -304,6 +304,20 @@ async def test_the_palette_knows_every_action(incident: RunningRelay, console: C
         await seen.shows("Switch the window: 15 min, 1 h, 6 h, 24 h")
         await seen.press("enter")
         await seen.shows("Success, last 6 h")
+
+
+async def test_the_palette_and_the_footer_begin_with_what_one_does_here(
+    incident: RunningRelay, console: Console
+) -> None:
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        await seen.press("4")
+        await seen.shows("FOLLOWING")
+        footer = seen.text.splitlines()[-1]
+        assert footer.index("f follow") < footer.index("l level") < footer.index("? help"), footer
+        titles = [command.title for command in seen.app.get_system_commands(seen.app.screen)]
+        assert titles.index("Follow the log's end") < titles.index("Go to overview")
+        assert titles.index("Find in the text") < titles.index("Escalate: gather the evidence and file it")
 
 
 async def test_the_theme_can_be_switched(relay: RunningRelay, console: Console) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from console.config_file import chosen, read_config
-from console.keymap import DEAD, rebound
+from console import keymap
+from console.actions import ACTIONS, DEAD
+from console.config_file import Config, chosen, read_config
+from console.data.choices import remembered
+from console.keymap import rebound
 from console.theme import THEMES
 from relay.errors import ConfigurationError
 from tests.servers import ROOT
@@ -65,12 +70,67 @@ def test_keys_columns_filters_and_themes_come_from_files(tmp_path: Path) -> None
     assert config.themes[0]["error"] == THEMES[1]["error"]
     by_slug = {action.slug: action.keys for action in rebound(config.keys)}
     assert (by_slug["diagnose"], by_slug["filter"]) == (("f5", "D"), ("ampersand",))
-    choices.theme = "hotdash"
+    choices.choose_theme("hotdash")
     choices.remember_filter("conv:7")
     again = chosen(tmp_path / "state" / "console.json", config)
     assert (again.theme, again.filters) == ("hotdash", ["conv:7"])
     (tmp_path / "state" / "console.json").write_text('{"theme": 7, "columns": [], "filters": {"a": 1}}')
     assert chosen(tmp_path / "state" / "console.json", config).theme == "mine"
+
+
+def test_two_consoles_remember_what_was_chosen_in_either(tmp_path: Path) -> None:
+    path = tmp_path / "console.json"
+    one, other = remembered(path), remembered(path)
+    one.remember_filter("conv:7")
+    other.remember_filter("conv:8")
+    other.choose_columns(DEAD, ["age"])
+    one.choose_theme("hotdash-light")
+    one.remember_filter("conv:9")
+    again = remembered(path)
+    assert again.filters == one.filters == ["conv:9", "conv:8", "conv:7"]
+    assert (again.theme, again.columns) == ("hotdash-light", {DEAD: ["age"]})
+    assert path.stat().st_mode & 0o077 == 0
+    with path.with_suffix(".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        other.remember_filter("conv:10")
+    assert remembered(path).filters[0] == "conv:9"
+    other.choose_clock(is_local_time=True)
+    again = remembered(path)
+    assert (again.filters[:2], again.is_local_time) == (["conv:10", "conv:9"], True)
+
+
+def test_a_theme_that_is_no_more_leaves_the_configured_one(tmp_path: Path) -> None:
+    path = tmp_path / "console.json"
+    remembered(path).choose_theme("gone")
+    assert chosen(path, Config(theme="hotdash-contrast")).theme == "hotdash-contrast"
+    assert chosen(path, Config(theme="mine", themes=({"name": "gone"},))).theme == "gone"
+
+
+async def test_texts_name_the_keys_in_use(
+    incident: RunningRelay, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slugs = ("diagnose", "acknowledge", "sort", "open", "replay", "back", "cancel", "agree", "explain", "dry_run",
+             "find", "filter", "follow", "check_health", "hold", "file", "severity", "faster", "canary")  # fmt: skip
+    monkeypatch.setattr(keymap._Table, "actions", tuple(
+        replace(action, keys=(f"f9-{action.slug}", *action.keys)) if action.slug in slugs else action
+        for action in ACTIONS
+    ))  # fmt: skip
+    async with console((240, 50)) as seen:
+        await seen.shows("f9-diagnose diagnoses, f9-acknowledge acknowledges", "f9-open opens, f9-replay replays")
+        await seen.press("r")
+        await seen.shows(
+            "and enter", "f9-dry_run shows them", "f9-explain explains", "f9-cancel cancels", "(f9-canary)"
+        )
+        await seen.press("escape", "2")
+        await seen.shows("f9-filter filters")
+        await seen.press("r")
+        await seen.shows("f9-agree does it")
+        await seen.press("escape", "4", "k")
+        await seen.shows("held; f9-follow follows")
+        await seen.press("5")
+        await seen.shows("f9-check_health runs it", "f9-hold holds and releases")
+        await seen.press("x")
+        await seen.shows("f9-file appends this", "f9-severity changes", "f9-back leaves")
 
 
 FAULTY = (

@@ -13,10 +13,14 @@ import pytest
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
+from textual.app import App, ComposeResult
 from textual.color import Color
+from textual.content import Content
 
+from console.render.wrapping import title_of
 from console.terminal import abilities_of, without_legacy_mouse
 from console.theme import THEMES, SixteenColours
+from console.widgets.text import Text
 from tests.console.conftest import ALL, OVERLOADED, open_dead_letters
 from tests.console.screens import RawTerminal, Terminal
 from tests.servers import AT_ONCE_S, until
@@ -77,6 +81,45 @@ async def test_groups_are_visible_on_the_smallest_screens(incident: RunningRelay
                 assert vital in first, (size, first)
 
 
+async def test_on_the_smallest_screens_every_fact_is_whole_or_left_out(
+    incident: RunningRelay, console: Console
+) -> None:
+    async with console((60, 20)) as seen:
+        shown = await seen.shows("Failure groups", "answered 503", "answered: {")
+        groups = [line for line in shown.splitlines() if re.match(r".\s+\d+\s+[+\d]+\s+\d\d:\d\d", line)]
+        alerts = [line for line in shown.splitlines() if "dead letters in 1 h" in line]
+        titles = [line for line in shown.splitlines() if line.startswith("─")]
+        assert groups
+        assert alerts
+        assert [line for line in (*groups, *alerts, *titles) if "…" in line] == []
+        await open_dead_letters(seen)
+        rows = [line for line in seen.text.splitlines() if re.match(r"[▸ ]  \d{8} ", line)]
+        assert rows
+        assert [line for line in rows if "…" in line] == []
+
+
+def test_a_pane_is_entitled_with_what_fits() -> None:
+    parts, keys = ("Alerts", "3 firing"), ("D diagnoses", "a acknowledges")
+    assert title_of(80, *parts, keys=keys) == "Alerts ─ 3 firing ─ D diagnoses, a acknowledges"
+    assert title_of(40, *parts, keys=keys) == "Alerts ─ 3 firing ─ D diagnoses"
+    assert title_of(20, *parts, keys=keys) == "Alerts"
+
+
+async def test_a_text_that_wraps_to_more_rows_gets_them() -> None:
+    class OneText(App[None]):
+        CSS = "Text { width: 7; height: auto; }"
+
+        def compose(self) -> ComposeResult:
+            yield Text(Content("aaaa bbbb cc"))
+
+    async with OneText().run_test() as pilot:
+        text = pilot.app.query_one(Text)
+        assert text.size.height == 2
+        text.update(Content("aaa bbbbb cc"))  # the lines are as long as before
+        await pilot.pause()
+        assert text.size.height == 3
+
+
 async def test_a_click_on_the_footer_does_what_the_key_does(incident: RunningRelay, console: Console) -> None:
     async with console((120, 36)) as seen:
         await seen.shows("Failure groups", "2 Dead letters")
@@ -97,6 +140,15 @@ async def test_the_footer_shows_the_keys_of_what_has_the_focus(incident: Running
         await seen.press("slash")
         await seen.shows("enter submit", "esc close")
         assert "R replay all" not in seen.text.splitlines()[-1]
+
+
+async def test_a_box_without_history_or_completion_offers_none(incident: RunningRelay, console: Console) -> None:
+    async with console((80, 24)) as seen:
+        await seen.shows("Failure groups")
+        for keys, offered in ((("2", "slash"), True), (("escape", "4", "slash"), False)):
+            await seen.press(*keys)
+            footer = (await seen.shows("esc close")).splitlines()[-1]
+            assert ("tab complete" in footer, "↑ older" in footer) == (offered, offered), footer
 
 
 async def test_a_paste_onto_a_list_runs_no_key_and_a_large_one_costs_a_moment(

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from textual import events
 
+from console.actions import ACTIVITY, HEALTH, OVERVIEW
 from console.app import ConsoleApp
-from console.keymap import ACTIVITY, HEALTH, OVERVIEW
 from relay.store.sessions import trouble
 from tests.console.conftest import OVERLOADED, open_dead_letters, open_one
 from tests.console.screens import opened

@@ -30,7 +30,7 @@ from console.screens.editor import editable
 from relay.domain.delivery import State
 from relay.store.breakdown import Share
 from relay.store.browse import Group, Row
-from relay.store.conversation import Words
+from relay.store.conversation import MessagePreview
 from relay.store.delivery_detail import Detail
 from relay.store.log import LogLine
 from relay.text import clean, clean_json, escaped, is_safe
@@ -133,11 +133,12 @@ def test_hostile_payloads_are_drawn_as_text_in_every_pane(count: int) -> None:
             body_length=100, agent_status=value, attempts=[], replays=[], discards=[],
         )  # fmt: skip
         line = LogLine(_NOW, "info", "support.webhook", value, {value: value}, value)
+        said = MessagePreview(value, value)
         shown = [
-            rows.line(short_row(row), rows.DEAD_COLUMNS, 118, _NOW, {number: Words(value, value)}, marked=False),
-            details.peek(detail), *details.facts(detail, None), *details.header_lines(detail),
+            rows.line(short_row(row), rows.DEAD_COLUMNS, 118, _NOW, {number: said}, marked=False),
+            details.peek(detail), *details.facts(detail, None, 118), *details.header_lines(detail),
             draw(entry_of(1, line), width=118),
-            share_line(Share(True, value[:40], value[:80], 3, 1, 1, 1, 2.0), 3, 118),
+            share_line(Share(True, value[:40], value[:80], 5, 1, 1, 1, 1, 1, 2.0), 3, 118),
             offered([(value, 1)]), offered(offers("error:", [group_of(value)], {})),
         ]  # fmt: skip
         for form in FORMATS:

@@ -48,6 +48,22 @@ async def start_shared(
         await relay.stop()
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def start_one(
+    shared_rows: Rows, shared_agent: HeldAgent
+) -> AsyncIterator[Callable[..., Awaitable[RunningRelay]]]:
+    """Starts relays on the module's database that end with the test: each that runs on costs all later tests time."""
+    relays: list[RunningRelay] = []
+
+    async def start(**settings: Any) -> RunningRelay:
+        relays.append(RunningRelay(relay_settings(settings.pop("agent", shared_agent), **settings), shared_rows.dsn))
+        return await relays[-1].ready()
+
+    yield start
+    for relay in relays:
+        await relay.stop()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared_relay(start_shared: Callable[..., Awaitable[RunningRelay]]) -> RunningRelay:
     """The module's relay, with a test's ordinary settings."""

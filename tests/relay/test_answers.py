@@ -51,10 +51,10 @@ async def test_a_delivered_webhook_is_answered_200_with_what_became_of_it(
     ids=["text", "no text", "no status", "no object", "no JSON", "nothing", "beyond 64 KiB"],
 )
 async def test_agent_status_is_the_agents_own_word_if_it_said_one(
-    start_shared: StartRelay, said: bytes, agent_status: str | None
+    start_one: StartRelay, said: bytes, agent_status: str | None
 ) -> None:
     async with BluntAgent(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said)) as agent:
-        relay = await start_shared(agent=agent.url)
+        relay = await start_one(agent=agent.url)
         answer = await relay.post(PAYLOAD)
     assert (answer.status_code, answer.json()["agent_status"]) == (200, agent_status)
 
@@ -89,11 +89,11 @@ async def test_a_duplicate_of_a_delivered_webhook_is_answered_200_and_not_forwar
 
 
 async def test_a_duplicate_of_a_webhook_in_flight_is_answered_at_once_and_not_forwarded(
-    start_shared: StartRelay,
+    start_one: StartRelay,
 ) -> None:
     delivery_id = str(uuid4())
     async with BluntAgent(DRAFTED, held=True) as agent:
-        relay = await start_shared(agent=agent.url)
+        relay = await start_one(agent=agent.url)
         first = asyncio.create_task(relay.post(PAYLOAD, X_Chatwoot_Delivery=delivery_id))
         await until(lambda: agent.asked)
         answer = await relay.post(PAYLOAD, X_Chatwoot_Delivery=delivery_id)
@@ -136,11 +136,11 @@ async def test_a_dead_delivery_that_comes_again_is_forwarded_again(
 
 
 async def test_a_webhook_that_takes_longer_than_the_deadline_is_answered_202_and_still_delivered(
-    start_shared: StartRelay, shared_rows: Rows
+    start_one: StartRelay, shared_rows: Rows
 ) -> None:
     delivery_id = str(uuid4())
     async with BluntAgent(DRAFTED, held=True) as agent:
-        relay = await start_shared(agent=agent.url, chatwoot_webhook_response_deadline_ms=1500)
+        relay = await start_one(agent=agent.url, chatwoot_webhook_response_deadline_ms=1500)
         answer = await relay.post(PAYLOAD, X_Chatwoot_Delivery=delivery_id)
         assert (answer.status_code, answer.json()) == (202, {"accepted": True, "delivery_id": delivery_id})
         assert trace(shared_rows, delivery_id).state == "forwarding"
@@ -150,10 +150,10 @@ async def test_a_webhook_that_takes_longer_than_the_deadline_is_answered_202_and
 
 
 async def test_a_webhook_that_fails_after_its_202_becomes_a_dead_letter_all_the_same(
-    start_shared: StartRelay, shared_rows: Rows
+    start_one: StartRelay, shared_rows: Rows
 ) -> None:
     async with BluntAgent(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", held=True) as agent:
-        relay = await start_shared(agent=agent.url, chatwoot_webhook_response_deadline_ms=1500)
+        relay = await start_one(agent=agent.url, chatwoot_webhook_response_deadline_ms=1500)
         answer = await relay.post(PAYLOAD)
         assert answer.status_code == 202
         agent.may_answer.set()
@@ -163,11 +163,11 @@ async def test_a_webhook_that_fails_after_its_202_becomes_a_dead_letter_all_the_
 
 
 async def test_with_respond_stored_a_webhook_is_answered_202_as_soon_as_it_is_stored(
-    start_shared: StartRelay, shared_rows: Rows
+    start_one: StartRelay, shared_rows: Rows
 ) -> None:
     delivery_id = str(uuid4())
     async with BluntAgent(DRAFTED, held=True) as agent:
-        relay = await start_shared(agent=agent.url, relay_respond="stored")
+        relay = await start_one(agent=agent.url, relay_respond="stored")
         answer = await relay.post(PAYLOAD, X_Chatwoot_Delivery=delivery_id)
         assert (answer.status_code, answer.json()) == (202, {"accepted": True, "delivery_id": delivery_id})
         assert trace(shared_rows, delivery_id).state == "forwarding"
@@ -178,9 +178,9 @@ async def test_with_respond_stored_a_webhook_is_answered_202_as_soon_as_it_is_st
 
 
 async def test_a_slowly_sent_body_leaves_its_webhook_the_whole_deadline(
-    start_shared: StartRelay, shared_agent: HeldAgent
+    start_one: StartRelay, shared_agent: HeldAgent
 ) -> None:
-    relay = await start_shared(chatwoot_webhook_response_deadline_ms=4_600)
+    relay = await start_one(chatwoot_webhook_response_deadline_ms=4_600)
     shared_agent.behave()
     shared_agent.hold()
     async with wire_to(relay) as wire:

@@ -38,9 +38,9 @@ async def attempted(relay: RunningRelay, rows: Rows, **headers: str) -> tuple[st
 
 
 async def test_by_default_the_second_attempt_waits_200_ms_and_the_third_400(
-    start_shared: StartRelay, shared_agent: HeldAgent, shared_rows: Rows
+    start_one: StartRelay, shared_agent: HeldAgent, shared_rows: Rows
 ) -> None:
-    relay = await start_shared(chatwoot_webhook_base_delay_ms=None)
+    relay = await start_one(chatwoot_webhook_base_delay_ms=None)
     shared_agent.behave(Behaviour(status=503))
     delivery_id, waits_ms = await attempted(relay, shared_rows)
     assert waits_ms == [0, 200, 400]
@@ -51,9 +51,9 @@ async def test_by_default_the_second_attempt_waits_200_ms_and_the_third_400(
 
 
 async def test_base_delay_and_factor_can_be_set(
-    start_shared: StartRelay, shared_agent: HeldAgent, shared_rows: Rows
+    start_one: StartRelay, shared_agent: HeldAgent, shared_rows: Rows
 ) -> None:
-    relay = await start_shared(
+    relay = await start_one(
         chatwoot_webhook_base_delay_ms=20, chatwoot_webhook_backoff_factor=3, chatwoot_webhook_max_attempts=4,
         chatwoot_webhook_max_delay_ms=100,
     )  # fmt: skip
@@ -63,9 +63,9 @@ async def test_base_delay_and_factor_can_be_set(
 
 
 async def test_jitter_spreads_the_waits_within_its_share(
-    start_shared: StartRelay, shared_agent: HeldAgent, shared_rows: Rows
+    start_one: StartRelay, shared_agent: HeldAgent, shared_rows: Rows
 ) -> None:
-    relay = await start_shared(
+    relay = await start_one(
         chatwoot_webhook_base_delay_ms=40, chatwoot_webhook_backoff_factor=1, chatwoot_webhook_jitter=0.5,
         chatwoot_webhook_max_attempts=8,
     )  # fmt: skip
@@ -77,9 +77,9 @@ async def test_jitter_spreads_the_waits_within_its_share(
 
 
 async def test_a_retry_after_in_seconds_is_waited_for(
-    start_shared: StartRelay, shared_agent: HeldAgent, shared_rows: Rows
+    start_one: StartRelay, shared_agent: HeldAgent, shared_rows: Rows
 ) -> None:
-    relay = await start_shared(chatwoot_webhook_max_attempts=2)
+    relay = await start_one(chatwoot_webhook_max_attempts=2)
     shared_agent.behave(Behaviour(status=503, retry_after="1"))
     delivery_id, waits_ms = await attempted(relay, shared_rows)
     assert waits_ms == [0, 1_000]
@@ -93,9 +93,9 @@ def _in_an_hour() -> str:
 
 @pytest.mark.parametrize("asked", ["3600", _in_an_hour()], ids=["seconds", "date"])
 async def test_a_retry_after_is_waited_for_up_to_the_longest_delay(
-    start_shared: StartRelay, shared_agent: HeldAgent, shared_rows: Rows, asked: str
+    start_one: StartRelay, shared_agent: HeldAgent, shared_rows: Rows, asked: str
 ) -> None:
-    relay = await start_shared(chatwoot_webhook_max_delay_ms=150)
+    relay = await start_one(chatwoot_webhook_max_delay_ms=150)
     shared_agent.behave(Behaviour(status=429, retry_after=asked))
     _, waits_ms = await attempted(relay, shared_rows)
     assert waits_ms == [0, 150, 150]
@@ -103,9 +103,9 @@ async def test_a_retry_after_is_waited_for_up_to_the_longest_delay(
 
 @pytest.mark.parametrize("asked", ["0", "Mon, 23 Nov 2020 14:02:00 GMT", "soon", "-5"])
 async def test_a_retry_after_that_asks_for_less_or_nothing_leaves_the_waits_as_they_are(
-    start_shared: StartRelay, shared_agent: HeldAgent, shared_rows: Rows, asked: str
+    start_one: StartRelay, shared_agent: HeldAgent, shared_rows: Rows, asked: str
 ) -> None:
-    relay = await start_shared(chatwoot_webhook_base_delay_ms=30)
+    relay = await start_one(chatwoot_webhook_base_delay_ms=30)
     shared_agent.behave(Behaviour(status=429, retry_after=asked))
     _, waits_ms = await attempted(relay, shared_rows)
     assert waits_ms == [0, 30, 60]
@@ -163,9 +163,9 @@ async def test_only_headers_that_are_passed_on_or_needed_are_stored(
 
 
 async def test_a_signature_that_was_verified_passes_through_and_still_fits(
-    start_shared: StartRelay, shared_agent: HeldAgent
+    start_one: StartRelay, shared_agent: HeldAgent
 ) -> None:
-    relay = await start_shared(chatwoot_webhook_secret="s3cret")
+    relay = await start_one(chatwoot_webhook_secret="s3cret")
     shared_agent.behave(Behaviour(status=503, times=1))
     timestamp = str(int(datetime.now(UTC).timestamp()))
     delivery_id = str(uuid4())
@@ -211,9 +211,9 @@ async def test_without_a_delivery_id_the_agent_gets_a_fresh_uuid_and_nothing_is_
         assert seen.headers["idempotency-key"] == delivery_id
 
 
-async def test_no_delivery_carries_a_cookie_that_the_answer_to_another_one_set(start_shared: StartRelay) -> None:
+async def test_no_delivery_carries_a_cookie_that_the_answer_to_another_one_set(start_one: StartRelay) -> None:
     async with BluntAgent(b"HTTP/1.1 200 OK\r\nSet-Cookie: session=1; Path=/\r\nContent-Length: 0\r\n\r\n") as agent:
-        relay = await start_shared(agent=agent.url)
+        relay = await start_one(agent=agent.url)
         for _ in range(2):
             assert (await relay.post(PAYLOAD)).status_code == 200
         assert [b"cookie" in head.lower() for head in agent.heads] == [False, False]
@@ -271,9 +271,9 @@ async def test_many_webhooks_at_once_are_each_forwarded_once(
 
 
 async def test_what_was_sent_leaves_memory_without_the_garbage_collector(
-    start_shared: StartRelay, shared_rows: Rows
+    start_one: StartRelay, shared_rows: Rows
 ) -> None:
-    relay = await start_shared()
+    relay = await start_one()
     gc.disable()
     try:
         delivery_id, _ = await attempted(relay, shared_rows)

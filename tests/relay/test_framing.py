@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,6 +76,26 @@ async def test_a_request_framed_in_one_way_leaves_its_connection_open(relay: Run
             assert (await wire.answer())[0] == 200
             await wire.send(request(f"Content-Length: {len(BODY)}") + BODY)
             assert (await wire.answer())[0] == 200
+
+
+async def test_a_request_is_answered_alike_however_its_bytes_come(relay: RunningRelay, rows: Rows) -> None:
+    async with wire_to(relay) as wire:
+        for body, status in {BODY: 200, b"[]": 400, b"": 400}.items():
+            asked = request(f"Content-Length: {len(body)}", "X-Chatwoot-Delivery: one") + body
+            end = len(asked) - len(body)
+            heads = set()
+            for parts in ([asked], [asked[:end], asked[end:]], [asked[:20], asked[20:]], [asked + asked]):
+                for part in parts:
+                    await wire.send(part)
+                for _ in range(b"".join(parts).count(b"HTTP/1.1")):
+                    async with asyncio.timeout(PATIENCE_S):
+                        head = await wire.reader.readuntil(b"\r\n\r\n")
+                        length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+                        assert json.loads(await wire.reader.readexactly(length))
+                    assert head.startswith(b"HTTP/1.1 %d " % status)
+                    heads.add(tuple(line.partition(b":")[0] for line in head.split(b"\r\n")))
+            assert len(heads) == 1, "the same headers in the same order"
+    assert rows("SELECT count(*) FROM relay.deliveries") == [1]
 
 
 async def test_a_method_in_small_letters_is_another_method(relay: RunningRelay, rows: Rows) -> None:

@@ -46,18 +46,18 @@ async def assert_fails(relay: RunningRelay, rows: Rows, status: str, message: st
 
 @pytest.mark.parametrize("mode", [Mode.HANG, Mode.DRIP])
 async def test_an_agent_that_does_not_finish_its_answer_in_time_is_a_timeout(
-    start_shared: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows, mode: Mode
+    start_one: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows, mode: Mode
 ) -> None:
-    relay = await start_shared(agent_sdk_timeout_ms=100)
+    relay = await start_one(agent_sdk_timeout_ms=100)
     shared_agent.behave(Behaviour(mode=mode))
     await assert_fails(relay, shared_rows, "timeout", "Agent SDK did not answer within 0.1 s")
 
 
 async def test_an_agent_that_does_not_take_the_connection_in_time_is_a_timeout(
-    start_shared: StartRelay, shared_rows: Rows
+    start_one: StartRelay, shared_rows: Rows
 ) -> None:
     with _listener_that_accepts_nobody() as port:
-        relay = await start_shared(agent=f"http://127.0.0.1:{port}", agent_sdk_timeout_ms=100)
+        relay = await start_one(agent=f"http://127.0.0.1:{port}", agent_sdk_timeout_ms=100)
         await assert_fails(relay, shared_rows, "timeout", "Agent SDK did not answer within 0.1 s")
 
 
@@ -73,8 +73,8 @@ def _listener_that_accepts_nobody() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-async def test_a_port_without_a_listener_is_connection_refused(start_shared: StartRelay, shared_rows: Rows) -> None:
-    relay = await start_shared(agent=f"http://127.0.0.1:{free_port()}")
+async def test_a_port_without_a_listener_is_connection_refused(start_one: StartRelay, shared_rows: Rows) -> None:
+    relay = await start_one(agent=f"http://127.0.0.1:{free_port()}")
     await assert_fails(relay, shared_rows, "connection_refused", "Agent SDK refused the connection")
 
 
@@ -88,30 +88,30 @@ async def test_an_agent_that_cuts_the_connection_is_connection_reset(
 
 
 async def test_an_agent_that_closes_the_connection_without_a_word_is_connection_reset(
-    start_shared: StartRelay, shared_rows: Rows
+    start_one: StartRelay, shared_rows: Rows
 ) -> None:
     async with BluntAgent(b"") as agent:
-        relay = await start_shared(agent=agent.url)
+        relay = await start_one(agent=agent.url)
         message = "Agent SDK dropped the connection before its answer was complete"
         await assert_fails(relay, shared_rows, "connection_reset", message)
         assert agent.asked == 3
 
 
-async def test_a_network_without_a_way_to_the_agent_is_unreachable(start_shared: StartRelay, shared_rows: Rows) -> None:
-    relay = await start_shared(agent="http://224.0.0.1:8787")  # a multicast address: no connection leads there
+async def test_a_network_without_a_way_to_the_agent_is_unreachable(start_one: StartRelay, shared_rows: Rows) -> None:
+    relay = await start_one(agent="http://224.0.0.1:8787")  # a multicast address: no connection leads there
     await assert_fails(relay, shared_rows, "unreachable", "Agent SDK's host is unreachable")
 
 
-async def test_a_name_that_does_not_resolve_is_a_dns_failure(start_shared: StartRelay, shared_rows: Rows) -> None:
-    relay = await start_shared(agent="http://no-such-host.invalid")
+async def test_a_name_that_does_not_resolve_is_a_dns_failure(start_one: StartRelay, shared_rows: Rows) -> None:
+    relay = await start_one(agent="http://no-such-host.invalid")
     await assert_fails(relay, shared_rows, "dns_failure", "Agent SDK's host name does not resolve")
 
 
 async def test_an_agent_that_does_not_speak_tls_is_a_tls_error(
-    start_shared: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows
+    start_one: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows
 ) -> None:
     asked = len(shared_agent.seen)
-    relay = await start_shared(agent=shared_agent.url.replace("http:", "https:"))
+    relay = await start_one(agent=shared_agent.url.replace("http:", "https:"))
     await assert_fails(relay, shared_rows, "tls_error", "The TLS handshake with the Agent SDK failed")
     assert len(shared_agent.seen) == asked
 
@@ -128,11 +128,11 @@ def _self_signed(folder: Path) -> ssl.SSLContext:
 
 
 async def test_an_agent_with_an_untrusted_certificate_is_a_tls_error(
-    start_shared: StartRelay, shared_rows: Rows, tmp_path: Path
+    start_one: StartRelay, shared_rows: Rows, tmp_path: Path
 ) -> None:
     tls = await asyncio.to_thread(_self_signed, tmp_path)
     async with BluntAgent(HEAD + b"Content-Length: 2\r\n\r\n{}", tls=tls) as agent:
-        relay = await start_shared(agent=agent.url)
+        relay = await start_one(agent=agent.url)
         await assert_fails(relay, shared_rows, "tls_error", "The TLS handshake with the Agent SDK failed")
         assert agent.asked == 0
 
@@ -150,10 +150,10 @@ NONSENSE = {
 
 @pytest.mark.parametrize("nonsense", NONSENSE)
 async def test_an_answer_that_is_not_http_is_a_protocol_error(
-    start_shared: StartRelay, shared_rows: Rows, nonsense: str
+    start_one: StartRelay, shared_rows: Rows, nonsense: str
 ) -> None:
     async with BluntAgent(NONSENSE[nonsense]) as agent:
-        relay = await start_shared(agent=agent.url)
+        relay = await start_one(agent=agent.url)
         await assert_fails(relay, shared_rows, "protocol_error", "Agent SDK's answer was not valid HTTP")
         assert agent.asked == 3
 
@@ -168,9 +168,9 @@ GOOD = {
 
 
 @pytest.mark.parametrize("form", GOOD)
-async def test_an_odd_but_valid_answer_delivers(start_shared: StartRelay, form: str) -> None:
+async def test_an_odd_but_valid_answer_delivers(start_one: StartRelay, form: str) -> None:
     async with BluntAgent(GOOD[form]) as agent:
-        relay = await start_shared(agent=agent.url)
+        relay = await start_one(agent=agent.url)
         answer = await relay.post(PAYLOAD)
         assert (answer.status_code, answer.json().get("agent_status")) == (200, "drafted"), answer.text
         assert agent.asked == 1
@@ -186,9 +186,9 @@ STATUSLESS = {
 
 
 @pytest.mark.parametrize("form", STATUSLESS)
-async def test_a_2xx_delivers_whatever_its_body_is(start_shared: StartRelay, form: str) -> None:
+async def test_a_2xx_delivers_whatever_its_body_is(start_one: StartRelay, form: str) -> None:
     async with BluntAgent(STATUSLESS[form]) as agent:
-        relay = await start_shared(agent=agent.url)
+        relay = await start_one(agent=agent.url)
         answer = await relay.post(PAYLOAD)
         assert (answer.status_code, answer.json().get("agent_status")) == (200, None), answer.text
         assert agent.asked == 1
@@ -219,10 +219,10 @@ async def test_a_failed_connection_does_not_spoil_the_next_delivery(
 
 
 async def test_credentials_in_the_agents_url_are_used_and_shown_nowhere(
-    start_shared: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows
+    start_one: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows
 ) -> None:
     secretive: Any = shared_agent.url.replace("//", "//me:hush-hush@")
-    relay = await start_shared(agent=secretive)
+    relay = await start_one(agent=secretive)
     shared_agent.behave(Behaviour(status=503))
     delivery_id = str(uuid4())
     await relay.post(PAYLOAD | {"conversation": {"id": 78}}, X_Chatwoot_Delivery=delivery_id)  # else it waits for 77's

@@ -47,11 +47,11 @@ _UNDER_WAY = "SELECT count(*) FROM relay.deliveries WHERE state NOT IN ('deliver
 
 
 async def test_any_object_is_stored_whichever_settings_read_its_fields(
-    start_shared: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows
+    start_one: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows
 ) -> None:
     shared_agent.behave()
     relays = [
-        await start_shared(chatwoot_webhook_response_deadline_ms=1_000, **settings)
+        await start_one(chatwoot_webhook_response_deadline_ms=1_000, **settings)
         for settings in ({}, {"relay_forward_events": "message_created, conversation_created"})
     ]
     bodies: list[bytes] = []
@@ -82,9 +82,9 @@ async def test_any_object_is_stored_whichever_settings_read_its_fields(
 
 @pytest.mark.parametrize("event", ['{"a": 1}', "[1]", "5", "true", "null", "1e999", '""', r'"\ud800"'])
 async def test_an_event_that_is_no_known_name_is_stored_and_ignored_where_events_are_named(
-    start_shared: StartRelay, shared_rows: Rows, event: str
+    start_one: StartRelay, shared_rows: Rows, event: str
 ) -> None:
-    relay = await start_shared(relay_forward_events="message_created,1,True,None")
+    relay = await start_one(relay_forward_events="message_created,1,True,None")
     answer = await relay.post(b'{"event": ' + event.encode() + b', "id": 1}')
     assert (answer.status_code, answer.json().get("ignored")) == (200, True)
     stored = shared_rows(
@@ -94,10 +94,10 @@ async def test_an_event_that_is_no_known_name_is_stored_and_ignored_where_events
 
 
 async def test_a_dead_letter_of_any_object_is_finished(
-    start_shared: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows
+    start_one: StartRelay, shared_agent: AgentStandIn, shared_rows: Rows
 ) -> None:
     shared_agent.behave(Behaviour(status=422))
-    relay, sent = await start_shared(), []
+    relay, sent = await start_one(), []
 
     @hypothesis.settings(max_examples=60, deadline=None, derandomize=True, database=None)
     @hypothesis.given(_BODIES)

@@ -140,9 +140,9 @@ async def test_a_redirect_is_not_followed(
 
 @pytest.mark.parametrize("most", [1, 2, 5])
 async def test_there_are_as_many_attempts_as_are_set(
-    start_shared: Any, shared_agent: AgentStandIn, shared_rows: Rows, most: int
+    start_one: Any, shared_agent: AgentStandIn, shared_rows: Rows, most: int
 ) -> None:
-    relay = await start_shared(chatwoot_webhook_max_attempts=most, chatwoot_webhook_backoff_factor=1)
+    relay = await start_one(chatwoot_webhook_max_attempts=most, chatwoot_webhook_backoff_factor=1)
     shared_agent.behave(Behaviour(status=503))
     delivery_id, answer = await post(relay)
     message = "Agent SDK answered 503"

@@ -238,7 +238,7 @@ async def test_a_body_of_unknown_length_within_the_limit_is_taken(
     assert trace(shared_rows, delivery_id).body == BODY
 
 
-async def test_by_default_5_mib_are_taken_and_a_byte_more_is_refused_with_413(start_shared: StartRelay) -> None:
-    relay = await start_shared(chatwoot_webhook_secret="unknown to the sender")
+async def test_by_default_5_mib_are_taken_and_a_byte_more_is_refused_with_413(start_one: StartRelay) -> None:
+    relay = await start_one(chatwoot_webhook_secret="unknown to the sender")
     assert (await relay.post(BODY.ljust(32 * 1024 * 1024))).status_code == 401  # read to its end, and then judged
     assert_refused(await relay.post(BODY.ljust(32 * 1024 * 1024 + 1)), 413)

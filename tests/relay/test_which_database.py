@@ -291,6 +291,7 @@ async def test_what_an_earlier_demo_left_beside_real_deliveries_is_discarded_and
         program("-m", "relay", "serve", "--bind", f"127.0.0.1:{port}", env=env, out=out),
     ):
         await asyncio.to_thread(wait_until_healthy, port)
+        await until(lambda: rows.one("SELECT count(*) FROM relay.instances WHERE boot <> %s", (relay.identity.boot,)))
         replayed = await relay_command.run("replay", "--yes", RELAY_BIND=f"127.0.0.1:{port}")
         assert replayed.returncode == 0, replayed.stderr
     assert set(rows("SELECT id FROM relay.deliveries WHERE state = 'discarded'")) == invented

@@ -15,7 +15,7 @@ from tests.servers import Rows, database_like
 from tests.store.plant import Plant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROLES = ("console_reader", "console_operator", "relay_service", "no role")
 Denied = psycopg.errors.InsufficientPrivilege
@@ -81,10 +81,11 @@ def target_on(server: str) -> Iterator[Target]:
         _fill(psycopg.conninfo.make_conninfo(server, dbname=_TEMPLATE))
     with database_like(_TEMPLATE, server) as dsn:
         target = Target(dsn)
-        try:
-            yield target
-        finally:
-            target.close()
+        with target.rows.connected():
+            try:
+                yield target
+            finally:
+                target.close()
 
 
 def _fill(dsn: str) -> None:
@@ -122,16 +123,27 @@ def run(dsn: str, *statements: str) -> list[psycopg.Error]:
     return errors
 
 
+@contextmanager
+def attempts(dsn: str) -> Iterator[Callable[[str], psycopg.Error | None]]:
+    """A function that runs a statement, undoes it, and returns its error, None if it worked; on one connection."""
+    with psycopg.connect(dsn) as connection:
+
+        def attempt(statement: str) -> psycopg.Error | None:
+            try:
+                connection.execute(statement.encode())
+            except psycopg.Error as error:
+                return error
+            finally:
+                connection.rollback()
+            return None
+
+        yield attempt
+
+
 def tried(dsn: str, statement: str) -> psycopg.Error | None:
     """Run one statement and undo it; returns its error, None if it worked."""
-    with psycopg.connect(dsn) as connection:
-        try:
-            connection.execute(statement.encode())
-        except psycopg.Error as error:
-            return error
-        finally:
-            connection.rollback()
-    return None
+    with attempts(dsn) as attempt:
+        return attempt(statement)
 
 
 EVIL = """

@@ -62,8 +62,9 @@ async def serve(agent: AgentStandIn) -> AsyncIterator[Callable[..., RunningRelay
 
 
 def _installed() -> list[Path]:
-    """The directories of the machine's own PostgreSQL programs, newest last."""
+    """The directories of the machine's own PostgreSQL programs, and those that RELAY_TEST_POSTGRES names."""
     found = {folder.resolve() for folder in Path("/usr/lib/postgresql").glob("*/bin")}
+    found |= {Path(named).resolve() for named in os.environ.get("RELAY_TEST_POSTGRES", "").split(":") if named}
     if pg_config := shutil.which("pg_config"):
         named = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False).stdout.strip()
         found.add(Path(named).resolve())

@@ -27,8 +27,8 @@ _ALL_TABLES = """
 
 @pytest.fixture(scope="module")
 def shared_rows(postgres: str) -> Iterator[Rows]:
-    with database_like("migrated", postgres) as dsn:
-        yield Rows(dsn)
+    with database_like("migrated", postgres) as dsn, Rows(dsn).connected() as rows:
+        yield rows
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from relay.store.filters import compile_filter
 from relay.store.migrate import migrate, migrations
 from relay.store.replays import LEAST_RATE, MOST_RATE, Control, PlanRequest
 from tests.servers import Rows
-from tests.store.attacks import Target, target_on, tried
+from tests.store.attacks import Target, attempts, target_on, tried
 from tests.store.plant import Plant
 from tests.store.test_roles import connected
 
@@ -90,10 +90,11 @@ def not_refused(target: Target, calls: Iterable[tuple[str, str]]) -> list[tuple[
     """The calls, each with the reason that it should have, that an operator's login is not refused for that reason."""
     login, before = target.login("console_operator"), target.stored()
     odd = []
-    for call, why in calls:
-        error = tried(login, call)
-        if error is None or error.sqlstate != "RL001" or why not in (error.diag.message_primary or ""):
-            odd.append((call[:300], why, str(error)))
+    with attempts(login) as attempt:
+        for call, why in calls:
+            error = attempt(call)
+            if error is None or error.sqlstate != "RL001" or why not in (error.diag.message_primary or ""):
+                odd.append((call[:300], why, str(error)))
     assert target.stored() == before
     return odd
 
@@ -112,8 +113,8 @@ _ACCEPTED: list[dict[str, str]] = [
 
 
 def test_a_replay_that_can_be_carried_out_is_accepted(target: Target) -> None:
-    login = target.login("console_operator")
-    assert [(given, error) for given in _ACCEPTED if (error := tried(login, ask_with(**given))) is not None] == []
+    with attempts(target.login("console_operator")) as attempt:
+        assert [(given, error) for given in _ACCEPTED if (error := attempt(ask_with(**given))) is not None] == []
 
 
 async def letters_of(target: Target) -> list[DeadLetter]:
@@ -229,7 +230,8 @@ _CHANGES = [
 
 def test_the_audit_is_append_only_for_the_owner_too(target: Target) -> None:
     before = target.stored()
-    assert [change for change in _CHANGES if "append-only" not in str(tried(target.dsn, change))] == []
+    with attempts(target.dsn) as attempt:
+        assert [change for change in _CHANGES if "append-only" not in str(attempt(change))] == []
     assert target.stored() == before
 
 

@@ -14,7 +14,7 @@ from relay.store import preflight
 from relay.store.database import Database, connect, one_moment
 from relay.store.filters import compile_filter
 from relay.store.migrate import migrate, migrations
-from relay.store.sessions import connected, open_session
+from relay.store.sessions import connected, listen, open_session
 from tests.pooler import Pooler, needs_pgbouncer
 from tests.servers import Rows, until
 
@@ -85,7 +85,8 @@ async def test_every_step_applies_through_it_once_though_several_migrate(pooler:
 
 async def test_a_read_only_console_cannot_write_and_others_can(pooler: Pooler) -> None:
     await migrate(pooler.dsn, roles=True)
-    reader = await open_session(pooler.dsn, read_only=True, application="tests", timeout_ms=700, listen=("relay_log",))
+    reader = await open_session(pooler.dsn, read_only=True, application="tests", timeout_ms=700)
+    await listen(reader, ("relay_log",))
     writer = await connect(pooler.dsn, "tests")
     async with reader, writer:
         user = await (

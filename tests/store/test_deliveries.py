@@ -63,6 +63,15 @@ async def test_a_stored_delivery_keeps_the_body_and_the_headers_whole(
     assert (state, run) == ("forwarding", 1)
 
 
+async def test_only_what_is_long_is_stored_out_of_the_row(connection: Connection, owner: UUID, rows: Rows) -> None:
+    rows("UPDATE relay.instances SET agent = 'http://agent.example:8787/webhooks/chatwoot'")
+    body = rows.one("SELECT convert_to(string_agg(md5(n::text), ''), 'UTF8') FROM generate_series(1, 100) AS n")
+    claimed = await stored_as(connection, owner, replace(incoming(str(uuid4()), body=body), order_key="1/1000000"))
+    assert claimed.body == body
+    table = rows.one("SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'relay.deliveries'::regclass")
+    assert rows(f"SELECT sum(length(chunk_data)) > 1000 FROM {table} GROUP BY chunk_id") == [True]
+
+
 async def test_a_batch_answers_in_the_order_it_was_given(connection: Connection, owner: UUID, rows: Rows) -> None:
     batch = [incoming(delivery_id) for delivery_id in ("b", "c", "a")]
     results = await store(connection, owner, batch)

@@ -30,8 +30,8 @@ _PAYLOADS = {
 @pytest.fixture(scope="module")
 def letters(postgres: str) -> Iterator[psycopg.Connection[Any]]:
     """Four dead letters, `a` to `d`, and one of each other state."""
-    with database_like("migrated", postgres) as dsn:
-        plant = Plant(Rows(dsn))
+    with database_like("migrated", postgres) as dsn, Rows(dsn).connected() as rows:
+        plant = Plant(rows)
         plant.delivery(delivery_id="aaa-1", body=_PAYLOADS["a"], conversation_id="77", age_s=600)
         plant.delivery(
             delivery_id="BBB-2", body=_PAYLOADS["b"], event="conversation_updated", conversation_id="78",

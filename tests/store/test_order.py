@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.domain.delivery import Deferred, WaitReason
-from relay.store import destinations, gate
+from relay.store import destinations, finishing, gate
 from relay.store.claims import claim_abandoned, claim_backlog
 from relay.store.database import connection_parameters
 from relay.store.deliveries import Claimed, Finish, hand_back
 from relay.store.storing import store
 from tests.servers import AT_ONCE_S
+from tests.store.plant import Plant
 from tests.store.values import finish, finish_of, incoming, outcome
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("store"), st.lists(st.integers(0, 2), min_size=1, max_size=4)),
-        st.tuples(st.just("end"), st.sampled_from(["200", "400", "503", "wait"])),
+        st.tuples(st.sampled_from(["end", "end and take"]), st.sampled_from(["200", "400", "503", "wait"])),
         st.tuples(st.just("claim"), st.integers(1, 3)),
         st.tuples(st.sampled_from(["hand back", "crash", "hold", "release", "open", "close"]), st.just(0)),
     ),
@@ -46,9 +47,10 @@ def message(conversation: object, number: int, *, wanted: bool = True) -> Incomi
 class _Model:
     """What two relays do to the store in turns, and in which order each conversation's messages were begun."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, plant: Plant) -> None:
         self.connection = connection
-        self.owner, self.other = uuid4(), uuid4()
+        self.plant = plant
+        self.owner, self.other = plant.relay(), plant.relay()
         self.run = uuid4().hex
         self.stored = 0
         self.held: list[tuple[UUID, Claimed]] = []
@@ -70,11 +72,26 @@ class _Model:
         if handed_back:
             await hand_back(self.connection, self.owner)
             return
-        self.owner, self.other = self.other, uuid4()
+        self.plant.rows("UPDATE relay.instances SET lease_until = '-infinity' WHERE id = %s", (self.owner,))
+        self.owner, self.other = self.other, self.plant.relay()
         held = [claimed.delivery.id for _, claimed in self.held]
         taken = await claim_abandoned(self.connection, self.owner, held=held, settled=True, most=99, orphan_s=60)
         assert {one.delivery.id for one in taken} == {one.delivery.id for one in mine}
         self.begin(taken)
+
+    async def end(self, status: str, *, takes: bool) -> None:
+        """The oldest delivery in progress ends; its relay may take the next one of the conversation."""
+        owner, claimed = self.held.pop(0)
+        if owner != self.owner:
+            self.owner, self.other = self.other, self.owner
+        ended: Finish = finish_of(claimed, outcome("200" if status == "wait" else status))
+        if status == "wait":
+            ended = replace(ended, outcome=Deferred((), 1, WaitReason.RETRY, 0), facts=[])
+        if takes:
+            ended = replace(ended, next_claim=uuid4())
+        (finished,) = await finishing.finish(self.connection, [ended], owner=self.owner)
+        assert finished.recorded
+        self.begin([] if finished.next is None else [finished.next])
 
     async def step(self, what: str, given: object) -> None:
         self.owner, self.other = self.other, self.owner
@@ -97,11 +114,7 @@ class _Model:
         elif what == "close":
             await gate.close_the_breaker(self.connection)
         elif self.held:
-            _, claimed = self.held.pop(0)
-            ended: Finish = finish_of(claimed, outcome("200" if given == "wait" else str(given)))
-            if given == "wait":
-                ended = replace(ended, outcome=Deferred((), 1, WaitReason.RETRY, 0), facts=[])
-            assert await finish(self.connection, [ended]) == [True]
+            await self.end(str(given), takes=what == "end and take")
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -112,7 +125,7 @@ def test_a_conversation_is_begun_in_the_order_of_arrival_and_nothing_is_left_beh
     async def play() -> None:
         parameters = connection_parameters(dsn, "tests")
         async with await psycopg.AsyncConnection.connect(autocommit=True, **parameters) as connection:
-            model = _Model(connection)
+            model = _Model(connection, Plant(rows))
             for what, given in steps:
                 await model.step(what, given)
             await model.step("release", 0)

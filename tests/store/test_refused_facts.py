@@ -50,9 +50,10 @@ def service_login(any_migrated: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def owner_rows(any_migrated: str) -> Rows:
+def owner_rows(any_migrated: str) -> Iterator[Rows]:
     """Plain SQL as the owner of everything."""
-    return Rows(any_migrated)
+    with Rows(any_migrated).connected() as rows:
+        yield rows
 
 
 @pytest_asyncio.fixture

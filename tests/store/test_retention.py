@@ -75,6 +75,15 @@ async def test_rows_go_in_batches_and_the_relay_can_stop_between_them(connection
     assert await retire(connection, KEEP) == 5
 
 
+async def test_replayed_deliveries_at_the_front_hold_up_none_behind_them(connection: Connection, rows: Rows) -> None:
+    rows(_MANY, (3 * BATCH,))
+    rows("UPDATE relay.deliveries SET finished_at = now() WHERE id <= (SELECT min(id) FROM relay.deliveries) + 1999")
+    rows("UPDATE relay.deliveries SET delivery_id = 'x' || delivery_id")
+    rows(_MANY, (5,))
+    assert await retire(connection, KEEP) == BATCH + 5
+    assert rows("SELECT count(*) FROM relay.deliveries") == [2 * BATCH]
+
+
 async def test_only_the_relays_own_kinds_of_old_facts_go(connection: Connection, plant: Plant, rows: Rows) -> None:
     kinds = [RETRY, DEAD_LETTER, REPLAY, REJECTED, HEALTH, "support.alert", "sales.revenue", "support.webhook.other"]
     for kind in kinds:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from relay.store import overview
-from tests.store.attacks import ROLES, Denied, Target, crafted_type, run, target_on, tried
+from tests.store.attacks import ROLES, Denied, Target, attempts, crafted_type, run, target_on
 from tests.store.test_roles import connected
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ _ODD = {
     "bigint[]": ["NULL", "'{}'", "'{1}'", "'{NULL}'", "'{-1}'", "'{{1,2},{3,4}}'", "'{1,1}'",
                  "array(SELECT n FROM generate_series(1, 1000001) AS n)"],
     "text[]": ["NULL", "'{}'", "'{x}'", "'{NULL}'", "'{x,x}'", "'{{a,b},{c,d}}'", "ARRAY[repeat('9', 100000)]"],
+    "uuid[]": ["NULL", "'{}'", "'{NULL}'", "ARRAY[gen_random_uuid()]"],
     "bytea[]": ["NULL", "'{}'", "ARRAY['\\xff'::bytea]", "ARRAY[NULL]::bytea[]"],
     "interval": ["NULL", "'1 minute'", "'-1 year'", "'100 years'"],
     "integer[]": ["NULL", "'{}'", "'{1}'", "'{NULL}'", "'{-1}'", "'{{1,2},{3,4}}'"],
@@ -201,17 +202,18 @@ _SERVICE_MAY = {
 
 @pytest.mark.parametrize("role", ROLES)
 def test_no_table_can_be_changed_beyond_what_a_role_is_for(target: Target, role: str) -> None:
-    dsn, passed = target.login(role), []
-    for table in target.tables:
-        column = target.rows(
-            "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 "
-            "AND NOT attisdropped AND attidentity = '' ORDER BY attnum LIMIT 1", (table,),
-        )[0]  # fmt: skip
-        may = _SERVICE_MAY.get(table, _ROWS) if role == "relay_service" else set()
-        for change in (change for change in _CHANGES if change not in may):
-            error = tried(dsn, change.format(table, column=column))
-            if not isinstance(error, Denied):
-                passed.append((table, change, error))
+    passed = []
+    with attempts(target.login(role)) as attempt:
+        for table in target.tables:
+            column = target.rows(
+                "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 "
+                "AND NOT attisdropped AND attidentity = '' ORDER BY attnum LIMIT 1", (table,),
+            )[0]  # fmt: skip
+            may = _SERVICE_MAY.get(table, _ROWS) if role == "relay_service" else set()
+            for change in (change for change in _CHANGES if change not in may):
+                error = attempt(change.format(table, column=column))
+                if not isinstance(error, Denied):
+                    passed.append((table, change, error))
     assert passed == []
 
 
@@ -242,13 +244,14 @@ def test_nothing_can_be_made_in_the_schema_and_no_sequence_can_be_moved(target: 
         statements += [f"SELECT setval('{sequence}', 1)", f"ALTER SEQUENCE {sequence} RESTART"]
         if not (role == "relay_service" and sequence.startswith("dashboard_facts")):
             statements.append(f"SELECT nextval('{sequence}')")
-    passed = [(statement, error) for statement in statements if not isinstance(error := tried(dsn, statement), Denied)]
+    with attempts(dsn) as attempt:
+        passed = [(one, error) for one in statements if not isinstance(error := attempt(one), Denied)]
     assert passed == []
 
 
 def test_a_login_without_a_role_reads_nothing(target: Target) -> None:
-    dsn = target.login("no role")
-    assert [table for table in target.tables if not isinstance(tried(dsn, f"TABLE {table}"), Denied)] == []
+    with attempts(target.login("no role")) as attempt:
+        assert [table for table in target.tables if not isinstance(attempt(f"TABLE {table}"), Denied)] == []
 
 
 @pytest.mark.parametrize("role", ROLES[:3])
@@ -256,7 +259,8 @@ async def test_what_a_role_may_read_it_can_read(target: Target, role: str) -> No
     dsn = target.login(role)
     statements = [f"TABLE {table}" for table in target.tables]
     statements.append("SELECT relay.payload(body) #>> '{event}' FROM relay.deliveries")
-    assert [(statement, error) for statement in statements if (error := tried(dsn, statement))] == []
+    with attempts(dsn) as attempt:
+        assert [(statement, error) for statement in statements if (error := attempt(statement))] == []
     async with connected(dsn) as connection:
         assert (await overview.read(connection)).open_dead_letters == 1
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from console.render.wrapping import shortened
 from relay.domain.alerts import RULES, Buckets, Measures, Rate, Severity, Verdict, evaluate
 
 NOTHING = Rate(0, 0)
@@ -187,3 +188,7 @@ def test_a_verdict_carries_what_was_measured() -> None:
     assert verdict_of("success-rate-p0", replace(NO_DATA, rate_10min=Rate(1, 3))).value == 25
     assert verdict_of("escalate-agent-down", replace(NO_DATA, agent_failing_s=90)).value == 1.5
     assert verdict_of("relay-down", NO_DATA).value is None
+
+
+def test_every_condition_has_a_form_for_narrow_screens() -> None:
+    assert [rule.name for rule in RULES if "…" in shortened(rule, 29)] == []

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import pkgutil
+import re
 import string
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from textual.binding import Binding, BindingsMap
 
 import console
+from console.actions import ACTIONS, EDITOR, HELP, SCREENS, SEARCH_BOX
 from console.app import ConsoleApp
-from console.keymap import (
-    ACTIONS,
-    EDITOR,
-    HELP,
-    SCREENS,
-    SEARCH_BOX,
-    KeymapError,
-    actions_of,
-    bindings_of,
-    key_named,
-    rebound,
-    shown_key,
-)
+from console.key_names import key_named, shown_key
+from console.keymap import KeymapError, actions_of, bindings_of, rebound
 from console.screens.editor import EditorScreen
 from console.screens.help import HelpScreen
 from console.screens.view import View
@@ -93,6 +86,31 @@ def test_a_mark_has_the_name_that_textual_gives_its_key() -> None:
     named = {mark: list(BindingsMap([Binding(mark, "act", "act")]).key_to_bindings) for mark in marks}
     assert {mark: [key_named(mark)] for mark in marks} == named
     assert [shown_key(key_named(mark)) for mark in string.punctuation] == list(string.punctuation)
+
+
+NAMED_KEY = re.compile(
+    r"(?:^|[\s;,.(·─>])(?:esc|enter|tab|space|ctrl\+[a-z]|[a-zA-Z1-9/?*]) "
+    r"(?!nothing)(?:(?<=\ba )(?:acknowledges|shows|opens)|(?<!\ba )(?:[a-z]+s|for|next|window|continues))\b"
+)
+"""A key and what it does, as texts say it: `enter opens`."""
+
+
+def test_texts_name_keys_by_the_key_map() -> None:
+    named = []
+    for path in sorted(Path(console.__file__).parent.rglob("*.py")):
+        if path.name == "actions.py":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        bodies = (node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef))
+        statements = (one for body in bodies for one in body if isinstance(one, ast.Expr))
+        documentation = {id(one.value) for one in statements}
+        named += [
+            f"{path.name}:{node.lineno}: {node.value}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation
+            and NAMED_KEY.search(node.value)
+        ]  # fmt: skip
+    assert named == []
 
 
 def test_the_key_that_begins_a_write_never_confirms_it() -> None:

@@ -6,13 +6,14 @@ import re
 import tomllib
 from typing import TYPE_CHECKING
 
-from console.keymap import ACTIONS, PLACES, shown_key
+from console.actions import ACTIONS, PLACES
+from console.key_names import shown_key
 from relay.cli import cli
 from relay.settings import Settings
 from tests.servers import ROOT
 
 if TYPE_CHECKING:
-    from console.keymap import Action
+    from console.actions import Action
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONSOLE = (ROOT / "console" / "README.md").read_text(encoding="utf-8")

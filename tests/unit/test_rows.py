@@ -8,7 +8,7 @@ import pytest
 
 from console.render.rows import ALL_COLUMNS, DEAD_COLUMNS, Column, fitted, header, line
 from relay.domain.delivery import State
-from relay.domain.retry import Failure, short_status, verdict_of_status
+from relay.domain.retry import Failure, short_status, verdict_of_failure, verdict_of_status
 from relay.store.browse import Row
 from relay.store.filters import compile_filter
 
@@ -38,7 +38,7 @@ def drawn(
     return "\n".join(one.plain for one in both)
 
 
-@pytest.mark.parametrize(("columns", "width"), [(DEAD_COLUMNS, IN_120), (ALL_COLUMNS, 160)])
+@pytest.mark.parametrize(("columns", "width"), [(DEAD_COLUMNS, 90), (ALL_COLUMNS, 160)])
 def test_the_longest_event_is_shown_whole(columns: tuple[Column, ...], width: int) -> None:
     shown = drawn(columns, width)
     assert f" {_LONGEST} 812345 " in shown
@@ -61,6 +61,12 @@ def test_the_causes_of_an_outage_are_shown_whole(
 ) -> None:
     error = verdict_of_status(answer).error
     assert drawn(columns, width, status=str(answer), error=error).rstrip().endswith(f" {answer}     {shown}")
+
+
+@pytest.mark.parametrize("width", [59, IN_80, IN_120])
+def test_among_dead_letters_every_cause_is_shown_whole(width: int) -> None:
+    verdicts = [verdict_of_failure(failure, timeout_ms=30_000) for failure in Failure]
+    assert [one.error for one in verdicts if "…" in drawn(DEAD_COLUMNS, width, error=one.error)] == []
 
 
 @pytest.mark.parametrize("status", [*Failure, "503"])

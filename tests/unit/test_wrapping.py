@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from textual.content import Content
 
 from console.render.wrapping import flowing, hanging, shortened
+from relay.domain.alerts import rule_named
 
 
 def test_parts_flow_into_as_few_rows_as_they_go_whole() -> None:
@@ -50,4 +51,4 @@ def test_nothing_is_lost_and_nothing_too_wide(text: str, width: int) -> None:
     ],
 )
 def test_a_condition_is_shortened_before_it_is_cut(room: int, shown: str) -> None:
-    assert shortened("more than 20 dead letters in 1 h", room) == shown
+    assert shortened(rule_named("escalate-dlq"), room) == shown
