@@ -55,7 +55,7 @@ _PROFILE = sql.SQL("""
            (SELECT pg_catalog.array_agg(n.nspname::text ORDER BY n.nspname)
               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relname = 'dashboard_facts' AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-               AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema') AS facts_schemas,
+               AND n.nspname::text NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema') AS facts_schemas,
            reader.may_be_reader,
            CASE WHEN pg_catalog.pg_backend_pid() = {own_pid} THEN ARRAY[{settings}] END AS done,
            CASE WHEN pg_catalog.pg_backend_pid() = {own_pid} AND {read_only} AND reader.may_be_reader

@@ -4,11 +4,10 @@
 -- Ends the turn of each head `positions[n]` of conversation `keys[n]`, as relay.promote does. The next delivery goes to
 -- `relay` under the claim `claims[n]`, if that is not NULL, the relay's lease is not over, forwarding is neither held
 -- nor stopped, and the delivery is for the relay's Agent SDK and not in a retry wait. Returns the next deliveries; those
--- that `relay` got are `forwarding`. Each statement in here sees what committed before the conversation's row was locked. Its conditions
--- leave one index to use: a plan that is made while there are no deliveries is kept while there are ever more.
+-- that `relay` got are `forwarding`. Each statement in here sees what committed before the conversation's row was locked.
 CREATE FUNCTION relay.pass_turns(keys text[], positions bigint[], claims uuid[], relay uuid)
     RETURNS SETOF relay.deliveries LANGUAGE plpgsql
-    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     turn record;
@@ -32,8 +31,8 @@ BEGIN
            SET blocked = false, state = 'forwarding', owner = relay, claim = turn.claim, claimed_at = now(),
                waits = NULL, destination = agent, next_attempt_at = NULL,
                waited_ms = d.waited_ms + greatest(0, extract(epoch FROM now() - d.since) * 1000)::bigint
-         WHERE d.id = next.id AND turn.claim IS NOT NULL
-           AND CASE WHEN d.state = 'received' AND d.plan_id IS NULL THEN coalesce(d.destination, agent) = agent END
+         WHERE d.id = next.id AND d.state = 'received' AND turn.claim IS NOT NULL AND d.plan_id IS NULL
+           AND coalesce(d.destination, agent) = agent
         RETURNING d.*;
         CONTINUE WHEN FOUND;
         RETURN QUERY
