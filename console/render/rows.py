@@ -73,7 +73,7 @@ def _cause(row: Row, now: datetime) -> str:
 
 
 _BRIEF = (
-    ("did not answer within", "no answer within"),
+    ("did not answer within", "no answer in"),
     ("dropped connection before its answer was complete", "dropped the connection"),
     ("refused relay's credentials", "refused credentials"),
     ("answered with a redirect", "redirects"),

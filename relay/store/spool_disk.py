@@ -12,7 +12,6 @@ empty, so that a crash can leave it set and never cleared.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import sqlite3
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from relay.errors import SpoolFull, SpoolUnwritable
 from relay.store import spool_schema as sql
+from relay.store.spool_faults import CORRUPT, NO_SPACE, PASSING, Damaged, Replaced, code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,9 +37,6 @@ _OPEN_S = 10.0
 _OPEN_AGAIN_S = 0.005
 _RESERVE_BYTES = 1_048_576
 _TRIES = 10
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL}
 _PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = FULL",
@@ -149,7 +146,7 @@ class SpoolDisk:
                 db.execute("ROLLBACK")
             raise
         if not self._is_in_place():
-            raise _Replaced
+            raise Replaced
         return result
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -162,17 +159,17 @@ class SpoolDisk:
         for _ in range(_TRIES):
             try:
                 return work(self._opened())
-            except _Replaced:
+            except Replaced:
                 continue
             except sqlite3.Error as error:
-                code = _code(error)
-                if code in _CORRUPT:
+                code = code_of(error)
+                if code in CORRUPT:
                     self._move_aside(str(error))
                     continue
                 if code == sqlite3.SQLITE_BUSY:
                     self._wait_for_others(_BUSY_AGAIN_S)
                 is_gone = self._is_gone()
-                if code not in _PASSING or is_gone:
+                if code not in PASSING or is_gone:
                     self._disconnect()
                 if is_gone:
                     continue
@@ -182,7 +179,7 @@ class SpoolDisk:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                if error.errno in _NO_SPACE:
+                if error.errno in NO_SPACE:
                     raise SpoolFull("The spool's disk is full") from error
                 raise SpoolUnwritable(f"The spool cannot be used: {error.strerror or error}") from error
         raise SpoolUnwritable("The spool's file does not stay in its place")
@@ -246,7 +243,7 @@ class SpoolDisk:
                 self._prepare(db)
                 self._inodes = self._found_inodes()
                 if not self._is_opened(file):
-                    raise _Replaced  # noqa: TRY301 - the connection is closed below
+                    raise Replaced  # noqa: TRY301 - the connection is closed below
             except BaseException:
                 db.close()
                 raise
@@ -294,7 +291,7 @@ class SpoolDisk:
         elif version > sql.VERSION:
             raise SpoolUnwritable(f"{self.path} was made by a newer relay")
         elif db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise _Damaged
+            raise Damaged
         db.execute("BEGIN IMMEDIATE")
         self.set_flag(holds=not db.execute(sql.IS_EMPTY).fetchone()[0])
         db.execute("COMMIT")
@@ -400,18 +397,3 @@ class SpoolDisk:
 def _inode(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_dev, found.st_ino
-
-
-def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code."""
-    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
-
-
-class _Replaced(Exception):
-    """The file was removed or replaced while a transaction wrote to it."""
-
-
-class _Damaged(sqlite3.DatabaseError):
-    """The file holds something else than SQLite wrote."""
-
-    sqlite_errorcode = sqlite3.SQLITE_CORRUPT

@@ -108,7 +108,7 @@ class Waiting:
 
 
 @asynccontextmanager
-async def watched(dsn: str, application: str, on_wait: Callable[[str], None]) -> AsyncIterator[None]:
+async def reporting_waits(dsn: str, application: str, on_wait: Callable[[str], None]) -> AsyncIterator[None]:
     """Call `on_wait` with a sentence for each session that a statement of `application` waits for, during the block.
 
     Reads every two seconds on a connection of its own, from the second second on.

@@ -122,7 +122,7 @@ class AgentProcess:
     async def start(self, **env: str) -> AgentProcess:
         """Start it, or start it again, and wait until it is up."""
         self._spawn(env)
-        async with httpx.AsyncClient(base_url=self.url) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S) as client:
 
             async def up() -> bool:
                 assert self._process is not None

@@ -30,8 +30,9 @@ _DELIVERIES = """
       FROM (SELECT n, now() - n * interval '4 seconds' AS at FROM generate_series(1, %(many)s) AS n) AS planted
 """
 _ATTEMPTS = """
-    INSERT INTO relay.attempts (delivery, run, number, started_at, wait_ms, duration_ms, status, answer)
-    SELECT id, run, 1, received_at, 0, 600, final_status, 'no' FROM relay.deliveries WHERE id <= %(many)s
+    INSERT INTO relay.attempts (delivery, run, number, started_at, wait_ms, duration_ms, status, error, answer)
+    SELECT id, 1, 1, received_at, 0, 600, final_status, last_error, '{"error": "overloaded"}'
+      FROM relay.deliveries ORDER BY id LIMIT %(many)s
 """
 _FACTS = """
     INSERT INTO dashboard_facts (fact_type, scope, value, metadata, recorded_at)

@@ -56,7 +56,7 @@ class Scene:
 
     async def cause(self) -> Headline:
         """What the first line says."""
-        async with await open_session(self._dsn, read_only=True, application="tests", timeout_ms=5_000) as connection:
+        async with await open_session(self._dsn, read_only=True, application="tests", timeout_ms=60_000) as connection:
             return (await snapshot.read(connection, None, minutes_of=timedelta(hours=1))).headline
 
 

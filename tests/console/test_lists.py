@@ -55,7 +55,7 @@ async def test_the_rows_are_sorted_by_any_column(incident: RunningRelay, console
 
 
 async def test_every_order_has_every_row_once(incident: RunningRelay, dsn: str) -> None:
-    async with await open_session(dsn, read_only=True, application="tests", timeout_ms=5_000) as connection:
+    async with await open_session(dsn, read_only=True, application="tests", timeout_ms=60_000) as connection:
         for states in ((State.DEAD,), None):
             for order in list(Order)[1:]:
                 found = [

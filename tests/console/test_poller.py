@@ -144,7 +144,7 @@ async def test_an_outage_is_reported_as_what_it_means(dsn: str, rows: Rows) -> N
 
 
 async def test_what_is_read_is_one_moment(dsn: str, rows: Rows) -> None:
-    async with await open_session(dsn, read_only=True, application="tests", timeout_ms=1_000) as connection:
+    async with await open_session(dsn, read_only=True, application="tests", timeout_ms=60_000) as connection:
         seen = await snapshot.read(connection, None, minutes_of=timedelta(hours=1))
     assert seen.view is None
     assert seen.overview.open_dead_letters == sum(group.count for group in seen.groups) == 0

@@ -23,7 +23,7 @@ from console.theme import THEMES, SixteenColours
 from console.widgets.text import Text
 from tests.console.conftest import ALL, OVERLOADED, open_dead_letters
 from tests.console.screens import RawTerminal, Terminal
-from tests.servers import AT_ONCE_S, until
+from tests.servers import AT_ONCE_S, PATIENCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +63,11 @@ def test_red_stays_red_with_sixteen_colours() -> None:
             meaning = text if is_readable_as_text else ground
             assert meaning.number == number, (theme["name"], name)
             assert is_readable_as_text or text.number == black, (theme["name"], name)
+    for ground in ("#ffaf5f", "#5fd787", "#4f3f1f"):  # the first line of a warning is white on such a ground
+        (drawn,) = SixteenColours().apply([Segment("x", Style.parse(f"#ffffff on {ground}"))], Color(0, 0, 0))
+        assert drawn.style is not None
+        assert drawn.style.color is not None
+        assert drawn.style.color.number == black, ground
 
 
 def test_legacy_mouse_reports_are_no_keys() -> None:
@@ -216,10 +221,10 @@ def test_ctrl_z_suspends_it_and_fg_brings_it_back(tmp_path: Path, dsn: str) -> N
 @pytest.mark.slow
 def test_odd_bytes_are_ignored_and_a_terminal_that_is_gone_ends_it(tmp_path: Path, dsn: str) -> None:
     terminal = RawTerminal(tmp_path, dsn)
-    terminal.read_until(b"hotdash", 60)
+    terminal.read_until(b"hotdash")
     terminal.press(b"\x1b[MC\x83<")
     terminal.press("é".encode("latin-1") + b"3")
-    terminal.read_until(b"STATE", 60)
+    terminal.read_until(b"STATE")
     assert terminal._process.poll() is None
     os.close(terminal._master)
-    assert terminal._process.wait(30) is not None
+    assert terminal._process.wait(PATIENCE_S) is not None

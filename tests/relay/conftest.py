@@ -70,6 +70,25 @@ async def shared_relay(start_shared: Callable[..., Awaitable[RunningRelay]]) -> 
     return await start_shared()
 
 
+_MADE = ("relay.deliveries", "relay.signatures", "relay.conversations", "dashboard_facts")
+
+
+@pytest.fixture
+def emptied_rows(shared_rows: Rows) -> Rows:
+    """The module's database without what its earlier tests stored. Modules name it `rows`."""
+    for table in _MADE:
+        shared_rows(f"DELETE FROM {table}")
+    return shared_rows
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def emptied_agent(shared_agent: HeldAgent) -> HeldAgent:
+    """The module's agent, which has seen nothing yet and answers 200. Modules name it `agent`."""
+    shared_agent.seen.clear()
+    shared_agent.behave()
+    return shared_agent
+
+
 class Outage:
     """Takes the test's database away from every program, and gives it back."""
 

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from relay.demo.chatwoot import ChatwootStandIn, Oddity
 from relay.demo.chatwoot.records import ACTIVITY, OUTGOING, TEMPLATE
+from tests.servers import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,7 +54,7 @@ async def ask(
 ) -> tuple[int, Any]:
     """The status and the JSON (or text) that `path` answers to the owner of `key`."""
     headers = {} if key is None else {name or "Api-Access-Token": key}
-    async with httpx.AsyncClient(base_url=chatwoot.url, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=chatwoot.url, headers=headers, timeout=PATIENCE_S) as client:
         answer = await (client.get(path) if body is None else client.post(path, json=body))
     is_json = answer.headers["content-type"].startswith("application/json")
     return answer.status_code, answer.json() if is_json else answer.text

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     StartRelay = Callable[..., Awaitable[RunningRelay]]
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 BODY = json.dumps({"event": "message_created", "id": 9, "conversation": {"id": 77}, "content": "é" * 500}).encode()
 LIMIT = 200_000
 
@@ -47,6 +49,24 @@ ENCODED = {
     "deflate": ("deflate", zlib.compress(BODY)),
     "deflate without zlib's header": ("deflate", raw_deflate(BODY)),
 }
+
+
+@pytest.fixture
+def relay(shared_relay: RunningRelay, emptied_rows: Rows, emptied_agent: AgentStandIn) -> RunningRelay:
+    """The module's relay, as if nothing had been sent to it yet."""
+    return shared_relay
+
+
+@pytest.fixture
+def agent(emptied_agent: AgentStandIn) -> AgentStandIn:
+    """Its agent."""
+    return emptied_agent
+
+
+@pytest.fixture
+def rows(emptied_rows: Rows) -> Rows:
+    """Its database."""
+    return emptied_rows
 
 
 def counted(rows: Rows) -> dict[str, int]:
@@ -132,9 +152,9 @@ def gzipped_blanks(size: int) -> bytes:
 
 
 async def test_the_limit_holds_for_the_decoded_body_to_the_byte(
-    start_relay: StartRelay, agent: AgentStandIn, rows: Rows
+    start_one: StartRelay, agent: AgentStandIn, rows: Rows
 ) -> None:
-    relay = await start_relay(chatwoot_webhook_max_body_bytes=LIMIT)
+    relay = await start_one(chatwoot_webhook_max_body_bytes=LIMIT)
     assert (await relay.post(gzipped_blanks(LIMIT), Content_Encoding="gzip")).status_code == 200
     for sent in (
         gzipped_blanks(LIMIT + 1),
@@ -146,8 +166,8 @@ async def test_the_limit_holds_for_the_decoded_body_to_the_byte(
     assert rows("SELECT count(*) FROM relay.deliveries") == [1]
 
 
-async def test_a_bomb_is_refused_while_it_streams_in(start_relay: StartRelay) -> None:
-    relay = await start_relay(chatwoot_webhook_max_body_bytes=LIMIT)
+async def test_a_bomb_is_refused_while_it_streams_in(start_one: StartRelay) -> None:
+    relay = await start_one(chatwoot_webhook_max_body_bytes=LIMIT)
     bomb = gzip.compress(bytes(100 * LIMIT), mtime=0)
     assert len(bomb) < LIMIT
     async with wire_to(relay) as wire:
@@ -175,9 +195,9 @@ async def post_signed(relay: RunningRelay, signed: bytes, sent: bytes, **headers
 
 
 async def test_a_signature_may_fit_the_body_as_it_came_or_as_it_is_decoded(
-    start_relay: StartRelay, agent: AgentStandIn
+    start_one: StartRelay, agent: AgentStandIn
 ) -> None:
-    relay, sent = await start_relay(chatwoot_webhook_secret="s3cret"), gzip.compress(BODY, mtime=0)
+    relay, sent = await start_one(chatwoot_webhook_secret="s3cret"), gzip.compress(BODY, mtime=0)
     for signed in (sent, BODY):
         assert (await post_signed(relay, signed, sent, Content_Encoding="gzip")).status_code == 200
     assert [seen.body for seen in agent.seen] == [sent, sent]
@@ -186,9 +206,9 @@ async def test_a_signature_may_fit_the_body_as_it_came_or_as_it_is_decoded(
 
 
 async def test_a_captured_body_is_no_other_webhook_once_it_is_compressed(
-    start_relay: StartRelay, agent: AgentStandIn
+    start_one: StartRelay, agent: AgentStandIn
 ) -> None:
-    relay = await start_relay(chatwoot_webhook_secret="s3cret")
+    relay = await start_one(chatwoot_webhook_secret="s3cret")
     timestamp = str(int(time.time()))
     captured = {"X_Chatwoot_Timestamp": timestamp, "X_Chatwoot_Signature": sign(b"s3cret", timestamp, BODY)}
     first = (await relay.post(BODY, X_Chatwoot_Delivery=str(uuid4()), **captured)).json()["delivery_id"]
@@ -199,7 +219,7 @@ async def test_a_captured_body_is_no_other_webhook_once_it_is_compressed(
 
 
 async def test_a_replay_sends_the_body_as_it_came_and_an_edited_one_without_its_encoding(
-    relay: RunningRelay, agent: AgentStandIn, rows: Rows, dsn: str
+    relay: RunningRelay, agent: AgentStandIn, rows: Rows
 ) -> None:
     agent.behave(Behaviour(status=422))
     sent, edited = gzip.compress(BODY, mtime=0), b'{"event": "edited"}'
@@ -208,7 +228,7 @@ async def test_a_replay_sends_the_body_as_it_came_and_an_edited_one_without_its_
         assert (await relay.post(sent, **body)).status_code == 500
     assert [letter["payload"] for letter, _ in rows.facts("support.webhook.dead_letter")] == [json.loads(BODY)] * 2
     agent.behave()
-    async with Operator(dsn) as operator:
+    async with Operator(rows.dsn) as operator:
         await operator.reaches(await operator.ask("as-it-came"), PlanState.DONE)
         await operator.reaches(await operator.ask("edited", edited_body=edited), PlanState.DONE)
     came, other = list(agent.seen)[-2:]
@@ -217,9 +237,9 @@ async def test_a_replay_sends_the_body_as_it_came_and_an_edited_one_without_its_
 
 
 async def test_a_delivery_that_is_taken_over_keeps_its_encoding(
-    start_relay: StartRelay, agent: AgentStandIn, rows: Rows
+    start_one: StartRelay, agent: AgentStandIn, rows: Rows
 ) -> None:
-    relay, sent = await start_relay(), gzip.compress(BODY, mtime=0)
+    relay, sent = await start_one(), gzip.compress(BODY, mtime=0)
     agent.behave(Behaviour(status=422))
     assert (await relay.post(sent, Content_Encoding="gzip")).status_code == 500
     agent.behave()

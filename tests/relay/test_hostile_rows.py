@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.servers import Behaviour, free_port, until
+from tests.servers import PATIENCE_S, Behaviour, free_port, until
 from tests.store.hostile import HOSTILE, harmful, plant_hostile, texts_in
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ async def test_health_and_metrics_carry_no_controls(
         lambda: rows("SELECT 1 FROM dashboard_facts WHERE fact_type = 'support.health'"), what="the first probe"
     )
     plant_hostile(rows)
-    async with httpx.AsyncClient(base_url=relay.url) as client:
+    async with httpx.AsyncClient(base_url=relay.url, timeout=PATIENCE_S) as client:
         health, metrics = await client.get("/health"), await client.get("/metrics")
     assert harmful(health.text) == set()
     assert harmful("".join(texts_in(health.json()))) == set()

@@ -14,8 +14,9 @@ import pytest
 
 from relay.chatwoot.signature import sign
 from relay.forwarding import receipt_storage, spool_drain
+from relay.intake import webhook
 from tests.relay.test_health_and_metrics import samples_of
-from tests.servers import AT_ONCE_S, PATIENCE_S, RunningRelay, locked, relay_settings, until
+from tests.servers import ANSWER_MS, AT_ONCE_S, PATIENCE_S, RunningRelay, locked, relay_settings, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -74,8 +75,9 @@ async def takes_webhooks(relay: RunningRelay) -> str:
 
 
 @pytest.fixture
-def start_spooling(start_relay: Start, tmp_path: Path, impatient_store: None) -> Start:
-    """Starts relays that share a spool in `tmp_path`."""
+def start_spooling(start_relay: Start, tmp_path: Path, impatient_store: None, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Starts relays that share a spool in `tmp_path`. A slow disk has longer to take a receipt than Chatwoot waits."""
+    monkeypatch.setattr(webhook, "_DURABLE_WITHIN_S", ANSWER_MS / 1000)
 
     async def start(**settings: Any) -> RunningRelay:
         given = {"relay_data_dir": tmp_path, "relay_spool_max_bytes": 1 << 20, "relay_lease_seconds": 60}

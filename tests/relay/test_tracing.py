@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from relay.domain.trace import parse_traceparent
 from tests.agent.conftest import customer, of_chatwoot, start_agent
-from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay, until
+from tests.servers import AT_ONCE_S, AgentStandIn, Behaviour, Rows, RunningRelay, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -148,6 +148,6 @@ async def test_the_waits_of_a_hold_and_of_the_breaker_are_spans_and_each_probe_h
 @needs_otel
 async def test_a_collector_that_is_away_delays_nothing(start_relay: StartRelay) -> None:
     relay = await start_relay(otel_exporter_otlp_endpoint="http://127.0.0.1:9")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(AT_ONCE_S):
         answers = await asyncio.gather(*(relay.post(PAYLOAD | {"n": n}) for n in range(20)))
     assert {answer.status_code for answer in answers} == {200}

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from relay.errors import ConfigurationError
 from relay.settings import WEBHOOK_PATH, load_settings, without_credentials
-from tests.servers import ROOT, Behaviour, free_port, program, until, wait_until_healthy
+from tests.servers import PATIENCE_S, ROOT, Behaviour, free_port, program, until, wait_until_healthy
 from tests.store.plant import Plant
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ async def test_no_command_log_artifact_page_or_table_shows_what_is_secret_in_a_u
             probed = "SELECT count(*) FROM dashboard_facts WHERE fact_type = 'support.health'"
             await until(lambda: rows.one(probed) >= 3)
             await until(lambda: "Alert notification failed" in log.read_text())
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
                 shown |= {path: (await client.get(path)).text for path in ("/health", "/metrics")}
         with program("-m", "relay", "agent", "serve", env=env, out=out):
             await until(lambda: "Agent SDK is listening" in log.read_text())
@@ -147,7 +147,8 @@ def test_serve_refuses_a_bad_url_without_showing_what_is_secret_in_it(tmp_path: 
     assert [text for text in shown if SECRET in text] == []
     assert len(shown) > 50
     done = subprocess.run(
-        [sys.executable, "-m", "relay", "serve"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+        [sys.executable, "-m", "relay", "serve"], cwd=tmp_path,
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
         env={"PYTHONPATH": str(ROOT), "AGENT_SDK_URL": bad[0], "HOME": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 2

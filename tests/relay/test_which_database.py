@@ -65,7 +65,7 @@ def console(relay_command: CommandLine) -> Callable[..., subprocess.CompletedPro
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "console", *arguments], cwd=relay_command.folder,
-            env=os.environ | relay_command.env, capture_output=True, text=True, check=False, timeout=60,
+            env=os.environ | relay_command.env, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
         )  # fmt: skip
 
     return run

@@ -27,6 +27,7 @@ from tests.servers import (
     wait_for,
 )
 from tests.store.plant import Plant
+from tests.store.spooling import Spools
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -59,6 +60,14 @@ async def serve(agent: AgentStandIn) -> AsyncIterator[Callable[..., RunningRelay
     yield start
     for relay in relays:
         await relay.stop()
+
+
+@pytest_asyncio.fixture
+async def make_spool(tmp_path: Path) -> AsyncIterator[Spools]:
+    """Makes spools in `tmp_path / "data"`, which does not exist yet."""
+    spools = Spools(tmp_path / "data")
+    yield spools
+    await spools.close()
 
 
 def _installed() -> list[Path]:

@@ -169,6 +169,7 @@ async def test_defaults_that_the_provider_set_change_nothing(server: Server, ser
         "lc_messages = 'C'",
         "search_path = 'elsewhere'",
         "idle_session_timeout = '300ms'",
+        "lock_timeout = '300ms'",
     ):
         server.rows(f"ALTER DATABASE postgres SET {setting}")
     pooler = Pooler(server_folder, server.dsn, default_pool_size=4).start()
@@ -183,13 +184,13 @@ async def test_defaults_that_the_provider_set_change_nothing(server: Server, ser
             async with database.connection() as connection:
                 cursor = await connection.execute(
                     "SELECT current_setting('transaction_isolation'), to_regclass('dashboard_facts')::text, now(), "
-                    "current_setting('statement_timeout')"
+                    "current_setting('statement_timeout'), current_setting('lock_timeout')"
                 )
                 row = await cursor.fetchone()
             await database.close()
             assert row is not None
-            assert (row[0], row[1], row[2].utcoffset().total_seconds(), row[3]) == (
-                "read committed", "dashboard_facts", 0, "0",
+            assert (row[0], row[1], row[2].utcoffset().total_seconds(), *row[3:]) == (
+                "read committed", "dashboard_facts", 0, "0", "0",
             )  # fmt: skip
     finally:
         pooler.close()

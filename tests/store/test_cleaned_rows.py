@@ -100,7 +100,7 @@ async def test_every_kind_of_connection_cleans_what_any_query_reads(dsn: str, ki
         async with database.connection() as connection:
             row = await (await connection.execute(query, {"t": "a\x1b\u202e"})).fetchone()
     elif kind == "console":
-        async with await open_session(dsn, read_only=True, application="t", timeout_ms=1000) as connection:
+        async with await open_session(dsn, read_only=True, application="t", timeout_ms=60_000) as connection:
             row = await (await connection.execute(query, {"t": "a\x1b\u202e"})).fetchone()
     else:
         async with await connect(dsn, "t") as connection:

@@ -14,6 +14,7 @@ from relay.store import browse, overview
 from relay.store.filters import compile_filter
 from relay.store.migrate import migrations
 from relay.store.retention import retire
+from tests.servers import AT_ONCE_S
 
 if TYPE_CHECKING:
     from relay.store.browse import Row
@@ -122,7 +123,7 @@ async def test_writers_at_once_lose_no_letter_and_do_not_wait_for_each_other(dsn
 
     async with await psycopg.AsyncConnection.connect(dsn) as undecided:
         await undecided.execute("UPDATE relay.deliveries SET state = 'received' WHERE id % 4 = 3")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(AT_ONCE_S):
             await asyncio.gather(*(move(share) for share in range(3)))
         await undecided.commit()
     assert_causes_are_true(rows)

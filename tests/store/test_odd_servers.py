@@ -10,7 +10,7 @@ import pytest
 
 from relay.errors import SchemaError
 from relay.store.migrate import migrate, migrations
-from tests.servers import until
+from tests.servers import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +58,6 @@ async def test_a_locked_login_is_the_reason_that_health_gives(
         answer = await http.get(f"{relay.url}/health")
         return answer.status_code == 503 and "not permitted to log in" in answer.text and "hunter2" not in answer.text
 
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
         await until(says_why, what="/health names the reason")
     assert "hunter2" not in relay.output

@@ -20,7 +20,7 @@ from relay.store.spooled import SpooledReceipt
 if TYPE_CHECKING:
     from pathlib import Path
 
-WEBHOOKS = 20
+WEBHOOKS = 120
 
 
 def receipt(name: str) -> SpooledReceipt:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from relay.forwarding.spool_drain import SpoolReporter
 from relay.store.database import Database
 from relay.store.spool import FILE_NAME, Spool
-from tests.store.test_spool import DSN, spooled
+from tests.store.spooling import DSN, spooled
 
 if TYPE_CHECKING:
     from pathlib import Path
