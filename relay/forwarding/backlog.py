@@ -123,7 +123,7 @@ class Backlog:
         """Let senders know whose deliveries another relay has carried, in their turn in the conversation."""
         if rows := self._pipeline.awaited:
             for row, outcome in (await deliveries.outcomes(connection, rows)).items():
-                self._pipeline.ended_elsewhere(row, outcome)
+                self._pipeline.senders.answer(row, outcome)
 
     async def _keep_house(self, connection: Connection) -> None:
         """What relays do every second. A row that another session holds keeps it from none of the rest.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -17,6 +16,7 @@ from relay.errors import LeaseLost, RelayError, StoreUnavailable
 from relay.forwarding.concurrency import REPLAY_SHARE
 from relay.forwarding.drain_limit import DrainLimit
 from relay.forwarding.finisher import facts_for
+from relay.forwarding.senders import Senders, Ticket
 from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Waiting
 from relay.telemetry.tracing import now
 
@@ -38,19 +38,6 @@ if TYPE_CHECKING:
 
 BODIES_IN_FLIGHT = 256 * 1024 * 1024
 """Bytes of bodies that are stored or forwarded at the same time. What is above it waits: in Postgres, or to be read."""
-
-
-@dataclass(slots=True)
-class Ticket:
-    """What a sender can wait for. `stored` comes first, or raises `StoreUnavailable`.
-
-    `finished` comes last: the outcome; why the delivery waits, if that is no matter of seconds; or None if there is
-    nothing to wait for, because the webhook was not stored, was a duplicate, or was left to another relay.
-    """
-
-    stored: asyncio.Future[Stored]
-    finished: asyncio.Future[Outcome | WaitReason | None]
-    row_id: int | None = None
 
 
 class Pipeline:
@@ -85,7 +72,7 @@ class Pipeline:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bytes = 0
         self._held: set[int] = set()
-        self._senders: dict[int, Ticket] = {}
+        self.senders = Senders()
         self._draining = False
         self._without_slot = 0  # deliveries that were claimed and have no slot yet
         self._replays = 0  # deliveries of replays that were claimed and have not ended
@@ -143,13 +130,7 @@ class Pipeline:
     @property
     def awaited(self) -> list[int]:
         """The rows whose senders still wait although this relay does not carry them: another one may."""
-        return [row for row in self._senders if row not in self._held]
-
-    def ended_elsewhere(self, row: int, outcome: Outcome) -> None:
-        """Another relay has carried the delivery in `row` to its end."""
-        ticket = self._senders.pop(row, None)
-        if ticket is not None and not ticket.finished.done():
-            ticket.finished.set_result(outcome)
+        return [row for row in self.senders.rows if row not in self._held]
 
     async def work(self, patience_s: float) -> None:
         """Wait until something may have become claimable, `patience_s` seconds at most."""
@@ -178,11 +159,6 @@ class Pipeline:
         wanted = self._takes_slot(receipt)
         self._start(self._receive(receipt, ticket, wanted=wanted, came_at=time.monotonic()), receipt.size)
         return ticket
-
-    def forget(self, ticket: Ticket) -> None:
-        """The sender of `ticket` has been answered."""
-        if ticket.row_id is not None and self._senders.get(ticket.row_id) is ticket:
-            del self._senders[ticket.row_id]
 
     def resume(
         self, claimed: Claimed, *, is_probe: bool = False, drains: bool = False
@@ -286,7 +262,7 @@ class Pipeline:
         self._settle(receipt, stored, ticket)
 
     async def _forward(self, receipt: Receipt, claimed: Claimed, ticket: Ticket, came_at: float) -> None:
-        self._expect(ticket, claimed.delivery.id)
+        self.senders.expect(ticket, claimed.delivery.id)
         ticket.stored.set_result(claimed)
         self._note_own_id(receipt, claimed.delivery.delivery_id)
         await self._carry(claimed, came_at=came_at)
@@ -297,7 +273,7 @@ class Pipeline:
             self._note_own_id(receipt, stored.delivery_id)
             self._forwarding_log.waits(stored.delivery_id, stored.reason)
             if stored.reason is WaitReason.ORDER:
-                self._expect(ticket, stored.id)
+                self.senders.expect(ticket, stored.id)
             else:
                 self.is_behind = self.is_behind or stored.reason is WaitReason.CAPACITY
                 ticket.finished.set_result(stored.reason)
@@ -313,11 +289,6 @@ class Pipeline:
             self._forwarding_log.ignored(stored.delivery_id, receipt.event)
         ticket.stored.set_result(stored)
         ticket.finished.set_result(None)
-
-    def _expect(self, ticket: Ticket, row_id: int) -> None:
-        """Notify the sender of `ticket` of what becomes of the delivery, until it is forgotten."""
-        ticket.row_id = row_id
-        self._senders[row_id] = ticket
 
     def _note_own_id(self, receipt: Receipt, delivery_id: str) -> None:
         """Log that the store gave a webhook another delivery id than its sender."""
@@ -363,7 +334,7 @@ class Pipeline:
             result = await self._run(claimed, is_probe=is_probe, came_at=came_at)
         finally:
             self._held.discard(delivery.id)
-            self._answer_sender(delivery, result)
+            self.senders.answer(delivery.id, result)
         return result
 
     def _takes_next(self, delivery: Delivery) -> bool:
@@ -381,14 +352,6 @@ class Pipeline:
             and self.slots.used <= self.slots.limit
             and self.room_bytes > 0
         )
-
-    def _answer_sender(self, delivery: Delivery, result: Outcome | WaitReason | None) -> None:
-        """A retry is waited for until the sender's deadline; any other result is answered at once."""
-        ticket = self._senders.get(delivery.id)
-        if ticket is not None and result is not WaitReason.RETRY:
-            del self._senders[delivery.id]
-            if not ticket.finished.done():
-                ticket.finished.set_result(result)
 
     async def _run(self, claimed: Claimed, *, is_probe: bool, came_at: float | None) -> Outcome | WaitReason | None:
         delivery = claimed.delivery

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
 
     from relay.domain.delivery import Headers, Outcome, Receipt
-    from relay.forwarding.pipeline import Ticket
+    from relay.forwarding.senders import Ticket
     from relay.intake.body_budget import BodyShare
     from relay.intake.context import IntakeContext
     from relay.store.deliveries import Stored
@@ -235,7 +235,7 @@ async def _carry(context: IntakeContext, receipt: Receipt) -> Answer:
             await _wait(respond_when, deadline)
             await _wait_awake(ticket.stored, began + _DURABLE_WITHIN_S)
         finally:
-            context.pipeline.forget(ticket)
+            context.pipeline.senders.forget(ticket)
         stored = _stored(ticket)
     except StoreUnavailable as error:
         context.counters.unavailable += 1
