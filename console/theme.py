@@ -137,7 +137,8 @@ _DARK = {_RED, _GREY, _CYAN, _BLUE, _MAGENTA}
 _UNREADABLE_ON = {
     _WHITE: {_YELLOW, _GREEN, _CYAN, _BLUE, _GREY},
     _BLUE: {*_DARK, _GREEN},
-    **dict.fromkeys((_RED, _GREEN, _YELLOW, _MAGENTA, _CYAN, _GREY), _DARK),
+    **dict.fromkeys((_RED, _MAGENTA, _GREY), _DARK),
+    **{light: {*_DARK, _WHITE} for light in (_GREEN, _YELLOW, _CYAN)},
 }
 """Colours of text that are hard to read on a background, by the background."""
 _GROUNDS_ON_WHITE = {_YELLOW, _GREEN}

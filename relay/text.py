@@ -118,7 +118,7 @@ def _as_json(value: object) -> str:
 
 def rfc3339(moment: datetime) -> str:
     """`2026-11-27T14:02:11.045Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def _size(characters: int) -> str:

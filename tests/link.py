@@ -26,7 +26,8 @@ def socket_of(dsn: str) -> Path:
 class _Link:
     """One connection. What the server answers is passed on in one piece, once all that was asked is answered.
 
-    So a client that sends the rest of what it asks does it before the answer, however slow it is.
+    So a client that sends the rest of what it asks does it before the answer, however slow it is. One that waits for
+    some of the answers before it ends what it asks waits for ever.
     """
 
     def __init__(self, trips: list[int], number: int) -> None:

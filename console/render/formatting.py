@@ -52,6 +52,14 @@ QUIET_RELAY_S = 12
 """A relay sends a heartbeat every 5 seconds. After so many seconds without one it may be dead."""
 
 
+_EXACT_S, _STEP_S = 10, 5
+
+
+def coarse_age(seconds: float) -> str:
+    """Return an age in steps of five seconds from ten on, so that what is at rest is not painted every second."""
+    return span(seconds if seconds < _EXACT_S else seconds - seconds % _STEP_S)
+
+
 def badge(severity: Severity) -> str:
     """Return glyph and name: `▲P0`."""
     return f"{GLYPHS[severity]}{severity.value}"

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _MUTED = "$text-muted"
 _SEPARATOR = Content.styled(" │ ", _MUTED)
 _STALE_S, _NEW_S = 5, 60
+_TICK_S = 1
+"""Figures are read so often. Younger ones are said to be as old, so that the line stays the same."""
 _LEAST_PLACE = 6
 _ENVIRONMENTS = (
     (("prod", "live"), "bold $text on $error"),
@@ -116,7 +118,7 @@ def _age(status: SessionStatus) -> Content:
         return Content.styled(f"◉ PAUSED {age}", "$text-warning bold")
     if status.is_away or status.age_s > _STALE_S:
         return Content.styled(f"◉ STALE {age}", "$text-error bold")
-    return Content.styled(f"◉ LIVE {age}", "$text-success")
+    return Content.styled(f"◉ LIVE {span(max(_TICK_S, status.age_s))}", "$text-success")
 
 
 def _alerts(state: Overview, most: int) -> Content:
@@ -142,7 +144,7 @@ def _since(verdicts: Sequence[Verdict], state: Overview) -> str:
     ages = [(state.at - verdict.since).total_seconds() for verdict in verdicts if verdict.since is not None]
     if not ages:
         return ""
-    return f" new {span(min(ages))}" if min(ages) < _NEW_S else f" {span(max(ages))}"
+    return f" new {formatting.coarse_age(min(ages))}" if min(ages) < _NEW_S else f" {span(max(ages))}"
 
 
 def _dead_letters(state: Overview, groups: Sequence[Group]) -> tuple[Content, Content, Content]:

@@ -182,7 +182,7 @@ def _firing_since(verdict: Verdict, now: datetime) -> str:
     """Return for how long an alert has fired, or `ending` if its condition has ended; and who acknowledged it."""
     since = ""
     if verdict.since is not None:
-        since = f"for {span((now - verdict.since).total_seconds())}" if verdict.holds else "ending"
+        since = f"for {formatting.coarse_age((now - verdict.since).total_seconds())}" if verdict.holds else "ending"
     return f"{since} {formatting.acknowledged_by(verdict)}".strip()
 
 
@@ -203,7 +203,7 @@ def health_in_short(state: Overview) -> list[Content]:
             f"{title(probe.target).removeprefix('Chatwoot ')} ",
             (_answer(probe), _light(probe, state)[1]),
             (f" {milliseconds(probe.latency_ms)}" if probe.status else "", _MUTED),
-            (f" {span(probe.age_s)}", _MUTED),
+            (f" {formatting.coarse_age(probe.age_s)}", _MUTED),
         )
         for probe in state.health
     ]
@@ -246,7 +246,7 @@ def _probe(health: Health, state: Overview, width: int) -> Content:
     name = title_with_route(health.target)
     glyph, style = _light(health, state)
     latency = milliseconds(health.latency_ms)
-    tail = f"{latency:>7}  {span(health.age_s)} ago"
+    tail = f"{latency:>7}  {formatting.coarse_age(health.age_s)} ago"
     name = f"{name:<23}" if width >= 50 else name
     return Content.assemble((glyph, style), name, " ", (f"{_answer(health):<4}", style), (f" {tail}", _MUTED))
 

@@ -34,18 +34,15 @@ def _paused_by(plan: Plan) -> str:
 
 def plan_line(plan: Plan, head: Content, width: int) -> Content:
     """Return a replay plan as a line: `head`, state, progress, counts; filter and reason if there is room."""
-    wide = width >= 100
+    wide, by = width >= 100, _paused_by(plan)
     line = Content.assemble(
         head,
-        f"{f'#{plan.id}':>4} {plan.state.value:<8} ",
-        progress(plan, 24 if wide else 8),
+        f"{f'#{plan.id}':>4} {plan.state.value + by:<8} ",
+        progress(plan, max(6, (24 if wide else 8) - len(by))),
         (f" {plan.delivered:,} {'delivered' if wide else 'ok'} ", "$text-success" if plan.delivered else _MUTED),
         (f" {plan.dead:,} dead {'again ' if wide else ''}", "$text-error bold" if plan.dead else _MUTED),
         f" {plan.left:,} left of {plan.total:,}" if plan.left else f" of {plan.total:,}",
-        (
-            f"  {plan.stopped_why}" if plan.stopped_why else f"  paused{_paused_by(plan)}" if plan.paused_by else "",
-            "$text-warning",
-        ),
+        (f"  {plan.stopped_why}" if plan.stopped_why else "", "$text-warning"),
     )
     about = "  ".join(filter(None, (plan.filter, plan.reason)))
     if about and width - line.cell_length >= _LEAST_ABOUT:

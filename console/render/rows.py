@@ -46,11 +46,11 @@ class Column:
 
 
 def _since_death(row: Row, now: datetime) -> str:
-    return span((now - (row.finished_at or row.received_at)).total_seconds())
+    return formatting.coarse_age((now - (row.finished_at or row.received_at)).total_seconds())
 
 
 def _age(row: Row, now: datetime) -> str:
-    return span((now - row.received_at).total_seconds())
+    return formatting.coarse_age((now - row.received_at).total_seconds())
 
 
 def _larger_unit(age: str) -> str:
@@ -73,7 +73,7 @@ def _cause(row: Row, now: datetime) -> str:
 
 
 _BRIEF = (
-    ("did not answer within", "no answer within"),
+    ("did not answer within", "no answer in"),
     ("dropped connection before its answer was complete", "dropped the connection"),
     ("refused relay's credentials", "refused credentials"),
     ("answered with a redirect", "redirects"),

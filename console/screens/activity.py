@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from relay.store.replays import Plan
 
 
+_WITH_WHOLE_TITLE = 64
+
+
 class ActivityView(View):
     """Replays above, the audit below."""
 
@@ -79,7 +82,8 @@ class ActivityView(View):
     def _entitle(self) -> None:
         """Name the keys in the titles, as many as fit."""
         width, opens = self.app.size.width, key_of(ACTIVITY, "open")
-        keys = [f"{opens} opens one"]
+        whole = f"{opens} watches a running one, lists an ended one"
+        keys = [whole if width >= _WITH_WHOLE_TITLE else f"{opens} opens one"]
         if not self.context.read_only:
             pauses, stops = (key_of(ACTIVITY, name) for name in ("pause_replay", "stop_replay"))
             keys += [f"{pauses} pauses a running one", f"{stops} stops it"]

@@ -279,6 +279,8 @@ class DetailView(View):
     async def whole_text(self) -> str:
         """Return the delivery with its whole payload, and the agent's answers in full."""
         if self._detail is None:
+            self._show_detail(await self.context.session.detail(self._row_id))
+        if self._detail is None:
             return await super().whole_text()
         width = self.app.size.width - 4
         answers = Content("\n").join(details.timeline(self._detail, width, whole_answers=True)).plain

@@ -16,6 +16,8 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from console.render.changes import changed_regions
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
@@ -156,21 +158,25 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
             self.post_message(self.Moved(self, self.key))
         self._refresh_changed(shown)
 
-    def _in_sight(self) -> list[Content]:
-        """Return what the rows of the screen show, the header first; a mark before the row under the cursor."""
+    def _in_sight(self) -> list[tuple[Content, bool]]:
+        """Return what the rows of the screen show, the header first, and which of them is under the cursor."""
         top, height = self.scroll_offset.y, self.size.height - self._header_height
-        rows = [self._lines[place].content for place in range(top, min(top + height, len(self._lines)))]
-        rows += [] if rows else [self._empty]
-        if 0 <= self._cursor - top < len(rows):
-            rows[self._cursor - top] = rows[self._cursor - top] + "▸"
-        return rows if self._header is None else [self._header, *rows]
+        rows = [
+            (self._lines[place].content, place == self._cursor)
+            for place in range(top, min(top + height, len(self._lines)))
+        ] or [(self._empty, False)]
+        return rows if self._header is None else [(self._header, False), *rows]
 
-    def _refresh_changed(self, before: Sequence[Content]) -> None:
-        """Paint only the rows that differ from what they showed `before`."""
-        now = self._in_sight()
+    def _refresh_changed(self, before: Sequence[tuple[Content, bool]]) -> None:
+        """Paint only the cells that differ from what they showed `before`."""
+        now, width = self._in_sight(), self.scrollable_content_region.width
         for y in range(max(len(before), len(now))):
-            if y >= len(before) or y >= len(now) or not now[y].is_same(before[y]):
-                self.refresh(Region(0, y, self.size.width, 1))
+            found = [Region(0, 0, self.size.width, 1)]
+            if y < min(len(before), len(now)) and now[y][1] == before[y][1]:
+                regions = changed_regions(before[y][0], now[y][0], width)
+                found = found if regions is None else regions
+            for region in found:
+                self.refresh(region.translate((0, y)))
 
     def _keep_in_sight(self, cursor: int, from_top: int) -> None:
         """Keep new rows above in sight as long as there is room; while keys come, let no row in sight move."""

@@ -13,6 +13,7 @@ from relay.domain.format import plural
 from relay.domain.person import Person
 from relay.settings import load_settings
 from relay.store.erasure import concerned, erase
+from relay.store.sessions import refuse_others_than_the_owner
 from relay.store.spool import erase_local
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def command(
             return await asyncio.to_thread(erase_local, settings.relay_data_dir, place.dsn, wanted, dry_run=dry_run)
 
         async with connected(place.dsn) as connection:
+            if not dry_run:
+                await refuse_others_than_the_owner(connection, "relay erase")
             source = await source_of(connection, place)
             found = await erase(
                 connection,

@@ -11,6 +11,7 @@ from relay.domain.format import plural
 from relay.settings import load_settings
 from relay.store import actions
 from relay.store.fsck import check
+from relay.store.sessions import refuse_others_than_the_owner
 
 if TYPE_CHECKING:
     from relay.commands.common import Source
@@ -32,6 +33,7 @@ def command(*, repair: bool, as_json: bool) -> None:
     async def work(place: Place) -> int:
         findings: list[Finding] = []
         async with connected(place.dsn) as connection:
+            await refuse_others_than_the_owner(connection, "relay fsck")
             source = await source_of(connection, place)
             if not as_json:
                 say(f"database: {source.line}")

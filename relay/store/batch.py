@@ -140,6 +140,7 @@ class GroupCommit(Generic[Item, Result]):
                 await self._wake.wait()
                 self._wake.clear()
                 while self._waiting:
+                    await asyncio.sleep(0)  # what arrives in the same round of the event loop shares the statement
                     if batch := self._take():
                         await self._commit_batch(batch, self._commit)
         finally:

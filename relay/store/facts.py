@@ -91,10 +91,12 @@ async def tallies(connection: Connection, windows: Sequence[timedelta]) -> list[
 
 
 _MINUTES = """
-    SELECT minute, sum(facts) FILTER (WHERE success)::bigint, sum(facts) FILTER (WHERE NOT success)::bigint
+    SELECT minute, greatest(sum(facts) FILTER (WHERE success), 0)::bigint,
+           greatest(sum(facts) FILTER (WHERE NOT success), 0)::bigint
       FROM relay.minutes
      WHERE minute >= date_trunc('minute', now() - %(window)s) AND fact_type = %(retry)s AND NOT test
-     GROUP BY minute ORDER BY minute
+     GROUP BY minute HAVING sum(facts) FILTER (WHERE success) > 0 OR sum(facts) FILTER (WHERE NOT success) > 0
+     ORDER BY minute
 """
 
 

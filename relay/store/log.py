@@ -33,8 +33,9 @@ class LogLine:
 _APPEND = """
     WITH lines AS (
         INSERT INTO relay.log (at, level, scope, message, fields, delivery_id, instance)
-        SELECT l.*, %(instance)s
-          FROM jsonb_to_recordset(%(lines)s::jsonb) AS l(
+        SELECT l.at, l.level, l.scope, l.message, l.fields, l.delivery_id, %(instance)s
+          FROM (SELECT set_config('synchronous_commit', 'off', true)) AS no_wait,
+               jsonb_to_recordset(%(lines)s::jsonb) AS l(
                at timestamptz, level text, scope text, message text, fields jsonb, delivery_id text)
         RETURNING id
     )
@@ -43,7 +44,7 @@ _APPEND = """
 
 
 async def append(connection: Connection, instance: UUID, lines: Sequence[LogLine]) -> None:
-    """Write `lines` in one transaction and notify listeners once.
+    """Write `lines` in one statement and notify listeners once.
 
     The commit does not wait for the disk: these lines are for watching; the facts are the record.
     """
@@ -58,9 +59,7 @@ async def append(connection: Connection, instance: UUID, lines: Sequence[LogLine
         }
         for line in lines
     ]
-    async with connection.transaction():
-        await connection.execute("SET LOCAL synchronous_commit = off")
-        await connection.execute(_APPEND, {"instance": instance, "lines": json.dumps(rows), "channel": CHANNEL})
+    await connection.execute(_APPEND, {"instance": instance, "lines": json.dumps(rows), "channel": CHANNEL})
 
 
 _LOG_AFTER = """

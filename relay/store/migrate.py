@@ -19,6 +19,7 @@ from relay.store import facts_shape
 from relay.store.database import connect
 from relay.store.failures import described, unavailable
 from relay.store.index_build import index_build
+from relay.store.open_schema import refuse_planted
 from relay.store.waits import Waiting
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ async def migrate(
 
     Raises:
         StoreUnavailable: Postgres is away.
-        SchemaError: the server is too old, its encoding is not UTF-8, or a step does not apply.
+        SchemaError: the server is too old, its encoding is not UTF-8, a step does not apply, or another login made a
+            function that could run with the owner's rights.
     """
     async with _connected(dsn) as connection:
         run = _Run(dsn, connection, on_step, Waiting(connection, LOCK, on_wait))
@@ -194,6 +196,7 @@ _HAS_ROLES = """
      WHERE rolname IN ('relay_service', 'console_operator', 'console_reader')
        AND has_schema_privilege(oid, 'relay', 'USAGE')
 """
+_OWNS = "SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'relay'"
 _MAY_FOLLOW = """
     SELECT coalesce(has_function_privilege(to_regprocedure('relay.follow_facts()'), 'EXECUTE'), false)
            AND to_regclass('dashboard_facts') IS NOT NULL
@@ -213,6 +216,8 @@ class _Run:
         """Apply what is pending; returns it."""
         done = await self._read_history()
         pending = [step for step in migrations() if step.version not in done]
+        if pending or roles or await self._is_owner():
+            await refuse_planted(self.connection)
         if pending:
             await facts_shape.check(self.connection)
         applied = [step for step in pending if await self._applied(step)]
@@ -220,6 +225,10 @@ class _Run:
         if roles or (applied and await self._has_roles()):
             await self._retried(self._make_roles)
         return applied
+
+    async def _is_owner(self) -> bool:
+        row = await (await self.connection.execute(_OWNS)).fetchone()
+        return bool(row and row[0])
 
     async def _read_history(self) -> set[int]:
         async def read() -> set[int]:

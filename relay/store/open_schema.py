@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.errors import SchemaError
+
 if TYPE_CHECKING:
     from relay.store.database import Connection
 
@@ -18,6 +20,44 @@ _OPEN = """
      WHERE n.nspname = ANY (current_schemas(false)) AND granted.grantee = 0 AND granted.privilege_type = 'CREATE'
      ORDER BY 1
 """
+
+
+# Every comparison is of two values of one type, and every name is qualified: this statement must be safe itself.
+_PLANTED = """
+    WITH built_in AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'pg_catalog'::name),
+    made AS (
+        SELECT 'function ' || p.oid::pg_catalog.regprocedure::text AS what, p.proowner AS owner,
+               p.pronamespace AS schema
+          FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_proc b ON b.proname = p.proname
+          JOIN built_in i ON b.pronamespace = i.oid
+         UNION
+        SELECT 'operator ' || o.oid::pg_catalog.regoperator::text, o.oprowner, o.oprnamespace
+          FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_operator b ON b.oprname = o.oprname
+          JOIN built_in i ON b.oprnamespace = i.oid
+    )
+    SELECT m.what, r.rolname::text
+      FROM made m JOIN pg_catalog.pg_namespace n ON n.oid = m.schema JOIN pg_catalog.pg_roles r ON r.oid = m.owner
+     WHERE n.nspname = ANY (pg_catalog.current_schemas(false)) AND n.nspname <> 'pg_catalog'::name AND NOT r.rolsuper
+       AND r.rolname <> current_user
+       AND m.owner NOT IN (SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname = 'relay'::name
+                            UNION SELECT datdba FROM pg_catalog.pg_database
+                                   WHERE datname = pg_catalog.current_database())
+     ORDER BY 1 LIMIT 1
+"""
+
+
+async def refuse_planted(connection: Connection) -> None:
+    """Ensure that no other login has made a function or operator that the owner's statements could run by its name.
+
+    Raises:
+        SchemaError: one has, in a schema of the search path, under the name of a built-in one.
+    """
+    row = await (await connection.execute(_PLANTED)).fetchone()
+    if row is not None:
+        raise SchemaError(
+            f"the login {row[1]} made the {row[0]}, which may run in place of a built-in one, with the rights of this "
+            f"login. Nothing was done. Remedy: drop it, or give it to the owner (ALTER {row[0]} OWNER TO …)"
+        )
 
 
 async def open_schema(connection: Connection) -> str | None:

@@ -43,21 +43,26 @@ _FEWEST_REFUSED = 3
 
 _PAUSE = timedelta(minutes=15)
 
+# What is in flight is read once: while a snapshot is held, its index keeps every delivery that was in flight since.
 _NOW = SQL("""
+    WITH flying AS MATERIALIZED (
+        SELECT count(*) AS number,
+               count(*) FILTER (WHERE run = 1 AND NOT test
+                                  AND received_at >= date_trunc('minute', now()) - interval '1 minute') AS of_late,
+               min(CASE WHEN run = 1 THEN received_at ELSE claimed_at END) AS oldest,
+               min(received_at) FILTER (WHERE customer AND NOT test) AS customers
+          FROM relay.deliveries WHERE state = 'forwarding'
+    )
     SELECT now(),
            (SELECT coalesce(sum(letters), 0)::bigint FROM relay.dead_causes),
-           (SELECT count(*) FROM relay.deliveries WHERE state = 'forwarding'),
-           (SELECT count(*) FROM relay.deliveries WHERE state = 'forwarding' AND run = 1 AND NOT test
-               AND received_at >= date_trunc('minute', now()) - interval '1 minute'),
-           (SELECT extract(epoch FROM now() - min(CASE WHEN run = 1 THEN received_at ELSE claimed_at END))::float8
-              FROM relay.deliveries WHERE state = 'forwarding'),
+           f.number, f.of_late, extract(epoch FROM now() - f.oldest)::float8,
            (SELECT extract(epoch FROM now() - received_at)::float8 FROM relay.deliveries
              WHERE NOT test ORDER BY id DESC LIMIT 1),
            (SELECT extract(epoch FROM now() - min(received_at))::float8 FROM (
                (SELECT received_at FROM relay.deliveries
                  WHERE state = 'dead' AND customer AND NOT test ORDER BY received_at OFFSET 1 LIMIT 1)
                UNION ALL
-               SELECT min(received_at) FROM relay.deliveries WHERE state = 'forwarding' AND customer AND NOT test
+               SELECT customers FROM flying
                UNION ALL
                (SELECT received_at FROM relay.deliveries
                  WHERE state IN ('received', 'waiting') AND customer AND NOT test ORDER BY received_at LIMIT 1))
@@ -73,6 +78,7 @@ _NOW = SQL("""
                 WHERE fact_type = 'support.webhook.retry'
                   AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
                 ORDER BY recorded_at DESC LIMIT 1) END
+      FROM flying f
 """).format(heard_at=instances.HEARD_AT, is_demo=IS_DEMO)
 _AGENT_FAILING = """
     SELECT extract(epoch FROM now() - min(at) FILTER (WHERE at > coalesce(well_at, '-infinity')))::float8,

@@ -87,11 +87,15 @@ _NOTES = """
     )
     SELECT 0 * count(*) FROM old
 """
+# A minute or an hour goes once all of it is that old: facts that are left in it would count as fewer than none when
+# they go.
 _MINUTES = """
     WITH old AS (
-        DELETE FROM relay.minutes WHERE minute < now() - least(%(keep)s, interval '2 days') RETURNING 1
+        DELETE FROM relay.minutes WHERE minute < now() - least(%(keep)s, interval '2 days') - interval '1 minute'
+        RETURNING 1
     ), old_hours AS (
-        DELETE FROM relay.hours WHERE hour < now() - least(%(keep)s, interval '2 days') RETURNING 1
+        DELETE FROM relay.hours WHERE hour < now() - least(%(keep)s, interval '2 days') - interval '1 hour'
+        RETURNING 1
     )
     SELECT 0 * count(*) FROM old
 """

@@ -47,12 +47,15 @@ _PROFILE = sql.SQL("""
     SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_is_in_recovery() AS in_recovery,
            lower(current_setting('default_transaction_isolation')) AS isolation,
            extract(epoch FROM current_setting('statement_timeout')::interval)::float8 AS statement_timeout_s,
+           extract(epoch FROM current_setting('lock_timeout')::interval)::float8 AS lock_timeout_s,
+           coalesce(extract(epoch FROM current_setting('transaction_timeout', true)::interval)::float8, 0)
+               AS transaction_timeout_s,
            current_setting('search_path') AS search_path, current_schema() IS NULL AS no_schema,
            to_regclass('dashboard_facts')::oid IS NOT NULL AS facts_visible,
            (SELECT pg_catalog.array_agg(n.nspname::text ORDER BY n.nspname)
               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relname = 'dashboard_facts' AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-               AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema') AS facts_schemas,
+               AND n.nspname::text NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema') AS facts_schemas,
            reader.may_be_reader,
            CASE WHEN pg_catalog.pg_backend_pid() = {own_pid} THEN ARRAY[{settings}] END AS done,
            CASE WHEN pg_catalog.pg_backend_pid() = {own_pid} AND {read_only} AND reader.may_be_reader
@@ -161,6 +164,10 @@ class ServerConnection(psycopg.AsyncConnection[TupleRow]):
         local: list[sql.Composable] = []
         if timeout_ms is not None or 0 < profile["statement_timeout_s"] < _SHORTEST_TIMEOUT_S:
             local.append(sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(timeout_ms or 0)))
+        if 0 < profile["transaction_timeout_s"] < _SHORTEST_TIMEOUT_S:
+            local.append(sql.SQL("SET LOCAL transaction_timeout = 0"))
+        if profile["lock_timeout_s"] > 0:
+            local.append(sql.SQL("SET LOCAL lock_timeout = 0"))
         if path is not None:
             local.append(sql.SQL("SET LOCAL search_path = ") + sql.SQL(path))
         if purpose.read_only and profile["may_be_reader"]:
@@ -237,6 +244,11 @@ def _own_settings(purpose: Purpose, version: int) -> dict[str, str]:
         settings["idle_session_timeout"] = "0"
     if version >= 170_000:
         settings["transaction_timeout"] = str(purpose.transaction_ms)
+    if purpose.lease_s is not None:
+        # A plan that is made while the tables are small is kept while they grow, until they are analyzed. With a scan
+        # of a whole table, each commit would take a second at 200,000 deliveries. Where no index serves, a scan is
+        # planned in any case, with a made-up cost for which Postgres would compile it.
+        settings |= {"enable_seqscan": "off", "jit": "off"}
     if purpose.read_only:
         settings["default_transaction_read_only"] = "on"
     return settings

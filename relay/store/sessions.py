@@ -17,6 +17,7 @@ from relay.errors import RelayError, SchemaError, StoreUnavailable
 from relay.store.database import connect
 from relay.store.failures import described, unavailable
 from relay.store.migrate import migrate, schema_version
+from relay.store.open_schema import refuse_planted
 from relay.store.refusal import TABLE, explain
 from relay.store.waits import reporting_waits
 
@@ -126,3 +127,25 @@ async def connected(
                 yield connection
             except psycopg.Error as error:
                 raise trouble(error) from error
+
+
+_OWNER = """
+    SELECT pg_get_userbyid(nspowner), current_user::text, pg_has_role(nspowner, 'USAGE')
+      FROM pg_namespace WHERE nspname = 'relay'
+"""
+
+
+async def refuse_others_than_the_owner(connection: Connection, command: str) -> None:
+    """Ensure that `command` runs as a login that may change every row of the relay's tables, and runs nothing else.
+
+    Raises:
+        SchemaError: another login made a function that could run with the owner's rights.
+        RelayError: the login neither owns schema relay nor has the role that does.
+    """
+    row = await (await connection.execute(_OWNER)).fetchone()
+    if row is not None and not row[2]:
+        raise RelayError(
+            f"`{command}` needs the login that owns the relay's tables, {row[0]}, and this one is {row[1]}: set "
+            "DATABASE_URL to the address that `relay migrate` is run with"
+        )
+    await refuse_planted(connection)

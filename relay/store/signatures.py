@@ -24,7 +24,7 @@ _GRACE_S = 300
 _DELIVERIES = """
     SELECT s.signature, s.delivery_id, d.state
       FROM unnest(%s::uuid[], %s::bigint[]) AS r(signature, expires_at)
-      JOIN relay.signatures s ON s.expires_at = to_timestamp(r.expires_at) AND s.signature = r.signature
+      JOIN relay.signatures s ON s.expires_at = pg_catalog.to_timestamp(r.expires_at) AND s.signature = r.signature
       LEFT JOIN relay.deliveries d ON d.delivery_id = s.delivery_id
 """
 

@@ -128,7 +128,7 @@ _STORED = SQL("""
 # locks its deliveries in the order of their ids and then its signatures in theirs (`fresh` is complete before the
 # first is inserted), so that no two of them deadlock.
 _SIGNED = SQL(""", fresh AS MATERIALIZED (
-        SELECT r.signature, r.delivery_id, to_timestamp(r.expires_at) AS expires_at
+        SELECT r.signature, r.delivery_id, pg_catalog.to_timestamp(r.expires_at) AS expires_at
           FROM unnest(%(signatures)b::uuid[], %(signed_ids)b::text[], %(expiries)b::bigint[])
                AS r(signature, delivery_id, expires_at) JOIN stored USING (delivery_id)
     ), signed AS (

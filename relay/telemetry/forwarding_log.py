@@ -23,6 +23,7 @@ class ForwardingLog:
     """Logs the events of webhooks. `endpoint` is the agent's URL without credentials."""
 
     def __init__(self, sink: LogSink, endpoint: str) -> None:
+        self._sink = sink
         self._log = sink.logger(FORWARDING_SCOPE)
         self._endpoint = endpoint
         self._copies = Burst(
@@ -31,9 +32,10 @@ class ForwardingLog:
 
     def attempting(self, delivery: Delivery, number: int) -> None:
         """Logs the start of an attempt (the runbook's line)."""
-        self._log.info(
+        self._sink.info(
+            FORWARDING_SCOPE,
             "Forwarding Chatwoot webhook",
-            delivery_id=delivery.delivery_id,
+            delivery.delivery_id,
             attempt=number,
             agentEndpoint=self._endpoint,
         )
@@ -51,9 +53,10 @@ class ForwardingLog:
 
     def delivered(self, delivery: Delivery, outcome: Outcome) -> None:
         """Logs a delivery that the agent accepted (the runbook's line)."""
-        self._log.info(
+        self._sink.info(
+            FORWARDING_SCOPE,
             "Webhook forwarded successfully",
-            delivery_id=delivery.delivery_id,
+            delivery.delivery_id,
             duration=outcome.duration_ms,
             attempts=outcome.count,
         )

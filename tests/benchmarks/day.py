@@ -47,6 +47,7 @@ KEEP_HOURS, FAILING, HOLDING = 6, 8, 14
 _ROUNDS_AN_HOUR = 6
 _DRAFTS_A_SECOND = 2
 _MIB = 1 << 20
+_KEPT_BYTES = 4_000
 _ANSWERS = (b"200", b"202", b"500")
 _ALL = "pg_catalog.pg_stat_user_tables"
 _SIZES = f"""
@@ -126,7 +127,10 @@ def _draft(port: int) -> None:
 
 
 def _own_mib(pid: int) -> float:
-    return float(psutil.Process(pid).memory_full_info().uss / _MIB)
+    """Memory that no other process shares; 0 for a program that has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return float(psutil.Process(pid).memory_full_info().uss / _MIB)
+    return 0
 
 
 def _rows(dsn: str, statement: str) -> list[dict[str, Any]]:
@@ -174,7 +178,7 @@ def _running(dsn: str, agent_port: int, folder: str, given: argparse.Namespace) 
 
         def drain() -> None:
             terminal.rest(0.2)
-            terminal.output = b""
+            terminal.output = terminal.output[-_KEPT_BYTES:]
 
         stack.enter_context(Repeated(drain, 0.01))
         stack.enter_context(Repeated(lambda: _draft(port), 1 / _DRAFTS_A_SECOND))
@@ -218,6 +222,8 @@ def measure(given: argparse.Namespace, dsn: str, folder: str) -> list[Hour]:
                     hours.append(day.hour())
                 if replay is not None:
                     replay.wait()
+                if not day.terminal.is_running:
+                    print(f"the console ended: {day.terminal.output!r}", file=sys.stderr, flush=True)
                 print(f"| {number} | {hours[-1].cells} | {note} |", flush=True)
     return hours
 

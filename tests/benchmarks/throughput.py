@@ -1,7 +1,8 @@
 """Deliveries a second, end to end, against peers that do the same job and against two limits, in turns in one run.
 
 The relay: HTTP in, durable, forwarded, outcome durable. The peers, pgqueuer and procrastinate, drain the same
-webhooks from a queue that was filled beforehand, which is not counted. The limits: the relay's route that stores
+webhooks from a queue that was filled beforehand, which is not counted. The Node peers take them by HTTP; one stores
+them first, the other one only their facts, afterwards. The limits: the relay's route that stores
 nothing, and pgbench committing one row a transaction. Everything on one embedded Postgres with fsync on.
 `python -m tests.benchmarks.throughput [--requests N] [--rounds N] [--only NAME …]`
 """
@@ -24,7 +25,7 @@ import psutil
 import psycopg
 
 from relay.store.embedded_server import programs
-from tests.benchmarks import pgqueuer_worker, procrastinate_worker, rig
+from tests.benchmarks import node_peer, pgqueuer_worker, procrastinate_worker, rig
 from tests.benchmarks.load import webhook_body
 from tests.servers import free_port, program, wait_until_healthy
 
@@ -84,6 +85,22 @@ def forwarder(bench: Bench, workers: int, connections: int) -> Figures:
         finally:
             for child in psutil.Process(process.pid).children():
                 child.terminate()
+
+
+class Skipped(Exception):
+    """A contender that cannot run here. The message says why."""
+
+
+def node(bench: Bench, mode: str) -> Figures:
+    """A Node service on two processes."""
+    if (reason := node_peer.missing()) is not None:
+        raise Skipped(reason)
+    dsn = bench.database("node_bench")
+    with node_peer.peer(dsn, bench.agent_port, mode) as (port, process):
+        figures = _posted(bench, port, psutil.Process(process.pid), CONNECTIONS)
+    facts = rig.count(dsn, "SELECT count(*) FROM dashboard_facts")
+    assert facts == bench.requests + _warm_up(bench), f"{facts} facts for {bench.requests} deliveries"
+    return figures
 
 
 def _warm_up(bench: Bench) -> int:
@@ -166,6 +183,8 @@ CONTENDERS: dict[str, Callable[[Bench], Figures]] = {
     "pgqueuer, batches of 10": lambda bench: pgqueuer(bench, 10),
     "pgqueuer, batches of 100": lambda bench: pgqueuer(bench, 100),
     "procrastinate": procrastinate,
+    "node, storing first": lambda bench: node(bench, "durable"),
+    "node, storing the fact afterwards": lambda bench: node(bench, "afterwards"),
     "the route, storing nothing": lambda bench: forwarder(bench, WORKERS, CONNECTIONS),
     "pgbench, a row a commit": pgbench,
     "relay, 2 workers, 16 connections": lambda bench: relay(bench, 2, 16),
@@ -195,8 +214,13 @@ def main() -> None:
     measured: dict[str, list[Figures]] = {name: [] for name in options.only}
     with benches(options.requests) as bench:
         for number in range(options.rounds):
-            for name, figures in measured.items():
-                figures.append(CONTENDERS[name](bench))
+            for name, figures in list(measured.items()):
+                try:
+                    figures.append(CONTENDERS[name](bench))
+                except Skipped as error:
+                    del measured[name]
+                    print(f"{name}: skipped, {error}", file=sys.stderr, flush=True)
+                    continue
                 print(f"round {number + 1}: {name:34}{figures[-1].rate:8.0f}/s", file=sys.stderr, flush=True)
     medians = {name: sorted(figures, key=lambda f: f.rate)[len(figures) // 2] for name, figures in measured.items()}
     ours = medians.get("relay", next(iter(medians.values()))).rate

@@ -29,6 +29,11 @@ _DELIVERIES = """
            CASE WHEN n %% 10 = 0 THEN 'Agent SDK answered 503' END, '[]', '{"event": "message_created"}'
       FROM (SELECT n, now() - n * interval '4 seconds' AS at FROM generate_series(1, %(many)s) AS n) AS planted
 """
+_ATTEMPTS = """
+    INSERT INTO relay.attempts (delivery, run, number, started_at, wait_ms, duration_ms, status, error, answer)
+    SELECT id, 1, 1, received_at, 0, 600, final_status, last_error, '{"error": "overloaded"}'
+      FROM relay.deliveries ORDER BY id LIMIT %(many)s
+"""
 _FACTS = """
     INSERT INTO dashboard_facts (fact_type, scope, value, metadata, recorded_at)
     SELECT 'support.webhook.retry', 'support',
@@ -61,7 +66,7 @@ READINGS: dict[str, Reading | None] = {
 @pytest.fixture
 def a_lot(rows: Rows) -> Rows:
     """A database with some history."""
-    for statement in (_DELIVERIES, _FACTS, _LOG):
+    for statement in (_DELIVERIES, _ATTEMPTS, _FACTS, _LOG):
         rows(statement, {"many": MANY})
     rows("VACUUM ANALYZE")
     return rows

@@ -63,6 +63,11 @@ def test_red_stays_red_with_sixteen_colours() -> None:
             meaning = text if is_readable_as_text else ground
             assert meaning.number == number, (theme["name"], name)
             assert is_readable_as_text or text.number == black, (theme["name"], name)
+    for ground in ("#ffaf5f", "#5fd787", "#4f3f1f"):  # the first line of a warning is white on such a ground
+        (drawn,) = SixteenColours().apply([Segment("x", Style.parse(f"#ffffff on {ground}"))], Color(0, 0, 0))
+        assert drawn.style is not None
+        assert drawn.style.color is not None
+        assert drawn.style.color.number == black, ground
 
 
 def test_legacy_mouse_reports_are_no_keys() -> None:

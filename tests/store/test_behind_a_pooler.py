@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
+from console.data import snapshot
+from console.data.log_reading import LogReading
 from console.data.operator_session import OperatorSession
+from console.data.readings import (
+    ActivityReading,
+    BreakdownReading,
+    ConversationReading,
+    DetailReading,
+    Page,
+    RowsReading,
+)
+from relay.domain.delivery import State
 from relay.settings import load_settings
 from relay.store import preflight
 from relay.store.database import Database, connect, one_moment
 from relay.store.filters import compile_filter
 from relay.store.migrate import migrate, migrations
 from relay.store.sessions import connected, listen, open_session
+from relay.store.sorted_rows import Order
 from tests.pooler import Pooler, needs_pgbouncer
 from tests.servers import Rows, until
 
@@ -101,6 +114,51 @@ async def test_a_read_only_console_cannot_write_and_others_can(pooler: Pooler) -
     assert what_is_left(pooler) == []
 
 
+_DEAD = """
+    INSERT INTO relay.deliveries (delivery_id, state, claim, test, event, customer, finished_at, attempts, duration_ms,
+                                  conversation_id, final_status, last_error, headers, body)
+    SELECT 'dead-' || n, 'dead', gen_random_uuid(), false, 'message_created', true, now(), 3, 600, '7', '503',
+           'Agent SDK answered 503', '[]', '{"content": "hello"}' FROM generate_series(1, 250) AS n
+"""
+
+
+async def test_a_console_reads_every_view_through_it_at_one_moment(pooler: Pooler) -> None:
+    await migrate(pooler.dsn, roles=True)
+    Rows(pooler.dsn)(_DEAD)
+    ids = Rows(pooler.dsn)("SELECT id FROM relay.deliveries ORDER BY id")
+    dead = (State.DEAD,)
+    readings = {
+        "overview": None,
+        "dead letters": RowsReading("", dead, marked=frozenset(ids[:3]), wordless=frozenset(ids)),
+        "a cause": RowsReading("status:503", dead),
+        "a word": RowsReading("hello since:00:00", dead),
+        "deliveries": RowsReading("", None),
+        "sorted": RowsReading("conv:7 age:<1h", None, order=Order.STATUS),
+        "a delivery": DetailReading(ids[0]),
+        "a conversation": ConversationReading("7"),
+        "breakdown": BreakdownReading(timedelta(hours=1)),
+        "log": LogReading(9, before=5, missing=(7,)),
+        "activity": ActivityReading(),
+    }
+    for read_only in (False, True):
+        async with await open_session(
+            pooler.dsn, read_only=read_only, application="tests", timeout_ms=20_000
+        ) as connection:
+            for name, reading in readings.items():
+                seen = await snapshot.read(connection, reading, minutes_of=timedelta(hours=1), watched=1)
+                assert seen.overview.open_dead_letters == seen.groups[0].count == 250, name
+                assert not isinstance(seen.view, snapshot.TooSlow), name
+                assert not isinstance(seen.view, Page) or seen.view.matching == 250, name
+            await connection.execute("SELECT 1")
+    Rows(pooler.dsn)("CREATE OR REPLACE FUNCTION relay.payload(body bytea) RETURNS jsonb LANGUAGE plpgsql AS"
+                     " $$ BEGIN PERFORM pg_sleep(60); RETURN '{}'; END $$")  # fmt: skip
+    async with await open_session(pooler.dsn, read_only=True, application="tests", timeout_ms=2_000) as connection:
+        seen = await snapshot.read(connection, RowsReading("payload.a:b", dead), minutes_of=timedelta(hours=1))
+        assert isinstance(seen.view, snapshot.TooSlow)
+        assert seen.overview.open_dead_letters == 250
+    assert what_is_left(pooler) == []
+
+
 async def test_defaults_that_the_provider_set_change_nothing(server: Server, server_folder: Path) -> None:
     for setting in (
         "datestyle = 'German, DMY'",
@@ -111,6 +169,7 @@ async def test_defaults_that_the_provider_set_change_nothing(server: Server, ser
         "lc_messages = 'C'",
         "search_path = 'elsewhere'",
         "idle_session_timeout = '300ms'",
+        "lock_timeout = '300ms'",
     ):
         server.rows(f"ALTER DATABASE postgres SET {setting}")
     pooler = Pooler(server_folder, server.dsn, default_pool_size=4).start()
@@ -125,13 +184,13 @@ async def test_defaults_that_the_provider_set_change_nothing(server: Server, ser
             async with database.connection() as connection:
                 cursor = await connection.execute(
                     "SELECT current_setting('transaction_isolation'), to_regclass('dashboard_facts')::text, now(), "
-                    "current_setting('statement_timeout')"
+                    "current_setting('statement_timeout'), current_setting('lock_timeout')"
                 )
                 row = await cursor.fetchone()
             await database.close()
             assert row is not None
-            assert (row[0], row[1], row[2].utcoffset().total_seconds(), row[3]) == (
-                "read committed", "dashboard_facts", 0, "0",
+            assert (row[0], row[1], row[2].utcoffset().total_seconds(), *row[3:]) == (
+                "read committed", "dashboard_facts", 0, "0", "0",
             )  # fmt: skip
     finally:
         pooler.close()

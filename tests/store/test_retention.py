@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from relay.store import overview
+from relay.store import facts, overview
 from relay.store.retention import BATCH, retire
 from tests.store.plant import DEAD_LETTER, HEALTH, REJECTED, REPLAY, RETRY
 
@@ -103,6 +103,31 @@ async def test_the_figures_of_the_last_day_are_the_same_before_and_after(
     await retire(connection, KEEP)
     assert (await overview.read(connection)).last_24h == before
     assert rows("SELECT count(*) FROM relay.minutes WHERE minute < now() - interval '2 days'") == [0]
+
+
+async def test_no_minute_is_forgotten_before_all_of_its_facts_may_go(
+    connection: Connection, plant: Plant, rows: Rows
+) -> None:
+    for age_s in range(0, 600, 5):
+        plant.facts(RETRY, {"success": age_s % 2 > 0}, age_s=age_s)
+    for keep_s in (300, 281, 262, 243, 90):
+        await retire(connection, timedelta(seconds=keep_s))
+        assert rows("SELECT count(*) FROM relay.minutes GROUP BY minute, success HAVING sum(facts) < 0") == []
+    minutes = await facts.per_minute(connection, timedelta(hours=1))
+    assert sum(delivered + failed for _, delivered, failed in minutes) == rows.one(
+        "SELECT count(*) FROM dashboard_facts"
+    )
+
+
+async def test_a_minute_that_counts_fewer_than_none_is_shown_as_none(connection: Connection, rows: Rows) -> None:
+    rows(
+        "INSERT INTO relay.minutes (minute, fact_type, test, success, attempts, final_status, slot, writer, facts, "
+        "duration_ms) SELECT date_trunc('minute', now()), %s, false, success, 1, '200', 0, 0, facts, 0 "
+        "FROM (VALUES (true, 9), (false, -2)) AS v(success, facts)",
+        (RETRY,),
+    )
+    ((_, delivered, failed),) = await facts.per_minute(connection, timedelta(hours=1))
+    assert (delivered, failed) == (9, 0)
 
 
 async def test_old_log_lines_go(connection: Connection, rows: Rows) -> None:

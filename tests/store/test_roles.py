@@ -249,3 +249,40 @@ async def test_a_schema_where_any_login_may_create_functions_is_named(any_dsn: s
     assert "relay: any login may create functions in the schema public" in named.stderr
     assert "REVOKE CREATE ON SCHEMA public FROM PUBLIC" in named.stderr
     assert len(named.stderr.splitlines()) == 2
+
+
+_PLANTS = {
+    "FUNCTION public.to_timestamp(bigint)": "function to_timestamp(bigint)",
+    "OPERATOR public.= (oid, regclass)": "operator =(oid,regclass)",
+}
+_PLANTED = """
+    CREATE FUNCTION public.to_timestamp(bigint) RETURNS timestamptz LANGUAGE sql AS 'SELECT now()';
+    CREATE FUNCTION public.same(oid, regclass) RETURNS boolean LANGUAGE sql AS 'SELECT false';
+    CREATE OPERATOR public.= (FUNCTION = public.same, LEFTARG = oid, RIGHTARG = regclass);
+"""
+
+
+async def test_the_owners_commands_refuse_beside_a_function_that_a_plain_login_planted(
+    any_dsn: str, relay_command: CommandLine
+) -> None:
+    await migrate(any_dsn, roles=True)
+    rows, name = Rows(any_dsn), f"login_{uuid4().hex}"
+    rows("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    rows(f"CREATE ROLE {name} LOGIN")
+    try:
+        with psycopg.connect(psycopg.conninfo.make_conninfo(any_dsn, user=name)) as connection:
+            connection.execute(_PLANTED.encode())
+        for what, shown in _PLANTS.items():
+            for command in (("migrate",), ("fsck",), ("erase", "--contact", "1")):
+                ended = await relay_command.run(*command, DATABASE_URL=any_dsn)
+                assert ended.returncode != 0, (what, command)
+                assert f"the login {name} made the {shown}, which may run" in ended.stderr, (what, command)
+                assert len(ended.stderr.splitlines()) == 1
+            assert (
+                await relay_command.run("erase", "--contact", "1", "--dry-run", DATABASE_URL=any_dsn)
+            ).returncode == 0
+            rows(f"DROP {what}")
+        assert (await relay_command.run("fsck", DATABASE_URL=any_dsn)).returncode == 0
+    finally:
+        rows(f"DROP OWNED BY {name}")
+        rows(f"DROP ROLE {name}")
