@@ -82,8 +82,8 @@ def emptied_rows(shared_rows: Rows) -> Rows:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def emptied_agent(shared_agent: HeldAgent) -> HeldAgent:
-    """The module's agent, which has seen nothing yet and answers 200. Modules name it `agent`."""
+async def emptied_agent(shared_agent: HeldAgent, emptied_rows: Rows) -> HeldAgent:
+    """The module's agent, which has seen nothing and answers 200; the database is empty. Modules name it `agent`."""
     shared_agent.seen.clear()
     shared_agent.behave()
     return shared_agent
