@@ -74,7 +74,7 @@ async def test_it_is_possible_on_every_screen_and_says_when_there_is_nothing_to_
              "'escalate-dlq', 'dlq-p2', 'dlq-warning', 'attempts-info']) AS r")  # fmt: skip
         await until(lambda: all(one.acknowledged for one in seen.app.context.snapshot.overview.firing))
         await seen.press("a")
-        await seen.shows("Every alert that fires is acknowledged")
+        await seen.shows("Every active alert is acknowledged")
 
 
 async def test_with_read_only_it_is_hidden_and_refused(incident: RunningRelay, console: Console, rows: Rows) -> None:
