@@ -34,10 +34,12 @@ own_agent = SQL("(SELECT i.agent FROM relay.instances i WHERE i.id = %(owner)s)"
 # A run none of whose attempts is recorded begins anew, as another run. The others continue.
 # The lease is looked up, not joined: Postgres checks a row again that another relay took meanwhile, and it
 # would check it against the old owner's lease, joined before.
+# `claimed_at` is the time of the claim, not of its transaction, which may have waited long for a lock: a delivery would
+# look abandoned as soon as it is committed.
 _CLAIM_ABANDONED = SQL("""
     UPDATE relay.deliveries d
-       SET owner = %(owner)s, claim = gen_random_uuid(), claimed_at = now(), run = d.run + (d.tries = 0)::integer,
-           destination = coalesce(d.destination, {agent})
+       SET owner = %(owner)s, claim = gen_random_uuid(), claimed_at = clock_timestamp(),
+           run = d.run + (d.tries = 0)::integer, destination = coalesce(d.destination, {agent})
       FROM (SELECT o.id FROM relay.deliveries o
              WHERE o.state = 'forwarding' AND (o.destination IS NULL OR o.destination = {agent})
                AND NOT (o.owner = %(owner)s AND o.id = ANY(%(held)s))
@@ -81,9 +83,9 @@ def _backlog(condition: SQL) -> Composed:
          WHERE n <= %(most)s AND (n = 1 OR bytes <= %(most_bytes)s)
     )
     UPDATE relay.deliveries d
-       SET state = 'forwarding', owner = %(owner)s, claim = gen_random_uuid(), claimed_at = now(), waits = NULL,
-           waited_ms = d.waited_ms + (extract(epoch FROM now() - d.since) * 1000)::bigint, next_attempt_at = NULL,
-           destination = coalesce(d.destination, {agent})
+       SET state = 'forwarding', owner = %(owner)s, claim = gen_random_uuid(), claimed_at = clock_timestamp(),
+           waits = NULL, waited_ms = d.waited_ms + (extract(epoch FROM now() - d.since) * 1000)::bigint,
+           next_attempt_at = NULL, destination = coalesce(d.destination, {agent})
       FROM chosen c
      WHERE d.id = c.id
     RETURNING {columns}, CASE WHEN d.tries > 0 THEN (extract(epoch FROM now() - d.since) * 1000)::bigint ELSE 0 END,

@@ -71,10 +71,11 @@ _STORED = SQL("""
     ), stored AS (
         INSERT INTO relay.deliveries AS d
                (delivery_id, claim, headers, body, encoded_body, event, conversation_id, customer, test,
-                conversation_key, position, blocked, waits, received_at, since, state, owner, finished_at, destination)
+                conversation_key, position, blocked, waits, received_at, since, claimed_at, state, owner, finished_at,
+                destination)
         SELECT r.delivery_id, r.claim, r.headers, r.body, nullif(r.encoded_body, ''), r.event, r.conversation_id,
                r.customer, r.test, p.key, p.position, coalesce(p.position <> p.head, false), why.reason,
-               p.received_at, p.received_at,
+               p.received_at, p.received_at, clock_timestamp(),
                CASE WHEN r.ignored THEN 'ignored' WHEN why.reason IS NULL THEN 'forwarding' ELSE 'received' END,
                CASE WHEN NOT r.ignored AND why.reason IS NULL THEN %(owner)s::uuid END,
                CASE WHEN r.ignored THEN now() END, coalesce(nullif(r.destination, ''), own.agent)
@@ -108,7 +109,8 @@ _STORED = SQL("""
                since = CASE WHEN d.claim = excluded.claim THEN d.since ELSE now() END,
                repeats = CASE WHEN d.claim = excluded.claim THEN d.repeats
                               ELSE coalesce(d.finished_at > now() - interval '60 seconds', false) END,
-               claim = excluded.claim, claimed_at = now(), plan_id = NULL, finished_at = excluded.finished_at,
+               claim = excluded.claim, claimed_at = excluded.claimed_at, plan_id = NULL,
+               finished_at = excluded.finished_at,
                headers = (SELECT coalesce(jsonb_agg(h), '[]') FROM jsonb_array_elements(d.headers) AS h
                            WHERE h ->> 0 NOT IN ({signature}, {timestamp}))
                       || (SELECT coalesce(jsonb_agg(h), '[]') FROM jsonb_array_elements(excluded.headers) AS h

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from relay.domain.delivery import State
+from relay.store.claims import claim_abandoned
 from relay.store.database import connection_parameters
 from relay.store.deliveries import Claimed, Duplicate, Ignored, progress
 from relay.store.storing import store, store_drained
@@ -70,6 +71,22 @@ async def test_only_what_is_long_is_stored_out_of_the_row(connection: Connection
     assert claimed.body == body
     table = rows.one("SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'relay.deliveries'::regclass")
     assert rows(f"SELECT sum(length(chunk_data)) > 1000 FROM {table} GROUP BY chunk_id") == [True]
+
+
+async def test_a_claim_has_its_own_time_not_that_of_a_transaction_that_waited(
+    connection: Connection, owner: UUID, rows: Rows
+) -> None:
+    async with connection.transaction():
+        await connection.execute("SELECT")
+        await stored(connection, owner, "one")
+        late = "SELECT claimed_at > now() FROM relay.deliveries"
+        assert await (await connection.execute(late)).fetchall() == [(True,)]
+    rows("UPDATE relay.deliveries SET claimed_at = claimed_at - interval '1 hour'")
+    async with connection.transaction():
+        await connection.execute("SELECT")
+        given = {"held": [], "settled": False, "most": 2, "orphan_s": 12}
+        assert len(await claim_abandoned(connection, owner, **given)) == 1
+        assert await (await connection.execute(late)).fetchall() == [(True,)]
 
 
 async def test_a_batch_answers_in_the_order_it_was_given(connection: Connection, owner: UUID, rows: Rows) -> None:
