@@ -130,8 +130,9 @@ class View(Screen[None]):
 
     @property
     def is_settled(self) -> bool:
-        """True once it shows what it was asked for."""
-        return self.context.snapshot is not None
+        """True once it shows what it was asked for: until then a key would find no row to act on."""
+        snapshot, wanted = self.context.snapshot, self.reading()
+        return snapshot is not None and (wanted is None or type(snapshot.reading) is type(wanted))
 
     @property
     def is_typed_into(self) -> bool:
