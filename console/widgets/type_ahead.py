@@ -94,9 +94,19 @@ class TypeAhead(App[None]):
                 self._limit_wait()
 
     def _limit_wait(self) -> None:
-        """Limit the wait for the echo: it is lost if the focused widget closes first."""
-        late = time.monotonic() + _ECHO_WITHIN_S + _SETTLES_WITHIN_S
-        asyncio.get_running_loop().call_later(_ECHO_WITHIN_S, self.call_next, self._advance, self._number, late)
+        """Limit the wait for the echo: it is lost if the focused widget closes first.
+
+        The wait is counted in turns of the event loop. A slow screen that blocks the loop does not use it up.
+        """
+        self._wait_on(self._number, round(_ECHO_WITHIN_S / _CHECK_EVERY_S))
+
+    def _wait_on(self, number: int, turns: int) -> None:
+        if not self._under_way or number != self._number:
+            return
+        if turns:
+            asyncio.get_running_loop().call_later(_CHECK_EVERY_S, self._wait_on, number, turns - 1)
+        else:
+            self.call_next(self._advance, number, time.monotonic() + _SETTLES_WITHIN_S)
 
     async def _advance(self, number: int, deadline: float) -> None:
         """Take the next key once the effect of the last one is on the screen, or at `deadline`."""
