@@ -2,7 +2,7 @@
 
 `python screenshots/take.py [--calm-s SECONDS] [--into DIRECTORY]`. It plays `relay demo` on an embedded Postgres
 of its own: traffic flows for `--calm-s` seconds, then the Agent SDK fails for three reasons, and after as long again
-the pictures are taken. The longer the calm, the more history the charts have; the committed ones had 240 seconds.
+the pictures are taken. The longer the calm, the more history the charts have; the committed ones had 150 seconds.
 """
 
 from __future__ import annotations
