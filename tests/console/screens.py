@@ -181,12 +181,13 @@ class RawTerminal:
         )  # fmt: skip
         os.close(slave)
         self.output = b""
+        self._pressed_at = 0
 
     def read_until(self, wanted: bytes, patience_s: float = PATIENCE_S, since: int | None = None) -> None:
-        """Read on until `wanted` has come since the call, or since so many bytes had."""
-        deadline, start = time.monotonic() + patience_s, len(self.output) if since is None else since
+        """Read on until `wanted` has come since keys were pressed last, or since so many bytes had come."""
+        deadline, start = time.monotonic() + patience_s, self._pressed_at if since is None else since
         while wanted not in self.output[start:]:
-            assert time.monotonic() < deadline, f"{wanted!r} did not come: {self.output[-2000:]!r}"
+            assert time.monotonic() < deadline, f"{wanted!r} did not come: {self.output[start:][:6000]!r}"
             self.rest(0.05)
 
     def rest(self, seconds: float) -> None:
@@ -201,6 +202,7 @@ class RawTerminal:
 
     def press(self, keys: bytes, *, rest_s: float = 0.15) -> None:
         """Send keys, then read what they bring within `rest_s`."""
+        self._pressed_at = len(self.output)
         os.write(self._master, keys)
         self.rest(rest_s)
 

@@ -159,7 +159,8 @@ async def test_the_text_of_a_screen_is_whole(incident: RunningRelay, console: Co
 async def test_any_screen_goes_to_the_pager(
     incident: RunningRelay, terminal: Callable[..., Terminal], rows: Rows
 ) -> None:
-    pager = "sh -c 'head -c 300; echo; echo PAGED; read x < /dev/tty'"
+    # What one pager leaves must not be taken for what the next one shows.
+    pager = "sh -c 'clear; head -c 300; echo; echo PAGED; read x < /dev/tty; clear'"
     screen = await asyncio.to_thread(terminal, (80, 24), PAGER=pager)
     await asyncio.to_thread(screen.shows, "Failure groups")
     for keys in (("2",), ("D",)):
