@@ -175,6 +175,8 @@ class RawTerminal:
         self._master, slave = pty.openpty()
         ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
         env = os.environ | {"DATABASE_URL": dsn, "HOME": str(folder), "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+        for name in ("COLUMNS", "LINES"):  # they would go before the terminal's own size
+            env.pop(name, None)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "console", *arguments], stdin=slave, stdout=slave, stderr=slave, env=env, cwd=folder,
             start_new_session=True,
