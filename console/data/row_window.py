@@ -75,6 +75,8 @@ class RowWindow:
             if self._up:
                 self._up = False
                 self._anchor = None if self.page.live else self._key_of(self.page.rows[0])
+            if not self.page.rows:  # what was there is gone: what is left begins further up
+                self.to_newest()
         return True
 
     def filter_by(self, text: str) -> None:

@@ -83,7 +83,9 @@ async def _rows(host: Host, text: str, states: tuple[State, ...] | None, order: 
     rows: list[Row] = []
     async with host.context.session.report_connection() as connection:
         if order is not Order.NEWEST:
-            rows = await sorted_rows.sorted_window(connection, condition, states=states, order=order, limit=MOST_SORTED)
+            rows, _ = await sorted_rows.sorted_page(
+                connection, condition, states=states, order=order, limit=MOST_SORTED
+            )
             return [row_values(row) for row in rows]
         anchor = None
         while len(rows) < MOST_EXPORTED:

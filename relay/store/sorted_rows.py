@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from psycopg.sql import SQL
 
-from relay.store.browse import make_counted_row, make_row, statement_of
+from relay.store.browse import make_counted_row, statement_of
 from relay.store.database import fetched
 
 if TYPE_CHECKING:
@@ -48,27 +48,11 @@ _BY = {
     Order.DURATION: SQL("r.duration_ms DESC NULLS LAST, r.id DESC"),
 }
 _OLDEST_DEAD = SQL("r.finished_at, r.id")
-_SORTED = SQL("SELECT r.* FROM ({rows}) AS r ORDER BY {by} LIMIT %(page)s OFFSET %(skipped)s")
-_SORTED_AND_COUNTED = SQL("""
+_SORTED = SQL("""
     WITH found AS MATERIALIZED ({rows})
     SELECT r.*, (SELECT count(*) FROM found) AS matching FROM (SELECT * FROM found LIMIT %(sorted)s) AS r
      ORDER BY {by} LIMIT %(page)s OFFSET %(skipped)s
 """)
-
-
-async def sorted_window(
-    connection: Connection,
-    condition: Condition,
-    *,
-    states: Sequence[State] | None,
-    order: Order,
-    skipped: int = 0,
-    limit: int = 200,
-) -> list[Row]:
-    """Return up to `limit` rows that `condition` holds for, after `skipped` ones in `order`, which is not `NEWEST`."""
-    statement, parameters = statement_of(condition, states=states, newer=order is Order.OLDEST, limit=MOST_SORTED)
-    given = parameters | {"page": limit, "skipped": skipped}
-    return await fetched(connection, make_row, _SORTED.format(rows=statement, by=_by(order, states)), given)
 
 
 async def sorted_page(
@@ -80,10 +64,13 @@ async def sorted_page(
     skipped: int = 0,
     limit: int = 200,
 ) -> tuple[list[Row], int | None]:
-    """Return what `sorted_window` does, and how many match in all; None for more than `MOST_SORTED`."""
+    """Return up to `limit` rows that `condition` holds for, after `skipped` ones in `order`, which is not `NEWEST`.
+
+    Also returns how many match in all; None for more than `MOST_SORTED`.
+    """
     statement, parameters = statement_of(condition, states=states, newer=order is Order.OLDEST, limit=MOST_SORTED + 1)
     given = parameters | {"page": limit, "skipped": skipped, "sorted": MOST_SORTED}
-    sorted_rows = _SORTED_AND_COUNTED.format(rows=statement, by=_by(order, states))
+    sorted_rows = _SORTED.format(rows=statement, by=_by(order, states))
     found = await fetched(connection, make_counted_row, sorted_rows, given)
     matching = found[0][1] if found else 0
     return [row for row, _ in found], matching if matching <= MOST_SORTED else None

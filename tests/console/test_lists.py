@@ -7,9 +7,12 @@ import csv
 import io
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from console.data import snapshot
+from console.data.readings import WINDOW
+from console.data.row_window import RowWindow
 from console.render.completion import completed, expanded, offers
 from console.render.export import exported as exported_text
 from console.widgets.search_box import SearchBox
@@ -17,7 +20,7 @@ from relay.domain.delivery import State
 from relay.store.browse import Group
 from relay.store.filters import compile_filter
 from relay.store.sessions import open_session
-from relay.store.sorted_rows import Order, sorted_window
+from relay.store.sorted_rows import Order, sorted_page
 from relay.text import is_safe
 from tests.console.conftest import ALL, LIMITED, OVERLOADED, open_dead_letters, webhook
 from tests.servers import until
@@ -58,14 +61,43 @@ async def test_every_order_has_every_row_once(incident: RunningRelay, dsn: str) 
     async with await open_session(dsn, read_only=True, application="tests", timeout_ms=60_000) as connection:
         for states in ((State.DEAD,), None):
             for order in list(Order)[1:]:
-                found = [
-                    row.id
-                    for skipped in range(0, 60, 20)
-                    for row in await sorted_window(
+                found: list[int] = []
+                for skipped in range(0, 60, 20):
+                    page, _ = await sorted_page(
                         connection, compile_filter(""), states=states, order=order, skipped=skipped, limit=20
                     )
-                ]
+                    found += [row.id for row in page]
                 assert len(found) == len(set(found)) == (ALL if states else ALL + 1), order
+
+
+async def test_a_sorted_list_whose_later_rows_have_gone_begins_again(
+    incident: RunningRelay, dsn: str, rows: Rows
+) -> None:
+    rows(_MANY, (WINDOW,))
+    window = RowWindow((State.DEAD,))
+    window.sort_by(Order.OLDEST)
+    async with await open_session(dsn, read_only=True, application="tests", timeout_ms=60_000) as connection:
+
+        async def read() -> int:
+            reading = window.reading(frozenset(), {})
+            assert window.take(await snapshot.read(connection, reading, minutes_of=timedelta(hours=1)))
+            return len(window.rows)
+
+        assert (await read(), window.turn(up=False)) == (WINDOW, True)
+        assert await read() == WINDOW // 2 + ALL
+        rows("DELETE FROM relay.deliveries WHERE event = 'late'")
+        while await read() == 0:
+            assert not window.is_settled
+        assert (len(window.rows), window.is_settled) == (ALL, True)
+
+
+_MANY = """
+    INSERT INTO relay.deliveries (delivery_id, state, claim, test, event, customer, finished_at, final_status,
+                                  last_error, headers, body)
+    SELECT 'late-' || n, 'dead', gen_random_uuid(), false, 'late', true, now(), '503', 'Agent SDK answered 503', '[]',
+           '{}'
+      FROM generate_series(1, %s) AS n
+"""
 
 
 async def test_columns_are_chosen_and_stay_chosen(incident: RunningRelay, console: Console) -> None:
