@@ -60,7 +60,7 @@ def rules(state: Overview, width: int) -> list[Content]:
         mark = Content.styled(f"{formatting.alert_state(verdict, state.at):<13} ", style)
         value = measured(verdict.value, rule.unit)
         room = min(56, width - 34)
-        fitting = shortened(rule, room)
+        (fitting,) = shortened([rule], room)
         first, *rest = wrap(fitting if not fitting.endswith("…") else rule.brief or rule.condition, max(1, room))
         lines.append(
             Content.assemble(

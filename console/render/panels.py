@@ -156,18 +156,19 @@ def alerts(state: Overview, width: int, rows: int) -> list[Content]:
     value_width = max((len(value) for _, value, _ in shown), default=0)
     since_width = max((len(since) for _, _, since in shown), default=0)
     room = max(8, width - 15 - value_width - since_width)
-    if any(shortened(rule, room) == rule.brief for rule, _, _ in shown):
+    rules = [rule for rule, _, _ in shown]
+    if any(form == rule.brief for rule, form in zip(rules, shortened(rules, room), strict=True)):
         shown = [(rule, value, since.removeprefix("for ")) for rule, value, since in shown]
         since_width = max(len(since) for _, _, since in shown)
         room = max(8, width - 15 - value_width - since_width)
     lines = [
         Content.assemble(
             (f"{formatting.badge(rule.severity):<10} ", formatting.STYLES[rule.severity]),
-            f"{shortened(rule, room):<{room}} ",
+            f"{condition:<{room}} ",
             (f"{value:>{value_width}}", "bold"),
             (f"  {since:<{since_width}}", _MUTED),
         )
-        for rule, value, since in shown
+        for (rule, value, since), condition in zip(shown, shortened(rules, room), strict=True)
     ]
     if more := state.firing[len(lines) :]:
         badges = [Content.styled(formatting.badge(v.rule.severity), formatting.STYLES[v.rule.severity]) for v in more]

@@ -62,10 +62,18 @@ def title_of(width: int, *parts: str, keys: Sequence[str] = ()) -> str:
     return title
 
 
-def shortened(rule: Rule, room: int) -> str:
-    """Return an alert rule's condition in at most `room` characters, in a short form if only that fits."""
-    whole = rule.condition
-    symbols = whole.replace("for more than", ">").replace("more than", ">")
-    forms = (whole, symbols, rule.brief or symbols)
-    fitting = next((form for form in forms if len(form) <= room), forms[-1])
-    return fitting if len(fitting) <= room else fitting[: max(0, room - 1)] + "…"
+def shortened(rules: Sequence[Rule], room: int) -> list[str]:
+    """Return the conditions of alert rules in at most `room` characters each, in a short form if only that fits.
+
+    Where one of them has `>` in place of "more than", all have.
+    """
+    wholes = [rule.condition for rule in rules]
+    symbols = [whole.replace("for more than", ">").replace("more than", ">") for whole in wholes]
+    usual = wholes if all(len(whole) <= room for whole in wholes) else symbols
+    return [
+        _cut(rule.brief or form if len(form) > room else form, room) for rule, form in zip(rules, usual, strict=True)
+    ]
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: max(0, room - 1)] + "…"

@@ -191,4 +191,4 @@ def test_a_verdict_carries_what_was_measured() -> None:
 
 
 def test_every_condition_has_a_form_for_narrow_screens() -> None:
-    assert [rule.name for rule in RULES if "…" in shortened(rule, 29)] == []
+    assert [rule.name for rule in RULES if "…" in shortened([rule], 29)[0]] == []

@@ -51,4 +51,10 @@ def test_nothing_is_lost_and_nothing_too_wide(text: str, width: int) -> None:
     ],
 )
 def test_a_condition_is_shortened_before_it_is_cut(room: int, shown: str) -> None:
-    assert shortened(rule_named("escalate-dlq"), room) == shown
+    assert shortened([rule_named("escalate-dlq")], room) == [shown]
+
+
+def test_conditions_below_one_another_are_worded_alike() -> None:
+    rules = [rule_named("escalate-dlq"), rule_named("dlq-warning")]
+    assert shortened(rules, 32) == ["more than 20 dead letters in 1 h", "more than 5 dead letters in 1 h"]
+    assert shortened(rules, 31) == ["> 20 dead letters in 1 h", "> 5 dead letters in 1 h"]
