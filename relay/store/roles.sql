@@ -43,7 +43,8 @@ GRANT EXECUTE ON FUNCTION relay.refusal(text, text, text, text, text, text, text
     relay.write_facts(jsonb[], text, boolean), relay.restore_facts(integer), relay.expect_facts(bigint, bigint),
     relay.facts_are_followed(), relay.facts_of_redelivery(jsonb, bigint, integer, timestamptz),
     relay.promote(text[], bigint[]), relay.pass_turns(text[], bigint[], uuid[], uuid),
-    relay.release_order(interval), relay.undo_store(), relay.end_holds(), relay.end_drain(), relay.give_back_abandoned(text, integer), relay.release_destination(text, integer),
+    relay.release_order(interval), relay.undo_store(), relay.end_holds(), relay.end_drain(),
+    relay.give_back_abandoned(text, integer), relay.release_destination(text, integer),
     relay.restore_destination(text, integer), relay.other_wait(text, boolean), relay.try_promote(text[], bigint[]),
     relay.open_head(text, text, bigint), relay.rejoin(text, text, text), relay.lacks_head(text, text),
     relay.heal_order(text, integer)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
 
 from tests.console.conftest import webhook
 from tests.servers import locked, until
@@ -14,8 +14,6 @@ from tests.servers import locked, until
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
-
-    import pytest
 
     from tests.console.screens import Watched
     from tests.servers import Rows, RunningRelay
@@ -83,28 +81,21 @@ async def test_the_log_is_searched_both_ways(incident: RunningRelay, console: Co
         assert lines.cursor == last
 
 
-async def test_another_zone_keeps_the_search_the_marks_and_the_place(
-    incident: RunningRelay, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TZ", "Asia/Kathmandu")  # 5 h 45 min ahead of UTC, all year
-    time.tzset()
-    try:
-        async with console() as seen:
-            await seen.press("4")
-            await seen.shows("FOLLOWING", "Webhook forwarded successfully")
-            await seen.press("slash", *"00000003", "enter")
-            await seen.shows("search 00000003", "held")
-            lines = seen.app.screen.query_one("#log-lines")
-            await seen.press("m", "o")
-            shown = await seen.shows("only lines with 00000003", "■")
-            before, clocks = lines.key, re.findall(r"\d\d:\d\d:\d\d\.\d{3}", shown)
-            await seen.press("L")
-            await seen.hides(clocks[-1])
-            await seen.shows("only lines with 00000003", "■", "held")
-            assert lines.key == before
-    finally:
-        monkeypatch.undo()
-        time.tzset()
+@pytest.mark.usefixtures("kathmandu")
+async def test_another_zone_keeps_the_search_the_marks_and_the_place(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.press("4")
+        await seen.shows("FOLLOWING", "Webhook forwarded successfully")
+        await seen.press("slash", *"00000003", "enter")
+        await seen.shows("search 00000003", "held")
+        lines = seen.app.screen.query_one("#log-lines")
+        await seen.press("m", "o")
+        shown = await seen.shows("only lines with 00000003", "■")
+        before, clocks = lines.key, re.findall(r"\d\d:\d\d:\d\d\.\d{3}", shown)
+        await seen.press("L")
+        await seen.hides(clocks[-1])
+        await seen.shows("only lines with 00000003", "■", "held")
+        assert lines.key == before
 
 
 async def test_a_search_from_an_older_line_wraps_around_to_a_match_below(

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -33,24 +32,17 @@ if TYPE_CHECKING:
     Console = Callable[..., AbstractAsyncContextManager[Watched]]
 
 
-async def test_times_are_utc_or_this_machines(
-    incident: RunningRelay, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TZ", "Asia/Kathmandu")  # 5 h 45 min ahead of UTC, all year
-    time.tzset()
-    try:
-        async with console() as seen:
-            await seen.shows("Failure groups")
-            assert re.search(r"\d\d:\d\d:\d\dZ", seen.text.splitlines()[0])
-            await seen.press("L")
-            await seen.shows("+05:45")
-            await seen.press("2", "enter")
-            await seen.shows("received", "+05:45")
-            await seen.press("L")
-            await seen.hides("+05:45")
-    finally:
-        monkeypatch.undo()
-        time.tzset()
+@pytest.mark.usefixtures("kathmandu")
+async def test_times_are_utc_or_this_machines(incident: RunningRelay, console: Console) -> None:
+    async with console() as seen:
+        await seen.shows("Failure groups")
+        assert re.search(r"\d\d:\d\d:\d\dZ", seen.text.splitlines()[0])
+        await seen.press("L")
+        await seen.shows("+05:45")
+        await seen.press("2", "enter")
+        await seen.shows("received", "+05:45")
+        await seen.press("L")
+        await seen.hides("+05:45")
 
 
 def test_keys_columns_filters_and_themes_come_from_files(tmp_path: Path) -> None:

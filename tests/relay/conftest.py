@@ -3,6 +3,7 @@ the deliveries they made themselves. Such a module runs in one loop: `pytestmark
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -32,20 +33,27 @@ async def shared_agent() -> AsyncIterator[HeldAgent]:
     await agent.stop()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def start_shared(
-    shared_rows: Rows, shared_agent: HeldAgent
-) -> AsyncIterator[Callable[..., Awaitable[RunningRelay]]]:
-    """Starts relays that last as long as the module; settings as keyword arguments."""
+@asynccontextmanager
+async def _starting(rows: Rows, agent: HeldAgent) -> AsyncIterator[Callable[..., Awaitable[RunningRelay]]]:
+    """Starts relays on a database; settings as keyword arguments. They end with the block."""
     relays: list[RunningRelay] = []
 
     async def start(**settings: Any) -> RunningRelay:
-        relays.append(RunningRelay(relay_settings(settings.pop("agent", shared_agent), **settings), shared_rows.dsn))
+        relays.append(RunningRelay(relay_settings(settings.pop("agent", agent), **settings), rows.dsn))
         return await relays[-1].ready()
 
     yield start
     for relay in relays:
         await relay.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def start_shared(
+    shared_rows: Rows, shared_agent: HeldAgent
+) -> AsyncIterator[Callable[..., Awaitable[RunningRelay]]]:
+    """Starts relays that last as long as the module; settings as keyword arguments."""
+    async with _starting(shared_rows, shared_agent) as start:
+        yield start
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -53,15 +61,8 @@ async def start_one(
     shared_rows: Rows, shared_agent: HeldAgent
 ) -> AsyncIterator[Callable[..., Awaitable[RunningRelay]]]:
     """Starts relays on the module's database that end with the test: each that runs on costs all later tests time."""
-    relays: list[RunningRelay] = []
-
-    async def start(**settings: Any) -> RunningRelay:
-        relays.append(RunningRelay(relay_settings(settings.pop("agent", shared_agent), **settings), shared_rows.dsn))
-        return await relays[-1].ready()
-
-    yield start
-    for relay in relays:
-        await relay.stop()
+    async with _starting(shared_rows, shared_agent) as start:
+        yield start
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -51,24 +51,6 @@ ENCODED = {
 }
 
 
-@pytest.fixture
-def relay(shared_relay: RunningRelay, emptied_rows: Rows, emptied_agent: AgentStandIn) -> RunningRelay:
-    """The module's relay, as if nothing had been sent to it yet."""
-    return shared_relay
-
-
-@pytest.fixture
-def agent(emptied_agent: AgentStandIn) -> AgentStandIn:
-    """Its agent."""
-    return emptied_agent
-
-
-@pytest.fixture
-def rows(emptied_rows: Rows) -> Rows:
-    """Its database."""
-    return emptied_rows
-
-
 def counted(rows: Rows) -> dict[str, int]:
     """Rejections by reason."""
     facts = rows.facts("support.webhook.rejected")

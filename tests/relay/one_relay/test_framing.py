@@ -22,24 +22,6 @@ CHUNKED = f"{len(BODY):x}\r\n".encode() + BODY + b"\r\n0\r\n\r\n"
 SMUGGLED = f"POST {WEBHOOK_PATH} HTTP/1.1\r\nHost: relay\r\nContent-Length: 12\r\n\r\n".encode() + b'{"event": 2}'
 
 
-@pytest.fixture
-def relay(shared_relay: RunningRelay, emptied_rows: Rows, emptied_agent: AgentStandIn) -> RunningRelay:
-    """The module's relay, as if nothing had been sent to it yet."""
-    return shared_relay
-
-
-@pytest.fixture
-def agent(emptied_agent: AgentStandIn) -> AgentStandIn:
-    """Its agent."""
-    return emptied_agent
-
-
-@pytest.fixture
-def rows(emptied_rows: Rows) -> Rows:
-    """Its database."""
-    return emptied_rows
-
-
 async def all_answers(relay: RunningRelay, data: bytes) -> bytes:
     """Everything that the relay sends until it closes the connection."""
     async with wire_to(relay) as wire:

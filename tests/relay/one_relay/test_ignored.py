@@ -19,24 +19,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 NOTE = {"event": "message_created", "id": 5, "private": True, "message_type": "outgoing", "conversation": {"id": 7}}
 
 
-@pytest.fixture
-def relay(shared_relay: RunningRelay, emptied_rows: Rows, emptied_agent: AgentStandIn) -> RunningRelay:
-    """The module's relay, as if nothing had been sent to it yet."""
-    return shared_relay
-
-
-@pytest.fixture
-def agent(emptied_agent: AgentStandIn) -> AgentStandIn:
-    """Its agent."""
-    return emptied_agent
-
-
-@pytest.fixture
-def rows(emptied_rows: Rows) -> Rows:
-    """Its database."""
-    return emptied_rows
-
-
 async def settled(relay: RunningRelay, payload: dict[str, Any]) -> dict[str, Any]:
     answer = await relay.post(payload)
     assert answer.status_code == 200
