@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 DOUBT_S = 12
 """Two heartbeats of five seconds are missed by then, and a slow one has had time to be written."""
 
+_LATE_S = 7
+"""One heartbeat of five seconds is missed by then."""
+
 _STUCK_S = 10
 _STUCK_TIMES = 20
 _SERIOUS = 5
@@ -105,7 +108,12 @@ def _loss(reason: str, count: int) -> str:
 
 
 def stuck(state: State) -> Headline | None:
-    """Deliveries are in flight for far longer than usual, and none gets through."""
+    """Deliveries are in flight for far longer than usual, and none gets through.
+
+    While a heartbeat is late, they may be what a killed relay has left, and the Agent SDK is not to blame.
+    """
+    if state.relay_seen_s is not None and state.relay_seen_s > _LATE_S:
+        return None
     if state.hold is not None or state.breaker is not None or not state.in_flight or state.oldest_s is None:
         return None
     usual_s = (state.usual_ms or 0) / 1000

@@ -59,6 +59,7 @@ class Scene:
     client: httpx.AsyncClient
     secret: str = _SECRET
     sends: bool = True
+    refused: int = 0
     said: list[tuple[float, str]] = field(default_factory=list)
 
     @property
@@ -79,6 +80,7 @@ class Scene:
             )
         except httpx.TransportError:
             return 0
+        self.refused += answer.status_code == 401
         return answer.status_code
 
     async def keep_posting(self) -> None:
@@ -185,7 +187,14 @@ async def _kill(scene: Scene) -> None:
     await scene.relay.kill()
 
 
+async def _kill_with_deliveries_in_flight(scene: Scene) -> None:
+    scene.agent.hold()
+    await until(lambda: scene.rows("SELECT 1 FROM relay.deliveries WHERE state = 'forwarding'"))
+    await scene.relay.kill()
+
+
 async def _start_again(scene: Scene) -> None:
+    scene.agent.release()
     await scene.relay.start()
 
 
@@ -207,11 +216,17 @@ async def _fail_then_succeed_for_five_minutes(scene: Scene) -> None:
         await scene.delivers()
 
 
+_REFUSED = """
+    SELECT sum((value ->> 'count')::integer) FROM dashboard_facts WHERE fact_type = 'support.webhook.rejected'
+"""
+
+
 async def _refuse_eight_minutes_ago(scene: Scene) -> None:
     await _use_another_secret(scene)
     await scene.names("refused .*since", time.monotonic())
     await _use_the_right_secret(scene)
     await scene.turns("refused .*since", time.monotonic())
+    await until(lambda: scene.rows(_REFUSED) == [scene.refused], what="all refusals are recorded")
     scene.move_back(480)
 
 
@@ -262,12 +277,18 @@ class Case:
 
 
 CASES = {
-    "wrong secret": Case(r"webhooks? refused \(401, bad signature\) since", _use_another_secret, _use_the_right_secret),
+    "wrong secret": Case(
+        r"webhooks? refused \(401, bad signature\) since", _use_another_secret, _use_the_right_secret,
+        on_the_way=r"webhooks? refused \(401, bad signature\), the last",
+    ),
     "hangs with a healthy /health": Case(
         r"Nothing delivered .* at the Agent SDK, the oldest .* Its /health answers 200", _hang, _release,
         {"agent_sdk_timeout_ms": 3_600_000},
     ),
     "kill -9 of the only relay": Case(r"No relay heartbeat for|No relay is running", _kill, _start_again),
+    "kill -9 of the only relay with deliveries in flight": Case(
+        r"No relay heartbeat for|No relay is running", _kill_with_deliveries_in_flight, _start_again
+    ),
     "503, success, 503 again": Case(
         r"Agent SDK answered 503 since \S+ \(\d+s\)", _fail, _recover, before=_fail_then_succeed_for_five_minutes
     ),
