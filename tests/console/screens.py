@@ -99,6 +99,8 @@ class Terminal:
             "-f", os.devnull, "new-session", "-d", "-x", str(size[0]), "-y", str(size[1]), "-c", str(folder), *given,
             "-e", f"PYTHONPATH={ROOT}", "--", *named, sys.executable, *arguments,
             ";", "set-option", "-g", "remain-on-exit", "on",
+            # Its own words about the end would push the first line out of sight.
+            ";", "set-option", "-gq", "remain-on-exit-format", "",
             ";", "set-option", "-s", "set-clipboard", "on",
         )  # fmt: skip
 
