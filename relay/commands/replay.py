@@ -233,7 +233,8 @@ def _nothing(wanted: _Wanted, not_dead: dict[str, str], source: Source) -> None:
             }
         )
     elif not not_dead:
-        doubts = "".join(f" {doubt}." for doubt in filters.doubts(filters.parse(wanted.filter)))
+        found = filters.doubts(filters.parse(wanted.filter), states=(State.DEAD,))
+        doubts = "".join(f" {doubt}." for doubt in found)
         click.echo(f"No dead letter matches.{clean(doubts)}" if wanted.filter else "There are no dead letters.")
 
 

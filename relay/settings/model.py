@@ -35,7 +35,7 @@ from relay.settings.values import (
     without_credentials,
     without_what_may_be_secret,
 )
-from relay.text import escaped
+from relay.text import escaped, valid_unicode
 
 if TYPE_CHECKING:
     from relay.domain.alerts import Severity
@@ -281,11 +281,14 @@ class Settings(BaseModel):
 
     @property
     def operator(self) -> str:
-        """Who runs this process, for the audit: `CONSOLE_OPERATOR`, else the login name, else `unknown`."""
+        """Who runs this process, for the audit: `CONSOLE_OPERATOR`, else the login name, else `unknown`.
+
+        Bytes of it that are not UTF-8 are replaced: Postgres takes no others.
+        """
         if self.console_operator:
-            return self.console_operator
+            return valid_unicode(self.console_operator)
         try:
-            return getpass.getuser()
+            return valid_unicode(getpass.getuser())
         except (KeyError, OSError):
             return "unknown"
 
