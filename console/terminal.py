@@ -37,6 +37,8 @@ _OLD_TERMINALS = ("dumb", "vt1", "vt2", "vt52", "ansi", "cons25")
 _MONO_TERMINALS = ("dumb", "vt1", "vt2", "vt52")
 """Beginnings of the names of terminals without colours, as terminfo has them."""
 
+_UTF8 = {"utf8", "cp65001"}
+
 _PUSH_TITLE, _POP_TITLE, _TITLE, _BELL = "\x1b[22;2t", "\x1b[23;2t", "\x1b]2;", "\x07"
 _HARMLESS = (_BELL, _TITLE, _PUSH_TITLE, _POP_TITLE)
 
@@ -52,11 +54,12 @@ class Abilities:
 def abilities_of(environment: Mapping[str, str], encoding: str | None) -> Abilities:
     """Return what the terminal shows, from its name, the locale and the `encoding` of the output.
 
-    Python's UTF-8 mode hides a C locale that was asked for, so the variables count too.
+    Python's UTF-8 mode hides a locale that was asked for, C or one that is not installed, so the variables count too.
     """
     term = environment.get("TERM", "dumb")
     asked = environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG") or ""
-    is_utf8 = (encoding or "").lower().replace("-", "") in {"utf8", "cp65001"}
+    charset = asked.partition(".")[2].partition("@")[0]
+    is_utf8 = all(name.lower().replace("-", "") in _UTF8 for name in (encoding or "", charset or "utf8"))
     is_old = term.startswith(_OLD_TERMINALS)
     return Abilities(
         ascii_only=not is_utf8 or is_old or asked in {"C", "POSIX"},
@@ -128,10 +131,19 @@ class TerminalDriver(LinuxDriver):
                     if isinstance(one, Pasted):
                         self.process_message(events.Paste(one.text))
                     elif text := decode(one):  # to the parser an empty text is the end
-                        for event in parser.feed(text):
-                            self.process_message(event)
+                        parser = self._parse(text, parser)
                 for event in parser.tick():
                     self.process_message(event)
+
+    def _parse(self, text: str, parser: XTermParser) -> XTermParser:
+        """Pass on the events of `text`, without keys that are no character. Returns the parser for the next text."""
+        try:
+            for event in parser.feed(text):
+                if not isinstance(event, events.Key) or _is_text(event.character or ""):
+                    self.process_message(event)
+        except (ValueError, OverflowError):  # a report of a key beyond Unicode ends the parser
+            return XTermParser(self._debug)
+        return parser
 
     def _read(self) -> bytes | None:
         """Return what was typed; None once the terminal is gone, which ends the console as a hang-up does."""
@@ -143,6 +155,10 @@ class TerminalDriver(LinuxDriver):
             return given
         os.kill(os.getpid(), signal.SIGHUP)
         return None
+
+
+def _is_text(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def without_legacy_mouse(given: bytes) -> tuple[bytes, bytes]:

@@ -40,6 +40,8 @@ def test_a_terminals_abilities_are_seen_from_its_name_and_its_locale() -> None:
         ({"TERM": "xterm-256color"}, "utf-8", False, False),
         ({"TERM": "xterm-256color", "LC_ALL": "C"}, "utf-8", True, False),
         ({"TERM": "xterm-256color", "LANG": "de_DE"}, "ISO-8859-1", True, False),
+        ({"TERM": "xterm-256color", "LANG": "de_DE.ISO-8859-1"}, "utf-8", True, False),
+        ({"TERM": "xterm-256color", "LANG": "de_DE.UTF-8@euro"}, "utf-8", False, False),
         ({"TERM": "xterm-256color"}, "ANSI_X3.4-1968", True, False),
         ({"TERM": "linux", "LANG": "C.UTF-8"}, "UTF-8", False, False),
         ({"TERM": "vt100", "LANG": "C.UTF-8"}, "UTF-8", True, True),
@@ -247,6 +249,8 @@ def test_odd_bytes_are_ignored_and_a_terminal_that_is_gone_ends_it(tmp_path: Pat
     terminal = RawTerminal(tmp_path, dsn)
     terminal.read_until(b"hotdash")
     terminal.press(b"\x1b[MC\x83<")
+    for odd in (b"\x1b[1114112u", b"\x1b[99999999999999999999u", b"\x1b[55296u", b"\x1b[200~ab\x1b[201~"):
+        terminal.press(odd)
     terminal.press("é".encode("latin-1") + b"3")
     terminal.read_until(b"STATE")
     assert terminal._process.poll() is None
