@@ -35,6 +35,7 @@ from console.flows import requests
 from console.key_names import shown_key
 from console.keymap import key_of
 from console.prebuild import build_views
+from console.render.trouble import plainly
 from console.screens.activity import ActivityView
 from console.screens.dead_letters import DeadLettersView
 from console.screens.deliveries import DeliveriesView
@@ -131,7 +132,7 @@ class ConsoleApp(TypeAhead):
         self.has_panicked = False
         self._poller = Poller(dsn, self, read_only=read_only, outage=partial(outage_of, settings), first=first)
         self._handlers: dict[int, Any] = {}
-        self._writes = Writes(say=partial(self.say, bad=True), fail=self._fail)
+        self._writes = Writes(say=self._say_error, fail=self._fail)
         self._own_filters: list[LineFilter] = []
         self._announcer = Announcer(bell=self.bell, show_title=self._entitle)
         for name, view in _VIEWS.items():
@@ -302,6 +303,9 @@ class ConsoleApp(TypeAhead):
             self.clear_notifications()
             self.notify(text, severity="error" if bad else "information", markup=False, timeout=6)
 
+    def _say_error(self, error: RelayError) -> None:
+        self.say(plainly(error), bad=True)
+
     @on(requests.Say)
     def _say(self, asked: requests.Say) -> None:
         self.say(asked.text, bad=asked.bad)
@@ -363,7 +367,7 @@ class ConsoleApp(TypeAhead):
             try:
                 await run_health_check(self.context, self._show_check)
             except RelayError as error:
-                self.say(str(error), bad=True)
+                self._say_error(error)
 
         self._go(HEALTH)
         self.run_worker(run(), group="check", exclusive=True)

@@ -86,6 +86,12 @@ async def test_groups_are_visible_on_the_smallest_screens(incident: RunningRelay
             first = seen.text.splitlines()[0]
             for vital in ("embedd", "LIVE", f"{ALL} ", "Critical"):
                 assert vital in first, (size, first)
+            await seen.press("r")
+            await seen.shows(f"type {OVERLOADED} and enter")
+            for key in ("question_mark", "n"):  # the longest that the strip shows
+                await seen.press(key)
+                await seen.shows("nothing was sent; any key goes back")
+                await seen.press("escape")
 
 
 async def test_on_the_smallest_screens_every_fact_is_whole_or_left_out(
