@@ -2,7 +2,7 @@
 
 `TerminalDriver` replaces the input loop of Textual's `LinuxDriver`, by Textual's public `driver_class`. That loop
 decodes strictly, so that a byte that is not UTF-8 ends the app, it spins once its terminal is gone, and a large paste
-takes it seconds.
+takes it long.
 """
 
 from __future__ import annotations

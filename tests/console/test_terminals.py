@@ -262,3 +262,17 @@ def test_odd_bytes_are_ignored_and_a_terminal_that_is_gone_ends_it(tmp_path: Pat
     assert terminal._process.poll() is None
     os.close(terminal._master)
     assert terminal._process.wait(PATIENCE_S) is not None
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_gone_beside_a_pager_ends_the_console(
+    tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pager, shown in (("sh -c 'echo PAGED; sleep 1000'", b"PAGED"), ("cat", b"any key")):
+        monkeypatch.setenv("PAGER", pager)
+        terminal = RawTerminal(tmp_path, dsn)
+        terminal.read_until(b"No open dead letters")
+        terminal.press(b"P")
+        terminal.read_until(shown)
+        os.close(terminal._master)
+        assert terminal._process.wait(PATIENCE_S) is not None
