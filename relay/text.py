@@ -172,7 +172,7 @@ _NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\uf
 _MENTION = re.compile(r"\[([^\[\]]*)\]\(\s*mention://[^()]*\)", re.IGNORECASE)
 _MENTION_SCHEME = re.compile(r"mention(?=://)", re.IGNORECASE)
 _LIQUID = re.compile(r"\{(?=[{%])")
-_CUT = "… (cut)"
+CUT = "… (cut)"
 
 
 def valid_unicode(text: str) -> str:
@@ -190,7 +190,7 @@ def chatwoot_text(text: str, *, limit: int) -> str:
     kept = _NO_TEXT.sub("", text[: 2 * limit].replace("\r\n", "\n"))
     kept = _MENTION_SCHEME.sub("mention ", _MENTION.sub(r"\1", kept))
     kept = _LIQUID.sub("{ ", kept).strip()
-    return kept if len(kept) <= limit and len(text) <= 2 * limit else kept[: limit - len(_CUT)] + _CUT
+    return kept if len(kept) <= limit and len(text) <= 2 * limit else kept[: limit - len(CUT)] + CUT
 
 
 MASK = "(not shown)"

@@ -15,7 +15,7 @@ from console.data import snapshot
 from console.data.first_connection import STATEMENT_TIMEOUT_MS, open_reader
 from relay.errors import StatementRefused, StoreUnavailable
 from relay.store import log, replays
-from relay.store.database import heeding_cancellation, no_longer_than
+from relay.store.cancellation import heeding_cancellation, no_longer_than
 from relay.store.sessions import listen, times_in, trouble
 
 if TYPE_CHECKING:

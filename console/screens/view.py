@@ -12,6 +12,7 @@ from textual.screen import Screen
 from textual.widgets import Input, Static
 
 from console.actions import DELIVERIES, DIAGNOSIS, OVERVIEW, SEARCH_BOX
+from console.data.operator_session import ReadOnlyError
 from console.flows import requests
 from console.flows.acknowledge import ask_acknowledge
 from console.flows.dialog import Dialog
@@ -255,7 +256,7 @@ class View(Screen[None]):
     def on_key(self, event: events.Key) -> None:
         """Say why a key for a write does nothing with --read-only."""
         if self.context.read_only and is_refused(self.VIEW, event.key):
-            self.say("The console is read-only: it changes nothing", bad=True)
+            self.say(str(ReadOnlyError()), bad=True)
 
     def on_screen_resume(self) -> None:
         """Show what is known at once, and read what this screen wants."""

@@ -9,7 +9,7 @@ from relay.domain.format import day_clock, measured, plural, span
 from relay.domain.rejections import rejection
 from relay.domain.retry import retry_helps
 from relay.incident.cause import WARNING, WELL, Headline, Kind
-from relay.incident.failing import failing_group, is_over
+from relay.incident.failing import MANY_REFUSED, failing_group, is_over
 
 if TYPE_CHECKING:
     from relay.domain.alerts import Verdict
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 _RECENT_S = 120
 """Within this time after the last failure the headline says when that was."""
-
-_SERIOUS = 5
 
 
 def recovered(state: State) -> Headline | None:
@@ -54,7 +52,7 @@ def refused(state: State) -> Headline | None:
     """Webhooks were refused in the last hour, and that is over: many, or some that are lost."""
     found = state.refused_webhooks
     total = sum(one.count for one in found)
-    if total < _SERIOUS and not any(rejection(one.reason).is_lost for one in found):
+    if total < MANY_REFUSED and not any(rejection(one.reason).is_lost for one in found):
         return None
     return _refused(state, Kind.EARLIER_REFUSED)
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from relay.domain.format import DASH, day_clock, milliseconds, minute_clock, percent, plural, span
 from relay.domain.rejections import rejection
 from relay.incident.cause import BAD, WARNING, Headline, Kind
-from relay.incident.failing import CURRENT_S, current_streak, failing_group, is_over, refusals_are_over
+from relay.incident.failing import (
+    CURRENT_S,
+    MANY_REFUSED,
+    current_streak,
+    failing_group,
+    is_over,
+    refusals_are_over,
+)
 
 if TYPE_CHECKING:
     from relay.domain.stats import FailureStreak
@@ -21,7 +28,6 @@ _LATE_S = 7
 
 _STUCK_S = 10
 _STUCK_TIMES = 20
-_SERIOUS = 5
 _BACKLOG_S, _OLD_BACKLOG_S = 60, 300
 _SILENCE_RULES = ("silence-p1", "no-webhooks-info")
 
@@ -87,7 +93,7 @@ def refused(state: State) -> Headline | None:
     total = sum(one.in_run for one in current)
     none_accepted = state.accepted_s is None or state.accepted_s > state.age_s(worst.since)
     is_lost = any(rejection(one.reason).is_lost for one in current)
-    if not is_lost and total < (2 if none_accepted else _SERIOUS):
+    if not is_lost and total < (2 if none_accepted else MANY_REFUSED):
         return None
     others = total - worst.in_run
     what = f"{plural(worst.in_run, 'webhook')} refused ({rejection(worst.reason).named})"
