@@ -16,6 +16,7 @@ from relay.store import gate
 from relay.store.database import connection_parameters
 from tests.relay.traces import seen_of, trace
 from tests.servers import Behaviour, HeldAgent, Rows, RunningRelay, until
+from tests.store.plant import Plant
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -174,6 +175,19 @@ async def test_a_run_under_way_keeps_its_count_over_a_hold(
     left = trace(rows, "one")
     assert [(tried.run, tried.number, tried.status) for tried in left.tried] == [(1, 1, "503"), (1, 2, "200")]
     assert left.retries[0][0]["attempts"] == 2
+
+
+async def test_a_relay_that_starts_during_a_hold_attempts_nothing_that_a_dead_one_has_left(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows, connection: Connection
+) -> None:
+    await gate.hold(connection, "maria", "deploy")
+    for _ in range(5):
+        Plant(rows).delivery("forwarding", owner=uuid4())
+    await start_relay()
+    await until(lambda: dict(rows("SELECT waits, count(*) FROM relay.deliveries GROUP BY 1")) == {"hold": 5})
+    assert len(agent.seen) == 0
+    await gate.release(connection, "maria")
+    await until(all_delivered(rows, 5))
 
 
 async def test_a_long_wait_is_a_row_that_another_relay_can_take(
