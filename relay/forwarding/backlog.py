@@ -118,6 +118,8 @@ class Backlog:
             await self._share(connection, self._concurrency, state.relays, state.rank)
         if self._has_breaker and state.open and not state.held and not self._probes:
             await self._probe(connection)
+        elif state.open and not self._has_breaker and await gate.close_unused_breaker(connection):
+            self._forwarding_log.breaker("closed", why="no relay has RELAY_BREAKER=on any more")
 
     async def _answer_senders(self, connection: Connection) -> None:
         """Let senders know whose deliveries another relay has carried, in their turn in the conversation."""
@@ -140,6 +142,8 @@ class Backlog:
         with suppress(psycopg.errors.LockNotAvailable):
             await gate.release_order(connection, RELEASE_ORDER_S)
         await destinations.refresh(connection, self._owner, releases=now >= self._releases_at)
+        if self._has_breaker and self._pipeline.gate.breaker_is_open:
+            await gate.count_attempts(connection, self._owner, 0, 0)  # so that the breaker counts as used
 
     async def _share(self, connection: Connection, most: int, relays: int, rank: int) -> None:
         """Hold a fair share of the agent's slots. The limit falls before slots go back, and rises after they came."""

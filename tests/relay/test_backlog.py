@@ -190,6 +190,20 @@ async def test_a_relay_that_starts_during_a_hold_attempts_nothing_that_a_dead_on
     await until(all_delivered(rows, 5))
 
 
+async def test_a_breaker_that_is_open_closes_once_no_relay_uses_it(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows, connection: Connection
+) -> None:
+    user = Plant(rows).relay()
+    await gate.count_attempts(connection, user, 20, 20)
+    await gate.open_the_breaker(connection, "it failed", pause_s=3_600, first_s=FIRST_PAUSE_S)
+    assert not await gate.close_unused_breaker(connection)
+    relay = await start_relay()
+    assert (await relay.post(message(1))).json()["waiting"] == "breaker"
+    rows("UPDATE relay.instances SET stopped_at = now() WHERE id = %s", (user,))
+    await relay.post(message(2))
+    await until(all_delivered(rows, 2))
+
+
 async def test_a_long_wait_is_a_row_that_another_relay_can_take(
     start_relay: StartRelay, agent: HeldAgent, rows: Rows
 ) -> None:
