@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from relay.domain.delivery import Outcome
+from relay.errors import StoreUnavailable
 from relay.forwarding.circuit_breaker import FIRST_PAUSE_S, MOST_PAUSE_S, AttemptWindow, verdict
 from relay.forwarding.turns import turn
 from relay.store import claims, deliveries, destinations, gate, instances, slots
@@ -32,6 +33,7 @@ _BATCH = 64
 _REFRESH_S = 0.25
 _PAUSE_S = 0.01
 _HOUSEKEEPING_S = 1.0
+_OPEN_PATIENCE_S = 1.0
 
 
 class Backlog:
@@ -76,6 +78,13 @@ class Backlog:
             if attempt.retryable and self._window.is_suspicious:
                 self._refresh_at = 0.0
                 self._pipeline.wake()
+
+    async def open_if_due(self) -> None:
+        """Open the breaker now if the attempts of all relays are reason enough: those that failed then wait."""
+        if self._has_breaker and not self._pipeline.gate.breaker_is_open:
+            with suppress(StoreUnavailable, psycopg.Error):  # what has failed is recorded once Postgres is back
+                async with self._database.connection(_OPEN_PATIENCE_S) as connection:
+                    await self._consider_opening(connection)
 
     async def run_once(self) -> None:
         """Refresh and claim, once there is work or a refresh is due.

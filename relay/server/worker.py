@@ -152,6 +152,7 @@ class Worker:
             settings, self.database, owner, pipeline=self.pipeline, lease=lease, forwarding_log=forwarding_log
         )
         self._receipts.on_late = self.pipeline.adopt
+        self.pipeline.before_death = self._backlog.open_if_due
         self._drain = SpoolDrain(
             self.spool, spooling, self.database, owner, pipeline=self.pipeline, forwarding_log=forwarding_log
         )

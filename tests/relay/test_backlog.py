@@ -287,6 +287,16 @@ async def test_retry_after_opens_the_breaker_for_that_time(
     assert "a customer's words" not in relay.output
 
 
+async def test_a_failure_that_opens_the_breaker_is_no_dead_letter(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows
+) -> None:
+    relay = await start_relay(relay_breaker="on", chatwoot_webhook_max_attempts=1)
+    agent.behave(Behaviour(status=503, retry_after="20", times=1))
+    answer = await relay.post(message(1))
+    assert (answer.status_code, answer.json()["waiting"]) == (202, "breaker")
+    assert rows.facts("support.webhook.dead_letter") == []
+
+
 async def test_the_command_line_holds_shows_who_holds_and_releases(
     start_relay: StartRelay, agent: HeldAgent, rows: Rows, relay_command: CommandLine
 ) -> None:
