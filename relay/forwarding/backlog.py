@@ -104,6 +104,7 @@ class Backlog:
                 self._refresh_at = time.monotonic() + _REFRESH_S
                 await self._refresh(connection)
                 await self._answer_senders(connection)
+                await self._resume_tests(connection)
             claimed = await self._claim(connection)
         for one in claimed:
             self._pipeline.resume(one, drains=True)
@@ -135,6 +136,15 @@ class Backlog:
         if rows := self._pipeline.awaited:
             for row, outcome in (await deliveries.outcomes(connection, rows)).items():
                 self._pipeline.senders.answer(row, outcome)
+
+    async def _resume_tests(self, connection: Connection) -> None:
+        """Carry test webhooks whose wait is over past what stops or delays all others."""
+        gate_now = self._pipeline.gate
+        if not self._lease.is_held or not self._pipeline.is_accepting:
+            return
+        if not gate_now.is_open or gate_now.has_rates or not self._pipeline.capacity:
+            for one in await claims.claim_tests(connection, self._owner, most=_BATCH):
+                self._pipeline.resume(one)
 
     async def _keep_house(self, connection: Connection) -> None:
         """What relays do every second. A row that another session holds keeps it from none of the rest.

@@ -297,6 +297,24 @@ async def test_a_failure_that_opens_the_breaker_is_no_dead_letter(
     assert rows.facts("support.webhook.dead_letter") == []
 
 
+async def test_a_test_webhook_that_waits_for_a_retry_passes_a_hold_and_an_open_breaker(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows, connection: Connection
+) -> None:
+    await gate.open_the_breaker(connection, "it failed", pause_s=3_600, first_s=FIRST_PAUSE_S)
+    relay = await start_relay(
+        relay_breaker="on", relay_respond="stored", chatwoot_webhook_base_delay_ms=3_600_000,
+        chatwoot_webhook_max_delay_ms=3_600_000,
+    )  # fmt: skip
+    due = "UPDATE relay.deliveries SET next_attempt_at = now() WHERE delivery_id = %s AND state = 'waiting' RETURNING 1"
+    for test in ("breaker", "hold"):
+        agent.behave(Behaviour(status=502, times=1))
+        await relay.post(message(1), X_Chatwoot_Delivery=test, X_Forwarded_From="chatwoot-test")
+        await until(lambda test=test: rows(due, (test,)))  # type: ignore[misc]
+        await until(lambda test=test: trace(rows, test).state == "delivered")  # type: ignore[misc]
+        await gate.hold(connection, "maria", "deploy")
+    assert rows.one("SELECT held, open FROM relay.gate") == (True, True)
+
+
 async def test_the_command_line_holds_shows_who_holds_and_releases(
     start_relay: StartRelay, agent: HeldAgent, rows: Rows, relay_command: CommandLine
 ) -> None:
