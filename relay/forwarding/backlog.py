@@ -168,10 +168,10 @@ class Backlog:
         """Hold a fair share of the agent's slots. The limit falls before slots go back, and rises after they came."""
         fair, rest = divmod(most, relays)
         wanted = fair + (rank < rest)
-        own = self._pipeline.slots
-        own.limit_agent(min(own.agent_limit or 0, max(wanted, own.used)))
+        own, busy = self._pipeline.slots, self._pipeline.needed_slots
+        own.limit_agent(min(own.agent_limit or 0, max(wanted, busy)))
         own.limit_agent(
-            await slots.share(connection, self._owner, self._destination, slots=most, wanted=wanted, busy=own.used)
+            await slots.share(connection, self._owner, self._destination, slots=most, wanted=wanted, busy=busy)
         )
 
     async def _claim(self, connection: Connection) -> list[Claimed]:
@@ -218,7 +218,7 @@ class Backlog:
 
     async def _probe(self, connection: Connection) -> None:
         """Try one delivery while the breaker is open, if it is time and no other relay does."""
-        if not self._lease.is_held or not self._pipeline.is_accepting:
+        if not self._lease.is_held or not self._pipeline.is_accepting or not self._pipeline.slots.limit:
             return
         is_due, last = await gate.take_probe(connection, attempt_s=self._attempt_s, most_s=MOST_PAUSE_S)
         if not is_due:

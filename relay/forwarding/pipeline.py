@@ -95,6 +95,11 @@ class Pipeline:
         return self.slots.used
 
     @property
+    def needed_slots(self) -> int:
+        """The slots in use, and those that claimed deliveries wait for."""
+        return self.slots.used + self._without_slot
+
+    @property
     def is_accepting(self) -> bool:
         """True once webhooks can be stored in Postgres, until the relay stops."""
         return self._storage.is_open and not self._draining

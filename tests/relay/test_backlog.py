@@ -287,6 +287,22 @@ async def test_retry_after_opens_the_breaker_for_that_time(
     assert "a customer's words" not in relay.output
 
 
+async def test_a_relay_without_a_slot_of_the_agent_probes_nothing(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows, connection: Connection
+) -> None:
+    other = Plant(rows).relay(lease_s=600)
+    taken = "INSERT INTO relay.destination_slots (destination, number, owner) VALUES (%s, 1, %s)"
+    rows(taken, (f"{agent.url}/webhooks/chatwoot", other))
+    await gate.open_the_breaker(connection, "it failed", pause_s=0, first_s=FIRST_PAUSE_S)
+    relay = await start_relay(relay_breaker="on", relay_agent_concurrency=1)
+    await relay.post(message(1))
+    rounds = "SELECT 1 FROM relay.attempt_counts, relay.deliveries WHERE at > received_at + interval '1 second'"
+    await until(lambda: rows(rounds))
+    assert dict(rows(_STATES)) == {"received": 1}
+    rows("UPDATE relay.instances SET lease_until = '-infinity' WHERE id = %s", (other,))
+    await until(all_delivered(rows, 1))
+
+
 async def test_a_failure_that_opens_the_breaker_is_no_dead_letter(
     start_relay: StartRelay, agent: HeldAgent, rows: Rows
 ) -> None:
