@@ -35,7 +35,7 @@ from relay.settings.values import (
     without_credentials,
     without_what_may_be_secret,
 )
-from relay.text import escaped
+from relay.text import escaped, is_text
 
 if TYPE_CHECKING:
     from relay.domain.alerts import Severity
@@ -151,7 +151,7 @@ class Settings(BaseModel):
     @classmethod
     def _some_secret_is_left(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not split_secrets(value):
-            raise ValueError("holds only commas; leave it unset to accept unsigned webhooks")
+            raise ValueError("holds only commas or blanks; leave it unset to accept unsigned webhooks")
         return value
 
     @field_validator("chatwoot_api_key", "llm_api_key", "transcribe_api_key", "relay_alert_key")
@@ -362,8 +362,11 @@ def load_settings(**overrides: Any) -> Settings:
         ConfigurationError: a value is bad, one line for each bad variable; or `.env` cannot be read.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
+    found = _read() | given
+    if broken := [name.upper() for name, value in found.items() if isinstance(value, str) and not is_text(value)]:
+        raise ConfigurationError("\n".join(f"{name}: holds bytes that are not UTF-8 text" for name in broken))
     try:
-        return Settings(**(_read() | given))
+        return Settings(**found)
     except ValidationError as error:
         raise ConfigurationError("\n".join(_explain(item, given) for item in error.errors())) from None
 
@@ -375,7 +378,7 @@ def _read() -> dict[str, Any]:
         ConfigurationError: `.env` cannot be read.
     """
     found: dict[str, Any] = {}
-    for source in (env_file.values(), os.environ):
+    for source in (env_file.values(_variables()), os.environ):
         found |= {name.lower(): value for name, value in source.items() if value}
     return {name: found[name] for name in Settings.model_fields if name in found}
 
@@ -386,8 +389,11 @@ def near_misses() -> list[tuple[str, str]]:
     Raises:
         ConfigurationError: `.env` cannot be read.
     """
-    known = {name.upper() for name in Settings.model_fields}
-    return variable_names.near_misses([*os.environ, *env_file.names()], known)
+    return variable_names.near_misses([*os.environ, *env_file.names()], _variables())
+
+
+def _variables() -> set[str]:
+    return {name.upper() for name in Settings.model_fields}
 
 
 def _default_data_dir() -> Path:
