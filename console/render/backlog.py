@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from relay.domain.format import span
+from relay.domain.format import span, verb
 
 if TYPE_CHECKING:
     from relay.store.backlog import BacklogState
@@ -21,7 +21,7 @@ def backlog_line(backlog: BacklogState) -> Content:
     reasons = " · ".join(f"{reason.value} {number:,}" for reason, number in sorted(backlog.by_reason.items()))
     empty = "" if backlog.empty_in_s is None else f", empty in {span(backlog.empty_in_s)}"
     return Content.assemble(
-        (f"{backlog.waiting:,} wait", "$text-warning bold"),
+        (f"{backlog.waiting:,} {verb(backlog.waiting, 'wait')}", "$text-warning bold"),
         f", the oldest for {span(backlog.oldest_s)}   {reasons}",
         (f"   drains {backlog.drain_per_s:.1f}/s{empty}", _MUTED),
     )

@@ -11,7 +11,7 @@ from console.actions import PLAN
 from console.keymap import key_of
 from console.render.formatting import signed_name
 from console.render.header import environment_badge
-from relay.domain.format import clock, milliseconds, plural, span
+from relay.domain.format import clock, milliseconds, plural, span, verb
 from relay.settings import AGENT_PATH
 from relay.text import clean
 
@@ -92,7 +92,7 @@ def _answered(proposal: Proposal) -> list[Content]:
     count = len(proposal.answered)
     key = key_of(PLAN, "include_answered")
     what = f"included; {key} leaves them out" if proposal.includes_answered else f"left out; {key} includes"
-    answered = f"{count:,} {'is' if count == 1 else 'are'} answered in Chatwoot by now ({what})"
+    answered = f"{count:,} {verb(count, 'are')} answered in Chatwoot by now ({what})"
     return [Content.styled(answered, "$text-warning")]
 
 

@@ -60,7 +60,7 @@ def command(*, repair: bool, as_json: bool) -> None:
 def _line(finding: Finding) -> str:
     if not finding.wrong:
         return f"  ok        {finding.check}"
-    return f"  {'repaired' if finding.repaired else 'WRONG':<9} {finding.check}: {finding.wrong} {finding.detail}"
+    return f"  {'repaired' if finding.repaired else 'WRONG':<9} {finding.check}: {finding.wrong} × {finding.detail}"
 
 
 def _document(source: Source, findings: list[Finding]) -> dict[str, object]:

@@ -146,7 +146,7 @@ class Settings(BaseModel):
     @classmethod
     def _some_secret_is_left(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not split_secrets(value):
-            raise ValueError("holds only commas; leave it unset to accept unsigned webhooks")
+            raise ValueError("holds only commas or blanks; leave it unset to accept unsigned webhooks")
         return value
 
     @field_validator("chatwoot_api_key", "llm_api_key", "transcribe_api_key", "relay_alert_key")
