@@ -45,7 +45,7 @@ REVOKE INSERT, DELETE ON relay.discards FROM relay_service;
 GRANT SELECT, INSERT, DELETE ON dashboard_facts TO relay_service;
 GRANT EXECUTE ON FUNCTION relay.refusal(text, text, text, text, text, text, text),
     relay.write_facts(jsonb[], text, boolean), relay.restore_facts(integer), relay.expect_facts(bigint, bigint),
-    relay.facts_are_followed(), relay.facts_of_redelivery(jsonb, bigint, integer, timestamptz),
+    relay.kept_facts(bigint), relay.facts_are_followed(), relay.facts_of_redelivery(jsonb, bigint, integer, timestamptz),
     relay.promote(text[], bigint[]), relay.pass_turns(text[], bigint[], uuid[], uuid),
     relay.release_order(interval), relay.undo_store(), relay.end_holds(), relay.end_drain(),
     relay.give_back_abandoned(text, integer), relay.release_destination(text, integer),
