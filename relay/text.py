@@ -215,6 +215,27 @@ def chatwoot_text(text: str, *, limit: int) -> str:
     return kept if len(kept) <= limit and len(text) <= 2 * limit else kept[: limit - len(CUT)] + CUT
 
 
+_CHAT_MARKUP = re.compile(
+    r"""
+    <(?=\S)                                             # Slack: <!channel>, <@U1>, <https://…|text>; Discord: <@&1>
+    | &(?=(?:amp|lt|gt);)                               # so that no entity of the text's own is decoded
+    | (?<![^\W_])@(?=(?:channel|here|all|everyone)\b)    # Mattermost, Rocket.Chat, Discord
+    | \](?=\()                                          # a link in Markdown: [text](https://…)
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_CHAT_ESCAPES = {"<": "&lt;", "&": "&amp;", "@": "@ ", "]": "] "}
+
+
+def chat_text(text: str) -> str:
+    """`text` for a channel of Slack or its like: nothing in it notifies people or hides where a link leads.
+
+    Slack decodes `&lt;` and `&amp;` and asks for them in place of `<` and `&` (docs.slack.dev, "Formatting message
+    text"). A `<` before a space begins nothing, and stays.
+    """
+    return _CHAT_MARKUP.sub(lambda found: _CHAT_ESCAPES[found.group()], text)
+
+
 MASK = "(not shown)"
 """What is shown in place of a secret."""
 

@@ -260,5 +260,5 @@ def replay_runs(state: State) -> Headline | None:
         return None
     done = plan.total - plan.left
     dead = f", {plan.dead:,} of them dead again" if plan.dead else ""
-    said = f"Replay {plan.id} by {plan.requested_by} is {plan.state}: {done:,} of {plan.total:,} done{dead}."
+    said = f"Replay {plan.id} by {plan.who} is {plan.state}: {done:,} of {plan.total:,} done{dead}."
     return Headline(Kind.REPLAY_RUNS, WARNING, said)

@@ -98,7 +98,7 @@ class ReplayRunner:
         run = _PlanRun(plan, self._database, self._pipeline, self._owner, self._forwarding_log)
         self._runs.add(run)
         try:
-            self._forwarding_log.replay("started", plan.id, deliveries=plan.left, requestedBy=plan.requested_by)
+            self._forwarding_log.replay("started", plan.id, deliveries=plan.left, requestedBy=plan.who)
             await run.work()
         except StoreUnavailable:
             self._forwarding_log.replay("interrupted, Postgres is away", plan.id)

@@ -143,7 +143,7 @@ async def release(connection: Connection, operator: str, rate: float | None = No
     While it drains at a rate, this changes the rate.
 
     Raises:
-        Refused: the rate is not a positive, finite number.
+        Refused: the rate is not from 0.001 to 1,000,000.
     """
     with refusals():
         row = await (await connection.execute(_RELEASE, (operator, rate))).fetchone()

@@ -197,9 +197,10 @@ _EXACT = {
     ("claims", "read_claimed"), ("finishing", "finish"), ("notes", "claim"),
     ("backfill", "known_messages"),
     ("backfill", "messages_of"), ("backfill", "_store_part"), ("effects", "_settings"), ("replay_work", "claim_next"),
-    ("replays", "states_of"), ("signatures", "deliveries_of"),
+    ("replays", "states_of"), ("signatures", "deliveries_of"), ("signatures", "deliveries_with_expired"),
+    ("erasure", "_aside"), ("erasure", "_facts"),
 }  # fmt: skip
-"""The queries that need exact text. Another one belongs here only if its text is a key or is sent on."""
+"""The queries that need exact text. Another one belongs here only if its text is a key, is parsed, or is sent on."""
 
 
 def test_connections_are_made_in_one_place_and_exact_rows_are_read_where_they_are_needed() -> None:
