@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median_low
 from typing import TYPE_CHECKING
 
-from relay.domain.format import day_clock, measured, plural, span, verb
+from relay.domain.format import day_clock, measured, milliseconds, plural, span, verb
 from relay.domain.rejections import rejection
 from relay.domain.retry import retry_helps
 from relay.incident.cause import WARNING, WELL, Headline, Kind
@@ -45,7 +46,8 @@ def gap(state: State) -> Headline | None:
     lasted = span((began - ended).total_seconds())
     said = f"No relay ran from {day_clock(ended, state.at)} to {day_clock(began, state.at)} ({lasted})"
     remedy = "what Chatwoot sent then is missing here"
-    return Headline(Kind.GAP, WARNING, f"{said}: {remedy}. `relay backfill` fetches it.", shorter=(f"{said}.",))
+    return Headline(Kind.GAP, WARNING, f"{said}: {remedy}. `relay backfill` fetches it.",
+                    shorter=(f"{said}. Run `relay backfill`.", f"{said}."))  # fmt: skip
 
 
 def refused(state: State) -> Headline | None:
@@ -152,10 +154,10 @@ def alert(state: State) -> Headline | None:
     if not state.firing:
         return None
     verdict = state.firing[0]
-    return Headline(Kind.ALERT, WARNING, f"{_now(verdict)}.")
+    return Headline(Kind.ALERT, WARNING, f"{_now(verdict, state)}.")
 
 
-def _now(verdict: Verdict) -> str:
+def _now(verdict: Verdict, state: State) -> str:
     rule = verdict.rule
     value = measured(verdict.value, rule.unit)
     sentences = {
@@ -164,6 +166,7 @@ def _now(verdict: Verdict) -> str:
         "dlq": f"{_webhooks_were(verdict)} dead-lettered in the last hour; none waits",
         "escalate-dlq": f"{_webhooks_were(verdict)} dead-lettered in the last hour; none waits",
         "attempts": f"Deliveries took {value} attempts on average in the last hour",
+        "agent-slow": f"Deliveries took {value} on average in the last 15 min{_latest(state)}",
         "escalate-agent-down": "The Agent SDK's health failed until a moment ago",
         "escalate-replies": f"A customer's message has waited {value} for its delivery",
         "relay-down": "A relay runs again",
@@ -181,6 +184,10 @@ def _count(verdict: Verdict) -> int:
 def _webhooks_were(verdict: Verdict) -> str:
     count = _count(verdict)
     return f"{plural(count, 'webhook')} {verb(count, 'were')}"
+
+
+def _latest(state: State) -> str:
+    return f"; now {milliseconds(median_low(state.latest_ms))}" if state.latest_ms else ""
 
 
 def well(state: State) -> Headline:
