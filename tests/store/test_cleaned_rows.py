@@ -194,7 +194,7 @@ _EXACT = {
     ("browse", "groups"), ("storing", "_execute_store"), ("storing", "_known"),
     ("gate", "heal_order"),
     ("claims", "claim_abandoned"), ("claims", "claim_backlog"), ("claims", "claim_probe"),
-    ("claims", "read_claimed"), ("finishing", "finish"), ("notes", "claim"),
+    ("claims", "claim_tests"), ("claims", "read_claimed"), ("finishing", "finish"), ("notes", "claim"),
     ("backfill", "known_messages"),
     ("backfill", "messages_of"), ("backfill", "_store_part"), ("effects", "_settings"), ("replay_work", "claim_next"),
     ("replays", "states_of"), ("signatures", "deliveries_of"), ("signatures", "deliveries_with_expired"),
