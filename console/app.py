@@ -32,9 +32,7 @@ from console.data.outage import outage_of
 from console.data.poller import Poller
 from console.data.writes import Writes
 from console.flows import requests
-from console.key_names import shown_key
 from console.keymap import key_of
-from console.prebuild import build_views
 from console.render.trouble import plainly
 from console.screens.activity import ActivityView
 from console.screens.dead_letters import DeadLettersView
@@ -43,10 +41,11 @@ from console.screens.health import HealthView
 from console.screens.log import LogView
 from console.screens.opening import open_screen
 from console.screens.overview import OverviewView
+from console.screens.prebuild import build_views
 from console.screens.view import WIDE, View
-from console.terminal import TerminalDriver, show_title
+from console.terminal.driver import TerminalDriver, show_title
 from console.theme import ascii_of
-from console.widgets.commands import Commands
+from console.widgets.commands import Commands, commands_of
 from console.widgets.question import Question
 from console.widgets.type_ahead import TypeAhead
 from relay.errors import RelayError
@@ -61,7 +60,6 @@ if TYPE_CHECKING:
     from textual.filter import LineFilter
     from textual.screen import Screen
 
-    from console.actions import Action
     from console.data.context import HealthCheck
     from console.data.first_connection import FirstConnection
     from console.data.snapshot import Reading, Snapshot
@@ -80,13 +78,6 @@ _VIEWS: dict[str, type[View]] = {
     HEALTH: HealthView,
     ACTIVITY: ActivityView,
 }
-
-
-def _palette_place(view: str, action: Action) -> int:
-    """Return where the palette has an action: what one does in this view, then everywhere, then where one goes."""
-    if action.name.startswith(("view(", "cursor(", "back", "leave")):
-        return 2
-    return 0 if action.where is not None and view in action.where else 1
 
 
 class ConsoleApp(TypeAhead):
@@ -431,10 +422,7 @@ class ConsoleApp(TypeAhead):
         view = screen if isinstance(screen, View) else self.view
         if view is None:
             return
-        for action in sorted(view.possible_actions(), key=partial(_palette_place, view.VIEW)):
-            yield SystemCommand(
-                action.text, " ".join(map(shown_key, action.keys)), partial(self._run_on, view, action.name)
-            )
+        yield from commands_of(view.possible_actions(), view.VIEW, partial(self._run_on, view))
         yield SystemCommand("Quit the console", f"{key_of(OVERVIEW, 'leave')} on the overview", self.action_quit)
 
     def _run_on(self, view: View, action: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from relay.domain.alerts import Severity
 from relay.domain.delivery import State
 from relay.domain.format import clipped, span
+from relay.domain.retry import BRIEF_ERRORS
 from relay.store.actions import signed
 from relay.text import clean
 
@@ -108,15 +109,10 @@ def cause_beside_status(cause: str) -> str:
 
 _BRIEF = (
     ("did not answer within", "no answer in"),
-    ("dropped connection before its answer was complete", "dropped the connection"),
     ("refused relay's credentials", "refused credentials"),
     ("answered with a redirect", "redirects"),
     (", which is not followed", ""),
-    ("The relay is out of file descriptors; raise its limit of open files", "relay is out of files"),
-    ("The TLS handshake with Agent SDK failed", "TLS handshake failed"),
-    ("Agent SDK's host name does not resolve", "host does not resolve"),
-    ("Agent SDK's host is unreachable", "host is unreachable"),
-    ("Agent SDK's answer was not valid HTTP", "answer is no HTTP"),
+    *((_UNSAID.sub("", whole), brief) for whole, brief in BRIEF_ERRORS.items()),
 )
 """Parts of the relay's own sentences, and what a narrow column has in their place."""
 

@@ -51,12 +51,19 @@ def plan_line(plan: Plan, head: Content, width: int) -> Content:
 
 
 def plan_lines(
-    plan: Plan, width: int, quiet_s: float | None, left_s: float | None, *, read_only: bool = False
+    plan: Plan,
+    width: int,
+    quiet_s: float | None,
+    left_s: float | None,
+    why_it_waits: str = "",
+    *,
+    read_only: bool = False,
 ) -> list[Content]:
     """Return a running or ended replay as lines: progress, rate and time left; at the end, the outcome.
 
     `left_s` is the measured time left, None while it is not known.
     `quiet_s` is the age of the last relay heartbeat in seconds, 0 for a recent one, None if no relay is alive.
+    `why_it_waits` says what keeps replays from being sent.
     """
     counts = Content.assemble(
         progress(plan, max(10, min(40, width - 40))),
@@ -71,7 +78,7 @@ def plan_lines(
     how = Content.assemble(
         (f"{plan.state.value}{_paused_by(plan)}", "$text-warning bold" if plan.state is PlanState.PAUSED else "bold"),
         f"  {plan.left:,} left",
-        _pace(plan, quiet_s, left_s),
+        _pace(plan, quiet_s, left_s, why_it_waits),
     )
     pause, stop, close = (key_of(PROGRESS, name) for name in ("pause_replay", "stop_replay", "close"))
     keys = [f"{close} leaves it running"]
@@ -81,12 +88,14 @@ def plan_lines(
     return [counts, how, Content.styled(", ".join(keys), "$text-muted")]
 
 
-def _pace(plan: Plan, quiet_s: float | None, left_s: float | None) -> tuple[str, str]:
-    """Return rate and time left; or that no relay seems to send it."""
+def _pace(plan: Plan, quiet_s: float | None, left_s: float | None, why_it_waits: str) -> tuple[str, str]:
+    """Return rate and time left; or that no relay seems to send it, or what it waits for."""
     if quiet_s is None:
         return "; no relay is running, so nothing is sent. Start one: `relay serve`", "$text-error bold"
     if quiet_s:
         return f". No relay heartbeat for {quiet_s:.0f} s. The replay may be stalled.", "$text-warning bold"
+    if why_it_waits:
+        return f"; {why_it_waits}", "$text-warning bold"
     rate = ", as fast as it goes" if plan.rate is None else f", up to {plan.rate:g}/s"
     if plan.state is not PlanState.RUNNING or left_s is None:
         return rate, ""

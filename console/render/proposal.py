@@ -11,7 +11,7 @@ from console.actions import PLAN
 from console.keymap import key_of
 from console.render.formatting import cut, signed_name
 from console.render.header import environment_badge
-from relay.domain.format import clock, milliseconds, plural, span
+from relay.domain.format import clock, milliseconds, plural, span, verb
 from relay.settings import AGENT_PATH
 from relay.text import clean
 
@@ -32,8 +32,11 @@ _DRY_ROWS = 8
 _SHOWN_LETTERS = 8
 
 
-def plan_question(proposal: Proposal, operator: str, environment: str | None) -> list[Content]:
-    """Return what would be sent, where to, as whom, how, and what an operator should know before it is."""
+def plan_question(proposal: Proposal, operator: str, environment: str | None, why_it_waits: str = "") -> list[Content]:
+    """Return what would be sent, where to, as whom, how, and what an operator should know before it is.
+
+    `why_it_waits` says what keeps replays from being sent.
+    """
     letters = proposal.letters
     edited = " with an edited body" if proposal.edited_body is not None else ""
     lines = [
@@ -49,6 +52,8 @@ def plan_question(proposal: Proposal, operator: str, environment: str | None) ->
     if len(letters) > 1:
         lines.append(_pace(proposal.pace, len(letters)))
     warnings = [*map(_overlap, proposal.overlaps[:_NAMED_PLANS]), *_answered(proposal)]
+    if why_it_waits:
+        warnings.insert(0, Content.styled(f"{why_it_waits[0].upper()}{why_it_waits[1:]}", "$text-warning bold"))
     if warnings:
         lines.append(Content("   ").join(warnings))
     lines += which(letters, listed=len(letters) == 1 or (len(letters) <= BY_KEY and not proposal.filter))
@@ -92,7 +97,7 @@ def _answered(proposal: Proposal) -> list[Content]:
     count = len(proposal.answered)
     key = key_of(PLAN, "include_answered")
     what = f"included; {key} leaves them out" if proposal.includes_answered else f"left out; {key} includes"
-    answered = f"{count:,} {'is' if count == 1 else 'are'} answered in Chatwoot by now ({what})"
+    answered = f"{count:,} {verb(count, 'are')} answered in Chatwoot by now ({what})"
     return [Content.styled(answered, "$text-warning")]
 
 

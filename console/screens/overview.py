@@ -24,6 +24,8 @@ from console.widgets.lines import LineList
 from console.widgets.rates import RateSparkline
 from console.widgets.text import Text, entitle
 from relay.domain.format import span
+from relay.domain.retry import retry_helps
+from relay.incident.cause import Kind
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from relay.store.browse import Group
 
 SORTS = ("rate", "count", "last")
+_REPLAYED = frozenset({Kind.RECOVERED, Kind.DEAD_LETTERS})
+"""Kinds of headlines about dead letters whose cause is over."""
 _BY_HEAD = {"COUNT": "count", "/MIN": "rate", "FIRST": "last", "LAST": "last"}
 _MOST_GROUP_ROWS = 16
 _LEAST_TAIL_ROWS = 2
@@ -203,11 +207,13 @@ class OverviewView(View):
         }[self.context.window_name]  # fmt: skip
 
     def hint(self, cause: Headline) -> str:
-        """Return that enter opens the group that the headline is about, while the cursor is on it."""
+        """Return what opens or replays the group that the headline is about, while the cursor is on it."""
         group, meant = self.group, cause.group
-        if group is not None and meant is not None and self.lines.id == "groups" and group.filter == meant.filter:
+        if group is None or meant is None or self.lines.id != "groups" or group.filter != meant.filter:
+            return super().hint(cause)
+        if cause.kind not in _REPLAYED or self.context.read_only or not retry_helps(group.final_status):
             return f"  {_key('open')} opens them"
-        return super().hint(cause)
+        return f"  {_key('replay')} replays {'them' if len(self._groups) == 1 else f'{group.count:,} of them'}"
 
     @property
     def group(self) -> Group | None:

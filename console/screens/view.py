@@ -11,14 +11,16 @@ from textual.events import Key
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
-from console.actions import DELIVERIES, DIAGNOSIS, OVERVIEW, SEARCH_BOX
+from console.actions import ACTIVITY, DEAD, DELIVERIES, DIAGNOSIS, OVERVIEW, SEARCH_BOX
+from console.data.operator_session import ReadOnlyError
 from console.flows import requests
 from console.flows.acknowledge import ask_acknowledge
 from console.flows.dialog import Dialog
 from console.flows.hold import ask_hold_or_release
 from console.flows.pager import show_in_pager
 from console.key_names import character_of
-from console.keymap import action_of, actions_of, bindings_of, is_refused, key_of
+from console.keymap import action_of, actions_of, bindings_of, is_refused, key_of, view_key
+from console.render.backlog import why_replays_wait
 from console.render.head import connecting, head_of
 from console.render.header import view_at
 from console.render.trouble import plainly
@@ -32,7 +34,7 @@ from console.widgets.search_box import SearchBox
 from console.widgets.text import Text, entitle
 from relay.domain.format import plural
 from relay.errors import RelayError
-from relay.incident.cause import BAD
+from relay.incident.cause import BAD, PRESENT
 from relay.incident.cause import Kind as CauseKind
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ if TYPE_CHECKING:
 WIDE = 110
 """From this width on there are two columns."""
 
+
+_SHOWN_IN = {CauseKind.RECOVERED: DEAD, CauseKind.DEAD_LETTERS: DEAD, CauseKind.REPLAY_RUNS: ACTIVITY}
+"""The views that show what a headline is about."""
 
 Pane = TypeVar("Pane", bound="Widget")
 
@@ -172,6 +177,7 @@ class View(Screen[None]):
             self.forget()
         self.refresh_header()
         self.question.show_heartbeat(min((relay.age_s for relay in snapshot.overview.alive), default=None))
+        self.question.show_wait(why_replays_wait(snapshot.overview.backlog))
         self.question.show_plans(snapshot.plans, self.context.pace)
         if self.reading() is None or snapshot.reading == self.reading():
             self._shown_at = snapshot.read_at
@@ -200,9 +206,10 @@ class View(Screen[None]):
         """Return what a key does about the cause here, shown behind it where there is room."""
         if cause.kind is CauseKind.HELD and not self.context.read_only:
             return f"  {key_of(self.VIEW, 'hold')} releases"
-        if cause.level == BAD and self.VIEW != DIAGNOSIS:
+        if (cause.level == BAD or cause.kind in PRESENT) and self.VIEW != DIAGNOSIS:
             return f"  {key_of(self.VIEW, 'diagnose')} says why"
-        return ""
+        shows = _SHOWN_IN.get(cause.kind, self.VIEW)
+        return "" if shows == self.VIEW else f"  {view_key(shows)} shows {'it' if shows == ACTIVITY else 'them'}"
 
     def show_keys(self) -> None:
         """Show the keys of what has the focus: the strip or the search box while one is open, else this screen."""
@@ -266,7 +273,7 @@ class View(Screen[None]):
     def on_key(self, event: events.Key) -> None:
         """Say why a key for a write does nothing with --read-only."""
         if self.context.read_only and is_refused(self.VIEW, event.key):
-            self.say("The console is read-only: it changes nothing", bad=True)
+            self.say(str(ReadOnlyError()), bad=True)
 
     def on_screen_resume(self) -> None:
         """Show what is known at once, and read what this screen wants."""

@@ -127,6 +127,7 @@ class Question(Widget, can_focus=True):
         self._plan_id: int | None = None
         self._quiet_s: float | None = 0.0
         self._left_s: float | None = None
+        self._why_it_waits = ""
         self._came_from: Widget | None = None
 
     @property
@@ -207,6 +208,12 @@ class Question(Widget, can_focus=True):
             self._quiet_s = quiet_s
             self.refresh(layout=True)
 
+    def show_wait(self, why: str) -> None:
+        """Take what keeps replays from being sent; empty while nothing does."""
+        if why != self._why_it_waits:
+            self._why_it_waits = why
+            self.refresh(layout=True)
+
     def close(self) -> None:
         """Close; the focus goes back to where it was."""
         self._prompt = self._plan = self._plan_id = None
@@ -235,8 +242,15 @@ class Question(Widget, can_focus=True):
         if self._prompt is not None:
             return Content("\n").join([*self._fitted(self._prompt.lines), self._last_line(self._prompt)])
         if self._plan is not None:
-            lines = plan_lines(self._plan, self.size.width, self._quiet_s, self._left_s, read_only=self._read_only)
-            return Content("\n").join(lines)
+            lines = plan_lines(
+                self._plan,
+                self.size.width,
+                self._quiet_s,
+                self._left_s,
+                self._why_it_waits,
+                read_only=self._read_only,
+            )
+            return Content("\n").join(hanging(lines, max(20, self.size.width)))
         return Content.styled("waiting for a relay to claim it …" if self._plan_id else "", "$text-muted")
 
     def _fitted(self, lines: Sequence[Content]) -> list[Content]:

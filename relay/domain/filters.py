@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from relay.domain.delivery import State
 from relay.domain.retry import Failure, long_status, short_status
 from relay.errors import FilterError
+from relay.text import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -55,7 +56,7 @@ def parse(text: str) -> list[Term]:
     """
     if "\0" in text:
         raise FilterError("a filter cannot hold a NUL character")
-    if not _is_text(text):
+    if not is_text(text):
         raise FilterError("a filter cannot hold bytes that are not text")
     terms: list[Term] = []
     position = 0
@@ -100,18 +101,9 @@ def _unquoted(text: str) -> str:
         return codes.decode("utf-16-be", "surrogatepass")
 
     value = _ESCAPES.sub(character, text)
-    if "\0" in value or not _is_text(value):
+    if "\0" in value or not is_text(value):
         raise FilterError(f'"{text}": a filter cannot hold a NUL character or bytes that are not text')
     return value
-
-
-def _is_text(text: str) -> bool:
-    """False if it holds lone surrogates, as a command line's bytes do that are not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def statuses(term: Term) -> tuple[list[str], list[str]]:

@@ -335,6 +335,9 @@ def quoted(text: str) -> str:
     return '"' + unicode_escaped(re.sub(r'(["\\])', r"\\\1", text)) + '"'
 
 
+NEWEST_PLANS = 8
+"""So many plans are read for the headline, also where a screen or a report shows them."""
+
 _PLANS = SQL("""
     SELECT {} FROM relay.replay_plans p
      WHERE p.id >= coalesce((SELECT min(n.id) FROM (
@@ -345,7 +348,7 @@ _PLANS = SQL("""
 """).format(plan_columns)
 
 
-async def plans(connection: Connection, newest: int) -> list[Plan]:
+async def plans(connection: Connection, newest: int = NEWEST_PLANS) -> list[Plan]:
     """The `newest` replay plans and those that have not ended, newest first."""
     cursor = await rows_of(connection, plan_of_row).execute(_PLANS, {"newest": newest})
     return await cursor.fetchall()

@@ -18,7 +18,8 @@ from textual.color import Color
 from textual.content import Content
 
 from console.render.wrapping import title_of
-from console.terminal import abilities_of, without_legacy_mouse
+from console.terminal.abilities import abilities_of
+from console.terminal.driver import without_legacy_mouse
 from console.theme import THEMES, SixteenColours
 from console.widgets.text import Text
 from tests.console.conftest import ALL, OVERLOADED, open_dead_letters

@@ -1,4 +1,4 @@
-"""The terminal that the console runs on: what it can show, its title, and its input. Knows no screen.
+"""The title and the input of the terminal that the console runs on.
 
 `TerminalDriver` replaces the input loop of Textual's `LinuxDriver`, by Textual's public `driver_class`. That loop
 decodes strictly, so that a byte that is not UTF-8 ends the app, it spins once its terminal is gone, and a large paste
@@ -7,69 +7,29 @@ takes it long.
 
 from __future__ import annotations
 
-import locale
 import os
 import re
 import selectors
 import signal
 import time
 from codecs import getincrementaldecoder
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from textual import events
 from textual._xterm_parser import XTermParser  # the parser that Textual's own drivers use; it has no public name
 from textual.drivers.linux_driver import LinuxDriver
 
-from console.pastes import Pasted, Pastes
+from console.terminal.pastes import Pasted, Pastes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from textual.driver import Driver
 
 _READ_BYTES = 4096
 _POLL_S = 0.1
 _LEGACY_MOUSE = re.compile(rb"\x1b\[M.{3}", re.DOTALL)
 _BEGUN_REPORT = re.compile(rb"\x1b\[M.{0,2}\Z", re.DOTALL)
-_OLD_TERMINALS = ("dumb", "vt1", "vt2", "vt52", "ansi", "cons25")
-"""Beginnings of the names of terminals that show ASCII alone."""
-_MONO_TERMINALS = ("dumb", "vt1", "vt2", "vt52")
-"""Beginnings of the names of terminals without colours, as terminfo has them."""
-
-_UTF8 = {"utf8", "cp65001"}
-
 _PUSH_TITLE, _POP_TITLE, _TITLE, _BELL = "\x1b[22;2t", "\x1b[23;2t", "\x1b]2;", "\x07"
 _HARMLESS = (_BELL, _TITLE, _PUSH_TITLE, _POP_TITLE)
-
-
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What a terminal shows: ASCII alone, and colours or none."""
-
-    ascii_only: bool
-    mono: bool
-
-
-def abilities_of(environment: Mapping[str, str], encoding: str | None) -> Abilities:
-    """Return what the terminal shows, from its name, the locale and the `encoding` of the output.
-
-    Python's UTF-8 mode hides a locale that was asked for, C or one that is not installed, so the variables count too.
-    """
-    term = environment.get("TERM", "dumb")
-    asked = environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG") or ""
-    charset = asked.partition(".")[2].partition("@")[0]
-    is_utf8 = all(name.lower().replace("-", "") in _UTF8 for name in (encoding or "", charset or "utf8"))
-    is_old = term.startswith(_OLD_TERMINALS)
-    return Abilities(
-        ascii_only=not is_utf8 or is_old or asked in {"C", "POSIX"},
-        mono=bool(environment.get("NO_COLOR")) or term.startswith(_MONO_TERMINALS) or term.endswith(("-m", "-mono")),
-    )
-
-
-def output_encoding() -> str:
-    """Return the encoding that the locale asks for."""
-    return locale.getpreferredencoding(do_setlocale=False)
 
 
 def show_title(driver: Driver | None, title: str | None) -> None:
