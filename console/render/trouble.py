@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.errors import RelayError, StatementRefused, StoreUnavailable
+from relay.errors import RelayError, StoreUnavailable
 
 _MEANINGS = (
     ("refused", "nothing listens at its address. Start Postgres, or correct DATABASE_URL"),
@@ -21,6 +21,7 @@ _MEANINGS = (
     ("closed", "it ended the session, as in a restart; wait"),
 )
 """What the driver's words mean, and what to do, by a part of them; the first that fits counts."""
+_AWAY = ("Postgres cannot be used now", "Postgres did not answer in time")
 
 
 def meaning_of(reason: str) -> str:
@@ -32,6 +33,6 @@ def meaning_of(reason: str) -> str:
 
 def plainly(error: RelayError) -> str:
     """Return an error as it is said in passing: of Postgres that is away, what that means."""
-    if isinstance(error, StoreUnavailable) and not isinstance(error, StatementRefused):
+    if isinstance(error, StoreUnavailable) and str(error).startswith(_AWAY):
         return f"No session with Postgres: {meaning_of(str(error))}"
     return str(error)
