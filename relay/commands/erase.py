@@ -87,6 +87,6 @@ def _lines(person: Person, found: Erased, *, dry_run: bool) -> list[str]:
         f"This host's spool: {plural(found.spooled, 'receipt')} {done}.",
     ]
     if found.unfinished:
-        left = plural(found.unfinished, "delivery") if found.unfinished == 1 else f"{found.unfinished} deliveries"
-        lines.append(f"{left} still to be forwarded: left as it is. Run this again later.")
+        left = plural(found.unfinished, "delivery")
+        lines.append(f"{left} still to be forwarded, and not changed. Run this again later.")
     return lines

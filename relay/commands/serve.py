@@ -10,6 +10,7 @@ import psycopg
 
 from relay.commands.common import database, refuse_demo, say, say_waiting
 from relay.errors import SchemaError, StoreUnavailable
+from relay.monitoring.channels import channels
 from relay.server.supervisor import REFUSED, LogOptions, serve
 from relay.settings import load_settings
 from relay.store import preflight
@@ -37,6 +38,7 @@ def command(bind: str | None, workers: int | None, log_format: Format, log_level
     Stops on SIGTERM, SIGHUP or Ctrl+C: it accepts no more, finishes what is in flight or hands it back, within 25 s.
     """
     settings = load_settings(relay_bind=bind, relay_workers=workers)
+    channels(settings)  # a wrong one is refused here, and not when the first alert is sent
     with database(settings, create=True) as place:
         try:
             try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relay.commands.common import as_json, connected, database, print_json, run, say, source_of
-from relay.domain.format import exact_clock
+from relay.domain.format import exact_clock, plural
 from relay.errors import RelayError
 from relay.settings import load_settings
 from relay.store import delivery_detail
@@ -125,8 +125,8 @@ def _lines(found: Detail) -> list[str]:
         if one.answer:
             lines += ["", f"answer to attempt {one.number} of run {one.run}", f"  {one.answer}"]
     lines += ["", "headers", *(f"  {name}: {value}" for name, value in found.headers)]
-    cut = f", the first {len(found.body)} of them" if len(found.body) < found.body_length else ""
-    return [*lines, "", f"payload ({found.body_length} bytes{cut})", _body(found)]
+    cut = f", the first {len(found.body):,} of them" if len(found.body) < found.body_length else ""
+    return [*lines, "", f"payload ({plural(found.body_length, 'byte')}{cut})", _body(found)]
 
 
 def _timeline(found: Detail) -> list[tuple[datetime, str]]:

@@ -59,22 +59,57 @@ class Failure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """How a failure is written: `sentence` as the error of an attempt, `short` in narrow columns and in filters."""
+    """How a failure is written: `sentence` as the error of an attempt, `brief` where that has no room.
 
-    sentence: str
+    `short` is for narrow columns and filters, `cause` for a diagnosis.
+    """
+
     short: str
+    sentence: str
+    brief: str
+    cause: str
 
 
 _TEXTS: dict[str, _Text] = {
-    Failure.CONNECTION_REFUSED: _Text("Agent SDK refused the connection", "refused"),
-    Failure.CONNECTION_RESET: _Text("Agent SDK dropped the connection before its answer was complete", "reset"),
-    Failure.UNREACHABLE: _Text("Agent SDK's host is unreachable", "no-host"),
-    Failure.DNS_FAILURE: _Text("Agent SDK's host name does not resolve", "dns"),
-    Failure.TLS_ERROR: _Text("The TLS handshake with the Agent SDK failed", "tls"),
-    Failure.PROTOCOL_ERROR: _Text("Agent SDK's answer was not valid HTTP", "no-http"),
-    Failure.OUT_OF_FILES: _Text("The relay is out of file descriptors; raise its limit of open files", "no-fds"),
-}
+    Failure.CONNECTION_REFUSED: _Text(
+        "refused", "Agent SDK refused the connection", "refused connection",
+        "The Agent SDK is down: it refuses connections",
+    ),
+    Failure.CONNECTION_RESET: _Text(
+        "reset", "Agent SDK dropped the connection before its answer was complete", "dropped the connection",
+        "The Agent SDK drops connections",
+    ),
+    Failure.UNREACHABLE: _Text(
+        "no-host", "Agent SDK's host is unreachable", "host is unreachable", "The Agent SDK's host is unreachable"
+    ),
+    Failure.DNS_FAILURE: _Text(
+        "dns", "Agent SDK's host name does not resolve", "host does not resolve",
+        "The Agent SDK's host name does not resolve",
+    ),
+    Failure.TLS_ERROR: _Text(
+        "tls", "The TLS handshake with the Agent SDK failed", "TLS handshake failed",
+        "The TLS handshake with the Agent SDK fails",
+    ),
+    Failure.PROTOCOL_ERROR: _Text(
+        "no-http", "Agent SDK's answer was not valid HTTP", "answer is no HTTP",
+        "The Agent SDK's answers are not valid HTTP",
+    ),
+    Failure.OUT_OF_FILES: _Text(
+        "no-fds", "The relay is out of file descriptors; raise its limit of open files", "relay is out of files",
+        "The relay is out of file descriptors",
+    ),
+}  # fmt: skip
+BRIEF_ERRORS = {text.sentence: text.brief for text in _TEXTS.values()}
+"""The errors of attempts that got no answer, and what a column without room for one has in its place."""
+
 _BY_SHORT = {text.short: status for status, text in _TEXTS.items()}
+_CAUSES = {"429": "The Agent SDK is rate limiting", Failure.TIMEOUT: "The Agent SDK does not answer in time"}
+_CAUSES |= {status: text.cause for status, text in _TEXTS.items()}
+
+
+def cause_of(status: str) -> str:
+    """What the Agent SDK does while attempts end with `status`, as a sentence without its full stop."""
+    return f"{_CAUSES[status]} ({status})" if status in _CAUSES else f"The Agent SDK answers {status}"
 
 
 def short_status(status: str) -> str:

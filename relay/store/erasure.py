@@ -94,11 +94,9 @@ _THEIRS = SQL("""
 _DRAFTS = SQL("UPDATE relay.notes n SET draft = '' WHERE {}").format(_THEIRS)
 _COUNT_DRAFTS = SQL("SELECT count(*) FROM relay.notes n WHERE {}").format(_THEIRS)
 _COLUMN = """
-    SELECT format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL)
-      FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
      WHERE a.attrelid = to_regclass('dashboard_facts') AND a.attname = 'value'
 """
-_TYPES = {"jsonb": "jsonb", "json": "json", "text": "text", "character varying": "text"}
 _FACTS = """
     SELECT tableoid::bigint AS part, ctid::text AS place, relay.json_or_null(format('%%s', value)) AS value,
            relay.json_or_null(format('%%s', metadata)) AS metadata
@@ -265,7 +263,7 @@ async def _erase_facts(connection: Connection, places: Sequence[tuple[int, str]]
     if not places:
         return 0
     row = await (await connection.execute(_COLUMN)).fetchone()
-    kind = _TYPES[row[0] if row else "jsonb"]
+    kind = (row[0] if row else "jsonb").replace("%", "%%")
     statement = SQL(_ERASE_FACTS).format(type=SQL(kind))
     parts, rows = (list(column) for column in zip(*places, strict=True))
     given = {"parts": parts, "places": rows, "text": ERASED.decode(), "said": SAID}

@@ -126,7 +126,7 @@ async def status(dsn: str) -> tuple[list[Migration], list[Migration]]:
         SchemaError: the server is too old, its encoding is not UTF-8, or the login may not read the history.
     """
     async with _connected(dsn) as connection:
-        done = await _done(connection)
+        done = await versions(connection)
     steps = migrations()
     return [step for step in steps if step.version in done], [step for step in steps if step.version not in done]
 
@@ -242,7 +242,7 @@ class _Run:
         async def read() -> set[int]:
             async with self.connection.transaction():
                 await self.connection.execute(_LIMITS)
-                return await _done(self.connection)
+                return await versions(self.connection)
 
         return await self._retried(read)
 
@@ -271,7 +271,7 @@ class _Run:
     async def _apply(self, step: Migration) -> bool:
         async def work() -> bool:
             async with _turn(self.connection, self.waiting):
-                if step.version in await _done(self.connection):
+                if step.version in await versions(self.connection):
                     return False
                 self.on_step(step)
                 await _make_history(self.connection)
@@ -288,7 +288,7 @@ class _Run:
         A second connection holds the lock meanwhile, in a transaction that has no snapshot.
         """
         async with await connect(self.dsn, "hotdash-relay migrate lock") as guard, _turn(guard, self.waiting):
-            if step.version in await _done(guard):
+            if step.version in await versions(guard):
                 return False
             self.on_step(step)
             try:
@@ -333,7 +333,7 @@ class _Run:
             await self.connection.execute("SELECT relay.follow_facts()")
 
 
-async def _done(connection: Connection) -> set[int]:
+async def versions(connection: Connection) -> set[int]:
     """The versions that the database has had. Creates nothing."""
     if not await _has_history(connection):
         return set()

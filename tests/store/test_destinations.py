@@ -139,7 +139,9 @@ async def begun_by(connection: Connection, *relays: UUID) -> list[str]:
             return begun
 
 
-async def test_an_attempt_in_progress_goes_on_when_its_destination_is_back(connection: Connection, rows: Rows) -> None:
+async def test_an_attempt_in_progress_continues_when_its_destination_is_back(
+    connection: Connection, rows: Rows
+) -> None:
     blue, green = await relay_of(connection, BLUE), await relay_of(connection, GREEN)
     await store(connection, blue, [message(1), message(2), message(3)])
     await store(connection, green, [message(4)])

@@ -107,7 +107,7 @@ async def test_a_login_with_relay_service_can_run_a_whole_relay(
     assert (await relay.client.get("/metrics")).status_code == 200
 
 
-@pytest.mark.parametrize("table", ["serial id", "integer id that somebody supplies", "uuid id", "no id"])
+@pytest.mark.parametrize("table", ["serial id", "integer id that the writer supplies", "uuid id", "no id"])
 async def test_it_can_beside_a_table_of_another_application(
     empty_dsn: str,
     login: Callable[[str, str], str],
