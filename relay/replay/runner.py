@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from relay.domain.delivery import Outcome
 from relay.domain.format import plural
 from relay.errors import StoreUnavailable
+from relay.forwarding.rate_limit import CATCH_UP_S
 from relay.forwarding.turns import turn
 from relay.store import replay_work, replays
 from relay.store.actions import signed
@@ -37,7 +38,6 @@ AT_ONCE = 32
 
 PLANS_AT_ONCE = 4
 _CHECK_EVERY_S = 0.25
-_CATCH_UP_S = 0.5
 _LIVE_FIRST_S = 0.05
 _HELD_AGAIN_S = 0.25
 _CLOSE_S = 2
@@ -98,7 +98,7 @@ class ReplayRunner:
         run = _PlanRun(plan, self._database, self._pipeline, self._owner, self._forwarding_log)
         self._runs.add(run)
         try:
-            self._forwarding_log.replay("started", plan.id, deliveries=plan.left, requestedBy=plan.requested_by)
+            self._forwarding_log.replay("started", plan.id, deliveries=plan.left, requestedBy=plan.who)
             await run.work()
         except StoreUnavailable:
             self._forwarding_log.replay("interrupted, Postgres is away", plan.id)
@@ -241,7 +241,7 @@ class _PlanRun:
             room = 1
         claims: list[Claimed] = []
         skipped = held = 0
-        is_late = time.monotonic() - self._turn_at < _CATCH_UP_S
+        is_late = time.monotonic() - self._turn_at < CATCH_UP_S
         async with (
             self._database.connection() as connection,
             turn(connection, gate, room, reserve=0 if is_behind else 1, catching_up=is_late) as now,

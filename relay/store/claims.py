@@ -12,11 +12,11 @@ from psycopg.sql import SQL
 
 from relay.domain.delivery import Delivery, WaitReason
 from relay.domain.headers import kept
-from relay.store.database import exact
+from relay.store.database import exact_rows_of
 from relay.store.deliveries import Claimed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from psycopg.sql import Composed
@@ -27,7 +27,7 @@ _COLUMNS = SQL("""d.id, d.claim, d.delivery_id, d.run, d.headers, d.body, d.even
               d.encoded_body, d.tries, d.spent_ms, d.waited_ms, d.conversation_key""")
 """What a claiming statement returns of `relay.deliveries d`; `paused_ms` and `waited_for` follow."""
 
-claimed_columns = _COLUMNS + SQL(", 0, NULL::text")
+claimed_columns = _COLUMNS + SQL(", 0 AS paused_ms, NULL::text AS waited_for")
 own_agent = SQL("(SELECT i.agent FROM relay.instances i WHERE i.id = %(owner)s)")
 """SQL: the destination of the relay `owner`, NULL if it is not registered."""
 
@@ -58,8 +58,8 @@ _TAKEN = SQL("""
            next_attempt_at = NULL, destination = coalesce(d.destination, {agent})
       FROM chosen c
      WHERE d.id = c.id
-    RETURNING {columns}, CASE WHEN d.tries > 0 THEN (extract(epoch FROM now() - d.since) * 1000)::bigint ELSE 0 END,
-              c.waits
+    RETURNING {columns}, c.waits AS waited_for,
+              CASE WHEN d.tries > 0 THEN (extract(epoch FROM now() - d.since) * 1000)::bigint ELSE 0 END AS paused_ms
 """).format(agent=own_agent, columns=_COLUMNS)
 # Waits that are over come before what was never tried: they are older. A large body may leave less to claim than asked.
 _SIZE = SQL("octet_length(o.body) + coalesce(octet_length(o.encoded_body), 0) AS bytes")
@@ -122,7 +122,7 @@ async def claim_abandoned(
     holds in the database for `orphan_s` seconds without having them in memory (`held` are the rows it has): the relay
     did not see the end of the commit that gave them to it.
     """
-    cursor = await exact(connection).execute(
+    cursor = await exact_rows_of(connection, dict[str, Any]).execute(
         _CLAIM_ABANDONED, {"owner": owner, "held": list(held), "settled": settled, "most": most, "orphan_s": orphan_s}
     )
     return await read_claimed(connection, await cursor.fetchall())
@@ -135,7 +135,7 @@ async def claim_backlog(connection: Connection, owner: UUID, *, most: int, most_
     breaker is open.
     """
     given = {"owner": owner, "most": most, "most_bytes": most_bytes}
-    cursor = await exact(connection).execute(_CLAIM_BACKLOG, given)
+    cursor = await exact_rows_of(connection, dict[str, Any]).execute(_CLAIM_BACKLOG, given)
     return await read_claimed(connection, await cursor.fetchall())
 
 
@@ -144,7 +144,7 @@ async def claim_tests(connection: Connection, owner: UUID, *, most: int) -> list
 
     A replay of one waits like any replay.
     """
-    cursor = await exact(connection).execute(_CLAIM_TESTS, {"owner": owner, "most": most})
+    cursor = await exact_rows_of(connection, dict[str, Any]).execute(_CLAIM_TESTS, {"owner": owner, "most": most})
     return await read_claimed(connection, await cursor.fetchall())
 
 
@@ -154,7 +154,7 @@ async def claim_probe(connection: Connection, owner: UUID, other: str | None) ->
     None if nothing but test webhooks waits, or forwarding is held.
     """
     for key in (other, None) if other is not None else (None,):
-        cursor = await exact(connection).execute(
+        cursor = await exact_rows_of(connection, dict[str, Any]).execute(
             _CLAIM_PROBE, {"owner": owner, "most": 1, "most_bytes": 0, "other": key or ""}
         )
         if claims := await read_claimed(connection, await cursor.fetchall()):
@@ -162,37 +162,34 @@ async def claim_probe(connection: Connection, owner: UUID, other: str | None) ->
     return None
 
 
-async def read_claimed(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[Claimed]:
+async def read_claimed(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Claimed]:
     """Rows that a claiming statement returned (exact ones), as claims; a replay's come with what its plan says."""
-    plans: dict[int, tuple[str, bytes | None]] = {}
-    plan_ids = {row[9] for row in rows if row[9] is not None}
-    if plan_ids:
-        cursor = await exact(connection).execute(_PLANS, (list(plan_ids),))
-        plans = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
-    claims = []
-    for row in rows:
-        row_id, claim, delivery_id, run, headers, body, event, conversation_id, test, plan_id, encoded_body = row[:11]
-        tries, spent_ms, waited_ms, order_key, paused_ms, waited_for = row[11:]
-        requested_by, edited_body = plans.get(plan_id, (None, None))
-        delivery = Delivery(
-            id=row_id,
-            delivery_id=delivery_id,
-            run=run,
-            headers=kept(tuple((name, value) for name, value in headers)),
-            body=body if edited_body is None else edited_body,
-            event=event,
-            conversation_id=conversation_id,
-            test=test,
-            plan_id=plan_id,
-            edited=edited_body is not None,
-            requested_by=requested_by,
-            encoded_body=encoded_body if edited_body is None else None,
-            tries=tries,
-            spent_ms=spent_ms,
-            waited_ms=waited_ms,
-            paused_ms=paused_ms,
-            waited_for=None if waited_for is None else WaitReason(waited_for),
-            order_key=order_key,
-        )
-        claims.append(Claimed(claim, delivery))
-    return claims
+    plans: dict[int, Mapping[str, Any]] = {}
+    if plan_ids := {row["plan_id"] for row in rows} - {None}:
+        cursor = await exact_rows_of(connection, dict[str, Any]).execute(_PLANS, (list(plan_ids),))
+        plans = {plan["id"]: plan for plan in await cursor.fetchall()}
+    return [Claimed(row["claim"], _delivery(row, plans.get(row["plan_id"], {}))) for row in rows]
+
+
+def _delivery(row: Mapping[str, Any], plan: Mapping[str, Any]) -> Delivery:
+    edited_body, waited_for = plan.get("edited_body"), row["waited_for"]
+    return Delivery(
+        id=row["id"],
+        delivery_id=row["delivery_id"],
+        run=row["run"],
+        headers=kept(tuple((name, value) for name, value in row["headers"])),
+        body=row["body"] if edited_body is None else edited_body,
+        event=row["event"],
+        conversation_id=row["conversation_id"],
+        test=row["test"],
+        plan_id=row["plan_id"],
+        edited=edited_body is not None,
+        requested_by=plan.get("requested_by"),
+        encoded_body=row["encoded_body"] if edited_body is None else None,
+        tries=row["tries"],
+        spent_ms=row["spent_ms"],
+        waited_ms=row["waited_ms"],
+        paused_ms=row["paused_ms"],
+        waited_for=None if waited_for is None else WaitReason(waited_for),
+        order_key=row["conversation_key"],
+    )
