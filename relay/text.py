@@ -194,7 +194,7 @@ _NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\uf
 _MENTION = re.compile(r"\[([^\[\]]*)\]\(\s*mention://[^()]*\)", re.IGNORECASE)
 _MENTION_SCHEME = re.compile(r"mention(?=://)", re.IGNORECASE)
 _LIQUID = re.compile(r"\{(?=[{%])")
-_CUT = "… (cut)"
+CUT = "… (cut)"
 
 
 def valid_unicode(text: str) -> str:
@@ -212,7 +212,28 @@ def chatwoot_text(text: str, *, limit: int) -> str:
     kept = _NO_TEXT.sub("", text[: 2 * limit].replace("\r\n", "\n"))
     kept = _MENTION_SCHEME.sub("mention ", _MENTION.sub(r"\1", kept))
     kept = _LIQUID.sub("{ ", kept).strip()
-    return kept if len(kept) <= limit and len(text) <= 2 * limit else kept[: limit - len(_CUT)] + _CUT
+    return kept if len(kept) <= limit and len(text) <= 2 * limit else kept[: limit - len(CUT)] + CUT
+
+
+_CHAT_MARKUP = re.compile(
+    r"""
+    <(?=\S)                                             # Slack: <!channel>, <@U1>, <https://…|text>; Discord: <@&1>
+    | &(?=(?:amp|lt|gt);)                               # so that no entity of the text's own is decoded
+    | (?<![^\W_])@(?=(?:channel|here|all|everyone)\b)    # Mattermost, Rocket.Chat, Discord
+    | \](?=\()                                          # a link in Markdown: [text](https://…)
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_CHAT_ESCAPES = {"<": "&lt;", "&": "&amp;", "@": "@ ", "]": "] "}
+
+
+def chat_text(text: str) -> str:
+    """`text` for a channel of Slack or its like: nothing in it notifies people or hides where a link leads.
+
+    Slack decodes `&lt;` and `&amp;` and asks for them in place of `<` and `&` (docs.slack.dev, "Formatting message
+    text"). A `<` before a space begins nothing, and stays.
+    """
+    return _CHAT_MARKUP.sub(lambda found: _CHAT_ESCAPES[found.group()], text)
 
 
 MASK = "(not shown)"

@@ -6,12 +6,22 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.actions import OVERVIEW
+from console.keymap import key_of
 from relay.domain.format import span, verb
 
 if TYPE_CHECKING:
     from relay.store.backlog import BacklogState
 
 _MUTED = "$text-muted"
+
+
+def why_replays_wait(backlog: BacklogState) -> str:
+    """Return what keeps replays from being sent, and what ends it; empty while nothing does."""
+    if backlog.hold is not None:
+        released = f"{key_of(OVERVIEW, 'hold')} releases it"
+        return f"forwarding is held by {backlog.hold.who}, so a replay waits until {released}"
+    return "the circuit breaker is open, so a replay waits until it closes" if backlog.breaker is not None else ""
 
 
 def backlog_line(backlog: BacklogState) -> Content:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from relay.chatwoot.client import Chatwoot
+from relay.chatwoot.client import NOT_CONFIGURED, Chatwoot
 from relay.commands.answered import to_send
 from relay.commands.common import (
     Finite,
@@ -110,9 +110,7 @@ def command(
     """
     settings = load_settings()
     if settings.chatwoot_account_id is None:
-        raise ConfigurationError(
-            "CHATWOOT_BASE_URL, CHATWOOT_API_KEY and CHATWOOT_ACCOUNT_ID must be set to ask Chatwoot"
-        )
+        raise ConfigurationError(NOT_CONFIGURED)
     now = datetime.now(UTC)
     begin = since_of(since, now)
     end = moment(Term("until", until, negated=False), now) if until is not None else now

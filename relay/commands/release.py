@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command("release")
 @click.option(
     "--rate",
-    type=Finite(0, 1_000_000, min_open=True),
+    type=Finite(0.001, 1_000_000),
     metavar="N",
     help="Drain the backlog at N deliveries a second over all relays. Default: as fast as it goes.",
 )

@@ -215,7 +215,8 @@ async def _nothing(connection: Connection, wanted: _Wanted, not_dead: dict[str, 
     elif wanted.as_json:
         print_json({"database": source.document} | NO_PLAN | {"not_sent": _not_sent(not_dead)})
     elif not not_dead:
-        doubts = "".join(f" {doubt}." for doubt in filters.doubts(filters.parse(wanted.filter)))
+        found = filters.doubts(filters.parse(wanted.filter), states=(State.DEAD,))
+        doubts = "".join(f" {doubt}." for doubt in found)
         click.echo(f"No dead letter matches.{clean(doubts)}" if wanted.filter else "There are no dead letters.")
 
 

@@ -17,7 +17,7 @@ from relay.store import preflight
 from relay.store.database import connect
 from relay.store.failures import unavailable
 from relay.store.migrate import migrate
-from relay.store.open_schema import open_schema
+from relay.store.open_schema import open_facts, open_schema
 from relay.store.sizing import shortage
 from relay.telemetry.log_sink import Format  # noqa: TC001 - beside LogOptions
 
@@ -66,7 +66,8 @@ async def _prepare(place: Place, workers: int, *, roles: bool) -> None:
     try:
         async with await connect(place.dsn, "hotdash-relay start") as connection:
             await refuse_demo(connection, place)
-            for sentence in (await shortage(connection, workers), await open_schema(connection)):
+            warnings = await shortage(connection, workers), await open_schema(connection), await open_facts(connection)
+            for sentence in warnings:
                 if sentence is not None:
                     say(f"relay: {sentence}", err=True)
     except psycopg.OperationalError as error:

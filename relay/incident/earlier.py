@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median_low
 from typing import TYPE_CHECKING
 
-from relay.domain.format import day_clock, measured, plural, span, verb
+from relay.domain.format import day_clock, measured, milliseconds, plural, span, verb
 from relay.domain.rejections import rejection
 from relay.domain.retry import retry_helps
 from relay.incident.cause import WARNING, WELL, Headline, Kind
-from relay.incident.failing import failing_group, is_over
+from relay.incident.failing import MANY_REFUSED, failing_group, is_over
 
 if TYPE_CHECKING:
     from relay.domain.alerts import Verdict
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 _RECENT_S = 120
 """Within this time after the last failure the headline says when that was."""
-
-_SERIOUS = 5
 
 
 def recovered(state: State) -> Headline | None:
@@ -47,14 +46,15 @@ def gap(state: State) -> Headline | None:
     lasted = span((began - ended).total_seconds())
     said = f"No relay ran from {day_clock(ended, state.at)} to {day_clock(began, state.at)} ({lasted})"
     remedy = "what Chatwoot sent then is missing here"
-    return Headline(Kind.GAP, WARNING, f"{said}: {remedy}. `relay backfill` fetches it.", shorter=(f"{said}.",))
+    return Headline(Kind.GAP, WARNING, f"{said}: {remedy}. `relay backfill` fetches it.",
+                    shorter=(f"{said}. Run `relay backfill`.", f"{said}."))  # fmt: skip
 
 
 def refused(state: State) -> Headline | None:
     """Webhooks were refused in the last hour, and that is over: many, or some that are lost."""
     found = state.refused_webhooks
     total = sum(one.count for one in found)
-    if total < _SERIOUS and not any(rejection(one.reason).is_lost for one in found):
+    if total < MANY_REFUSED and not any(rejection(one.reason).is_lost for one in found):
         return None
     return _refused(state, Kind.EARLIER_REFUSED)
 
@@ -154,10 +154,10 @@ def alert(state: State) -> Headline | None:
     if not state.firing:
         return None
     verdict = state.firing[0]
-    return Headline(Kind.ALERT, WARNING, f"{_now(verdict)}.")
+    return Headline(Kind.ALERT, WARNING, f"{_now(verdict, state)}.")
 
 
-def _now(verdict: Verdict) -> str:
+def _now(verdict: Verdict, state: State) -> str:
     rule = verdict.rule
     value = measured(verdict.value, rule.unit)
     sentences = {
@@ -166,6 +166,7 @@ def _now(verdict: Verdict) -> str:
         "dlq": f"{_webhooks_were(verdict)} dead-lettered in the last hour; none waits",
         "escalate-dlq": f"{_webhooks_were(verdict)} dead-lettered in the last hour; none waits",
         "attempts": f"Deliveries took {value} attempts on average in the last hour",
+        "agent-slow": f"Deliveries took {value} on average in the last 15 min{_latest(state)}",
         "escalate-agent-down": "The Agent SDK's health failed until a moment ago",
         "escalate-replies": f"A customer's message has waited {value} for its delivery",
         "relay-down": "A relay runs again",
@@ -183,6 +184,10 @@ def _count(verdict: Verdict) -> int:
 def _webhooks_were(verdict: Verdict) -> str:
     count = _count(verdict)
     return f"{plural(count, 'webhook')} {verb(count, 'were')}"
+
+
+def _latest(state: State) -> str:
+    return f"; now {milliseconds(median_low(state.latest_ms))}" if state.latest_ms else ""
 
 
 def well(state: State) -> Headline:

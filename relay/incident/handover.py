@@ -69,7 +69,7 @@ def _open(state: Overview, groups: Sequence[Group], plans: Sequence[Plan]) -> It
     for plan in plans:
         if not plan.ended:
             settled = f"{plan.total - plan.left:,} of {plan.total:,} settled"
-            yield f"Replay plan {plan.id} of {text(plan.requested_by)} is {plan.state}: {settled}"
+            yield f"Replay plan {plan.id} of {text(plan.who)} is {plan.state}: {settled}"
     if state.open_dead_letters:
         yield plural(state.open_dead_letters, "open dead letter")
     for group in groups[:_GROUPS]:

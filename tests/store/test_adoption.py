@@ -38,8 +38,8 @@ _DOMAINS = """
 """
 # name: the table's columns; columns that the existing rows are given besides the usual ones, and their values
 TABLES: dict[str, tuple[str, dict[str, str]]] = {
-    "integer id that somebody supplies": (f"id integer PRIMARY KEY, {_REST}, {_TIME}", {"id": "n * 10"}),
-    "bigint id that somebody supplies": (f"id bigint PRIMARY KEY, {_REST}, {_TIME}", {"id": "n * 10"}),
+    "integer id that the writer supplies": (f"id integer PRIMARY KEY, {_REST}, {_TIME}", {"id": "n * 10"}),
+    "bigint id that the writer supplies": (f"id bigint PRIMARY KEY, {_REST}, {_TIME}", {"id": "n * 10"}),
     "serial id": (f"id serial PRIMARY KEY, {_REST}, {_TIME}", {}),
     "identity id": (f"id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, {_REST}, {_TIME}", {}),
     "uuid id": (f"id uuid PRIMARY KEY, {_REST}, {_TIME}", {"id": "gen_random_uuid()"}),
