@@ -149,7 +149,7 @@ def _since(verdicts: Sequence[Verdict], state: Overview) -> str:
 
 def _dead_letters(state: Overview, groups: Sequence[Group]) -> tuple[Content, Content, Content]:
     """Return the number of open dead letters and its growth, in three forms, the longest first."""
-    rate = sum(group.per_minute for group in groups)
+    rate = sum(group.growth(state.at) for group in groups)
     growing = f" +{rate:,}/min" if rate else ""
     style = "$text-error bold" if growing else ("$text-warning" if state.open_dead_letters else _MUTED)
     number = f"{state.open_dead_letters:,}"
