@@ -228,3 +228,5 @@ def test_the_time_left_is_measured() -> None:
     assert pace.left_s(plan(54)) == 11.5  # the last ten seconds: four a second
     pace.take([plan(54, PlanState.PAUSED)], began + timedelta(seconds=17))
     assert pace.left_s(plan(54)) is None
+    pace.take([plan(54)], began + timedelta(seconds=18), is_stopped=True)
+    assert pace.left_s(plan(54)) is None
