@@ -116,7 +116,8 @@ class Backlog:
             await self._keep_house(connection)
         if self._concurrency is not None:
             await self._share(connection, self._concurrency, state.relays, state.rank)
-        if self._has_breaker and state.open and not state.held and not self._probes:
+        # Also without a breaker of its own: a relay that had one may have opened it and be gone.
+        if state.open and not state.held and not self._probes:
             await self._probe(connection)
 
     async def _answer_senders(self, connection: Connection) -> None:
