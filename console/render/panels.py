@@ -15,6 +15,7 @@ from relay.domain.format import average, clock, count, measured, milliseconds, p
 from relay.domain.format import in_flight as in_flight_text
 from relay.domain.retry import short_status
 from relay.domain.targets import title, title_with_route
+from relay.incident.cause import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -281,14 +282,18 @@ def group_header(width: int) -> Content:
     return Content(f"{_group_head(width)}{'CAUSE':<{_cause_room(width)}} {events}")
 
 
-def group_line(group: Group, now: datetime, width: int) -> Content:
+def growth(snapshot: Snapshot, group: Group) -> int:
+    """Return how many dead letters come to a group a minute; 0 once that is over."""
+    return 0 if snapshot.headline.kind is Kind.RECOVERED else group.growth(snapshot.overview.at)
+
+
+def group_line(group: Group, growth: int, now: datetime, width: int) -> Content:
     """Return one failure group as a line: count, rate, first and last failure, status, cause, events."""
     events = _events(group.events) if width >= 100 and group.events else ""
     room = _cause_room(width)
     cause = f"{group.last_error} (tests)" if group.only_tests else group.last_error
     error = cause if len(cause) <= room else cause.removeprefix("Agent SDK ")
     error = error if len(error) <= room else error[: room - 1] + "…"
-    growth = group.growth(now)
     rate = f"+{growth:,}" if growth else "0"
     hot = "$text-error bold" if growth else ""
     has_status = width >= _LEAST_WITH_STATUS

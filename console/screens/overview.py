@@ -128,7 +128,7 @@ class OverviewView(View):
     def _paint_groups(self, snapshot: Snapshot) -> None:
         state = snapshot.overview
         orders = {
-            "rate": lambda group: (group.growth(state.at), group.count),
+            "rate": lambda group: (panels.growth(snapshot, group), group.count),
             "count": lambda group: (group.count,),
             "last": lambda group: (group.last.timestamp(),),
         }
@@ -137,7 +137,10 @@ class OverviewView(View):
         width = self.app.size.width - 2
         lines = self.query_one("#groups", LineList)
         lines.show(
-            [Line(key, panels.group_line(group, state.at, width)) for key, group in self._groups.items()],
+            [
+                Line(key, panels.group_line(group, panels.growth(snapshot, group), state.at, width))
+                for key, group in self._groups.items()
+            ],
             header=panels.group_header(width),
             empty=Content(f"  No open dead letters. {_last_webhook(snapshot)}"),
         )

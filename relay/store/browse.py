@@ -263,7 +263,8 @@ class Group:
 
     def growth(self, now: datetime) -> int:
         """`per_minute` while more come; 0 once the next is overdue, so that a recovery shows within seconds."""
-        due_s = max(_LEAST_PAUSE_S, _GAPS * 60 / max(1, self.per_minute))
+        lasted_s = min(60.0, (self.last - self.first).total_seconds())
+        due_s = max(_LEAST_PAUSE_S, _GAPS * lasted_s / max(1, self.per_minute))
         return self.per_minute if (now - self.last).total_seconds() < due_s else 0
 
 
