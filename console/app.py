@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import events, on
 from textual.app import SystemCommand
 from textual.filter import NoColor
+from textual.screen import ModalScreen
 from textual.theme import Theme
 from textual.widgets import Input, TextArea
 
@@ -26,15 +27,13 @@ from console import theme as themes
 from console.actions import ACTIVITY, DEAD, DELIVERIES, HEALTH, LOG, OVERVIEW, VIEWS
 from console.data.announcer import Announcer
 from console.data.choices import Choices
-from console.data.context import WINDOWS, Context, Trouble, place_of
+from console.data.context import WINDOWS, Context, Trouble, operator_of, place_of
 from console.data.operator_session import OperatorSession
 from console.data.outage import outage_of
 from console.data.poller import Poller
 from console.data.writes import Writes
 from console.flows import requests
-from console.key_names import shown_key
 from console.keymap import key_of
-from console.prebuild import build_views
 from console.screens.activity import ActivityView
 from console.screens.dead_letters import DeadLettersView
 from console.screens.deliveries import DeliveriesView
@@ -42,10 +41,11 @@ from console.screens.health import HealthView
 from console.screens.log import LogView
 from console.screens.opening import open_screen
 from console.screens.overview import OverviewView
+from console.screens.prebuild import build_views
 from console.screens.view import WIDE, View
-from console.terminal import TerminalDriver, show_title
+from console.terminal.driver import TerminalDriver, show_title
 from console.theme import ascii_of
-from console.widgets.commands import Commands
+from console.widgets.commands import Commands, commands_of
 from console.widgets.question import Question
 from console.widgets.type_ahead import TypeAhead
 from relay.errors import RelayError
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from textual.filter import LineFilter
     from textual.screen import Screen
 
-    from console.actions import Action
     from console.data.context import HealthCheck
     from console.data.first_connection import FirstConnection
     from console.data.snapshot import Reading, Snapshot
@@ -78,13 +77,6 @@ _VIEWS: dict[str, type[View]] = {
     HEALTH: HealthView,
     ACTIVITY: ActivityView,
 }
-
-
-def _palette_place(view: str, action: Action) -> int:
-    """Return where the palette has an action: what one does in this view, then everywhere, then where one goes."""
-    if action.name.startswith(("view(", "cursor(", "back", "leave")):
-        return 2
-    return 0 if action.where is not None and view in action.where else 1
 
 
 class ConsoleApp(TypeAhead):
@@ -116,11 +108,11 @@ class ConsoleApp(TypeAhead):
     ) -> None:
         super().__init__(driver_class=TerminalDriver if sys.stdin.isatty() else None)
         self.stylesheet = themes.ThemedStylesheet(variables=self.get_css_variables())
-        operator, choices = settings.operator, choices or Choices()
+        choices = choices or Choices()
         self.context = Context(
             settings=settings,
-            session=OperatorSession(settings, dsn, operator, read_only=read_only, choices=choices),
-            operator=operator,
+            session=OperatorSession(settings, dsn, settings.operator, read_only=read_only, choices=choices),
+            operator=operator_of(settings),
             place=place_of(settings, dsn),
             read_only=read_only,
             choices=choices,
@@ -401,6 +393,23 @@ class ConsoleApp(TypeAhead):
                  else "Times are UTC")  # fmt: skip
         self._poller.wake(afresh=True)
 
+    async def action_quit(self) -> None:
+        """Quit, by Textual's own key as well. The payload editor is left first, so that its edit is kept."""
+        front, view = self.screen, self.view
+        if isinstance(front, ModalScreen):
+            if hasattr(front, "action_leave"):
+                await front.run_action("leave")
+                return
+            front.dismiss(None)
+        if view is None:
+            self.exit()
+        else:
+            view.quit()
+
+    def action_help_quit(self) -> None:
+        """Say how to quit: ctrl+c does not, because a hand that copies or cancels may press it too often."""
+        self.say(f"{key_of(OVERVIEW, 'leave')} on the overview quits")
+
     @on(requests.Quit)
     def _quit(self) -> None:
         self.exit()
@@ -410,10 +419,7 @@ class ConsoleApp(TypeAhead):
         view = screen if isinstance(screen, View) else self.view
         if view is None:
             return
-        for action in sorted(view.possible_actions(), key=partial(_palette_place, view.VIEW)):
-            yield SystemCommand(
-                action.text, " ".join(map(shown_key, action.keys)), partial(self._run_on, view, action.name)
-            )
+        yield from commands_of(view.possible_actions(), view.VIEW, partial(self._run_on, view))
         yield SystemCommand("Quit the console", f"{key_of(OVERVIEW, 'leave')} on the overview", self.action_quit)
 
     def _run_on(self, view: View, action: str) -> None:

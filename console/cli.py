@@ -15,7 +15,7 @@ from relay.errors import ConfigurationError
 from relay.text import json_text
 
 if TYPE_CHECKING:
-    from console.config_file import Config
+    from console.start.config_file import Config
     from relay.settings import Settings
 
 
@@ -76,8 +76,8 @@ def _configured() -> Config:
     Raises:
         ConfigurationError: something in them cannot be used.
     """
-    from console.config_file import config_folder, read_config  # noqa: PLC0415 - it needs the extra
     from console.keymap import use_keys  # noqa: PLC0415 - likewise
+    from console.start.config_file import config_folder, read_config  # noqa: PLC0415 - it needs the extra
 
     config = read_config(config_folder())
     use_keys(config.keys)
@@ -98,8 +98,8 @@ def open_console(
     first = FirstConnection(dsn, read_only=read_only)
     config = _configured()
     from console.app import ConsoleApp  # noqa: PLC0415 - `console --help` need not load a terminal toolkit
-    from console.config_file import choices_path, chosen  # noqa: PLC0415 - likewise
-    from console.terminal import abilities_of, output_encoding  # noqa: PLC0415 - likewise
+    from console.start.config_file import choices_path, chosen  # noqa: PLC0415 - likewise
+    from console.terminal.abilities import abilities_of, output_encoding  # noqa: PLC0415 - likewise
 
     able = abilities_of(os.environ, output_encoding())
     app = ConsoleApp(
@@ -123,7 +123,7 @@ def time_console(settings: Settings, dsn: str, *, read_only: bool, as_json: bool
 
     first = FirstConnection(dsn, read_only=read_only)
     from console.app import ConsoleApp  # noqa: PLC0415 - `console --help` need not load a terminal toolkit
-    from console.timing import StartTimer  # noqa: PLC0415 - likewise
+    from console.start.timing import StartTimer  # noqa: PLC0415 - likewise
 
     timer = StartTimer(ConsoleApp(settings, dsn, read_only=read_only, first=first))
     timer.run(headless=not (sys.stdin.isatty() and sys.stdout.isatty()))

@@ -17,9 +17,10 @@ import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
 from relay.demo.chatwoot import ChatwootStandIn
-from relay.forwarding import receipt_storage
+from relay.forwarding import finisher, receipt_storage
 from relay.intake import webhook
 from relay.server.supervisor import settle_garbage_collection
+from relay.store import server_session
 from relay.store.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
 from tests.fork_server import ForkServer, needs_interpreter
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 _STORE_PATIENCE_S, _DURABLE_WITHIN_S = receipt_storage.STORE_PATIENCE_S, webhook._DURABLE_WITHIN_S
+_LEAST_PACE_S = finisher.LEAST_PACE_S
 _OURS = ("CHATWOOT_", "AGENT_", "RELAY_", "DATABASE_URL", "CONSOLE_", "PG", "NO_COLOR")
 
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -69,7 +71,8 @@ def _collect_garbage_as_a_relay_does() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _a_slow_machine_has_time() -> None:
     """Lets a relay in this process wait for Postgres as long as its sender does, unless a test is about that limit."""
-    receipt_storage.STORE_PATIENCE_S = webhook._DURABLE_WITHIN_S = ANSWER_MS / 1000
+    receipt_storage.STORE_PATIENCE_S = webhook._DURABLE_WITHIN_S = finisher.LEAST_PACE_S = ANSWER_MS / 1000
+    server_session.ANSWER_S = ANSWER_MS / 1000
 
 
 @pytest.fixture
@@ -77,6 +80,12 @@ def impatient_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a relay in this process wait for Postgres no longer than it does outside of tests."""
     monkeypatch.setattr(receipt_storage, "STORE_PATIENCE_S", _STORE_PATIENCE_S)
     monkeypatch.setattr(webhook, "_DURABLE_WITHIN_S", _DURABLE_WITHIN_S)
+
+
+@pytest.fixture
+def impatient_finisher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a relay in this process cancel an outcome's statement as early as it does outside of tests."""
+    monkeypatch.setattr(finisher, "LEAST_PACE_S", _LEAST_PACE_S)
 
 
 @pytest.fixture(scope="session")

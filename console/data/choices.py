@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
 _MOST_FILTERS = 50
-_MOST_CHARS = 2_000
+MOST_CHARS = 2_000
+"""A text that is typed into a search box has no more characters."""
 _LOCK_TRIES, _LOCK_PAUSE_S = 20, 0.01
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
@@ -57,7 +58,7 @@ class Choices:
     def remember_filter(self, text: str) -> None:
         """Put a filter that was typed in front of the others."""
         text = text.strip()
-        if text and len(text) <= _MOST_CHARS and self.filters[:1] != [text]:
+        if text and len(text) <= MOST_CHARS and self.filters[:1] != [text]:
             self.filters = [text, *(one for one in self.filters if one != text)][:_MOST_FILTERS]
             self._change(lambda kept: kept | {"filters": [text, *(one for one in _filters(kept) if one != text)]})
 
@@ -160,4 +161,4 @@ def _texts(value: object) -> list[str]:
 
 
 def _text(value: object) -> str:
-    return clean(value, limit=_MOST_CHARS) if isinstance(value, str) else ""
+    return clean(value, limit=MOST_CHARS) if isinstance(value, str) else ""

@@ -30,7 +30,8 @@ from relay.store import (
     proposals,
     replays,
 )
-from relay.store.database import SILENCE_S, no_longer_than
+from relay.store.cancellation import no_longer_than
+from relay.store.database import SILENCE_S
 from relay.store.round_trip import together
 from relay.store.sessions import open_session, times_in, trouble
 
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
 
 class ReadOnlyError(RelayError):
     """The console was opened with --read-only."""
+
+    def __init__(self) -> None:
+        super().__init__("The console is read-only: it changes nothing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ class OperatorSession:
             ReadOnlyError: `write`, and the console is read-only.
         """
         if write and self._read_only:
-            raise ReadOnlyError("The console is read-only: it changes nothing")
+            raise ReadOnlyError
         async with self._turn:
             try:
                 if self._connection is None or self._connection.closed:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from relay.store.replays import Plan
 
 TAIL_LINES = 40
-_PLANS = 8
 _REST = 10
 """A slow reading is skipped for so many times as long as it took, so that a search does not overload Postgres."""
 
@@ -106,7 +105,7 @@ async def read(
         connection,
         overview.read_within(connection, minutes_of=minutes_of),
         browse.groups(connection),
-        browse.plans(connection, _PLANS),
+        browse.plans(connection),
         log.before(connection, None, TAIL_LINES),
         _watched(connection, watched),
         _see(connection, None if is_resting else reading),

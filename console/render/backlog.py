@@ -8,7 +8,7 @@ from textual.content import Content
 
 from console.actions import OVERVIEW
 from console.keymap import key_of
-from relay.domain.format import span
+from relay.domain.format import span, verb
 
 if TYPE_CHECKING:
     from relay.store.backlog import BacklogState
@@ -32,7 +32,7 @@ def backlog_line(backlog: BacklogState) -> Content:
     empty = "" if backlog.empty_in_s is None else f", empty in {span(backlog.empty_in_s)}"
     drains = "" if backlog.stopped is not None else f"   drains {backlog.drain_per_s:.1f}/s{empty}"
     return Content.assemble(
-        (f"{backlog.waiting:,} {'waits' if backlog.waiting == 1 else 'wait'}", "$text-warning bold"),
+        (f"{backlog.waiting:,} {verb(backlog.waiting, 'wait')}", "$text-warning bold"),
         f", the oldest for {span(backlog.oldest_s)}   {reasons}",
         (drains, _MUTED),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.actions import ACTIVITY, DEAD, HEALTH, OVERVIEW
 from console.render import formatting
 from console.render.panels import growth
 from relay.domain.alerts import Severity
@@ -99,6 +100,23 @@ def status_line(snapshot: Snapshot, status: SessionStatus, width: int) -> Conten
     room = max(_LEAST_PLACE, len(place) - (line.cell_length - width))
     cut = Content(place).truncate(room, ellipsis=True).plain
     return _SEPARATOR.join([_head(state, status, cut), *layouts[-1][1]])
+
+
+def view_at(line: str, x: int) -> str | None:
+    """Return the view that the part of the top line at the cell `x` is about; None if it is about none."""
+    start = 0
+    for part in line.split(_SEPARATOR.plain):
+        end = start + len(part)
+        if start <= x < end:
+            if start == 0:
+                return HEALTH
+            if "▶" in part:
+                return ACTIVITY
+            if " dead" in part or part.startswith("dead letters"):
+                return DEAD
+            return OVERVIEW if any(glyph in part for glyph in (*formatting.GLYPHS.values(), "✓")) else None
+        start = end + len(_SEPARATOR.plain)
+    return None
 
 
 def _head(state: Overview, status: SessionStatus, place: str) -> Content:

@@ -11,6 +11,7 @@ from textual.content import Content
 from console.render import formatting
 from console.render.wrapping import hanging, shortened
 from relay.domain.format import measured, span, utc_clock
+from relay.store.failures import UNUSABLE
 
 if TYPE_CHECKING:
     from console.data.context import Trouble
@@ -22,7 +23,7 @@ def postgres(place: str, snapshot: Snapshot, trouble: Trouble | None) -> Content
     """Return which database this is read from, and how long reading took; or that it is away, and the data's age."""
     if trouble is not None:
         age = span(time.monotonic() - snapshot.read_at)
-        old = f"  away: all of this is {age} old ({trouble.reason.removeprefix('Postgres cannot be used now: ')})"
+        old = f"  away: all of this is {age} old ({trouble.reason.removeprefix(f'{UNUSABLE}: ')})"
         return Content.assemble(("✗ ", "$text-error bold"), "Postgres ", (place, "bold"), (old, "$text-error"))
     return Content.assemble(
         ("✓ ", "$text-success"), "Postgres ", (place, "bold"), (f"  read in {snapshot.took_ms:.0f} ms", "$text-muted")

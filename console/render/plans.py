@@ -51,7 +51,13 @@ def plan_line(plan: Plan, head: Content, width: int) -> Content:
 
 
 def plan_lines(
-    plan: Plan, width: int, quiet_s: float | None, left_s: float | None, why_it_waits: str = ""
+    plan: Plan,
+    width: int,
+    quiet_s: float | None,
+    left_s: float | None,
+    why_it_waits: str = "",
+    *,
+    read_only: bool = False,
 ) -> list[Content]:
     """Return a running or ended replay as lines: progress, rate and time left; at the end, the outcome.
 
@@ -75,12 +81,11 @@ def plan_lines(
         _pace(plan, quiet_s, left_s, why_it_waits),
     )
     pause, stop, close = (key_of(PROGRESS, name) for name in ("pause_replay", "stop_replay", "close"))
-    resume = f"{pause} {'resumes' if plan.state is PlanState.PAUSED else 'pauses'}"
-    return [
-        counts,
-        how,
-        Content.styled(f"{resume}, {stop} stops what was not sent yet, {close} leaves it running", "$text-muted"),
-    ]
+    keys = [f"{close} leaves it running"]
+    if not read_only:
+        resume = f"{pause} {'resumes' if plan.state is PlanState.PAUSED else 'pauses'}"
+        keys = [resume, f"{stop} stops what was not sent yet", *keys]
+    return [counts, how, Content.styled(", ".join(keys), "$text-muted")]
 
 
 def _pace(plan: Plan, quiet_s: float | None, left_s: float | None, why_it_waits: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from console.render import formatting
 from console.render.conversation import words
 from relay.domain.delivery import State
 from relay.domain.format import day_clock, milliseconds, span
-from relay.domain.retry import short_status
+from relay.domain.retry import BRIEF_ERRORS, short_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -74,15 +74,10 @@ def _cause(row: Row, now: datetime) -> str:
 
 _BRIEF = (
     ("did not answer within", "no answer in"),
-    ("dropped connection before its answer was complete", "dropped the connection"),
     ("refused relay's credentials", "refused credentials"),
     ("answered with a redirect", "redirects"),
     (", which is not followed", ""),
-    ("The relay is out of file descriptors; raise its limit of open files", "relay is out of files"),
-    ("The TLS handshake with Agent SDK failed", "TLS handshake failed"),
-    ("Agent SDK's host name does not resolve", "host does not resolve"),
-    ("Agent SDK's host is unreachable", "host is unreachable"),
-    ("Agent SDK's answer was not valid HTTP", "answer is no HTTP"),
+    *((_UNSAID.sub("", whole), brief) for whole, brief in BRIEF_ERRORS.items()),
 )
 """Parts of the relay's own sentences, and what a narrow column has in their place."""
 

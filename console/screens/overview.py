@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from relay.store.browse import Group
 
 SORTS = ("rate", "count", "last")
+_BY_HEAD = {"COUNT": "count", "/MIN": "rate", "FIRST": "last", "LAST": "last"}
 _MOST_GROUP_ROWS = 16
 _LEAST_TAIL_ROWS = 2
 _LEAST_GROUP_ROWS = 3
@@ -235,6 +236,11 @@ class OverviewView(View):
         if self.group is not None:
             self.request(GoTo(DEAD, filter=self.group.filter))
 
+    def on_line_list_header_clicked(self, event: LineList.HeaderClicked) -> None:
+        """Sort the groups by the column."""
+        if event.head in _BY_HEAD:
+            self._sort_by(_BY_HEAD[event.head])
+
     def action_acknowledge(self) -> None:
         """Acknowledge the alert under the cursor if the alerts have the focus, else the worst one."""
         alerts = self._alert_lines
@@ -246,7 +252,10 @@ class OverviewView(View):
 
     def action_sort(self) -> None:
         """Sort the groups by the next column."""
-        self._sort = (self._sort + 1) % len(SORTS)
+        self._sort_by(SORTS[(self._sort + 1) % len(SORTS)])
+
+    def _sort_by(self, name: str) -> None:
+        self._sort = SORTS.index(name)
         if self.context.snapshot is not None:
             self._paint_groups(self.context.snapshot)
 

@@ -13,6 +13,7 @@ from textual.validation import ValidationResult, Validator
 from textual.widgets import Input
 
 from console.actions import SEARCH_BOX
+from console.data.choices import MOST_CHARS
 from console.keymap import actions_of, bindings_of
 from relay.text import clean
 
@@ -27,12 +28,11 @@ if TYPE_CHECKING:
     Check = Callable[[str], str | None]
     """Returns what is wrong with a text, as a sentence for the operator; None if the text is valid."""
 
-MOST_CHARS = 2_000
-"""The box holds no more characters than this; it cuts longer text."""
-
 
 class SearchBox(Input):
     """A box that opens on a key, checks its text while it is typed, and closes on `enter` or `esc`.
+
+    It holds `MOST_CHARS` characters at most and cuts longer text.
 
     `check` returns what is wrong with a text, or None; without it every text is valid. When the box closes, the widget
     that `returns_to` selects gets the focus.

@@ -112,7 +112,7 @@ def _content(answer: httpx.Response) -> str:
 
 
 def system_prompt(path: Path | None) -> str:
-    """The team's prompt, or the one that comes along.
+    """The team's prompt, or the built-in one.
 
     Raises:
         ConfigurationError: the file cannot be read.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from relay.agent.message import DELETED, Author
+from relay.text import CUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +21,6 @@ CONTEXT_MESSAGES = 12
 
 MESSAGE_CHARS = 4_000
 _TOTAL_CHARS = 40_000
-_CUT = "… (cut)"
 AUTOMATIC = "[automatic message] "
 NOTHING_TO_READ = (
     "[No draft: there is nothing to read in the customer's message. It has no text, and no attachment that the agent "
@@ -90,7 +90,7 @@ def make_request(
 def _turn(message: Message, media: Media) -> Turn | None:
     if message.author in {Author.NOTE, Author.ACTIVITY} or message.no_draft == DELETED:
         return None
-    text = message.text if len(message.text) <= MESSAGE_CHARS else message.text[:MESSAGE_CHARS] + _CUT
+    text = message.text if len(message.text) <= MESSAGE_CHARS else message.text[:MESSAGE_CHARS] + CUT
     parts = [text] if text else []
     images = []
     for place, attachment in enumerate(message.attachments):

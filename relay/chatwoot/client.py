@@ -18,7 +18,7 @@ import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from relay import http_client
-from relay.chatwoot.faults import Fault, finding_of
+from relay.chatwoot.faults import Fault, explanation_of
 from relay.domain.retry import RETRIED_4XX, failure_of
 from relay.errors import ConfigurationError, RelayError
 
@@ -35,7 +35,11 @@ REQUESTS_A_SECOND = 10
 MOST_BYTES = 64 * 2**20
 """A longer answer is refused. 25 conversations have some 100 KiB; each of 20 mails can have several MiB."""
 
+NOT_CONFIGURED = "CHATWOOT_BASE_URL, CHATWOOT_API_KEY and CHATWOOT_ACCOUNT_ID must be set to ask Chatwoot"
 TIMEOUT_S = 10
+AT_ONCE = 5
+"""How many requests a caller with many has under way."""
+
 ATTEMPTS = 3
 _FIRST_PAUSE_S = 0.5
 
@@ -101,7 +105,7 @@ class Server:
     def is_at_least(self, *version: int) -> bool | None:
         """True if it is that version or a newer one, None if the version is not in figures."""
         parts = self.version.split("-")[0].split(".")
-        return tuple(map(int, parts)) >= version if all(part.isdigit() for part in parts) else None
+        return tuple(map(int, parts)) >= version if all(part.isascii() and part.isdigit() for part in parts) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +159,7 @@ class Chatwoot:
     def __init__(self, settings: Settings) -> None:
         base, key, account = settings.chatwoot_base_url, settings.chatwoot_api_key, settings.chatwoot_account_id
         if base is None or key is None or account is None:
-            raise ConfigurationError(
-                "CHATWOOT_BASE_URL, CHATWOOT_API_KEY and CHATWOOT_ACCOUNT_ID must be set to ask Chatwoot"
-            )
+            raise ConfigurationError(NOT_CONFIGURED)
         self._base = base
         self._client = http_client.client(
             base_url=f"{base}/api/v1/accounts/{account}",
@@ -284,14 +286,14 @@ class Chatwoot:
                 raise _Passing(sentence) from error
             raise ChatwootError(sentence, in_doubt=True) from error
         self._note_clock(answer)
-        finding = finding_of(answer, self._base, wanted=wanted)
-        if finding is None:
+        explained = explanation_of(answer, self._base, wanted=wanted)
+        if explained is None:
             return answer.json()
         status = answer.status_code
         if status in RETRIED_4XX or (status >= 500 and method == "GET"):
-            raise _Passing(finding.text, status, fault=finding.fault, said=finding.said)
+            raise _Passing(explained.text, status, fault=explained.fault, said=explained.said)
         in_doubt = method != "GET" and (status >= 500 or answer.is_success)
-        raise ChatwootError(finding.text, status, fault=finding.fault, said=finding.said, in_doubt=in_doubt)
+        raise ChatwootError(explained.text, status, fault=explained.fault, said=explained.said, in_doubt=in_doubt)
 
     async def _wait_for_turn(self) -> None:
         async with self._turn:

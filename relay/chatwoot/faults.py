@@ -50,7 +50,7 @@ _SAID = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Explanation:
     """A fault in words: what it is, and the remedy. Both are without a full stop."""
 
     fault: Fault
@@ -85,7 +85,7 @@ def is_web_page(answer: httpx.Response) -> bool:
     return kind.startswith("text/html") or answer.content.lstrip()[:9].lower() in {b"<!doctype", b"<html>"}
 
 
-def finding_of(answer: httpx.Response, base_url: str, *, wanted: str = "") -> Finding | None:
+def explanation_of(answer: httpx.Response, base_url: str, *, wanted: str = "") -> Explanation | None:
     """What is wrong with an answer of the API; None for JSON with a status of 2xx.
 
     `wanted` completes "it cannot …": what the request was for, for example "list webhooks".
@@ -98,34 +98,34 @@ def finding_of(answer: httpx.Response, base_url: str, *, wanted: str = "") -> Fi
         return web_page(base_url, began)
     if answer.is_success:
         if json_of(answer) is None:
-            return Finding(Fault.OTHER_FORM, f"{began}, but not with JSON", "check CHATWOOT_BASE_URL")
+            return Explanation(Fault.OTHER_FORM, f"{began}, but not with JSON", "check CHATWOOT_BASE_URL")
         return None
     if status == 401:
         return _unauthorized(answer, began, said, wanted)
     if status == 404:
         return _not_found(answer, began, said)
     if status == 429:
-        return Finding(Fault.RATE_LIMITED, f"{began}: its rate limit is reached", "try again in a minute", said)
+        return Explanation(Fault.RATE_LIMITED, f"{began}: its rate limit is reached", "try again in a minute", said)
     if status >= 500:
-        return Finding(Fault.FAILING, began, "check that Chatwoot runs, and the proxy in front of it", said)
-    return Finding(Fault.REFUSED, f"{began}: {said}" if said else began, "", said)
+        return Explanation(Fault.FAILING, began, "check that Chatwoot runs, and the proxy in front of it", said)
+    return Explanation(Fault.REFUSED, f"{began}: {said}" if said else began, "", said)
 
 
-def _not_found(answer: httpx.Response, began: str, said: str) -> Finding:
+def _not_found(answer: httpx.Response, began: str, said: str) -> Explanation:
     path = answer.request.url.path
     if "/conversations/" in path:
-        return Finding(Fault.NOT_FOUND, f"{began}: it has no such conversation", "", said)
+        return Explanation(Fault.NOT_FOUND, f"{began}: it has no such conversation", "", said)
     if "/accounts/" in path:
-        return Finding(
+        return Explanation(
             Fault.OTHER_ACCOUNT, f"{began}: this key has no access to that account", "check CHATWOOT_ACCOUNT_ID", said
         )
-    return Finding(Fault.NOT_FOUND, f"{began}: it has no such route", "check CHATWOOT_BASE_URL", said)
+    return Explanation(Fault.NOT_FOUND, f"{began}: it has no such route", "check CHATWOOT_BASE_URL", said)
 
 
-def _unauthorized(answer: httpx.Response, began: str, said: str, wanted: str) -> Finding:
+def _unauthorized(answer: httpx.Response, began: str, said: str, wanted: str) -> Explanation:
     document = json_of(answer)
     if isinstance(document, dict) and "errors" in document:
-        return Finding(
+        return Explanation(
             Fault.KEY_MISSING, f"{began}: no key reached it",
             "a proxy in front of it drops the header Api-Access-Token; let it pass", said,
         )  # fmt: skip
@@ -141,22 +141,24 @@ def _unauthorized(answer: httpx.Response, began: str, said: str, wanted: str) ->
     if _SAID.get(said) is Fault.NO_RIGHT and "/conversations/" in answer.request.url.path:
         sentence = "this key's user is no member of the conversation's inbox"
         remedy = "add the user to the inbox in Chatwoot, or use the access token of an administrator"
-    return Finding(_SAID.get(said, Fault.UNAUTHORIZED), f"{began}: {sentence}", remedy, said)
+    return Explanation(_SAID.get(said, Fault.UNAUTHORIZED), f"{began}: {sentence}", remedy, said)
 
 
-def _redirect(answer: httpx.Response, began: str) -> Finding:
+def _redirect(answer: httpx.Response, began: str) -> Explanation:
     target = parts_of(answer.headers.get("location", ""))
     if not target.hostname:
-        return Finding(Fault.REDIRECT, f"{began}, a redirect", "set CHATWOOT_BASE_URL to where Chatwoot itself answers")
+        return Explanation(
+            Fault.REDIRECT, f"{began}, a redirect", "set CHATWOOT_BASE_URL to where Chatwoot itself answers"
+        )
     shown = without_credentials(f"{target.scheme or 'https'}://{target.netloc}")
-    return Finding(Fault.REDIRECT, f"{began}, a redirect to {shown}", f"set CHATWOOT_BASE_URL to {shown}")
+    return Explanation(Fault.REDIRECT, f"{began}, a redirect to {shown}", f"set CHATWOOT_BASE_URL to {shown}")
 
 
-def web_page(base_url: str, began: str) -> Finding:
-    """The finding for a web page in the place of JSON."""
+def web_page(base_url: str, began: str) -> Explanation:
+    """The explanation of a web page in the place of JSON."""
     if _APP.search(urlsplit(base_url).path):
         right = without_credentials(_APP.sub("", base_url))
         remedy = f"CHATWOOT_BASE_URL is a page of the app: set it to {right}"
     else:
         remedy = "CHATWOOT_BASE_URL must be Chatwoot's own address, without a path and without a login page before it"
-    return Finding(Fault.WEB_PAGE, f"{began} with a web page, not with its API", remedy)
+    return Explanation(Fault.WEB_PAGE, f"{began} with a web page, not with its API", remedy)

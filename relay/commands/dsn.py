@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from relay.commands.common import database, say, say_waiting
+from relay.commands.common import Source, database, say, say_waiting
 from relay.dsn import plain
 from relay.settings import load_settings
 from relay.store.migrate import migrate
@@ -33,6 +33,6 @@ def command(*, stop: bool) -> None:
             asyncio.run(migrate(place.dsn, roles=True, on_wait=say_waiting))
         click.echo(plain(place.dsn))
         if place.demo:
-            say(f"DEMO, everything here is invented: {place.name}", err=True)
+            say(Source(place.name, demo=True).line, err=True)
         if place.note:
             say(place.note, err=True)

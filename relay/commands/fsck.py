@@ -16,7 +16,7 @@ from relay.store.sessions import refuse_others_than_the_owner
 if TYPE_CHECKING:
     from relay.commands.common import Source
     from relay.store.databases import Place
-    from relay.store.fsck import Finding
+    from relay.store.fsck import CheckResult
 
 
 @click.command("fsck")
@@ -31,39 +31,39 @@ def command(*, repair: bool, as_json: bool) -> None:
     """
 
     async def work(place: Place) -> int:
-        findings: list[Finding] = []
+        results: list[CheckResult] = []
         async with connected(place.dsn) as connection:
             await refuse_others_than_the_owner(connection, "relay fsck")
             source = await source_of(connection, place)
             if not as_json:
                 say(f"database: {source.line}")
             async for one in check(connection, repair=repair):
-                findings.append(one)
+                results.append(one)
                 if not as_json:
                     say(_line(one))
-            repaired = {one.check: one.wrong for one in findings if one.repaired}
+            repaired = {one.check: one.wrong for one in results if one.repaired}
             if repaired:
                 await actions.record(connection, operator(), "note", "relay fsck --repair", {"repaired": repaired})
         if as_json:
-            print_json(_document(source, findings))
-        elif wrong := [one for one in findings if not one.ok]:
+            print_json(_document(source, results))
+        elif wrong := [one for one in results if not one.ok]:
             hint = "" if repair else " `relay fsck --repair` repairs what it can."
             say(f"{plural(len(wrong), 'check')} failed.{hint}")
         else:
             say("The tables agree.")
-        return 0 if all(one.ok for one in findings) else 1
+        return 0 if all(one.ok for one in results) else 1
 
     with database(load_settings()) as place:
         run(work(place))
 
 
-def _line(finding: Finding) -> str:
-    if not finding.wrong:
-        return f"  ok        {finding.check}"
-    return f"  {'repaired' if finding.repaired else 'WRONG':<9} {finding.check}: {finding.wrong} {finding.detail}"
+def _line(result: CheckResult) -> str:
+    if not result.wrong:
+        return f"  ok        {result.check}"
+    return f"  {'repaired' if result.repaired else 'WRONG':<9} {result.check}: {result.wrong} × {result.detail}"
 
 
-def _document(source: Source, findings: list[Finding]) -> dict[str, object]:
+def _document(source: Source, results: list[CheckResult]) -> dict[str, object]:
     checks = [
         {
             "name": one.check,
@@ -72,6 +72,6 @@ def _document(source: Source, findings: list[Finding]) -> dict[str, object]:
             "repaired": one.repaired,
             "detail": one.detail if one.wrong else None,
         }
-        for one in findings
+        for one in results
     ]
-    return {"database": source.document, "ok": all(one.ok for one in findings), "checks": checks}
+    return {"database": source.document, "ok": all(one.ok for one in results), "checks": checks}

@@ -18,8 +18,6 @@ from relay.store import browse, timeline
 if TYPE_CHECKING:
     from relay.store.databases import Place
 
-_PLANS = 8
-
 
 @click.command("handover")
 @click.option(
@@ -39,7 +37,7 @@ def command(*, since: str, as_json: bool) -> None:
         async with connected(place.dsn) as connection:
             source = await source_of(connection, place)
             overview, state = await incident_state.read(connection)
-            plans = await browse.plans(connection, _PLANS)
+            plans = await browse.plans(connection)
             history = await timeline.read(connection, begin)
         text = handover(overview, state.groups, plans, headline(state), assemble(history), begin)
         if as_json:

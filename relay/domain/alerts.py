@@ -136,9 +136,8 @@ class Rule:
     """One rule. `value` reads the measure (None: no data); it fires when the value is beyond the threshold.
 
     `condition` is the sentence that screens show, `brief` the same where there is little room, `unit` what the value
-    is counted in. `at_threshold`: it fires at
-    the threshold too. `provided` must hold as well; `or_if` makes it fire whatever the value is. `threshold_of` gives
-    the threshold where it depends on the measures.
+    is counted in. `at_threshold`: it fires at the threshold too. `provided` must hold as well; `or_if` makes it fire
+    whatever the value is. `threshold_of` gives the threshold where it depends on the measures.
     """
 
     name: str

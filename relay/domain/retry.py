@@ -59,22 +59,57 @@ class Failure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """How a failure is written: `sentence` as the error of an attempt, `short` in narrow columns and in filters."""
+    """How a failure is written: `sentence` as the error of an attempt, `brief` where that has no room.
 
-    sentence: str
+    `short` is for narrow columns and filters, `cause` for a diagnosis.
+    """
+
     short: str
+    sentence: str
+    brief: str
+    cause: str
 
 
 _TEXTS: dict[str, _Text] = {
-    Failure.CONNECTION_REFUSED: _Text("Agent SDK refused the connection", "refused"),
-    Failure.CONNECTION_RESET: _Text("Agent SDK dropped the connection before its answer was complete", "reset"),
-    Failure.UNREACHABLE: _Text("Agent SDK's host is unreachable", "no-host"),
-    Failure.DNS_FAILURE: _Text("Agent SDK's host name does not resolve", "dns"),
-    Failure.TLS_ERROR: _Text("The TLS handshake with the Agent SDK failed", "tls"),
-    Failure.PROTOCOL_ERROR: _Text("Agent SDK's answer was not valid HTTP", "no-http"),
-    Failure.OUT_OF_FILES: _Text("The relay is out of file descriptors; raise its limit of open files", "no-fds"),
-}
+    Failure.CONNECTION_REFUSED: _Text(
+        "refused", "Agent SDK refused the connection", "refused connection",
+        "The Agent SDK is down: it refuses connections",
+    ),
+    Failure.CONNECTION_RESET: _Text(
+        "reset", "Agent SDK dropped the connection before its answer was complete", "dropped the connection",
+        "The Agent SDK drops connections",
+    ),
+    Failure.UNREACHABLE: _Text(
+        "no-host", "Agent SDK's host is unreachable", "host is unreachable", "The Agent SDK's host is unreachable"
+    ),
+    Failure.DNS_FAILURE: _Text(
+        "dns", "Agent SDK's host name does not resolve", "host does not resolve",
+        "The Agent SDK's host name does not resolve",
+    ),
+    Failure.TLS_ERROR: _Text(
+        "tls", "The TLS handshake with the Agent SDK failed", "TLS handshake failed",
+        "The TLS handshake with the Agent SDK fails",
+    ),
+    Failure.PROTOCOL_ERROR: _Text(
+        "no-http", "Agent SDK's answer was not valid HTTP", "answer is no HTTP",
+        "The Agent SDK's answers are not valid HTTP",
+    ),
+    Failure.OUT_OF_FILES: _Text(
+        "no-fds", "The relay is out of file descriptors; raise its limit of open files", "relay is out of files",
+        "The relay is out of file descriptors",
+    ),
+}  # fmt: skip
+BRIEF_ERRORS = {text.sentence: text.brief for text in _TEXTS.values()}
+"""The errors of attempts that got no answer, and what a column without room for one has in its place."""
+
 _BY_SHORT = {text.short: status for status, text in _TEXTS.items()}
+_CAUSES = {"429": "The Agent SDK is rate limiting", Failure.TIMEOUT: "The Agent SDK does not answer in time"}
+_CAUSES |= {status: text.cause for status, text in _TEXTS.items()}
+
+
+def cause_of(status: str) -> str:
+    """What the Agent SDK does while attempts end with `status`, as a sentence without its full stop."""
+    return f"{_CAUSES[status]} ({status})" if status in _CAUSES else f"The Agent SDK answers {status}"
 
 
 def short_status(status: str) -> str:
@@ -119,7 +154,7 @@ def retry_helps(status: str) -> bool:
 
     A rejection (any other 4xx, a redirect) is the same however often the same payload is sent.
     """
-    if status.isdigit():
+    if status.isascii() and status.isdigit():  # other applications write facts too: "²" is a digit and no int
         return int(status) >= 500 or int(status) in RETRIED_4XX
     return bool(status)
 
@@ -261,7 +296,7 @@ _VARYING = (
 _AGENT_ERROR_CHARS = 160
 
 
-_SAID = ": "
+SAID = ": "
 """Between the relay's own sentence, which holds none, and what the agent said."""
 
 
@@ -283,7 +318,7 @@ def with_agents_error(error: str | None, raw: bytes) -> str | None:
     for pattern in _VARYING:
         reason = pattern.sub(lambda found: (found.group(1) if found.re.groups else "") + "…", reason)
     reason = answer_excerpt(reason.encode("utf-8", "replace"))
-    return f"{error}{_SAID}{reason[:_AGENT_ERROR_CHARS]}{'…' if len(reason) > _AGENT_ERROR_CHARS else ''}"
+    return f"{error}{SAID}{reason[:_AGENT_ERROR_CHARS]}{'…' if len(reason) > _AGENT_ERROR_CHARS else ''}"
 
 
 def without_agents_error(error: str | None) -> str | None:
@@ -291,7 +326,7 @@ def without_agents_error(error: str | None) -> str | None:
 
     An agent may repeat what a customer wrote.
     """
-    return None if error is None else error.partition(_SAID)[0]
+    return None if error is None else error.partition(SAID)[0]
 
 
 def agent_status(raw: bytes) -> str | None:

@@ -19,7 +19,7 @@ ANSWER_BYTES = 64 * 1024
 
 _KEEP_ALIVE_S = 4  # shorter than any server keeps an idle connection, so that none is cut under a request
 _NO_TIMEOUT = aiohttp.ClientTimeout()
-_NO_STREAM = httpx.ByteStream(b"")
+NO_STREAM = httpx.ByteStream(b"")
 
 
 def session() -> aiohttp.ClientSession:
@@ -61,7 +61,7 @@ class AgentTransport(AiohttpTransport):
             finally:
                 await response.__aexit__(None, None, None)
         return httpx.Response(
-            response.status, headers=response.raw_headers, stream=_NO_STREAM, extensions={ANSWER: answer}
+            response.status, headers=response.raw_headers, stream=NO_STREAM, extensions={ANSWER: answer}
         )
 
 

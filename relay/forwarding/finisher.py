@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from relay.store.database import Connection, Database
     from relay.store.deliveries import FactsAside, Finish, Finished
 
+LEAST_PACE_S = 0.3
+"""However quick Postgres usually is, no batch is cancelled before that."""
+
 _BATCH_BYTES = 1024 * 1024
 _HEAVY_BYTES = 128 * 1024
 _ALONE_LIMIT_MS = 3_000
@@ -244,8 +247,8 @@ class Pace:
     A Postgres that is slow in general is given its time; what is much slower than the rest is not.
     """
 
-    def __init__(self, least_s: float = 0.3, most_s: float = 4.0) -> None:
-        self._least_s, self._most_s = least_s, most_s
+    def __init__(self, least_s: float | None = None, most_s: float = 4.0) -> None:
+        self._least_s, self._most_s = LEAST_PACE_S if least_s is None else least_s, most_s
         self._seconds: deque[float] = deque(maxlen=15)
 
     def observe(self, seconds: float) -> None:
@@ -256,7 +259,7 @@ class Pace:
     def limit_s(self) -> float:
         """The limit now."""
         usual = statistics.median(self._seconds) if self._seconds else 0.0
-        return min(max(self._least_s, 4 * usual), self._most_s)
+        return max(self._least_s, min(4 * usual, self._most_s))
 
 
 def _is_away(error: Exception) -> bool:

@@ -43,7 +43,7 @@ from relay.domain.retry import (
     with_agents_error,
 )
 from relay.domain.trace import TRACEPARENT, attempt_span, receipt_span, trace_of
-from relay.forwarding.agent_transport import ANSWER, AgentTransport
+from relay.forwarding.agent_transport import ANSWER, NO_STREAM, AgentTransport
 from relay.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -86,7 +86,6 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _ID = re.compile(r"[\x21-\x7e]+")
 
-_NO_STREAM = httpx.ByteStream(b"")
 """Takes the place of a response's stream.
 
 httpx's stream and its response refer to each other. Otherwise both, and the body that was sent, would stay in memory
@@ -235,10 +234,10 @@ class Forwarder:
         try:
             async with asyncio.timeout(self._timeout_ms / 1000):
                 response = await self._client.send(request, stream=True)
-            response.stream = _NO_STREAM
+            response.stream = NO_STREAM
             raw = response.extensions[ANSWER]
             verdict = verdict_of_status(response.status_code)
-            asked_ms = retry_after_ms(response.headers.get("retry-after"), now=started_at)
+            asked_ms = retry_after_ms(response.headers.get("retry-after"), now=datetime.now(UTC))
         except _FAILURES as error:
             verdict = verdict_of_failure(failure_of(error), timeout_ms=self._timeout_ms)
         return Attempt(

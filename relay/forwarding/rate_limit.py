@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 _BURST_S = 0.1
-_CATCH_UP_S = 0.5
+CATCH_UP_S = 0.5
 _ROUNDING = 1e-6
 
 
@@ -29,7 +29,7 @@ class RateLimit:
     @property
     def _level_s(self) -> float:
         """`since_s`, at most what the bucket holds."""
-        holds = max(1.0, self.rate * (_CATCH_UP_S if self.catching_up else _BURST_S))
+        holds = max(1.0, self.rate * (CATCH_UP_S if self.catching_up else _BURST_S))
         return min(self.since_s, (holds - 1 + self.reserve) / self.rate)
 
     @property

@@ -12,7 +12,7 @@ import psycopg
 from relay.errors import EarlierFirst, StatementRefused, StoreUnavailable
 from relay.forwarding.store_faults import StoreFaults
 from relay.store.deliveries import Incoming
-from relay.store.failures import described
+from relay.store.failures import NOT_IN_TIME, described
 from relay.store.receipts import waits_for_a_row
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class ReceiptStorage:
             StoreUnavailable: Postgres did not take it in time.
         """
         refusal: StatementRefused | None = None
-        last = StoreUnavailable("Postgres did not answer in time" if self.is_open else _NOT_READY)
+        last = StoreUnavailable(NOT_IN_TIME if self.is_open else _NOT_READY)
         try:
             # Without a spool a commit that is under way is waited for: nothing else can take the receipt.
             async with asyncio.timeout(STORE_PATIENCE_S if self._spooling.is_on else None) as patience:

@@ -12,7 +12,7 @@ from relay.errors import SpoolError, StatementRefused, StoreUnavailable
 from relay.store import spools
 from relay.store.database import DEDICATED_SILENCE_S
 from relay.store.deliveries import Duplicate, Incoming
-from relay.store.failures import described
+from relay.store.failures import described, webhooks_refused
 from relay.store.storing import store_drained
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class SpoolDrain:
             return await self._store_one_by_one(page)
         except psycopg.Error as error:
             if isinstance(error, psycopg.ProgrammingError):
-                raise StoreUnavailable(f"Postgres refuses to store webhooks: {described(error)}") from error
+                raise StoreUnavailable(webhooks_refused(described(error))) from error
             return await self._store_one_by_one(page)
         self._spooling.committed()
         await self._spool.remove(page)

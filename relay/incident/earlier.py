@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import TYPE_CHECKING
 
-from relay.domain.format import day_clock, measured, milliseconds, plural, span
+from relay.domain.format import day_clock, measured, milliseconds, plural, span, verb
 from relay.domain.rejections import rejection
 from relay.domain.retry import retry_helps
 from relay.incident.cause import WARNING, WELL, Headline, Kind
-from relay.incident.failing import failing_group, is_over
+from relay.incident.failing import MANY_REFUSED, failing_group, is_over
 
 if TYPE_CHECKING:
     from relay.domain.alerts import Verdict
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 _RECENT_S = 120
 """Within this time after the last failure the headline says when that was."""
-
-_SERIOUS = 5
 
 
 def recovered(state: State) -> Headline | None:
@@ -31,7 +29,7 @@ def recovered(state: State) -> Headline | None:
     if state.age_s(streak.last) > _RECENT_S or not is_over(state, streak):
         return None
     failed = f"{group.last_error} from {day_clock(streak.first, state.at)} to {day_clock(streak.last, state.at)}"
-    wait = f"{plural(state.dead_letters, 'dead letter')} {'waits' if state.dead_letters == 1 else 'wait'}."
+    wait = f"{plural(state.dead_letters, 'dead letter')} {verb(state.dead_letters, 'wait')}."
     if state.gets_through_since(streak.last):
         since = "" if state.answers_since is None else f" since {day_clock(state.answers_since, state.at)}"
         again = f"Agent SDK answers again{since}"
@@ -69,7 +67,7 @@ def refused(state: State) -> Headline | None:
     """Webhooks were refused in the last hour, and that is over: many, or some that are lost."""
     found = state.refused_webhooks
     total = sum(one.count for one in found)
-    if total < _SERIOUS and not any(rejection(one.reason).is_lost for one in found):
+    if total < MANY_REFUSED and not any(rejection(one.reason).is_lost for one in found):
         return None
     return _refused(state, Kind.EARLIER_REFUSED)
 
@@ -179,19 +177,27 @@ def _now(verdict: Verdict, state: State) -> str:
     sentences = {
         "success-rate": f"{value} of recent webhooks were delivered",
         "escalate-success": f"{value} of recent webhooks were delivered",
-        "dlq": f"{value} webhooks were dead-lettered in the last hour; none waits",
-        "escalate-dlq": f"{value} webhooks were dead-lettered in the last hour; none waits",
+        "dlq": f"{_webhooks_were(verdict)} dead-lettered in the last hour; none waits",
+        "escalate-dlq": f"{_webhooks_were(verdict)} dead-lettered in the last hour; none waits",
         "attempts": f"Deliveries took {value} attempts on average in the last hour",
         "agent-slow": f"Deliveries took {value} on average in the last 15 min{_latest(state)}",
         "escalate-agent-down": "The Agent SDK's health failed until a moment ago",
         "escalate-replies": f"A customer's message has waited {value} for its delivery",
         "relay-down": "A relay runs again",
-        "refused": f"{value} refused webhooks; none is refused now",
-        "lost": "1 webhook was refused in the last hour and is lost"
-        if verdict.value == 1
-        else f"{value} webhooks were refused in the last hour and are lost",
+        "refused-p0": f"{value} of recent webhooks were refused; none is refused now",
+        "refused-warning": f"{_webhooks_were(verdict)} refused in the last hour; none is refused now",
+        "lost": f"{_webhooks_were(verdict)} refused in the last hour and {verb(_count(verdict), 'are')} lost",
     }
     return next((said for name, said in sentences.items() if rule.name.startswith(name)), f"{rule.condition}: {value}")
+
+
+def _count(verdict: Verdict) -> int:
+    return round(verdict.value or 0)
+
+
+def _webhooks_were(verdict: Verdict) -> str:
+    count = _count(verdict)
+    return f"{plural(count, 'webhook')} {verb(count, 'were')}"
 
 
 def _latest(state: State) -> str:

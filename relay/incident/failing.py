@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 CURRENT_S = 60
 """A cause whose last event is older than this is an earlier one (CONSOLE, 6)."""
 
+MANY_REFUSED = 5
+"""Fewer refused webhooks, none of which is lost, may be a stranger's: they are not worth the headline."""
+
 _LEAST_QUIET_S = 3
 _GAPS = 3
 _LEAST_RUN = 2

@@ -7,10 +7,18 @@ from statistics import median_low
 from typing import TYPE_CHECKING
 
 from relay.domain.alerts import rule_named
-from relay.domain.format import DASH, day_clock, milliseconds, minute_clock, percent, plural, span
+from relay.domain.format import DASH, day_clock, hourly, milliseconds, minute_clock, percent, plural, span, verb
 from relay.domain.rejections import rejection
 from relay.incident.cause import BAD, WARNING, Headline, Kind
-from relay.incident.failing import CURRENT_S, began_at, current_streak, failing_group, is_over, refusals_are_over
+from relay.incident.failing import (
+    CURRENT_S,
+    MANY_REFUSED,
+    began_at,
+    current_streak,
+    failing_group,
+    is_over,
+    refusals_are_over,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -26,7 +34,6 @@ _LATE_S = 7
 
 _STUCK_S = 10
 _STUCK_TIMES = 20
-_SERIOUS = 5
 _BACKLOG_S, _OLD_BACKLOG_S = 60, 300
 _ABOUT_THEN = timedelta(seconds=5)
 _SILENCE_RULES = ("silence-p1", "no-webhooks-info")
@@ -96,7 +103,7 @@ def refused(state: State) -> Headline | None:
     total = sum(one.in_run for one in current)
     none_accepted = state.accepted_s is None or state.accepted_s > state.age_s(worst.since)
     is_lost = any(rejection(one.reason).is_lost for one in current)
-    if not is_lost and total < (2 if none_accepted else _SERIOUS):
+    if not is_lost and total < (2 if none_accepted else MANY_REFUSED):
         return None
     others = total - worst.in_run
     what = f"{plural(worst.in_run, 'webhook')} refused ({rejection(worst.reason).named})"
@@ -131,9 +138,9 @@ def stuck(state: State) -> Headline | None:
     if state.oldest_s <= max(_STUCK_S, _STUCK_TIMES * usual_s) or (success_s is not None and success_s <= _STUCK_S):
         return None
     since = "Nothing delivered yet" if success_s is None else f"Nothing delivered for {span(success_s)}"
-    wait = "waits" if state.in_flight == 1 else "wait"
     usual = "" if usual_ms is None else f" (usual {milliseconds(usual_ms)})"
-    said = f"{since}: {state.in_flight:,} {wait} at the Agent SDK, the oldest {span(state.oldest_s)}{usual}"
+    wait = f"{state.in_flight:,} {verb(state.in_flight, 'wait')} at the Agent SDK"
+    said = f"{since}: {wait}, the oldest {span(state.oldest_s)}{usual}"
     return Headline(Kind.STUCK, BAD, f"{said}.{_health(state)}", shorter=(f"{said}.",))
 
 
@@ -177,7 +184,7 @@ def breaker_open(state: State) -> Headline | None:
 
 def _waiting(state: State) -> str:
     number = 0 if state.backlog is None else state.backlog.waiting
-    return f"{number:,} {'waits' if number == 1 else 'wait'}."
+    return f"{number:,} {verb(number, 'wait')}."
 
 
 def agent_fails(state: State) -> Headline | None:
@@ -193,8 +200,9 @@ def agent_fails(state: State) -> Headline | None:
         if replayed is None or state.age_s(replayed.last) > CURRENT_S or state.gets_through_since(replayed.last):
             return None
         sentence = f"A replay failed {span(state.age_s(replayed.last))} ago: {group.last_error}."
-    shared = f"{group.count:,} of {plural(state.dead_letters, 'open dead letter')} share this cause."
-    short = f"{sentence} {group.count:,} of {state.dead_letters:,} have this cause."
+    share, have = verb(group.count, "share"), verb(group.count, "have")
+    shared = f"{group.count:,} of {plural(state.dead_letters, 'open dead letter')} {share} this cause."
+    short = f"{sentence} {group.count:,} of {state.dead_letters:,} {have} this cause."
     return Headline(Kind.AGENT_FAILS, BAD, f"{sentence} {shared}", group, (short, sentence))
 
 
@@ -247,8 +255,8 @@ def backlog_waits(state: State) -> Headline | None:
     backlog = state.backlog
     if backlog is None or not backlog.waiting or backlog.oldest_s is None or backlog.oldest_s <= _BACKLOG_S:
         return None
-    wait = "delivery waits" if backlog.waiting == 1 else "deliveries wait"
-    said = f"{backlog.waiting:,} {wait} for the Agent SDK, the oldest for {span(backlog.oldest_s)}."
+    wait = verb(backlog.waiting, "wait")
+    said = f"{plural(backlog.waiting, 'delivery')} {wait} for the Agent SDK, the oldest for {span(backlog.oldest_s)}."
     return Headline(Kind.BACKLOG, BAD if backlog.oldest_s > _OLD_BACKLOG_S else WARNING, said)
 
 
@@ -257,10 +265,11 @@ def silence(state: State) -> Headline | None:
     firing = [verdict for verdict in state.firing if verdict.rule.name in _SILENCE_RULES and verdict.holds]
     if not firing:
         return None
-    usual = f"{state.usual_per_hour:,.0f} an hour are usual"
+    some_are_known = state.usual_per_hour * 24 >= 2
+    usual = f"though {hourly(state.usual_per_hour)} are usual" if some_are_known else "longer than usual at this hour"
     since = "No webhook has come" if state.accepted_s is None else f"No webhook for {span(state.accepted_s)}"
     is_grave = any(verdict.rule.name == _SILENCE_RULES[0] for verdict in firing)
-    return Headline(Kind.SILENCE, BAD if is_grave else WARNING, f"{since}, though {usual}.", shorter=(f"{since}.",))
+    return Headline(Kind.SILENCE, BAD if is_grave else WARNING, f"{since}, {usual}.", shorter=(f"{since}.",))
 
 
 def agent_slow(state: State) -> Headline | None:
@@ -282,7 +291,8 @@ def facts_aside(state: State) -> Headline | None:
     """`dashboard_facts` does not take the relay's facts."""
     if not state.facts_aside:
         return None
-    said = f"{plural(state.facts_aside, 'fact')} refused by dashboard_facts wait aside, so the figures are too low."
+    facts, wait = plural(state.facts_aside, "fact"), verb(state.facts_aside, "wait")
+    said = f"{facts} refused by dashboard_facts {wait} aside, so the figures are too low."
     return Headline(Kind.FACTS_ASIDE, WARNING, said)
 
 
@@ -293,5 +303,5 @@ def replay_runs(state: State) -> Headline | None:
         return None
     done = plan.total - plan.left
     dead = f", {plan.dead:,} of them dead again" if plan.dead else ""
-    said = f"Replay {plan.id} by {plan.requested_by} is {plan.state}: {done:,} of {plan.total:,} done{dead}."
+    said = f"Replay {plan.id} by {plan.who} is {plan.state}: {done:,} of {plan.total:,} done{dead}."
     return Headline(Kind.REPLAY_RUNS, WARNING, said)

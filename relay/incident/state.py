@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from relay.store.refused import Refused
     from relay.store.replays import Plan
 
-_PLANS = 8
-
 
 @dataclass(frozen=True, slots=True)
 class StoreOutage:
@@ -232,7 +230,7 @@ async def read(connection: Connection) -> tuple[Overview, State]:
         connection,
         overview.read_within(connection),
         browse.groups(connection),
-        browse.plans(connection, _PLANS),
+        browse.plans(connection),
         one_moment=True,
     )
     return found, state_of(found, groups, plans)

@@ -18,6 +18,7 @@ from relay.domain.targets import Target
 from relay.errors import StatementRefused, StoreUnavailable
 from relay.intake.webhook import WebhookRoute
 from relay.store import aside, backlog, facts, instances, overview
+from relay.store.failures import webhooks_refused
 from relay.store.refusal import explain
 from relay.telemetry.gauges import Gauge, gauges_of, spool_gauges
 from relay.text import rfc3339
@@ -152,7 +153,7 @@ async def _health(context: IntakeContext) -> Response:
         if not database["ok"] or recorded is None:  # else only dashboard_facts cannot be read: webhooks are stored
             database = {"ok": False, "error": "Postgres has no tables that this relay may use, or not yet"}
     if database["ok"] and context.pipeline.is_accepting and (fault := await context.store_probe.fault()) is not None:
-        database |= {"ok": False, "error": f"Postgres refuses to store webhooks: {fault}"}
+        database |= {"ok": False, "error": webhooks_refused(fault)}
     stores = database["ok"] and context.pipeline.is_accepting
     spool = await _spool(context, probe=not stores)
     spools = spool is not None and spool["ok"] and not context.pipeline.is_stopping

@@ -27,6 +27,7 @@ from relay.intake.receipt import read_receipt
 from relay.intake.rejections import SENDER
 from relay.settings import WEBHOOK_PATH
 from relay.store.deliveries import Duplicate, Ignored, Spooled, Waiting
+from relay.store.failures import NOT_IN_TIME
 from relay.telemetry.tracing import now
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ def _stored(ticket: Ticket) -> Stored:
         StoreUnavailable: it could not take the webhook, or has not said so in time.
     """
     if not ticket.stored.done():
-        raise StoreUnavailable("Postgres did not answer in time")
+        raise StoreUnavailable(NOT_IN_TIME)
     return ticket.stored.result()
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from relay.store.database import Connection, Database
     from relay.store.overview import Overview
 
-_DUTY_S = 15.0
 _PATIENCE_S = 10.0
 _FIRST_PAUSE_S = 5.0
 _LONGEST_PAUSE_S = 300.0
@@ -123,7 +122,7 @@ class AlertNotifier:
             if self._outage.has_news:  # also if another relay has the duty by now: it clears what was raised here
                 await alerts.adopt(connection, self._outage.unrecorded, self._outage.active)
                 self._outage.unrecorded.clear()
-            if not await instances.take_duty(connection, "alerts", self._owner, for_s=_DUTY_S):
+            if not await instances.take_duty(connection, "alerts", self._owner):
                 self._has_duty = False
                 self._outage.over(())
                 return []

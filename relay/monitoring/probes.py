@@ -17,7 +17,7 @@ import httpx
 
 from relay import http_client
 from relay.chatwoot.client import TOKEN_HEADER, Chatwoot
-from relay.chatwoot.faults import Fault, finding_of, is_web_page, json_of, web_page
+from relay.chatwoot.faults import Fault, explanation_of, is_web_page, json_of, web_page
 from relay.domain.delivery import FactType
 from relay.domain.facts import Fact
 from relay.domain.retry import Failure, failure_of
@@ -146,7 +146,8 @@ def required_probes(settings: Settings) -> list[Probe]:
         if getattr(settings, name) is None
     ]
     if missing:
-        raise ConfigurationError(f"{', '.join(missing)}: not set; the health check of Chatwoot needs it")
+        them = "it" if len(missing) == 1 else "them"
+        raise ConfigurationError(f"{', '.join(missing)}: not set; the health check of Chatwoot needs {them}")
     return [*chatwoot_probes(settings), agent_probe(settings)]
 
 
@@ -209,10 +210,10 @@ def _judge(probe: Probe, path: str, answer: httpx.Response) -> tuple[str | None,
         if _GREEN in answer.content or not is_web_page(answer):  # whatever a proxy maps there, but not the app
             return None, None
         return "a web page", web_page(probe.base, "").remedy
-    finding = finding_of(answer, probe.base)
-    if finding is not None:
-        error = "a web page" if finding.fault is Fault.WEB_PAGE else "not JSON"
-        return error if answer.is_success else f"HTTP {answer.status_code}", finding.remedy or None
+    explained = explanation_of(answer, probe.base)
+    if explained is not None:
+        error = "a web page" if explained.fault is Fault.WEB_PAGE else "not JSON"
+        return error if answer.is_success else f"HTTP {answer.status_code}", explained.remedy or None
     return _judge_body(path, json_of(answer))
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from relay.chatwoot.client import Chatwoot, ChatwootError
+from relay.chatwoot.client import AT_ONCE, Chatwoot, ChatwootError
 from relay.chatwoot.faults import Fault
 from relay.chatwoot.messages import is_reply
 from relay.errors import RelayError
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from relay.chatwoot.client import Message
     from relay.settings import Settings
 
-_AT_ONCE = 5
 _PAGE = 100
 _MOST_PAGES = 20
 
@@ -58,7 +57,7 @@ async def answered(chatwoot: Chatwoot, messages: Iterable[tuple[int, int]]) -> s
     wanted: dict[int, list[int]] = defaultdict(list)
     for conversation_id, message_id in messages:
         wanted[conversation_id].append(message_id)
-    turn = asyncio.Semaphore(_AT_ONCE)
+    turn = asyncio.Semaphore(AT_ONCE)
 
     async def check(conversation_id: int, ids: list[int]) -> set[tuple[int, int]]:
         async with turn:

@@ -28,7 +28,6 @@ GOOD_PROBES = 2
 """Good probes in a row after which the agent counts as recovered. Deliveries in retry have ended by then."""
 
 INTERVAL_S = 5.0
-_DUTY_S = 15.0
 _OUTAGES = UUID("6b1f3a0e-3f0c-4f3e-9a57-2d3c0f0d9b1e")
 _RETRIED = ",".join(["5xx", *(str(code) for code in sorted(RETRIED_4XX)), *Failure])
 
@@ -57,7 +56,7 @@ class AutoReplay:
             StoreUnavailable: Postgres is away.
         """
         async with self._database.connection() as connection:
-            if not await instances.take_duty(connection, "auto-replay", self._owner, for_s=_DUTY_S):
+            if not await instances.take_duty(connection, "auto-replay", self._owner):
                 return
             outage = await outages.last(connection)
             if outage is None or outage.well_since < GOOD_PROBES:

@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from relay.chatwoot.client import ChatwootError
+from relay.chatwoot.client import AT_ONCE, ChatwootError
 from relay.chatwoot.faults import Fault
 from relay.chatwoot.synthesis import message_created
 from relay.domain.delivery import BACKFILL_ID
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from relay.chatwoot.client import Chatwoot, Conversation, Message
 
-_AT_ONCE = 5
 _MOST_PASSES = 5
 
 
@@ -48,7 +47,7 @@ async def customers_messages(chatwoot: Chatwoot, account_id: int, since: datetim
         ChatwootError: Chatwoot cannot be asked.
     """
     conversations = await _active_since(chatwoot, int(since.timestamp()))
-    turn = asyncio.Semaphore(_AT_ONCE)
+    turn = asyncio.Semaphore(AT_ONCE)
 
     async def read(conversation: Conversation) -> list[Found]:
         async with turn:

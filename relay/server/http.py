@@ -38,6 +38,7 @@ from hypercorn.typing import ConnectionState
 
 from relay.intake.asgi import WholeBody
 from relay.server import plain
+from relay.server.listener import ACCEPT_QUEUE
 from relay.server.middleware import EarlyAnswers, Framing
 
 if TYPE_CHECKING:
@@ -62,7 +63,6 @@ DROP_FOR_S = 10
 _TOGETHER_S = 0.2
 """How long the rest of a short body is waited for before h11 reads what has come. Some clients send the head first."""
 
-_BACKLOG = 2048
 _READ_BYTES = 64 * 1024
 _UNREAD_BYTES = 64 * 1024
 
@@ -82,7 +82,7 @@ async def serve_http(
     `on_listening` is called once connections are accepted. Sends `app` no lifespan events.
     """
     server = _Server(app)
-    listener = await asyncio.start_server(server.accept, sock=bound, backlog=_BACKLOG)
+    listener = await asyncio.start_server(server.accept, sock=bound, backlog=ACCEPT_QUEUE)
     on_listening()
     try:
         await stop.wait()

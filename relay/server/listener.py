@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _BIND_PATIENCE_S = 3
-_BACKLOG = 2048
+ACCEPT_QUEUE = 2048
+"""So many connections may wait to be accepted."""
 
 
 def listen(bind: str, workers: int = 1, *, variable: str = "RELAY_BIND") -> list[socket.socket]:
@@ -40,7 +41,7 @@ def listen(bind: str, workers: int = 1, *, variable: str = "RELAY_BIND") -> list
                 port = first.getsockname()[1]
                 bound = [first, *(_bind(host, port, shared=True) for _ in range(workers - 1))]
                 for sock in bound:
-                    sock.listen(_BACKLOG)
+                    sock.listen(ACCEPT_QUEUE)
                 return bound
         except OSError as error:
             if time.monotonic() > deadline:

@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from relay.errors import SchemaError, StatementRefused, StoreUnavailable
-from relay.store.database import heeding_cancellation
+from relay.store.cancellation import heeding_cancellation
 from relay.store.failures import described
 
 if TYPE_CHECKING:

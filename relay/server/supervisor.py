@@ -22,7 +22,7 @@ from uuid import UUID, uuid4
 
 from relay.errors import SchemaError
 from relay.intake.app import create_app, create_metrics_app
-from relay.server.embedded_watch import supervised
+from relay.server.embedded_restart import supervised
 from relay.server.http import serve_http
 from relay.server.listener import bound_url, listen, raise_file_limit, run_loop, stop_on_signals, stop_signals
 from relay.server.notify import READY, STOPPING, notify

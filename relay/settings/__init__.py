@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.settings.load import load_settings, near_misses
 from relay.settings.model import (
     AGENT_PATH,
     DEFAULT_AGENT_SDK_URL,
@@ -11,8 +12,6 @@ from relay.settings.model import (
     as_environment,
     destination_of,
     is_default_agent,
-    load_settings,
-    near_misses,
 )
 from relay.settings.values import parts_of, split_bind, without_credentials
 

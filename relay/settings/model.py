@@ -1,26 +1,18 @@
-"""Every environment variable, once, typed, with the runbook section it comes from.
-
-Nothing else in the project reads the environment. A `.env` file in the working directory is read
-too; the process's own environment wins. A bad value is one line that names variable, value and
-remedy (`ConfigurationError`), never a traceback.
-"""
+"""Every environment variable, once, typed, with the runbook section it comes from. `relay.settings.load` reads them."""
 
 from __future__ import annotations
 
 import getpass
-import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from platformdirs.unix import Unix
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from relay.domain.networks import Network, parse_networks
 from relay.domain.retry import RetryPolicy
 from relay.dsn import Choices
-from relay.errors import ConfigurationError
-from relay.settings import env_file, variable_names
 from relay.settings.values import (
     FACTS_TABLE,
     api_key,
@@ -33,9 +25,8 @@ from relay.settings.values import (
     split_severities,
     split_urls,
     without_credentials,
-    without_what_may_be_secret,
 )
-from relay.text import escaped
+from relay.text import valid_unicode
 
 if TYPE_CHECKING:
     from relay.domain.alerts import Severity
@@ -46,6 +37,14 @@ AGENT_PATH = "/webhooks/chatwoot"
 
 HttpUrl = Annotated[str, AfterValidator(http_url)]
 DEFAULT_AGENT_SDK_URL = "https://hotdash-agent-service.fly.dev"
+
+
+def _default_data_dir() -> Path:
+    """The user's data directory; for an account without a home directory the system's."""
+    try:
+        return Path(Unix("hotdash-relay").user_data_dir)
+    except (RuntimeError, KeyError):
+        return Path("/var/lib/hotdash-relay")
 
 
 class Settings(BaseModel):
@@ -124,10 +123,7 @@ class Settings(BaseModel):
     database_url: SecretStr | None = None
     relay_database_prepare: Literal["auto", "off"] = "auto"
     relay_facts_table: str | None = None
-    relay_data_dir: Path = Field(
-        default_factory=lambda: _default_data_dir(),  # noqa: PLW0108 - defined below
-        validate_default=True,
-    )
+    relay_data_dir: Path = Field(default_factory=_default_data_dir, validate_default=True)
     relay_spool_max_bytes: int = Field(default=256 * 1024 * 1024, ge=0, le=1 << 40)
     relay_lease_seconds: float = Field(default=30, ge=1, le=3_600)
     relay_retention_days: float = Field(default=30, gt=0, le=36_500)
@@ -151,7 +147,7 @@ class Settings(BaseModel):
     @classmethod
     def _some_secret_is_left(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not split_secrets(value):
-            raise ValueError("holds only commas; leave it unset to accept unsigned webhooks")
+            raise ValueError("holds only commas or blanks; leave it unset to accept unsigned webhooks")
         return value
 
     @field_validator("chatwoot_api_key", "llm_api_key", "transcribe_api_key", "relay_alert_key")
@@ -281,11 +277,14 @@ class Settings(BaseModel):
 
     @property
     def operator(self) -> str:
-        """Who runs this process, for the audit: `CONSOLE_OPERATOR`, else the login name, else `unknown`."""
+        """Who runs this process, for the audit: `CONSOLE_OPERATOR`, else the login name, else `unknown`.
+
+        Bytes of it that are not UTF-8 are replaced: Postgres takes no others.
+        """
         if self.console_operator:
-            return self.console_operator
+            return valid_unicode(self.console_operator)
         try:
-            return getpass.getuser()
+            return valid_unicode(getpass.getuser())
         except (KeyError, OSError):
             return "unknown"
 
@@ -331,81 +330,3 @@ def as_environment(settings: Settings) -> dict[str, str]:
         for name, value in values.items()
         if value is not None
     }
-
-
-_SECRET_FIELDS = {
-    "llm_api_key",
-    "transcribe_api_key",
-    "chatwoot_api_key",
-    "chatwoot_webhook_secret",
-    "database_url",
-    "relay_alert_webhook_url",
-    "relay_alert_key",
-    "relay_heartbeat_url",
-}
-_URL_FIELDS = {
-    "otel_exporter_otlp_endpoint",
-    "agent_sdk_url",
-    "chatwoot_base_url",
-    "llm_base_url",
-    "relay_url",
-    "transcribe_base_url",
-}
-
-
-def load_settings(**overrides: Any) -> Settings:
-    """The settings from environment, `.env` and `overrides` (which win; None means not given).
-
-    The environment wins over `.env`. Letter case does not matter, and an empty value is one that is not given.
-
-    Raises:
-        ConfigurationError: a value is bad, one line for each bad variable; or `.env` cannot be read.
-    """
-    given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        return Settings(**(_read() | given))
-    except ValidationError as error:
-        raise ConfigurationError("\n".join(_explain(item, given) for item in error.errors())) from None
-
-
-def _read() -> dict[str, Any]:
-    """What `.env` and the environment say of each field.
-
-    Raises:
-        ConfigurationError: `.env` cannot be read.
-    """
-    found: dict[str, Any] = {}
-    for source in (env_file.values(), os.environ):
-        found |= {name.lower(): value for name, value in source.items() if value}
-    return {name: found[name] for name in Settings.model_fields if name in found}
-
-
-def near_misses() -> list[tuple[str, str]]:
-    """The names in environment and `.env` that are not read although they are nearly a variable's, each with that one.
-
-    Raises:
-        ConfigurationError: `.env` cannot be read.
-    """
-    known = {name.upper() for name in Settings.model_fields}
-    return variable_names.near_misses([*os.environ, *env_file.names()], known)
-
-
-def _default_data_dir() -> Path:
-    """The user's data directory; for an account without a home directory the system's."""
-    try:
-        return Path(Unix("hotdash-relay").user_data_dir)
-    except (RuntimeError, KeyError):
-        return Path("/var/lib/hotdash-relay")
-
-
-def _explain(item: Any, given: dict[str, Any]) -> str:
-    """`CHATWOOT_WEBHOOK_MAX_ATTEMPTS=0: must be at least 1`, from one of pydantic's errors."""
-    field = str(item["loc"][0])
-    reason = str(item["msg"]).removeprefix("Value error, ")
-    reason = reason.replace("Input should be", "must be", 1)
-    if field in _SECRET_FIELDS:
-        return f"{field.upper()}: {reason}"
-    value = str(given.get(field, item.get("input", "")))
-    if field in _URL_FIELDS:
-        value = without_what_may_be_secret(value)
-    return f"{field.upper()}={escaped(value)}: {reason}"

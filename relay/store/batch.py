@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import psycopg
 
 from relay.errors import EarlierFirst, StatementRefused, StoreUnavailable
-from relay.store.failures import described, unavailable
+from relay.store.failures import NOT_IN_TIME, described, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -286,7 +286,7 @@ def _is_too_late(waiter: _Waiter[Any, Any], now: float) -> bool:
     _, future, by = waiter
     is_too_late = by < now or (by < math.inf and future.cancelled())  # its caller has stored it elsewhere
     if is_too_late:
-        _fail(future, StoreUnavailable("Postgres did not answer in time"))
+        _fail(future, StoreUnavailable(NOT_IN_TIME))
     return is_too_late
 
 

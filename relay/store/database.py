@@ -11,11 +11,8 @@ query, headers that are forwarded, a draft that is posted) says so: it runs on t
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import socket
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -25,12 +22,13 @@ from psycopg.sql import SQL, Composed
 from psycopg.types.json import set_json_loads
 
 from relay import dsn as dsns
+from relay.store.cancellation import heeding_cancellation, no_longer_than
 from relay.store.failures import described, unavailable
 from relay.store.server_session import CONNECTIONS_A_WORKER, Purpose, ServerConnection, WrappingCursor
 from relay.text import SHOWN_CHARS, clean_value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from psycopg.abc import Params
     from psycopg.rows import BaseRowFactory
@@ -121,6 +119,11 @@ cleaned_row = _clean_rows_of(SHOWN_CHARS)
 def exact(connection: Connection) -> Cursor:
     """A cursor whose rows are as Postgres holds them: for keys and for what is sent on, never for showing."""
     return connection.cursor(row_factory=tuple_row)
+
+
+def exact_rows_of(connection: Connection, make: Callable[..., T]) -> psycopg.AsyncCursor[T]:
+    """As `exact`; its rows are `make(**columns)`, by the columns' names."""
+    return connection.cursor(row_factory=kwargs_row(make))
 
 
 def rows_of(
@@ -355,40 +358,6 @@ async def may_cancel(connection: Connection, pid: int | None, *, even_at_work: b
     return bool(row and row[0])
 
 
-@contextmanager
-def heeding_cancellation() -> Iterator[None]:
-    """A cancellation that comes during the block ends it as one, whatever pool and driver make of it.
-
-    `asyncio.wait_for`, with which the pool waits, loses one that comes together with what it waited for (CPython
-    issue 86296, before 3.12), and an error on the way out takes the place of another. A task that loops would
-    then continue, and a task that awaits its end would wait for ever.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    before = task.cancelling()
-    try:
-        yield
-    except Exception as error:
-        if task.cancelling() > before:
-            raise asyncio.CancelledError from error
-        raise
-    if task.cancelling() > before:
-        raise asyncio.CancelledError
-
-
-@contextmanager
-def no_longer_than(seconds: float, connection: Connection) -> Iterator[None]:
-    """Hang up on a peer that is silent for so long: where packets vanish, or something between has died.
-
-    A cancelled wait would not do: psycopg then waits for Postgres to confirm the cancellation.
-    """
-    timer = asyncio.get_running_loop().call_later(seconds, _hang_up, connection)
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
 @asynccontextmanager
 async def _closed_if_spoiled(connection: Connection) -> AsyncIterator[None]:
     """Give up a session that became read-only, or that cancelled a statement.
@@ -401,11 +370,6 @@ async def _closed_if_spoiled(connection: Connection) -> AsyncIterator[None]:
     except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.QueryCanceled):
         await connection.close()
         raise
-
-
-def _hang_up(connection: Connection) -> None:
-    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as twin:
-        twin.shutdown(socket.SHUT_RDWR)
 
 
 async def _configure(connection: Connection) -> None:

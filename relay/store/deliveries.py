@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from relay.domain.delivery import Attempt, Deferred, Delivery, Outcome, Receipt, State, WaitReason
 from relay.domain.retry import retry_helps
+from relay.store.database import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -211,13 +212,15 @@ class Progress:
 _PROGRESS = """
     SELECT d.state, d.run, d.final_status, d.last_error, d.agent_status, coalesce((
                SELECT jsonb_agg(to_jsonb(a) - 'delivery' - 'run' ORDER BY a.number) FROM relay.attempts a
-                WHERE a.delivery = d.id AND a.run = d.run), '[]')
+                WHERE a.delivery = d.id AND a.run = d.run), '[]') AS attempts
       FROM relay.deliveries d WHERE d.delivery_id = %s
 """
 
 
 async def progress(connection: Connection, delivery_id: str) -> Progress | None:
     """How far the delivery has got, or None if it is not known."""
-    cursor = await connection.execute(_PROGRESS, (delivery_id,))
-    row = await cursor.fetchone()
-    return None if row is None else Progress(State(row[0]), *row[1:])
+    return await (await rows_of(connection, _progress).execute(_PROGRESS, (delivery_id,))).fetchone()
+
+
+def _progress(*, state: str, **columns: Any) -> Progress:
+    return Progress(state=State(state), **columns)

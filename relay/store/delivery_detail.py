@@ -9,6 +9,7 @@ from psycopg.sql import SQL
 
 from relay.domain.delivery import State
 from relay.domain.headers import shown
+from relay.domain.retry import ANSWER_CHARS
 from relay.store.browse import ROW, Row, make_row
 from relay.store.database import fetched
 from relay.store.round_trip import together
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from relay.store.database import Connection
 
 BODY_BYTES = 256 * 1024
-_ANSWER_CHARS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +103,11 @@ _DISCARDED = """
 
 async def detail(connection: Connection, row_id: int) -> Detail | None:
     """Everything about one delivery; None if it no longer exists. Its statements share one round trip."""
-    given = {"id": row_id, "chars": _ANSWER_CHARS}
+    given = {"id": row_id, "chars": ANSWER_CHARS}
     details, attempts, replays, discards = await together(
         connection,
         fetched(connection, _detail, _DETAIL, {"id": row_id, "most": BODY_BYTES}),
-        fetched(connection, Try, _TRIES, given, limit=_ANSWER_CHARS, texts={"answer"}),
+        fetched(connection, Try, _TRIES, given, limit=ANSWER_CHARS, texts={"answer"}),
         fetched(connection, Replayed, _REPLAYED, given),
         fetched(connection, Discarded, _DISCARDED, given),
     )

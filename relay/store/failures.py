@@ -18,15 +18,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+NOT_IN_TIME = "Postgres did not answer in time"
+UNUSABLE = "Postgres cannot be used now"
+
+
 def unavailable(error: BaseException) -> StoreUnavailable:
     """`error` as an operator reads it. A `StatementRefused` if Postgres is there and refused the statement alone."""
     if isinstance(error, StoreUnavailable):
         return error
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
-        return StoreUnavailable("Postgres did not answer in time")
+        return StoreUnavailable(NOT_IN_TIME)
     if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_STATEMENT_REFUSED):
         return StatementRefused(f"Postgres refused a statement: {described(error)}")
-    return StoreUnavailable(f"Postgres cannot be used now: {described(error)}")
+    return StoreUnavailable(f"{UNUSABLE}: {described(error)}")
+
+
+def webhooks_refused(fault: str) -> str:
+    """The sentence for a Postgres that is there and stores no webhook."""
+    return f"Postgres refuses to store webhooks: {fault}"
 
 
 _STATEMENT_REFUSED = ("40", "54", "55", "57014")  # rolled back, too complex, locked, cancelled

@@ -15,7 +15,7 @@ from psycopg.errors import LockNotAvailable
 from psycopg.sql import SQL, Identifier, Literal
 
 from relay.store.fsck_checks import CHECKS
-from relay.store.migrate import migrations
+from relay.store.migrate import migrations, versions
 from relay.store.waits import lock_holders
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ LOCK_MS, TRIES, PAUSE_S = 500, 3, 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found: how many places are `wrong`, what that means, and whether they are `repaired`."""
+class CheckResult:
+    """What one check found: how many places are `wrong`, what is so of each, and whether they are `repaired`."""
 
     check: str
     wrong: int
@@ -56,18 +56,18 @@ _BEHIND = """
      WHERE newest.id >= s.last_value + s.is_called::int
 """
 _LOCK_TIMEOUT = SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{LOCK_MS}ms"))
-_APPLIED = "SELECT version FROM relay.schema_migrations"
 
 
-async def check(connection: Connection, *, repair: bool) -> AsyncIterator[Finding]:
+async def check(connection: Connection, *, repair: bool) -> AsyncIterator[CheckResult]:
     """Yield what each check finds. With `repair` what can be repaired is, and is checked again.
 
     Raises:
         psycopg.Error: the login may not read or repair, or Postgres is away.
     """
-    applied = {row[0] for row in await (await connection.execute(_APPLIED)).fetchall()}
-    pending = [step.name for step in migrations() if step.version not in applied]
-    yield Finding("migrations", len(pending), f"not applied: run `relay migrate` ({', '.join(pending[:3])} …)")
+    done = await versions(connection)
+    pending = [step.name for step in migrations() if step.version not in done]
+    named = ", ".join(pending[:3]) + (" …" if len(pending) > 3 else "")
+    yield CheckResult("migrations", len(pending), f"not applied ({named}): run `relay migrate`")
     if pending:
         return
     yield await _settled(connection, "sequences", _count_sequences, _move_sequences if repair else None, _SEQUENCE_TEXT)
@@ -86,7 +86,7 @@ async def _repair(one: Check, connection: Connection) -> None:
         await connection.execute(statement)
 
 
-_SEQUENCE_TEXT = "give ids that are taken, as after a logical restore: the next row would be refused"
+_SEQUENCE_TEXT = "gives an id that is taken, as after a logical restore: the next row would be refused"
 
 
 async def _settled(
@@ -95,20 +95,20 @@ async def _settled(
     count: Callable[[Connection], Awaitable[int]],
     mend: Callable[[Connection], Awaitable[Any]] | None,
     text: str,
-) -> Finding:
+) -> CheckResult:
     wrong = left = await count(connection)
     if not wrong or mend is None:
-        return Finding(name, wrong, text)
+        return CheckResult(name, wrong, text)
     while left:
         try:
             await _mended(connection, mend)
         except LockNotAvailable:
             found = "; ".join(await lock_holders(connection)) or "a session that has ended meanwhile"
-            return Finding(name, wrong, f"{text}. Not repaired: it waits for a lock of {found}")
+            return CheckResult(name, wrong, f"{text}. Not repaired: it waits for a lock of {found}")
         before, left = left, await count(connection)
         if left >= before:
             break
-    return Finding(name, wrong, text, repaired=not left)
+    return CheckResult(name, wrong, text, repaired=not left)
 
 
 async def _mended(connection: Connection, mend: Callable[[Connection], Awaitable[Any]]) -> None:

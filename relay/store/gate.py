@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relay.store.actions import signed
-from relay.store.database import exact
+from relay.store.database import exact, rows_of
 from relay.store.failures import refusals
 
 if TYPE_CHECKING:
@@ -53,9 +53,10 @@ _READ = """
 
 async def read(connection: Connection, owner: UUID) -> GateState:
     """The state now, for the relay `owner`."""
-    row = await (await connection.execute(_READ, {"owner": owner, "alive_s": ALIVE_S})).fetchone()
-    assert row is not None
-    return GateState(*row)
+    given = {"owner": owner, "alive_s": ALIVE_S}
+    state = await (await rows_of(connection, GateState).execute(_READ, given)).fetchone()
+    assert state is not None
+    return state
 
 
 _END_HOLDS = (
@@ -142,7 +143,7 @@ async def release(connection: Connection, operator: str, rate: float | None = No
     While it drains at a rate, this changes the rate.
 
     Raises:
-        Refused: the rate is not a positive, finite number.
+        Refused: the rate is not from 0.001 to 1,000,000.
     """
     with refusals():
         row = await (await connection.execute(_RELEASE, (operator, rate))).fetchone()
@@ -151,9 +152,7 @@ async def release(connection: Connection, operator: str, rate: float | None = No
 
 async def current_hold(connection: Connection) -> Hold | None:
     """The hold in force, or None."""
-    cursor = await connection.execute(CURRENT_HOLD)
-    row = await cursor.fetchone()
-    return None if row is None else Hold(*row)
+    return await (await rows_of(connection, Hold).execute(CURRENT_HOLD)).fetchone()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +208,10 @@ _CLOSE = """
     UPDATE relay.breaker SET opened_at = NULL, why = NULL, probe_at = NULL, closed_at = now()
      WHERE opened_at IS NOT NULL
 """
+_CLOSE_UNUSED = f"""{_CLOSE} AND NOT EXISTS (
+    SELECT FROM relay.attempt_counts c JOIN relay.instances i ON i.id = c.instance
+     WHERE i.stopped_at IS NULL AND c.at > now() - interval '{ALIVE_S} seconds')
+"""
 _SKIPPED = "UPDATE relay.breaker SET probe_at = now(), pause_s = %(pause_s)s WHERE opened_at IS NOT NULL"
 
 
@@ -247,3 +250,8 @@ async def probe_failed(connection: Connection) -> None:
 async def close_the_breaker(connection: Connection) -> bool:
     """Close the breaker. False if it is closed already."""
     return (await connection.execute(_CLOSE)).rowcount == 1
+
+
+async def close_unused_breaker(connection: Connection) -> bool:
+    """Close a breaker that no relay uses any more: no live one counts its attempts. True if that closed it."""
+    return (await connection.execute(_CLOSE_UNUSED.encode())).rowcount == 1

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from relay.store.database import Connection
 
+DUTY_S = 15.0
+"""How long a relay has a duty, unless the duty says otherwise. It asks for it again before that is over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -188,7 +191,7 @@ _TAKE_DUTY = """
 """
 
 
-async def take_duty(connection: Connection, name: str, owner: UUID, *, for_s: float) -> bool:
+async def take_duty(connection: Connection, name: str, owner: UUID, *, for_s: float = DUTY_S) -> bool:
     """True if `owner` has the duty `name` for the next `for_s` seconds: `owner` holds it already, or no relay did."""
     cursor = await connection.execute(_TAKE_DUTY, {"name": name, "owner": owner, "for_s": for_s})
     return cursor.rowcount == 1

@@ -42,18 +42,26 @@ _LOCK_PAUSE_S = 0.5
 _TURN_PAUSE_S = 0.1
 _RECORD = "INSERT INTO relay.schema_migrations (version, name) VALUES (%s, %s)"
 # Postgres lets PUBLIC execute every new function. Default privileges could change that only for all functions that this
-# login makes in the database, other applications' included.
-_CLOSE_FUNCTIONS = """
+# login makes in the database, other applications' included; and they may be what opens new tables to PUBLIC.
+_CLOSE = """
     DO $$
     DECLARE
-        open regprocedure;
+        open record;
     BEGIN
         FOR open IN
-            SELECT p.oid FROM pg_proc p
+            SELECT 'ROUTINE' AS kind, p.oid::regprocedure::text AS name FROM pg_proc p
              WHERE p.pronamespace = 'relay'::regnamespace AND pg_has_role(p.proowner, 'USAGE')
                AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) WHERE grantee = 0)
+             UNION ALL
+            SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text FROM pg_class c
+             WHERE c.relnamespace = 'relay'::regnamespace AND pg_has_role(c.relowner, 'USAGE')
+               AND EXISTS (SELECT FROM aclexplode(c.relacl) WHERE grantee = 0)
+             UNION ALL
+            SELECT 'SCHEMA', 'relay' FROM pg_namespace n
+             WHERE n.nspname = 'relay' AND pg_has_role(n.nspowner, 'USAGE')
+               AND EXISTS (SELECT FROM aclexplode(n.nspacl) WHERE grantee = 0)
         LOOP
-            EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', open);
+            EXECUTE format('REVOKE ALL ON %s %s FROM PUBLIC', open.kind, open.name);
         END LOOP;
     END
     $$
@@ -118,7 +126,7 @@ async def status(dsn: str) -> tuple[list[Migration], list[Migration]]:
         SchemaError: the server is too old, its encoding is not UTF-8, or the login may not read the history.
     """
     async with _connected(dsn) as connection:
-        done = await _done(connection)
+        done = await versions(connection)
     steps = migrations()
     return [step for step in steps if step.version in done], [step for step in steps if step.version not in done]
 
@@ -234,7 +242,7 @@ class _Run:
         async def read() -> set[int]:
             async with self.connection.transaction():
                 await self.connection.execute(_LIMITS)
-                return await _done(self.connection)
+                return await versions(self.connection)
 
         return await self._retried(read)
 
@@ -263,12 +271,12 @@ class _Run:
     async def _apply(self, step: Migration) -> bool:
         async def work() -> bool:
             async with _turn(self.connection, self.waiting):
-                if step.version in await _done(self.connection):
+                if step.version in await versions(self.connection):
                     return False
                 self.on_step(step)
                 await _make_history(self.connection)
                 await self.connection.execute(step.sql.encode())
-                await self.connection.execute(_CLOSE_FUNCTIONS)
+                await self.connection.execute(_CLOSE)
                 await self.connection.execute(_RECORD, (step.version, step.name))
             return True
 
@@ -280,7 +288,7 @@ class _Run:
         A second connection holds the lock meanwhile, in a transaction that has no snapshot.
         """
         async with await connect(self.dsn, "hotdash-relay migrate lock") as guard, _turn(guard, self.waiting):
-            if step.version in await _done(guard):
+            if step.version in await versions(guard):
                 return False
             self.on_step(step)
             try:
@@ -325,7 +333,7 @@ class _Run:
             await self.connection.execute("SELECT relay.follow_facts()")
 
 
-async def _done(connection: Connection) -> set[int]:
+async def versions(connection: Connection) -> set[int]:
     """The versions that the database has had. Creates nothing."""
     if not await _has_history(connection):
         return set()

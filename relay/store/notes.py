@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from relay.store.database import exact
+from relay.store.database import exact_rows_of
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -54,7 +54,8 @@ _CLAIM = """
         SELECT false, note_id, draft, posting_at FROM relay.notes
          WHERE key = %(key)s AND NOT EXISTS (SELECT FROM taken)
     )
-    SELECT mine, note_id, draft, extract(epoch FROM clock_timestamp() - posting_at)::float8 FROM state
+    SELECT mine, note_id, draft, extract(epoch FROM clock_timestamp() - posting_at)::float8 AS posting_s
+      FROM state
 """
 _RENEW = """
     UPDATE relay.notes SET claimed_until = clock_timestamp() + %(lease_s)s * interval '1 second'
@@ -83,9 +84,8 @@ async def claim(connection: Connection, key: NoteKey, claim: UUID, lease_s: floa
         "key": key.text, "account": key.account_id, "conversation": key.conversation_id, "message": key.message_id,
         "claim": claim, "lease_s": lease_s,
     }  # fmt: skip
-    cursor = await exact(connection).execute(_CLAIM, values)
-    row = await cursor.fetchone()
-    return NoteState(mine=False) if row is None else NoteState(*row)  # None: another agent inserts it just now
+    cursor = await exact_rows_of(connection, NoteState).execute(_CLAIM, values)
+    return await cursor.fetchone() or NoteState(mine=False)  # None: another agent inserts it just now
 
 
 async def renew(connection: Connection, key: NoteKey, claim: UUID, lease_s: float) -> None:

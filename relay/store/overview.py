@@ -69,13 +69,13 @@ _NOW = SQL("""
                AS waiting),
            (SELECT extract(epoch FROM now() - max({heard_at}))::float8 FROM relay.instances),
            (SELECT recorded_at::timestamptz AS at FROM dashboard_facts
-             WHERE fact_type = 'support.webhook.dead_letter'
+             WHERE fact_type = 'support.webhook.dead_letter' AND recorded_at BETWEEN '0001-01-02' AND now()
                AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
              ORDER BY recorded_at DESC LIMIT 1),
             {is_demo}, pg_is_in_recovery(),
            CASE WHEN (SELECT id FROM relay.deliveries WHERE NOT test ORDER BY id DESC LIMIT 1) IS NULL THEN (
                SELECT extract(epoch FROM now() - recorded_at)::float8 FROM dashboard_facts
-                WHERE fact_type = 'support.webhook.retry'
+                WHERE fact_type = 'support.webhook.retry' AND recorded_at BETWEEN '0001-01-02' AND now()
                   AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
                 ORDER BY recorded_at DESC LIMIT 1) END
       FROM flying f
@@ -87,7 +87,7 @@ _AGENT_FAILING = """
               FROM (SELECT recorded_at::timestamptz AS at, coalesce(value ->> 'ok', '') = 'true' AS ok
                       FROM dashboard_facts
                      WHERE fact_type = 'support.health' AND recorded_at > now() - interval '2 hours'
-                       AND value ->> 'target' = 'agent') AS probes) AS seen
+                       AND recorded_at <= now() AND value ->> 'target' = 'agent') AS probes) AS seen
 """
 
 _FAILED_SO = SQL("""coalesce(relay.json_or_null(f.value) ->> 'success', '') <> 'true'
@@ -149,7 +149,7 @@ _STREAKS = SQL("""
          ORDER BY f.recorded_at DESC LIMIT 1) AS newest ON true
     )
     SELECT f.*, (SELECT recorded_at::timestamptz FROM dashboard_facts
-                  WHERE fact_type = %(retry)s
+                  WHERE fact_type = %(retry)s AND recorded_at <= now()
                     AND recorded_at > (SELECT max(last) FROM found WHERE NOT replayed)
                     AND relay.json_or_null(value) ->> 'success' = 'true'
                     AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import psycopg
 
+from relay.domain.alerts import RULES
 from relay.domain.delivery import OWN_IDS, Attempt, FactType, Outcome, Receipt, Signature
 from relay.domain.facts import Fact, facts_of_run
 from relay.errors import FactsRefused, SchemaError, StatementRefused
@@ -112,7 +113,7 @@ async def _record(connection: Connection, was: Before) -> None:
 
 def _samples() -> list[Fact]:
     """A fact of each type."""
-    now = rfc3339(datetime.now(UTC))
+    rule, now = RULES[0], rfc3339(datetime.now(UTC))
     run = {"attempts": 1, "success": True, "durationMs": 145, "finalStatus": "200"}
     of_delivery = {"timestamp": now, "deliveryId": str(uuid4()), "event": "message_created", "conversationId": 1}
     return [
@@ -127,8 +128,14 @@ def _samples() -> list[Fact]:
         ),
         Fact(
             FactType.ALERT,
-            {"rule": "dlq-p2", "severity": "P2", "state": "raised", "value": 11.0, "threshold": 10},
-            {"timestamp": now, "condition": "more than 10 dead letters in 1 h", "since": now},
+            {
+                "rule": rule.name,
+                "severity": rule.severity,
+                "state": "raised",
+                "value": 1.5,
+                "threshold": rule.threshold,
+            },
+            {"timestamp": now, "condition": rule.condition, "since": now},
         ),
     ]
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from psycopg.sql import SQL, Literal
 
 from relay.store.claims import claimed_columns, own_agent, read_claimed
-from relay.store.database import exact, rows_of
+from relay.store.database import exact_rows_of, rows_of
 from relay.store.destinations import is_gone
 from relay.store.replays import (
     AUTOMATIC,
@@ -142,8 +142,8 @@ _NEXT = SQL("""
           FROM (SELECT count(*) AS skipped FROM marked WHERE state = 'skipped') s
          WHERE p.id = %(plan)s AND s.skipped > 0
     )
-    SELECT (SELECT count(*) FROM marked WHERE state = 'skipped'),
-           (SELECT count(*) FROM next) - (SELECT count(*) FROM marked), c.*
+    SELECT (SELECT count(*) FROM marked WHERE state = 'skipped') AS skipped,
+           (SELECT count(*) FROM next) - (SELECT count(*) FROM marked) AS held, c.*
       FROM (SELECT 1) AS one
       LEFT JOIN claimed c ON true
 """).format(agent=own_agent, columns=claimed_columns, mine=_MINE)
@@ -155,10 +155,12 @@ async def claim_next(connection: Connection, plan_id: int, owner: UUID, most: in
     Also returns how many had to be skipped instead, and how many another session holds, which stay in the plan. None
     of the three means that nothing is left for this relay to send.
     """
-    cursor = await exact(connection).execute(_NEXT, {"plan": plan_id, "owner": owner, "most": most})
+    cursor = await exact_rows_of(connection, dict[str, Any]).execute(
+        _NEXT, {"plan": plan_id, "owner": owner, "most": most}
+    )
     rows = await cursor.fetchall()
-    skipped, held = (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
-    return await read_claimed(connection, [row[2:] for row in rows if row[2] is not None]), skipped, held
+    skipped, held = (rows[0]["skipped"], rows[0]["held"]) if rows else (0, 0)
+    return await read_claimed(connection, [row for row in rows if row["id"] is not None]), skipped, held
 
 
 _LEFT_TO_OTHERS = "SELECT EXISTS (SELECT FROM relay.replay_items WHERE plan_id = %s AND state = 'pending')"
@@ -178,6 +180,27 @@ async def in_flight(connection: Connection, plan_id: int) -> int:
     cursor = await connection.execute(_IN_FLIGHT, (plan_id,))
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
+
+
+_UNSETTLED = "SELECT delivery FROM relay.replay_items WHERE plan_id = %s AND state = 'sending'"
+
+
+async def unsettled(connection: Connection, plan_id: int) -> set[int]:
+    """The rows of the plan's deliveries that are on their way: a relay forwards them, or they wait."""
+    cursor = await connection.execute(_UNSETTLED, (plan_id,))
+    return {int(row[0]) for row in await cursor.fetchall()}
+
+
+_SETTLED_NOW = """
+    SELECT delivery, state = 'delivered' FROM relay.replay_items
+     WHERE plan_id = %s AND delivery = ANY(%s) AND state <> 'sending' ORDER BY settled_at, position
+"""
+
+
+async def settled(connection: Connection, plan_id: int, rows: Sequence[int]) -> list[tuple[int, bool]]:
+    """Those of these deliveries of the plan that are settled, and whether each was delivered, in the order of that."""
+    cursor = await connection.execute(_SETTLED_NOW, (plan_id, list(rows)))
+    return [(int(row[0]), bool(row[1])) for row in await cursor.fetchall()]
 
 
 _STREAK = """

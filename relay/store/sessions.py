@@ -7,14 +7,14 @@ from __future__ import annotations
 import time
 from contextlib import asynccontextmanager
 from datetime import UTC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 from psycopg.types.datetime import TimestamptzLoader
 
 from relay.errors import RelayError, SchemaError, StoreUnavailable
-from relay.store.database import connect
+from relay.store.database import connect, rows_of
 from relay.store.failures import described, unavailable
 from relay.store.migrate import migrate, schema_version
 from relay.store.open_schema import refuse_planted
@@ -130,7 +130,7 @@ async def connected(
 
 
 _OWNER = """
-    SELECT pg_get_userbyid(nspowner), current_user::text, pg_has_role(nspowner, 'USAGE')
+    SELECT pg_get_userbyid(nspowner) AS owner, current_user::text AS login, pg_has_role(nspowner, 'USAGE') AS may
       FROM pg_namespace WHERE nspname = 'relay'
 """
 
@@ -142,10 +142,10 @@ async def refuse_others_than_the_owner(connection: Connection, command: str) -> 
         SchemaError: another login made a function that could run with the owner's rights.
         RelayError: the login neither owns schema relay nor has the role that does.
     """
-    row = await (await connection.execute(_OWNER)).fetchone()
-    if row is not None and not row[2]:
+    row = await (await rows_of(connection, dict[str, Any]).execute(_OWNER)).fetchone()
+    if row is not None and not row["may"]:
         raise RelayError(
-            f"`{command}` needs the login that owns the relay's tables, {row[0]}, and this one is {row[1]}: set "
-            "DATABASE_URL to the address that `relay migrate` is run with"
+            f"`{command}` needs the login that owns the relay's tables, {row['owner']}, and this one is {row['login']}:"
+            " set DATABASE_URL to the address that `relay migrate` is run with"
         )
     await refuse_planted(connection)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from relay.store.database import rows_of
 from relay.store.server_session import CONNECTIONS_A_WORKER
 
 if TYPE_CHECKING:
@@ -11,12 +12,13 @@ if TYPE_CHECKING:
 
 _LIMITS = """
     SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-               - coalesce(nullif(current_setting('reserved_connections', true), ''), '0')::int,
-           (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
-           (SELECT rolconnlimit FROM pg_roles WHERE rolname = session_user),
-           (SELECT count(*) FROM pg_stat_activity WHERE usename = session_user AND pid <> pg_backend_pid()),
-           (SELECT datconnlimit FROM pg_database WHERE datname = current_database()),
-           (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid())
+               - coalesce(nullif(current_setting('reserved_connections', true), ''), '0')::int AS most,
+           count(*) FILTER (WHERE backend_type = 'client backend') AS used,
+           (SELECT rolconnlimit FROM pg_roles WHERE rolname = session_user) AS most_of_login,
+           count(*) FILTER (WHERE usename = session_user) AS used_by_login,
+           (SELECT datconnlimit FROM pg_database WHERE datname = current_database()) AS most_of_database,
+           count(*) FILTER (WHERE datname = current_database()) AS used_in_database
+      FROM pg_stat_activity WHERE pid <> pg_backend_pid()
 """
 
 
@@ -24,10 +26,13 @@ async def shortage(connection: ServerConnection, workers: int) -> str | None:
     """A sentence if `workers` may need more connections than are free; None if there are enough, or behind a pooler."""
     if connection.is_pooled:
         return None
-    row = await (await connection.execute(_LIMITS)).fetchone()
+    row = await (await rows_of(connection, dict[str, Any]).execute(_LIMITS)).fetchone()
     assert row is not None
-    limits = (("max_connections", *row[0:2]), ("CONNECTION LIMIT of this login", *row[2:4]),
-              ("CONNECTION LIMIT of this database", *row[4:6]))  # fmt: skip
+    limits = (
+        ("max_connections", row["most"], row["used"]),
+        ("CONNECTION LIMIT of this login", row["most_of_login"], row["used_by_login"]),
+        ("CONNECTION LIMIT of this database", row["most_of_database"], row["used_in_database"]),
+    )
     known = [(most - used, name, most, used) for name, most, used in limits if most is not None and most >= 0]
     free, name, most, used = min(known)
     needed = workers * CONNECTIONS_A_WORKER

@@ -180,10 +180,15 @@ class SpoolFile:
 
     def state(self) -> SpoolState:
         """What the spool holds now."""
-        row = self._disk.run(lambda db: db.execute(sql.STATE, self._target(db)).fetchone())
-        oldest = None if row[3] is None else moment(row[3])
-        aside = self._disk.aside()
-        return SpoolState(row[5], row[0], row[1], self._max_bytes, row[2], row[4], oldest, aside=aside)
+
+        def read(db: sqlite3.Connection) -> dict[str, Any]:
+            cursor = db.execute(sql.STATE, self._target(db))
+            return dict(zip((column[0] for column in cursor.description), cursor.fetchone(), strict=True))
+
+        row = self._disk.run(read)
+        oldest = row.pop("oldest")
+        oldest_at = None if oldest is None else moment(oldest)
+        return SpoolState(**row, max_bytes=self._max_bytes, oldest_at=oldest_at, aside=self._disk.aside())
 
     def probe(self) -> None:
         """Write and remove a few pages.

@@ -91,10 +91,10 @@ COPY = f"INSERT OR IGNORE INTO receipts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?
 BYTES = "SELECT coalesce(sum(bytes), 0) FROM totals"
 IS_EMPTY = "SELECT NOT EXISTS (SELECT 1 FROM receipts)"
 STATE = """
-    SELECT coalesce(sum(receipts) FILTER (WHERE target = :target), 0), coalesce(sum(bytes), 0),
-           coalesce(sum(receipts) FILTER (WHERE target <> :target), 0),
-           (SELECT min(arrival) FROM receipts WHERE target = :target),
-           (SELECT count(*) FROM receipts WHERE target = :target AND refused IS NOT NULL),
-           (SELECT id FROM spool)
+    SELECT (SELECT id FROM spool) AS id,
+           coalesce(sum(receipts) FILTER (WHERE target = :target), 0) AS receipts, coalesce(sum(bytes), 0) AS bytes,
+           coalesce(sum(receipts) FILTER (WHERE target <> :target), 0) AS "foreign",
+           (SELECT count(*) FROM receipts WHERE target = :target AND refused IS NOT NULL) AS refused,
+           (SELECT min(arrival) FROM receipts WHERE target = :target) AS oldest
       FROM totals
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
@@ -18,9 +18,10 @@ from psycopg.sql import SQL, Literal
 
 from relay.domain.delivery import Delivery, State, WaitReason
 from relay.domain.headers import SIGNATURE_HEADER, TIMESTAMP_HEADER, kept
-from relay.store.database import exact
+from relay.store.copies import copies_of, firsts_of
+from relay.store.database import exact_rows_of
 from relay.store.deliveries import Claimed, Duplicate, Ignored, Waiting
-from relay.store.signatures import deliveries_of
+from relay.store.signatures import deliveries_of, deliveries_with_expired
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -50,7 +51,7 @@ _STORED = SQL("""
     WITH light AS MATERIALIZED (
         SELECT r.*, k.id IS NULL AS fresh
           FROM (SELECT set_config('lock_timeout', %(conversation_ms)s, true)) AS l,
-               unnest(%(ids)b::text[], %(claims)b::uuid[], %(keys)b::text[], %(arrivals)b::integer[],
+               unnest(%(ids)b::text[], %(claims)b::uuid[], %(keys)b::text[], %(places)b::integer[],
                       %(wanted)b::boolean[], %(received)b::timestamptz[])
                WITH ORDINALITY AS r(delivery_id, claim, key, arrival, wanted, received_at, n)
           LEFT JOIN LATERAL (SELECT d.id, d.state, d.claim FROM relay.deliveries d
@@ -146,16 +147,18 @@ _STORE = (_STORED + _RESULT).as_bytes(None)
 _STORE_SIGNED = (_STORED + _SIGNED + _RESULT).as_bytes(None)
 _SIGNATURES_KEY = "signatures_pkey"
 _KNOWN = """
-    SELECT delivery_id, state, CASE WHEN state = 'dead' THEN body END
+    SELECT delivery_id, state, CASE WHEN state = 'dead' THEN body END AS dead_body
       FROM relay.deliveries WHERE delivery_id = ANY(%s)
 """
 
 
-_STATES: dict[type[Stored], State] = {
-    Claimed: State.FORWARDING,
-    Ignored: State.IGNORED,
-    Waiting: State.RECEIVED,
-}
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A delivery that was stored before. `dead_body` is its body if it is a dead letter, else None."""
+
+    delivery_id: str
+    state: State
+    dead_body: bytes | None
 
 
 async def store(
@@ -186,9 +189,9 @@ async def store(
     recorded: set[tuple[UUID, str]] = set()
     locks = {"lock_ms": str(lock_ms), "conversation_ms": str(lock_ms if conversation_ms is None else conversation_ms)}
     while pending:  # most batches need one round
-        firsts = _firsts(pending)
+        firsts = firsts_of(pending)
         settled = await _store_round(connection, owner, pending, firsts, recorded, locks)
-        settled |= _copies(pending, firsts, settled)
+        settled |= copies_of(pending, firsts, settled)
         results |= settled
         pending = {place: item for place, item in pending.items() if place not in settled}
     return [results[place] for place in range(len(batch))]
@@ -205,58 +208,31 @@ async def store_drained(
     """As `store`, for receipts that were spooled: one whose delivery id is known, in any state, is a `Duplicate`.
 
     It may be a commit whose end was not seen, which is no redelivery. Only a dead letter with another body is another
-    webhook, and stored as `store` does.
+    webhook, and stored as `store` does. So is one whose signature another delivery came with, however long ago.
 
     Raises:
         psycopg.DataError: Postgres refuses a value; nothing was stored.
         psycopg.errors.LockNotAvailable: another session holds a row. Some may be stored: store them again.
     """
-    cursor = await exact(connection).execute(_KNOWN, ([item.receipt.delivery_id for item in batch],))
-    rows = {row[0]: row[1:] for row in await cursor.fetchall()}
+    found = await _known(connection, batch)
     known: dict[UUID, Stored] = {}
     for item in batch:
-        state, body = rows.get(item.receipt.delivery_id, (None, None))
-        if state is not None and body in (None, item.receipt.body):
-            known[item.claim] = Duplicate(item.receipt.delivery_id, State(state))
+        was = found.get(item.receipt.delivery_id)
+        if was is not None and was.dead_body in (None, item.receipt.body):
+            known[item.claim] = Duplicate(was.delivery_id, State(was.state))
+    signed = {item.receipt.signature.key: item for item in batch if item.receipt.signature is not None}
+    late = [item.receipt for item in signed.values() if item.claim not in known]
+    for key, (delivery_id, state) in (await deliveries_with_expired(connection, late)).items():
+        known[signed[key].claim] = Duplicate(delivery_id, state)
     fresh = [item for item in batch if item.claim not in known]
     stored = iter(await store(connection, owner, fresh, lock_ms=lock_ms, conversation_ms=conversation_ms))
     return [known[item.claim] if item.claim in known else next(stored) for item in batch]
 
 
-def _copies(pending: Mapping[int, Incoming], firsts: Sequence[int], settled: Mapping[int, Stored]) -> dict[int, Stored]:
-    """A `Duplicate` for each of `pending` that has the id or the signature of one of the `firsts` that was stored."""
-    ids: dict[str, Duplicate] = {}
-    signatures: dict[UUID, Duplicate] = {}
-    for place in firsts:
-        if isinstance(found := settled.get(place), Claimed | Ignored | Waiting):
-            receipt = pending[place].receipt
-            state = _STATES[type(found)]
-            ids[receipt.delivery_id] = Duplicate(receipt.delivery_id, state)
-            if receipt.signature is not None:
-                signatures[receipt.signature.key] = ids[receipt.delivery_id]
-    copies: dict[int, Stored] = {}
-    for place in pending.keys() - settled.keys():
-        receipt = pending[place].receipt
-        by_signature = None if receipt.signature is None else signatures.get(receipt.signature.key)
-        if duplicate := ids.get(receipt.delivery_id) or by_signature:
-            copies[place] = duplicate
-    return copies
-
-
-def _firsts(pending: Mapping[int, Incoming]) -> list[int]:
-    """The first of each delivery id and of each signature, as places in `pending`, in the order of their ids."""
-    ids: set[str] = set()
-    signatures: set[UUID] = set()
-    firsts: list[int] = []
-    for place, item in pending.items():
-        signature = item.receipt.signature
-        if item.receipt.delivery_id in ids or (signature is not None and signature.key in signatures):
-            continue
-        ids.add(item.receipt.delivery_id)
-        if signature is not None:
-            signatures.add(signature.key)
-        firsts.append(place)
-    return sorted(firsts, key=lambda place: pending[place].receipt.delivery_id)
+async def _known(connection: Connection, items: Sequence[Incoming]) -> dict[str, _Known]:
+    """Those of the delivery ids of `items` that are stored, by id."""
+    cursor = await exact_rows_of(connection, _Known).execute(_KNOWN, ([item.receipt.delivery_id for item in items],))
+    return {found.delivery_id: found for found in await cursor.fetchall()}
 
 
 async def _store_round(
@@ -282,23 +258,24 @@ async def _store_round(
         if error.sqlstate == _STORED_MEANWHILE:
             return {}
         raise
-    stored = {row[0]: row[1:] for row in await cursor.fetchall() if row[0] is not None}
+    stored = {row["delivery_id"]: row for row in await cursor.fetchall() if row["delivery_id"] is not None}
     settled = _settled(items, firsts, stored)
     if left := [place for place in firsts if place not in settled]:
-        cursor = await exact(connection).execute(_KNOWN, ([pending[place].receipt.delivery_id for place in left],))
-        known = {row[0]: (State(row[1]), row[2]) for row in await cursor.fetchall()}
+        known = await _known(connection, [pending[place] for place in left])
         for place in left:
             receipt = pending[place].receipt
-            state, body = known.get(receipt.delivery_id, (None, None))
-            if state is State.DEAD and body != receipt.body:
+            was = known.get(receipt.delivery_id)
+            if was is None:
+                continue
+            if was.state != State.DEAD:
+                settled[place] = Duplicate(receipt.delivery_id, State(was.state))
+            elif was.dead_body != receipt.body:
                 pending[place] = replace(pending[place], receipt=_under_its_own_id(receipt))
-            elif state is not None and state is not State.DEAD:
-                settled[place] = Duplicate(receipt.delivery_id, state)
     return settled
 
 
 def _settled(
-    items: Sequence[Incoming], firsts: Sequence[int], stored: Mapping[str, Sequence[Any]]
+    items: Sequence[Incoming], firsts: Sequence[int], stored: Mapping[str, Mapping[str, Any]]
 ) -> dict[int, Stored]:
     """What the statement made of those of `items` that it stored, by their places."""
     settled: dict[int, Stored] = {}
@@ -306,13 +283,13 @@ def _settled(
         delivery_id = item.receipt.delivery_id
         if delivery_id not in stored:
             continue
-        row_id, run, state, waits, *kept_parts = stored[delivery_id]
+        row = stored[delivery_id]
         if item.receipt.ignored:
             settled[place] = Ignored(delivery_id)
-        elif state == State.FORWARDING:
-            settled[place] = Claimed(item.claim, _delivery(item.receipt, row_id, run, *kept_parts))
+        elif row["state"] == State.FORWARDING:
+            settled[place] = Claimed(item.claim, _delivery(item.receipt, row))
         else:
-            settled[place] = Waiting(delivery_id, row_id, WaitReason(waits))
+            settled[place] = Waiting(delivery_id, row["id"], WaitReason(row["waits"]))
     return settled
 
 
@@ -320,10 +297,10 @@ async def _execute_store(
     connection: Connection,
     owner: UUID,
     items: Sequence[Incoming],
-    arrivals: Sequence[int],
+    places: Sequence[int],
     recorded: Collection[tuple[UUID, str]],
     locks: Mapping[str, str],
-) -> AsyncCursor[Any]:
+) -> AsyncCursor[dict[str, Any]]:
     receipts = [item.receipt for item in items]
     parameters: dict[str, Any] = {
         **locks,
@@ -331,7 +308,7 @@ async def _execute_store(
         "ids": [r.delivery_id for r in receipts],
         "claims": [item.claim for item in items],
         "keys": [item.order_key or "" for item in items],
-        "arrivals": list(arrivals),
+        "places": list(places),
         "wanted": [item.wanted for item in items],
         "received": [item.received_at for item in items],
         "headers": [json.dumps(r.headers) for r in receipts],
@@ -350,13 +327,13 @@ async def _execute_store(
         if r.signature is not None and (r.signature.key, r.delivery_id) not in recorded
     ]
     if not signed:
-        return await exact(connection).execute(_STORE, parameters)
+        return await exact_rows_of(connection, dict[str, Any]).execute(_STORE, parameters)
     parameters |= {
         "signatures": [signature.key for signature, _ in signed],
         "signed_ids": [delivery_id for _, delivery_id in signed],
         "expiries": [signature.expires_at for signature, _ in signed],
     }
-    return await exact(connection).execute(_STORE_SIGNED, parameters)
+    return await exact_rows_of(connection, dict[str, Any]).execute(_STORE_SIGNED, parameters)
 
 
 async def _seen_signatures(
@@ -381,23 +358,17 @@ def _under_its_own_id(receipt: Receipt) -> Receipt:
     return replace(receipt, delivery_id=str(uuid5(_DIFFERING, f"{receipt.delivery_id} {content}")))
 
 
-def _delivery(
-    receipt: Receipt,
-    row_id: int,
-    run: int,
-    headers: list[tuple[str, str]] | None,
-    test: bool,
-    encoded_body: bytes | None,
-) -> Delivery:
-    """A delivery as it is stored; `headers` and `encoded_body` are None in its first run, which has the receipt's."""
+def _delivery(receipt: Receipt, row: Mapping[str, Any]) -> Delivery:
+    """A delivery as it is stored; `headers` and `encoded_body` are NULL in its first run, which has the receipt's."""
+    headers = row["headers"]
     return Delivery(
-        id=row_id,
+        id=row["id"],
         delivery_id=receipt.delivery_id,
-        run=run,
+        run=row["run"],
         headers=receipt.headers if headers is None else kept(tuple((name, value) for name, value in headers)),
         body=receipt.body,
         event=receipt.event,
         conversation_id=receipt.conversation_id,
-        test=test,
-        encoded_body=receipt.encoded_body if headers is None else encoded_body,
+        test=row["test"],
+        encoded_body=receipt.encoded_body if headers is None else row["encoded_body"],
     )

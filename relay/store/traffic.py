@@ -170,7 +170,8 @@ _LEARN = SQL("""
            SELECT max(gap) AS gap FROM (
                SELECT at - lag(at) OVER (ORDER BY at) AS gap FROM (
                    (SELECT f.recorded_at AS at FROM dashboard_facts f
-                     WHERE f.fact_type = %(retry)s AND f.recorded_at < m.hour
+                     WHERE f.fact_type = %(retry)s AND f.recorded_at >= '0001-01-02'
+                       AND f.recorded_at < m.hour
                        AND coalesce(relay.json_or_null(f.metadata) ->> 'test', '') <> 'true'
                      ORDER BY f.recorded_at DESC LIMIT 1)
                     UNION ALL
@@ -181,10 +182,12 @@ _LEARN = SQL("""
                     UNION ALL
                    (SELECT f.recorded_at FROM dashboard_facts f
                      WHERE f.fact_type = %(retry)s AND f.recorded_at >= m.hour + interval '1 hour'
+                       AND f.recorded_at <= now()
                        AND coalesce(relay.json_or_null(f.metadata) ->> 'test', '') <> 'true'
                      ORDER BY f.recorded_at LIMIT 1)) AS moments) AS gaps
             WHERE EXISTS (SELECT FROM dashboard_facts f
-                           WHERE f.fact_type = %(retry)s AND f.recorded_at < m.hour)) AS found
+                           WHERE f.fact_type = %(retry)s AND f.recorded_at >= '0001-01-02'
+                             AND f.recorded_at < m.hour)) AS found
      WHERE found.gap IS NOT NULL
         ON CONFLICT DO NOTHING
 """).format(hours=_HOURS, weeks=Literal(_WEEKS + 1))

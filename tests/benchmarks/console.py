@@ -1,7 +1,7 @@
 """What the console costs: start, keys, views, memory, idle CPU, and the database's share of a tick (CONSOLE, 6).
 
 The real program in a real terminal, on a million deliveries of which a hundred thousand are dead letters, beside a
-relay that is idle. Goals stand beside the figures; nothing here fails on a clock.
+relay that is idle. Goals are printed beside the figures; nothing here fails on a clock.
 `python -m tests.benchmarks.console [--deliveries N] [--rtt MS] [--bytes]`
 """
 

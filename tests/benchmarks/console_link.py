@@ -169,8 +169,8 @@ class _Link:
 
     def _print(self, what: str, took: list[float], trips: list[int], goal: str) -> None:
         worst = f" to {1000 * max(took):.0f}" if len(took) > 1 else ""
-        told = f"{1000 * statistics.median(took):.0f}{worst} ms, {statistics.median_high(trips)} trips"
-        self._shown(what, told, goal)
+        figure = f"{1000 * statistics.median(took):.0f}{worst} ms, {statistics.median_high(trips)} trips"
+        self._shown(what, figure, goal)
 
 
 def measure_link(folder: Path, dsn: str, rtt_ms: float, shown: Callable[[str, str, str], None]) -> None:
@@ -186,8 +186,8 @@ def measure_link(folder: Path, dsn: str, rtt_ms: float, shown: Callable[[str, st
             took.append(time.perf_counter() - began)
             first_trips.append(trips[known] - 1)  # LISTEN follows the first figures
             terminal.close()
-        told = f"{1000 * statistics.median(took):.0f} to {1000 * max(took):.0f} ms, {max(first_trips)} trips"
-        shown("first figures, the program's start included", told, "goal 1200" if goals else "works")
+        figure = f"{1000 * statistics.median(took):.0f} to {1000 * max(took):.0f} ms, {max(first_trips)} trips"
+        shown("first figures, the program's start included", figure, "goal 1200" if goals else "works")
         terminal = RawTerminal(folder, far)
         link = _Link(terminal, trips, shown)
         try:

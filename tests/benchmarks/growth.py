@@ -1,4 +1,4 @@
-"""What each look and each write costs at ten thousand, a million and ten million facts, with 1 and 100,000 open dead
+"""What each read and each write costs at ten thousand, a million and ten million facts, with 1 and 100,000 open dead
 letters.
 
 Facts are spread over 30 days and loaded by COPY, each size over the same 10,000 minutes, so that the same number of

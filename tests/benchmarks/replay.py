@@ -54,7 +54,7 @@ def main() -> None:
             delivered = rig.count(dsn, "SELECT delivered FROM relay.replay_plans")
     assert delivered == number, f"{delivered:,} of {number:,} were delivered"
     print(f"{number:,} dead letters replayed in {seconds:.1f} s: {number / seconds:,.0f}/s (goal 500)")
-    print(f"the command: {time.perf_counter() - began:.1f} s, with its start and its last look")
+    print(f"the command: {time.perf_counter() - began:.1f} s, with its start and its last check")
     for name, took in ((f"live traffic at {LIVE_RATE}/s before", before), ("meanwhile", meanwhile)):
         print(f"{name}: p50 {1000 * percentile(took, 0.5):.1f} ms, p99 {1000 * percentile(took, 0.99):.1f} ms")
     print(f"p99 ratio {percentile(meanwhile, 0.99) / percentile(before, 0.99):.2f} (goal 2)")

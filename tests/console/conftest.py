@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from console.app import ConsoleApp
 from console.data import poller
+from console.screens import prebuild
 from console.widgets import type_ahead
 from tests.console.screens import Terminal, Watched, opened
 from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay, database_like, relay_settings
@@ -101,6 +102,18 @@ def _a_slow_machine_has_time_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives Postgres and the screen longer than the console does, unless a test is about these limits."""
     monkeypatch.setattr(poller, "_STATEMENT_TIMEOUT_MS", _PATIENT_S * 1_000)
     monkeypatch.setattr(type_ahead, "_SETTLES_WITHIN_S", float(_PATIENT_S))
+
+
+@pytest.fixture(autouse=True)
+def _views_are_built_when_they_are_wanted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out the views that a test does not open, which are most. `prebuilt_views` builds all of them."""
+    if "prebuilt_views" not in request.fixturenames:
+        monkeypatch.setattr(prebuild, "_BUILD_AFTER_S", 24 * 3600.0)
+
+
+@pytest.fixture
+def prebuilt_views() -> None:
+    """Lets consoles build the other views while the first one is read, as they do outside of tests."""
 
 
 @pytest.fixture(scope="session")

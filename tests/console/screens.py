@@ -12,10 +12,14 @@ import subprocess
 import sys
 import termios
 import time
+import unicodedata
 from contextlib import asynccontextmanager, suppress
 from fcntl import ioctl
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+from textual import events
+from textual.keys import REPLACED_KEYS, _character_to_key, _get_unicode_name_from_key  # as Textual's pilot uses them
 
 from tests.servers import PATIENCE_S, ROOT
 
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
 
 _CHECK_S = 0.5
 """How often a screen is read that is not painted anew."""
+
+_TURN_S, _TURNS = 0.005, 200
+"""How long a press waits for the key's effect, at most, counted in turns of the loop: some effects wait for a test."""
 
 
 class Watched:
@@ -48,12 +55,23 @@ class Watched:
         return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
 
     async def press(self, *keys: str) -> None:
-        """Press keys one after another."""
-        await self._pilot.press(*keys)
+        """Press keys one after another, each once the effect of the one before is on the screen.
+
+        Textual's pilot waits in its place until the process is idle, and so until the relays of a test are.
+        """
+        for key in keys:
+            number, event = self.app._number, _key_event(key)
+            event.set_sender(self.app)
+            self.app._driver.send_message(event)
+            for _ in range(_TURNS):
+                await asyncio.sleep(_TURN_S)
+                if self.app._number != number and not self.app._under_way:
+                    break
+            await self._pilot._wait_for_screen()
 
     async def type(self, text: str) -> None:
         """Type text, a key a character."""
-        await self._pilot.press(*({" ": "space"}.get(character, character) for character in text))
+        await self.press(*text)
 
     async def shows(self, *texts: str) -> str:
         """Wait until the screen shows all of `texts`; returns the screen."""
@@ -74,6 +92,15 @@ class Watched:
             assert time.monotonic() < deadline, f"not within {PATIENCE_S:g} s: {what}; it shows\n{screen}"
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._painted.wait(), _CHECK_S)
+
+
+def _key_event(key: str) -> events.Key:
+    """A key as Textual's pilot sends it: a character, or a key's name."""
+    name = _character_to_key(key) if len(key) == 1 and not key.isalnum() else key
+    try:
+        return events.Key(name, unicodedata.lookup(_get_unicode_name_from_key(REPLACED_KEYS.get(name, name))))
+    except KeyError:
+        return events.Key(name, key if len(key) == 1 else None)
 
 
 @asynccontextmanager

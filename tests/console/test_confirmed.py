@@ -104,7 +104,7 @@ async def test_all_but_one_are_marked_and_replayed(incident: RunningRelay, conso
         await open_dead_letters(seen)
         await seen.press("asterisk")
         await seen.shows("all marked")
-        spared = seen.app.view.list.row.delivery_id
+        kept = seen.app.view.list.row.delivery_id
         await seen.press("space")
         await seen.shows("all but 1 marked")
         await seen.press("r")
@@ -112,7 +112,7 @@ async def test_all_but_one_are_marked_and_replayed(incident: RunningRelay, conso
         await seen.type(str(ALL - 1))
         await seen.press("enter")
         await seen.shows(f"all {ALL - 1} delivered")
-    assert rows("SELECT delivery_id FROM relay.deliveries WHERE state = 'dead'") == [spared]
+    assert rows("SELECT delivery_id FROM relay.deliveries WHERE state = 'dead'") == [kept]
 
 
 async def test_marks_outlast_a_filter_that_hides_them(incident: RunningRelay, console: Console) -> None:

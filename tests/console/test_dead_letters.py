@@ -1,4 +1,4 @@
-"""The dead-letter queue in the console: find, mark, look, replay by the rules, discard; every write is a plan."""
+"""The dead-letter queue in the console: find, mark, open, replay by the rules, discard; every write is a plan."""
 
 from __future__ import annotations
 

@@ -108,6 +108,7 @@ async def test_back_once_too_often_stays_and_q_quits(incident: RunningRelay, con
         await until(lambda: not seen.app.is_running)
 
 
+@pytest.mark.usefixtures("prebuilt_views")
 async def test_the_other_views_are_there_before_they_are_asked_for(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
         await seen.shows("Failure groups")

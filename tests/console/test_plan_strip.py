@@ -115,9 +115,16 @@ async def test_an_edit_is_kept_until_it_is_sent_or_discarded_by_name(
         await shown.shows("type 1 and enter")
         await shown.press("escape", "1", "q")
         await shown.shows("1 edited payload not sent", "y does it")
+        await shown.press("escape", "question_mark", "ctrl+q")
+        await shown.shows("1 edited payload not sent", "y does it")
         await shown.press("escape")
         assert row_id in shown.app.context.drafts
         await shown.press("2", "e")
+        await shown.shows('"mended"')
+        await shown.press("ctrl+q")
+        await shown.hides("Edit the payload")
+        assert row_id in shown.app.context.drafts
+        await shown.press("e")
         await shown.shows('"mended"')
         await shown.press("ctrl+g")
         await shown.hides("Edit the payload")

@@ -14,9 +14,9 @@ import pytest
 
 from console import keymap
 from console.actions import ACTIONS, DEAD
-from console.config_file import Config, chosen, read_config
 from console.data.choices import remembered
 from console.keymap import rebound
+from console.start.config_file import Config, chosen, read_config
 from console.theme import THEMES
 from relay.errors import ConfigurationError
 from tests.servers import ROOT

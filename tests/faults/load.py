@@ -36,7 +36,7 @@ class Load:
         urls = [relay.url for relay in relays]
         self._posting = asyncio.create_task(self._senders.keep_posting(urls, self.ledger, CLIENTS, self._stop))
 
-    async def goes_on(self, webhooks: int = 50) -> None:
+    async def continues(self, webhooks: int = 50) -> None:
         """Wait until so many more have been taken."""
         taken = len(self.ledger.taken)
         await until(lambda: len(self.ledger.taken) > taken + webhooks, what="webhooks are taken")

@@ -147,7 +147,7 @@ async def test_a_head_or_a_body_that_comes_byte_by_byte_is_hung_up_on(
 
     dripping = asyncio.create_task(drip())
     await until(lambda: open_files(relay) >= before + 180)
-    await until(lambda: open_files(relay) < before + 20, what="the relay lets go of them")
+    await until(lambda: open_files(relay) < before + 20, what="the relay closes them")
     dripping.cancel()
     for _, writer in links:
         writer.transport.abort()

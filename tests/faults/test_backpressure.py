@@ -55,7 +55,7 @@ async def test_beyond_the_limit_webhooks_wait_in_postgres_and_are_delivered_once
     assert memory_mb(relay) < before + 60
     agent.release()
     recovery = await load.ledger.recovers(time.monotonic())
-    await load.goes_on(100)
+    await load.continues(100)
     counts = await load.ends_well(rows)
     assert (counts["copies"], load.ledger.refusals) == (0, [])
     survived(f"Agent hanging under {LIMIT} in flight, senders pushing", counts, recovery)

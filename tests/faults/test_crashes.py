@@ -138,7 +138,7 @@ async def test_relays_killed_at_random_moments_under_load_lose_nothing_that_was_
     await asyncio.gather(*(relay.start() for relay in running))
     load.start(*running)
     for _ in range(rounds):
-        await load.goes_on()
+        await load.continues()
         await asyncio.sleep(rng.uniform(0, 0.3))
         victim = rng.choice(running)
         await victim.kill()

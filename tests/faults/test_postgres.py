@@ -52,7 +52,7 @@ async def test_a_restart_of_postgres_that_outlasts_every_lease_refuses_nothing(
     load.start(*relays)
     recovery = []
     for _ in range(2):
-        await load.goes_on()
+        await load.continues()
         await asyncio.to_thread(server.stop)
         load.ledger.kills += 1
         await load.is_spooled()
@@ -68,7 +68,7 @@ async def test_postgres_killed_with_all_its_processes_has_all_that_was_answered(
     load.start(relay)
     recovery = []
     for _ in range(3):
-        await load.goes_on()
+        await load.continues()
         await asyncio.to_thread(server.kill)
         load.ledger.kills += 1
         await asyncio.to_thread(server.start)
@@ -83,7 +83,7 @@ async def test_connections_that_are_reset_are_made_anew(
     load.start(relay)
     recovery = []
     for _ in range(10):
-        await load.goes_on(20)
+        await load.continues(20)
         assert proxied.proxy.cut() >= 1
         load.ledger.kills += 1
         recovery.append(await load.ledger.recovers(time.monotonic()))
@@ -95,7 +95,7 @@ async def test_connections_that_are_half_open_are_given_up(
 ) -> None:
     relay = await make_relay(database_url=proxied.dsn).start()
     load.start(relay)
-    await load.goes_on()
+    await load.continues()
     assert proxied.proxy.strand() >= 1
     load.ledger.kills += 1
     recovery = await load.ledger.recovers(time.monotonic())
@@ -112,13 +112,13 @@ async def test_a_promoted_standby_has_every_delivery_that_was_answered(
         dsn = f"postgresql://postgres@{hosts}/postgres?target_session_attrs=read-write"
         relay = await make_relay(database_url=dsn).start()
         load.start(relay)
-        await load.goes_on(300)
+        await load.continues(300)
         await asyncio.to_thread(server.kill)
         killed_at = time.monotonic()
         load.ledger.kills += 1
         standby.rows("SELECT pg_promote()")
         recovery = await load.ledger.recovers(killed_at)
-        await load.goes_on(100)
+        await load.continues(100)
         survived("Primary killed, synchronous standby promoted", await load.ends_well(standby.rows), recovery)
     finally:
         standby.close()
@@ -134,14 +134,14 @@ async def test_a_full_disk_refuses_nothing_while_the_spool_has_another_one(
         dsn = psycopg.conninfo.make_conninfo(server.dsn, dbname="on_small")
         relay = await make_relay(database_url=dsn).start()
         load.start(relay)
-        await load.goes_on()
+        await load.continues()
         ballast = disk / "ballast"
         fill(ballast)
         await load.is_spooled()
         await until(lambda: relay.has_health(200, "spooling"), what="its health check says that Postgres does not")
         ballast.unlink()
         recovery = await load.ledger.recovers(time.monotonic())
-        await load.goes_on()
+        await load.continues()
         survived("Database's disk full", await load.ends_well(Rows(dsn)), recovery)
         server.close()
 
@@ -158,13 +158,13 @@ async def test_a_database_that_became_read_only_refuses_nothing(
 ) -> None:
     relay = await make_relay(database_url=server.dsn).start()
     load.start(relay)
-    await load.goes_on()
+    await load.continues()
     _reconfigure(server, "default_transaction_read_only = on")
     await load.is_spooled()
     assert relay.is_running
     _reconfigure(server, "default_transaction_read_only = off")
     recovery = await load.ledger.recovers(time.monotonic())
-    await load.goes_on()
+    await load.continues()
     survived("Database read-only", await load.ends_well(server.rows), recovery)
 
 
@@ -182,7 +182,7 @@ async def test_too_many_connections_refuse_nothing(
     server.start("-c", "max_connections=20")
     relay = await make_relay(database_url=server.dsn).start()
     load.start(relay)
-    await load.goes_on()
+    await load.continues()
     with contextlib.ExitStack() as crowd:
         first = crowd.enter_context(psycopg.connect(server.dsn, autocommit=True))
         while load.ledger.spooled == 0:
@@ -193,7 +193,7 @@ async def test_too_many_connections_refuse_nothing(
         load.ledger.kills += 1
         assert relay.is_running
     recovery = await load.ledger.recovers(time.monotonic())
-    await load.goes_on()
+    await load.continues()
     survived("Too many connections to Postgres", await load.ends_well(server.rows), recovery)
 
 
@@ -208,7 +208,7 @@ async def test_a_pooler_that_is_restarted_costs_nothing(
         load.start(*relays)
         recovery = []
         for _ in range(2):
-            await load.goes_on()
+            await load.continues()
             await asyncio.to_thread(pooler.stop)
             load.ledger.kills += 1
             await load.is_spooled()

@@ -67,7 +67,7 @@ async def test_a_rolling_restart_under_load_loses_nothing_and_sends_nothing_twic
     load.start(*relays)
     recovery = []
     for relay in relays:
-        await load.goes_on()
+        await load.continues()
         relay.signal(signal.SIGTERM)
         asked_at = time.monotonic()
         recovery.append(await load.ledger.recovers(asked_at))
@@ -81,14 +81,14 @@ async def test_under_load_a_relay_that_sleeps_beyond_its_lease_costs_no_delivery
 ) -> None:
     sleeper, other = await asyncio.gather(make_relay().start(), make_relay().start())
     load.start(sleeper, other)
-    await load.goes_on()
+    await load.continues()
     sleeper.signal(signal.SIGSTOP)
     slept_at = time.monotonic()
     load.ledger.kills += 1
     await until(lambda: "Webhook taken over" in other.output, what="the other takes over")
     recovery = time.monotonic() - slept_at
     sleeper.signal(signal.SIGCONT)
-    await load.goes_on()
+    await load.continues()
     survived("One of 2 relays stopped beyond its lease, then continued", await load.ends_well(rows), recovery)
 
 
@@ -102,7 +102,7 @@ async def test_a_clock_that_jumps_changes_no_outcome(
     load.start(relay)
     recovery = []
     for jump in ("+1h", "-1h", "+30d", "-1d"):
-        await load.goes_on()
+        await load.continues()
         offset.write_text(jump, encoding="ascii")
         recovery.append(await load.ledger.recovers(time.monotonic()))
     counts = await load.ends_well(rows)

@@ -33,12 +33,12 @@ async def test_postgres_stopped_for_twelve_seconds_refuses_nothing_and_keeps_the
 ) -> None:
     relay = await make_relay(database_url=server.dsn, relay_workers=2, relay_lease_seconds=60).start()
     load.start(relay)
-    await load.goes_on()
+    await load.continues()
     await asyncio.to_thread(server.stop)
     await asyncio.sleep(_AWAY_S)
     await asyncio.to_thread(server.start)
     recovery = await load.ledger.recovers(time.monotonic())
-    await load.goes_on(200)
+    await load.continues(200)
     load.ledger.kills = 1  # what was in flight when Postgres stopped may be sent again
     counts = await load.ends_well(server.rows)
     load.ledger.check_order(load.agent)
@@ -52,7 +52,7 @@ async def test_a_relay_killed_while_postgres_is_away_loses_nothing(
 ) -> None:
     relay = await make_relay(database_url=server.dsn).start()
     load.start(relay)
-    await load.goes_on()
+    await load.continues()
     await asyncio.to_thread(server.kill)
     load.ledger.kills += 1
     for _ in range(2):
@@ -73,7 +73,7 @@ async def test_the_spools_disk_full_as_well_is_503_and_loses_nothing(
     with small_disk(tmp_path / "small", megabytes=8) as disk:
         relay = await make_relay(database_url=server.dsn, relay_data_dir=disk).start()
         load.start(relay)
-        await load.goes_on()
+        await load.continues()
         await asyncio.to_thread(server.stop)
         load.ledger.kills += 1
         await load.is_spooled()
@@ -99,7 +99,7 @@ async def test_a_spool_directory_removed_under_load_is_made_again_and_loses_noth
     folder = tmp_path / "data"
     relay = await make_relay(database_url=server.dsn, relay_data_dir=folder, relay_workers=workers).start()
     load.start(relay)
-    await load.goes_on()
+    await load.continues()
     await asyncio.to_thread(server.stop)
     load.ledger.kills += 1
     for _ in range(3):
@@ -120,7 +120,7 @@ async def test_two_relays_drain_one_spool_once(
     relays = [make_relay(database_url=server.dsn) for _ in range(2)]
     await asyncio.gather(*(relay.start() for relay in relays))
     load.start(*relays)
-    await load.goes_on()
+    await load.continues()
     await asyncio.to_thread(server.stop)
     load.ledger.kills += 1
     await load.is_spooled()
@@ -136,7 +136,7 @@ async def test_a_relay_stopped_while_it_drains_holds_up_no_other(
     relays = [make_relay(database_url=server.dsn, relay_data_dir=tmp_path / "data") for _ in range(2)]
     await asyncio.gather(*(relay.start() for relay in relays))
     load.start(*relays)
-    await load.goes_on()
+    await load.continues()
     await asyncio.to_thread(server.stop)
     load.ledger.kills += 1
     await load.is_spooled()

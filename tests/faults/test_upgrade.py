@@ -43,12 +43,12 @@ async def test_relays_keep_serving_while_the_schema_is_migrated_and_others_start
     running, late = make_relay(), make_relay()
     await running.start()
     load.start(running)
-    await load.goes_on()
+    await load.continues()
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         await apply(connection, _NEXT)
     migrated_at = time.monotonic()
     recovery = await load.ledger.recovers(migrated_at)
-    await load.goes_on(200)
+    await load.continues(200)
     await late.start()
     await until(lambda: f"schema: {_LAST + 2}, known: {_LAST}" in late.output, what="it says what it found")
     assert "newer" not in running.output

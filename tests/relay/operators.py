@@ -50,7 +50,7 @@ class Operator:
         await replays.control(self.connection, plan_id, control, operator=NAME)
 
     async def plan(self, plan_id: int) -> Plan:
-        """The plan as it stands."""
+        """The plan as it is now."""
         plan = await replays.plan(self.connection, plan_id)
         assert plan is not None
         return plan

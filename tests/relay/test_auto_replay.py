@@ -44,7 +44,7 @@ async def test_what_died_of_an_outage_is_delivered_once_when_it_is_over(
     assert rows("SELECT DISTINCT state FROM relay.deliveries") == ["delivered"]
     assert len([seen for seen in agent.seen if seen.status == 200]) == 8
     well = rows.one(GOOD)
-    await until(lambda: rows.one(GOOD) > well + 2, what="it has looked again")
+    await until(lambda: rows.one(GOOD) > well + 2, what="it has checked again")
     assert len(rows(PLANS)) == 1
 
 
@@ -56,7 +56,7 @@ async def test_it_stops_when_failures_return_and_does_not_try_again_and_again(
     await outage(relay, agent, rows)
     await until(lambda: rows("SELECT state FROM relay.replay_plans") == ["stopped"])
     well = rows.one(GOOD)
-    await until(lambda: rows.one(GOOD) > well + 2, what="it has looked again")
+    await until(lambda: rows.one(GOOD) > well + 2, what="it has checked again")
     assert rows(PLANS) == [("auto-replay", "stopped", 8, 0)]
 
 

@@ -51,7 +51,7 @@ async def test_a_release_drains_at_its_rate_over_all_relays_wherever_they_forwar
             assert (await relays[n % 2].post({"event": "message_created", "id": n})).status_code == 202
         await gate.release(opened, "maria", RATE)
     await until(lambda: rows.one(_DELIVERED) == 41)
-    assert 0.9 * 40 / RATE < seconds_of(agent) < 2 * 40 / RATE  # a machine that is busy may be late, not early
+    assert seconds_of(agent) > 0.9 * 40 / RATE  # that no rate is missed by much is `test_rate_limit`, without a clock
 
 
 async def test_an_agents_rate_limits_live_traffic_and_replays_together(

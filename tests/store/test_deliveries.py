@@ -251,7 +251,7 @@ async def test_a_late_finisher_cannot_change_what_the_taker_over_finished(
     assert rows("SELECT run, status FROM relay.attempts") == [(2, "200")]
 
 
-async def test_one_batch_of_outcomes_says_of_each_whether_it_stood(
+async def test_one_batch_of_outcomes_says_of_each_whether_it_was_recorded(
     connection: Connection, owner: UUID, rows: Rows
 ) -> None:
     first, lost, again = [await stored(connection, owner) for _ in range(3)]

@@ -260,7 +260,7 @@ def test_what_the_environment_says_about_other_servers_and_languages_changes_not
 
 
 @contextmanager
-def _somebody(folder: Path, holder: str) -> Iterator[int]:
+def _process(folder: Path, holder: str) -> Iterator[int]:
     """The pid of a process of the server's own account that is no server of this directory."""
     arguments = ["postgres", "-D", "/elsewhere"] if holder == "another postgres" else []
     account = (folder / "postgres").stat().st_uid if os.geteuid() == 0 else None
@@ -279,11 +279,11 @@ def _somebody(folder: Path, holder: str) -> Iterator[int]:
 _PID_FILE = "{pid}\n{folder}\n1700000000\n5432\n{folder}\n\n  1 2\nready   \n"
 
 
-@pytest.mark.parametrize("holder", ["nobody", "some program", "another postgres", "a zombie"])
+@pytest.mark.parametrize("holder", ["no process", "some program", "another postgres", "a zombie"])
 def test_a_pid_file_that_was_left_behind_does_not_keep_the_server_from_starting(folder: Path, holder: str) -> None:
     EmbeddedPostgres(folder).close()
     with ExitStack() as stack:
-        pid = NO_PROCESS if holder == "nobody" else stack.enter_context(_somebody(folder, holder))
+        pid = NO_PROCESS if holder == "no process" else stack.enter_context(_process(folder, holder))
         text = _PID_FILE.format(pid=pid, folder=folder / "postgres")
         (folder / "postgres" / "postmaster.pid").write_text(text, encoding="utf-8")
         server = EmbeddedPostgres(folder)

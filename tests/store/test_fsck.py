@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from psycopg import AsyncConnection
 
 from relay.store.embedded_server import programs
-from relay.store.fsck import Finding, check
+from relay.store.fsck import CheckResult, check
 from tests.servers import Behaviour, Rows, database_like
 from tests.store.plant import DEAD_LETTER, REJECTED, RETRY
 
@@ -49,7 +49,7 @@ DAMAGE = {
 }
 
 
-async def findings(connection: Connection, *, repair: bool = False) -> dict[str, Finding]:
+async def results(connection: Connection, *, repair: bool = False) -> dict[str, CheckResult]:
     """What every check finds, by its name."""
     return {one.check: one async for one in check(connection, repair=repair)}
 
@@ -75,14 +75,14 @@ def plant_history(rows: Rows, plant: Plant) -> None:
 
 async def test_every_damage_is_found_and_repaired(connection: Connection, rows: Rows, plant: Plant) -> None:
     plant_history(rows, plant)
-    assert [one for one in (await findings(connection)).values() if one.wrong] == []
+    assert [one for one in (await results(connection)).values() if one.wrong] == []
     for name, statements in DAMAGE.items():
         for statement in statements:
             rows(statement)
-        found = await findings(connection)
+        found = await results(connection)
         assert found[name].wrong, name
         assert {one.check for one in found.values() if one.wrong} == {name}
-        repaired = await findings(connection, repair=True)
+        repaired = await results(connection, repair=True)
         assert repaired[name].repaired is (name != "indexes are valid"), name
         assert [one.check for one in repaired.values() if not one.ok] == ([] if repaired[name].repaired else [name])
 
@@ -99,11 +99,11 @@ async def test_marks_of_destinations_follow_the_relays(connection: Connection, r
         "UPDATE relay.deliveries d SET destination = i.agent, waits = 'destination' FROM relay.instances i "
         "WHERE delivery_id = 'theirs'"
     )
-    repaired = (await findings(connection, repair=True))["marks of destinations"]
+    repaired = (await results(connection, repair=True))["marks of destinations"]
     assert (repaired.wrong, repaired.repaired) == (2, True)
     found = dict(rows("SELECT delivery_id, waits FROM relay.deliveries"))
     assert {**found, "new": "capacity"} == wanted  # the new one may be marked with the other
-    assert [one for one in (await findings(connection)).values() if one.wrong] == []
+    assert [one for one in (await results(connection)).values() if one.wrong] == []
 
 
 async def test_a_repair_never_makes_writers_wait_and_says_whom_it_waits_for_itself(
@@ -122,14 +122,14 @@ async def test_a_repair_never_makes_writers_wait_and_says_whom_it_waits_for_itse
                 (f"late {state}", state),
             )
         await other.execute("INSERT INTO dashboard_facts (fact_type, scope, value) VALUES (%s, 's', '{}')", (RETRY,))
-        found = await findings(connection, repair=True)
+        found = await results(connection, repair=True)
         waits = found["figures follow dashboard_facts"]
         assert (waits.wrong, waits.repaired) == (1, False)
         assert f"process {other.info.backend_pid}, login" in waits.detail
         assert "application a long import" in waits.detail
         assert [one.check for one in found.values() if not one.ok] == [waits.check]
-    await findings(connection, repair=True)
-    assert [one for one in (await findings(connection)).values() if one.wrong] == []
+    await results(connection, repair=True)
+    assert [one for one in (await results(connection)).values() if one.wrong] == []
 
 
 async def test_what_relays_leave_is_in_order(
@@ -141,7 +141,7 @@ async def test_what_relays_leave_is_in_order(
         await relay.post({"event": "message_created", "id": number})
     await relay.post(b"[]")
     await relay.stop()
-    assert [one for one in (await findings(connection)).values() if one.wrong] == []
+    assert [one for one in (await results(connection)).values() if one.wrong] == []
 
 
 def test_the_command_says_what_it_finds_and_repairs(relay_command: CommandLine, rows: Rows, plant: Plant) -> None:
@@ -150,7 +150,7 @@ def test_the_command_says_what_it_finds_and_repairs(relay_command: CommandLine, 
         rows(statement)
     found = relay_command("fsck")
     assert found.returncode == 1
-    assert "  WRONG     sequences: 2 give ids that are taken" in found.stdout
+    assert "  WRONG     sequences: 2 × gives an id that is taken" in found.stdout
     repaired = relay_command("fsck", "--repair")
     assert (repaired.returncode, repaired.stdout.splitlines()[-1]) == (0, "The tables agree.")
     assert "  repaired  failure groups: " in repaired.stdout

@@ -58,7 +58,7 @@ async def test_no_statement_of_the_forwarding_reads_a_whole_table_that_grew(dsn:
 
 
 async def _work(connection: Connection, owner: UUID, name: str) -> None:
-    """One round of a relay: two of four messages are finished, and the backlog is claimed and looked after."""
+    """One round of a relay: two of four messages are finished, and the backlog is claimed and refreshed."""
     stored = await store(connection, owner, [message(f"{name}-{number % 2}", number) for number in range(4)])
     ended = [finish_of(one, outcome("200")) for one in stored if isinstance(one, Claimed)]
     await finishing.finish(connection, [replace(ended[0], next_claim=uuid4()), *ended[1:]], owner=owner)

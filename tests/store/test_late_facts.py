@@ -20,6 +20,8 @@ from tests.servers import AgentStandIn, Behaviour, Rows, RunningRelay, until
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+pytestmark = pytest.mark.usefixtures("impatient_finisher")
+
 WORDS = "Confidential words of a customer"
 _STATE = "SELECT state FROM relay.deliveries WHERE delivery_id = %s"
 _SLEEPY = """

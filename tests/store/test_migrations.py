@@ -92,12 +92,12 @@ async def test_an_index_whose_building_was_interrupted_is_built_anew_and_others_
     rows = Rows(empty_dsn)
     rows("CREATE TABLE dashboard_facts (id serial PRIMARY KEY, fact_type text, value jsonb)")
     rows("INSERT INTO dashboard_facts (fact_type) VALUES ('a'), ('a')")
-    for name in ("dashboard_facts_type_time", "of_somebody_else"):
+    for name in ("dashboard_facts_type_time", "of_another_program"):
         with pytest.raises(psycopg.errors.UniqueViolation):
             rows(f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON dashboard_facts (fact_type)")
-    assert dict(rows(_INDEXES)) == {"dashboard_facts_type_time": False, "of_somebody_else": False}
+    assert dict(rows(_INDEXES)) == {"dashboard_facts_type_time": False, "of_another_program": False}
     await migrate(empty_dsn)
-    assert dict(rows(_INDEXES)) == {"dashboard_facts_type_time": True, "of_somebody_else": False}
+    assert dict(rows(_INDEXES)) == {"dashboard_facts_type_time": True, "of_another_program": False}
 
 
 @pytest.mark.parametrize("access", ["SELECT count(*) FROM dashboard_facts", "DELETE FROM dashboard_facts"])
@@ -109,10 +109,10 @@ async def test_a_migration_that_has_to_wait_keeps_no_writer_waiting_with_it(empt
         migrating = asyncio.create_task(migrate(empty_dsn))
         await until(lambda: rows("SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'dashboard_facts'::regclass"))
         for _ in range(3):
-            await asyncio.to_thread(rows, "INSERT INTO dashboard_facts (fact_type) VALUES ('somebody writes')")
+            await asyncio.to_thread(rows, "INSERT INTO dashboard_facts (fact_type) VALUES ('another writer')")
         assert not migrating.done()
     await migrating
-    assert rows("SELECT count(*) FROM dashboard_facts WHERE fact_type = 'somebody writes'") == [3]
+    assert rows("SELECT count(*) FROM dashboard_facts WHERE fact_type = 'another writer'") == [3]
 
 
 async def test_a_login_that_may_create_nothing_gets_a_clear_error(poor_login: str, empty_dsn: str) -> None:

@@ -245,7 +245,7 @@ _HEADLESS = {
 }
 
 
-async def test_a_conversation_that_waits_for_a_head_that_is_over_or_gone_is_let_go(
+async def test_a_conversation_that_waits_for_a_head_that_is_over_or_gone_is_released(
     connection: Connection, rows: Rows
 ) -> None:
     for conversation in (*_HEADLESS, "right"):

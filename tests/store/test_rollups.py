@@ -139,7 +139,7 @@ async def test_writers_at_once_lose_no_count_and_do_not_deadlock(dsn: str, rows:
 def test_facts_of_other_kinds_are_not_rolled_up(plant: Plant, rows: Rows) -> None:
     plant.probe(ok=True, age_s=1)
     plant.facts("sales.revenue", {"success": True})
-    plant.facts("support.webhook.of_somebody_else" * 200, {"success": True})
+    plant.facts("support.webhook.of_another_program" * 200, {"success": True})
     assert rows(_TOTALS) == []
 
 

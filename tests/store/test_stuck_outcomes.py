@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import psycopg
+import pytest
 
 from relay.forwarding import finisher
 from relay.forwarding.finisher import Finisher
@@ -16,7 +17,7 @@ from tests.store.test_late_facts import none_aside
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    import pytest
+pytestmark = pytest.mark.usefixtures("impatient_finisher")
 
 _ENDS_THE_SESSION = """
     CREATE FUNCTION end_session() RETURNS trigger LANGUAGE plpgsql AS $$

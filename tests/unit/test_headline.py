@@ -30,6 +30,12 @@ def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
 
+MANY_OF_ONE = re.compile(
+    r"(?<![\d,.:])1 (?:deliveries|webhooks|facts|(?:open )?dead letters|wait|are|an hour are|a day are)\b"
+    r"|(?<![\d,])1 of [\d,]+ (?:open dead letters? share|have)\b|\b0 (?:an hour|a day)"
+)
+"""One thing, with the words of several."""
+
 WELL = State(at=NOW, relays=1, relay_seen_s=2, accepted_s=1, success_at=ago(1), usual_ms=5)
 
 
@@ -150,6 +156,13 @@ CASES: list[tuple[str, dict[str, Any], Kind, str]] = [
     ("a young backlog", {"backlog": BacklogSize(312, 59)}, Kind.WELL, "Nothing is failing."),
     ("silence", {"firing": [firing("no-webhooks-info", 40)], "accepted_s": 2400, "usual_per_hour": 25}, Kind.SILENCE,
      "No webhook for 40m, though 25 an hour are usual."),
+    ("silence where little comes", {"firing": [firing("silence-p1", 300)], "accepted_s": 18_000, "usual_per_hour": 0.2},
+     Kind.SILENCE, "No webhook for 5h00m, though 5 a day are usual."),
+    ("silence where nothing came for a day", {"firing": [firing("silence-p1", 2e3)], "accepted_s": 12e4}, Kind.SILENCE,
+     "No webhook for 1d9h, longer than usual at this hour."),
+    ("one failure", DOWN | {"groups": [group("503", ERROR, 1, first_s=1736)], "dead_letters": 1}, Kind.AGENT_FAILS,
+     "Agent SDK answered 503 since 14:02:11 (28m). 1 of 1 open dead letter shares this cause."),
+    ("one fact aside", {"facts_aside": 1}, Kind.FACTS_ASIDE, "1 fact refused by dashboard_facts waits aside"),
     ("facts aside", {"facts_aside": 12}, Kind.FACTS_ASIDE, "12 facts refused by dashboard_facts wait aside"),
     ("a slow agent", {"latest_ms": [4012, 4009, 5, 4020, 6]}, Kind.AGENT_SLOW,
      "The Agent SDK is slow: a delivery takes 4009 ms now."),
@@ -242,6 +255,7 @@ def test_every_state_has_exactly_one_headline(state: State) -> None:
     assert len({type(found), *map(type, applying)}) == 1
     assert found.sentence.endswith(".")
     assert "\n" not in found.sentence
+    assert not MANY_OF_ONE.search(found.sentence), found.sentence
     assert found.command.startswith("relay ")
     for form, shorter in zip((found.sentence, *found.shorter), found.shorter, strict=False):
         assert len(shorter) <= len(form)

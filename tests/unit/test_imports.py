@@ -16,7 +16,7 @@ LOADED_BY = {
     "import relay.commands.status as s; s.load_settings()": (
         SERVING | CALLING | SELDOM | {"psycopg_pool", "sqlite3", "structlog", "textual", "rich"}
     ),
-    "import console.app, console.config_file, console.terminal": (
+    "import console.app, console.start.config_file, console.terminal.abilities": (
         SERVING | CALLING | SELDOM | {"psycopg_pool", "sqlite3", "structlog"}
     ),
     "import relay.commands.agent_serve": SELDOM | {"aiohttp", "textual", "sqlite3", "relay.forwarding"},

@@ -27,7 +27,7 @@ from console.widgets.search_box import SearchBox
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-INHERITED = {"action_paste"}
+INHERITED = {"action_paste", "action_quit", "action_help_quit"}
 """Actions of Textual's own widgets that the console overrides; their keys are Textual's."""
 
 
@@ -44,7 +44,7 @@ def method(name: str) -> str:
 
 
 def takers() -> dict[str, type]:
-    """What takes the keys, by its place in the key map; the question strip looks its keys up itself."""
+    """What takes the keys, by its place in the key map; the question strip finds its keys itself."""
     views = {one.VIEW: one for one in classes() if issubclass(one, View) and one is not View}
     return views | {EDITOR: EditorScreen, HELP: HelpScreen, SEARCH_BOX: SearchBox}
 
@@ -71,7 +71,7 @@ def test_all_bindings_come_from_the_key_map() -> None:
 
 
 def depth(one: type) -> int:
-    """How many levels of the console's own classes `one` stands on, itself included."""
+    """How many levels of the console's own classes `one` derives from, itself included."""
     own = one.__module__.split(".")[0] == "console"
     return own and 1 + max(map(depth, one.__bases__), default=0)
 

@@ -1,8 +1,9 @@
 """A stand-in Chatwoot that answers as Chatwoot's source and issue tracker say, its refusals and oddities included.
 
-`stand_in` is the server, `access` decides who may ask what, `content` does what Chatwoot does to a note's text,
-`webhooks` posts the webhooks, and `oddities` names what can be switched on. A fact that decides an answer is written
-beside the code that gives it, with its source: a path in github.com/chatwoot/chatwoot, or an issue there (`#15920`).
+`stand_in` is the server, `access` decides who may ask what, `finders` which messages a request gets, `content` does
+what Chatwoot does to a note's text, `webhooks` posts the webhooks, and `oddities` names what can be switched on. A fact
+that decides an answer is written beside the code that gives it, with its source: a path in
+github.com/chatwoot/chatwoot, or an issue there (`#15920`).
 """
 
 from relay.chatwoot.rails import rails_json

@@ -1,7 +1,7 @@
 """The stand-in Chatwoot itself: its state, its routes, and what it sends.
 
 Sources: config/routes.rb, app/controllers/api_controller.rb, app/controllers/health_controller.rb (since 4.10),
-app/finders/message_finder.rb, app/finders/conversation_finder.rb, and the modules that this one uses.
+and the modules that this one uses.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from relay.demo.chatwoot import records
 from relay.demo.chatwoot.access import Need, Role, refusal, refused
 from relay.demo.chatwoot.content import after_liquid, mentioned
 from relay.demo.chatwoot.files import Files
+from relay.demo.chatwoot.finders import conversations_of_page, messages_between
 from relay.demo.chatwoot.oddities import Oddity
 from relay.demo.chatwoot.records import KEPT_ATTRIBUTES, OUTGOING, State, api_message
 from relay.demo.chatwoot.webhooks import Post, Sent, WebhookSender, new_id
@@ -27,10 +28,6 @@ from relay.demo.chatwoot.webhooks import Post, Sent, WebhookSender, new_id
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-LATEST_MESSAGES = 20
-MESSAGES_AFTER = 100
-MESSAGES_BETWEEN = 1_000
-CONVERSATIONS_A_PAGE = 25
 REQUESTS_A_MINUTE = 3_000
 MESSAGES_A_MINUTE = 200
 _ATTRIBUTES_KEPT_SINCE = (4, 16, 1)
@@ -315,14 +312,13 @@ class ChatwootStandIn:
         return web.json_response({"payload": [inbox]})
 
     async def _conversations(self, request: web.Request) -> web.Response:
-        """25 a page, the one that was active last first. The order can change between two pages."""
         if refusal := self._refusal(request, Need.ACCOUNT):
             return refusal
         page = max(1, int(request.query.get("page", 1)))
-        held = sorted(self.conversations.items(), key=lambda item: records.last_activity(item[1]), reverse=True)
-        part = held[(page - 1) * CONVERSATIONS_A_PAGE : page * CONVERSATIONS_A_PAGE]
-        listed = [self._listed(number, messages) for number, messages in part]
-        counts = {"mine_count": 0, "assigned_count": 0, "unassigned_count": len(held), "all_count": len(held)}
+        found = conversations_of_page(self.conversations, page)
+        listed = [self._listed(number, messages) for number, messages in found]
+        count = len(self.conversations)
+        counts = {"mine_count": 0, "assigned_count": 0, "unassigned_count": count, "all_count": count}
         return web.json_response({"data": {"meta": counts, "payload": listed}})
 
     def _listed(self, number: int, messages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -343,15 +339,7 @@ class ChatwootStandIn:
         if number not in self.conversations:
             return refused(404, "Resource could not be found")
         after, before = (int(request.query.get(name) or 0) for name in ("after", "before"))
-        found = sorted(self.conversations[number], key=lambda one: (one.get("created_at", 0), one["id"]))
-        if after and before:
-            found = [one for one in found if after <= one["id"] < before][:MESSAGES_BETWEEN]
-        elif before:
-            found = [one for one in found if one["id"] < before][-LATEST_MESSAGES:]
-        elif after:
-            found = [one for one in found if one["id"] > after][:MESSAGES_AFTER]
-        else:
-            found = found[-LATEST_MESSAGES:]
+        found = messages_between(self.conversations[number], after=after, before=before)
         meta = records.messages_meta(self.conversations[number], self.states[number])
         return web.json_response({"meta": meta, "payload": [api_message(one, number) for one in found]})
 

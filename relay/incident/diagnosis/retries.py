@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.domain.format import plural
-from relay.domain.retry import Failure, retry_helps
+from relay.domain.retry import Failure, cause_of, retry_helps
 from relay.incident.diagnosis.chapter import Chapter, Check, Order, reached
 from relay.incident.failing import is_over
 
@@ -61,7 +61,7 @@ def retries(evidence: Evidence) -> Chapter:
             else ("; its /health answers well now" if agent is not None else "")
         )
         order, explains = Order.LOSSES if ended is None or is_down else Order.WAITING, failed
-        does = _agent_does(worst) if ended is None else f"The Agent SDK failed earlier ({worst})"
+        does = cause_of(worst) if ended is None else f"The Agent SDK failed earlier ({worst})"
         verdict = f"{does}: {retried[worst]} of {plural(total, 'failure')} in the last hour{began}{now}."
     elif is_down:
         assert agent is not None
@@ -106,23 +106,6 @@ def _ended(retried: dict[str, int], evidence: Evidence) -> datetime | None:
 
 def _by_status(counts: dict[str, int]) -> str:
     return ", ".join(f"{status} × {count}" for status, count in sorted(counts.items(), key=lambda item: -item[1]))
-
-
-_DOES = {
-    "429": "The Agent SDK is rate limiting (429)",
-    Failure.TIMEOUT: "The Agent SDK does not answer in time (timeout)",
-    Failure.CONNECTION_REFUSED: "The Agent SDK is down: it refuses connections (connection_refused)",
-    Failure.CONNECTION_RESET: "The Agent SDK drops connections (connection_reset)",
-    Failure.DNS_FAILURE: "The Agent SDK's host name does not resolve (dns_failure)",
-    Failure.UNREACHABLE: "The Agent SDK's host is unreachable (unreachable)",
-    Failure.TLS_ERROR: "The TLS handshake with the Agent SDK fails (tls_error)",
-    Failure.PROTOCOL_ERROR: "The Agent SDK's answers are not valid HTTP (protocol_error)",
-    Failure.OUT_OF_FILES: "The relay is out of file descriptors (out_of_file_descriptors)",
-}
-
-
-def _agent_does(status: str) -> str:
-    return _DOES.get(status, f"The Agent SDK answers {status}")
 
 
 def _resolution(evidence: Evidence, retried: dict[str, int], *, slow: bool) -> tuple[str, ...]:

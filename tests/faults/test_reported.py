@@ -93,7 +93,7 @@ class Scene:
             return (await client.post(self.relay.url + WEBHOOK_PATH, content=body, headers=headers)).status_code
 
     @asynccontextmanager
-    async def going_on(self, cause: Callable[[Scene], Awaitable[object]] | None) -> AsyncIterator[None]:
+    async def continuing(self, cause: Callable[[Scene], Awaitable[object]] | None) -> AsyncIterator[None]:
         """Keep the cause up during the block."""
 
         async def repeat() -> None:
@@ -220,13 +220,13 @@ class Case:
     headline: str
     settings: dict[str, object]
     begin: Callable[[Scene], Awaitable[None]] = _nothing
-    goes_on: Callable[[Scene], Awaitable[None]] | None = None
+    continues: Callable[[Scene], Awaitable[None]] | None = None
     end: Callable[[Scene], Awaitable[None]] = _forget
 
 
 CASES = {
-    "wrong secret": Case("refused-p0", "bad signature", {"chatwoot_webhook_secret": _SECRET}, goes_on=_wrong_secret),
-    "body too large": Case("lost-p1", "413", {"chatwoot_webhook_max_body_bytes": _LARGE}, goes_on=_too_large),
+    "wrong secret": Case("refused-p0", "bad signature", {"chatwoot_webhook_secret": _SECRET}, continues=_wrong_secret),
+    "body too large": Case("lost-p1", "413", {"chatwoot_webhook_max_body_bytes": _LARGE}, continues=_too_large),
     "agent hangs": Case("backlog-p1", "wait", {"relay_max_in_flight": 1, "relay_respond": "stored"},
                         begin=_hang, end=_release),
     "silence": Case("silence-p1", "No webhook for", {}, begin=_fall_silent, end=_write_again),
@@ -241,7 +241,7 @@ async def test_it_is_reported_with_one_first_line_everywhere_and_cleared(
     scene = make_scene(**case.settings)
     await scene.relay.start()
     await case.begin(scene)
-    async with scene.going_on(case.goes_on):
+    async with scene.continuing(case.continues):
         await scene.is_raised(case.rule)
         assert case.headline in (scene.channel.headline(case.rule, "raised") or ""), scene.channel.texts
         await scene.agree(case.rule)

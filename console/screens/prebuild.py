@@ -24,14 +24,14 @@ async def build_mode(app: App[Any], name: str) -> None:
     await app._init_mode(name)  # noqa: SLF001 - see the module's docstring
 
 
-async def build_views(app: App[Any], names: Sequence[str], goes_on: Callable[[], bool]) -> None:
+async def build_views(app: App[Any], names: Sequence[str], may_continue: Callable[[], bool]) -> None:
     """Build the other views while the operator reads the first one, so that the first switch is a quick one.
 
     Freezes the objects built so far, so that garbage collections (about 40 ms) do not delay key presses.
     """
     for name in names:
         await asyncio.sleep(_BUILD_AFTER_S)
-        if not goes_on() or not app.is_running:
+        if not may_continue() or not app.is_running:
             return
         await build_mode(app, name)
     gc.freeze()

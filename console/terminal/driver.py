@@ -1,67 +1,35 @@
-"""The terminal that the console runs on: what it can show, its title, and its input. Knows no screen.
+"""The title and the input of the terminal that the console runs on.
 
 `TerminalDriver` replaces the input loop of Textual's `LinuxDriver`, by Textual's public `driver_class`. That loop
-decodes strictly, so that a byte that is not UTF-8 ends the app, and it spins once its terminal is gone.
+decodes strictly, so that a byte that is not UTF-8 ends the app, it spins once its terminal is gone, and a large paste
+takes it seconds.
 """
 
 from __future__ import annotations
 
-import locale
 import os
 import re
 import selectors
 import signal
+import time
 from codecs import getincrementaldecoder
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from textual import events
 from textual._xterm_parser import XTermParser  # the parser that Textual's own drivers use; it has no public name
 from textual.drivers.linux_driver import LinuxDriver
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from console.pastes import Pasted, Pastes
 
+if TYPE_CHECKING:
     from textual.driver import Driver
 
 _READ_BYTES = 4096
 _POLL_S = 0.1
 _LEGACY_MOUSE = re.compile(rb"\x1b\[M.{3}", re.DOTALL)
 _BEGUN_REPORT = re.compile(rb"\x1b\[M.{0,2}\Z", re.DOTALL)
-_OLD_TERMINALS = ("dumb", "vt1", "vt2", "vt52", "ansi", "cons25")
-"""Beginnings of the names of terminals that show ASCII alone."""
-_MONO_TERMINALS = ("dumb", "vt1", "vt2", "vt52")
-"""Beginnings of the names of terminals without colours, as terminfo has them."""
-
 _PUSH_TITLE, _POP_TITLE, _TITLE, _BELL = "\x1b[22;2t", "\x1b[23;2t", "\x1b]2;", "\x07"
 _HARMLESS = (_BELL, _TITLE, _PUSH_TITLE, _POP_TITLE)
-
-
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What a terminal shows: ASCII alone, and colours or none."""
-
-    ascii_only: bool
-    mono: bool
-
-
-def abilities_of(environment: Mapping[str, str], encoding: str | None) -> Abilities:
-    """Return what the terminal shows, from its name, the locale and the `encoding` of the output.
-
-    Python's UTF-8 mode hides a C locale that was asked for, so the variables count too.
-    """
-    term = environment.get("TERM", "dumb")
-    asked = environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG") or ""
-    is_utf8 = (encoding or "").lower().replace("-", "") in {"utf8", "cp65001"}
-    is_old = term.startswith(_OLD_TERMINALS)
-    return Abilities(
-        ascii_only=not is_utf8 or is_old or asked in {"C", "POSIX"},
-        mono=bool(environment.get("NO_COLOR")) or term.startswith(_MONO_TERMINALS) or term.endswith(("-m", "-mono")),
-    )
-
-
-def output_encoding() -> str:
-    """Return the encoding that the locale asks for."""
-    return locale.getpreferredencoding(do_setlocale=False)
 
 
 def show_title(driver: Driver | None, title: str | None) -> None:
@@ -76,7 +44,10 @@ def show_title(driver: Driver | None, title: str | None) -> None:
 
 
 class TerminalDriver(LinuxDriver):
-    """Ignores input that is no UTF-8 and legacy mouse reports, and ends the console once the terminal is gone."""
+    """Ignores input that is no UTF-8 and legacy mouse reports, and ends the console once the terminal is gone.
+
+    A paste is one event, however large it is, and whether or not the terminal marks it.
+    """
 
     has_title = False
     _is_lent = False
@@ -103,20 +74,25 @@ class TerminalDriver(LinuxDriver):
 
     def run_input_thread(self) -> None:
         """Read the terminal until the console ends."""
-        parser = XTermParser(self._debug)
+        parser, pastes = XTermParser(self._debug), Pastes()
         decode = getincrementaldecoder("utf-8")("ignore").decode
         rest = b""
         with selectors.SelectSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
             while not self.exit_event.is_set():
+                came = pastes.tick(time.monotonic())
                 if selector.select(_POLL_S):
                     given = self._read()
                     if given is None:
                         return
                     whole, rest = without_legacy_mouse(rest + given)
-                    text = decode(whole)
-                    for event in parser.feed(text) if text else ():  # to the parser an empty text is the end
-                        self.process_message(event)
+                    came += pastes.feed(whole, time.monotonic())
+                for one in came:
+                    if isinstance(one, Pasted):
+                        self.process_message(events.Paste(one.text))
+                    elif text := decode(one):  # to the parser an empty text is the end
+                        for event in parser.feed(text):
+                            self.process_message(event)
                 for event in parser.tick():
                     self.process_message(event)
 
