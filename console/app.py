@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -252,7 +253,8 @@ class ConsoleApp(TypeAhead):
     def show(self, snapshot: Snapshot) -> None:
         """Pass a new snapshot to the view in front."""
         self.context.trouble = None
-        self.context.pace.take(snapshot.plans, snapshot.overview.at)
+        is_stopped = snapshot.overview.backlog.stopped is not None
+        self.context.pace.take(snapshot.plans, snapshot.overview.at, is_stopped=is_stopped)
         self._announcer.take(snapshot, self.context.environment or self.context.place)
         if self.context.paused:
             return
@@ -319,23 +321,30 @@ class ConsoleApp(TypeAhead):
     @on(requests.GoBack)
     def _go_back(self) -> None:
         if isinstance(self.screen, View) and self.screen.ON_TOP:
-            self.pop_screen()
+            self._close_front()
             self._poller.wake()
         else:
             self._go(OVERVIEW)
 
     def _go(self, view: str) -> None:
-        """Bring a view to the front, with nothing on top of it."""
+        """Bring a view to the front, with nothing on top of it. Its first frame has the present headline."""
         self._close_screens_on_top()
+        with suppress(KeyError):  # it is not built yet
+            _refresh_headers(self.get_screen_stack(view)[:1])
         self.switch_mode(view)
         self._close_screens_on_top()
         self._poller.wake()
         if self.context.snapshot is not None and self.view is not None:
             self.view.show(self.context.snapshot)
 
+    def _close_front(self) -> None:
+        """Close the screen in front. The first frame of the one below has the present headline."""
+        _refresh_headers(self.screen_stack[-2:-1])
+        self.pop_screen()
+
     def _close_screens_on_top(self) -> None:
         while isinstance(self.screen, View) and self.screen.ON_TOP:
-            self.pop_screen()
+            self._close_front()
 
     @on(requests.Open)
     def _open(self, asked: requests.Open) -> None:
@@ -427,3 +436,9 @@ class ConsoleApp(TypeAhead):
 
     def _run_on(self, view: View, action: str) -> None:
         self.run_worker(view.run_action(action), name=action)
+
+
+def _refresh_headers(screens: Sequence[Screen[Any]]) -> None:
+    for screen in screens:
+        if isinstance(screen, View):
+            screen.refresh_header()

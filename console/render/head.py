@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _MOST_ROWS = 2
 """The headline has at most so many rows, as `console.tcss` has them."""
 
-_WHOLE = frozenset({Kind.HELD, Kind.BREAKER_OPEN})
-"""Kinds of headlines that take a second row rather than leave out why."""
+_WHOLE = frozenset({Kind.REFUSED, Kind.STUCK, Kind.HELD, Kind.BREAKER_OPEN})
+"""Kinds of headlines that take a second row rather than leave out a half."""
 
 _LONGEST_WORD = 16
 """The cells that the end of the first row may leave free."""

@@ -293,7 +293,7 @@ class View(Screen[None]):
     def on_question_adjusted(self, event: Question.Adjusted) -> None:
         """Pass the action on to the flow that asked."""
         event.stop()
-        self.dialog.adjusted(event.prompt, event.action)
+        self.dialog.adjusted(event.action)
 
     def on_question_listed(self, event: Question.Listed) -> None:
         """List the deliveries of a replay."""

@@ -145,7 +145,10 @@ class Question(Widget, can_focus=True):
         """What it takes now, as the key map has it; nothing while it is closed."""
         if self._prompt is not None:
             return _actions_of(self._prompt)
-        return list(actions_of(PROGRESS, read_only=self._read_only)) if self._plan_id is not None else []
+        if self._plan_id is None:
+            return []
+        idle = _WHILE_IT_RUNS if self._plan is not None and self._plan.ended else _ONCE_ENDED
+        return [action for action in actions_of(PROGRESS, read_only=self._read_only) if action.name not in idle]
 
     def shows(self, prompt: Prompt) -> bool:
         """Return True while `prompt` is open: not closed, and not replaced."""
@@ -286,7 +289,7 @@ class Question(Widget, can_focus=True):
             how = f"type {prompt.expected} and {submit} · {ways} > "
             return Content.assemble((how, "$text-warning"), typed, cursor, wrong)
         if prompt.kind is Kind.TEXT:
-            return Content.assemble((f"and {submit}; {cancels} > ", "$text-warning"), typed, cursor, wrong)
+            return Content.assemble((f"{submit} submits · {cancels} > ", "$text-warning"), typed, cursor, wrong)
         if prompt.kind is Kind.CHOICE:
             return Content.assemble((f"type its number; {cancels}", "$text-warning"))
         if prompt.kind is Kind.WAIT:
@@ -398,6 +401,8 @@ class Question(Widget, can_focus=True):
         event.prevent_default()
 
 
+_ONCE_ENDED = {"close_ended", "list_ended"}
+_WHILE_IT_RUNS = {"pause_replay", "stop_replay"}
 _ANSWERS = {
     Kind.YES: {"agree"},
     Kind.COUNT: {"submit", "delete_left", "delete_all"},
