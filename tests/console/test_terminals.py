@@ -83,10 +83,12 @@ def test_legacy_mouse_reports_are_no_keys() -> None:
 async def test_groups_are_visible_on_the_smallest_screens(incident: RunningRelay, console: Console) -> None:
     for size in ((60, 16), (60, 20), (80, 24), (100, 30), (120, 36), (200, 60)):
         async with console(size) as seen:
-            await seen.shows("Failure groups", f"{OVERLOADED}    +")
+            await seen.shows("Failure groups", f"{OVERLOADED}    ", "answered 503")
             first = seen.text.splitlines()[0]
             for vital in ("embedd", "LIVE", f"{ALL} ", "Critical"):
                 assert vital in first, (size, first)
+            if size != (60, 16):
+                continue
             await seen.press("r")
             await seen.shows(f"type {OVERLOADED} and enter")
             for key in ("question_mark", "n"):  # the longest that the strip shows
