@@ -1,7 +1,8 @@
 """The title and the input of the terminal that the console runs on.
 
 `TerminalDriver` replaces the input loop of Textual's `LinuxDriver`, by Textual's public `driver_class`. That loop
-decodes strictly, so that a byte that is not UTF-8 ends the app, and it spins once its terminal is gone.
+decodes strictly, so that a byte that is not UTF-8 ends the app (https://github.com/Textualize/textual/issues/6456), and
+it spins once its terminal is gone.
 """
 
 from __future__ import annotations
