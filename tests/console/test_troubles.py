@@ -196,6 +196,7 @@ async def test_what_is_said_of_an_error_is_text(relay: RunningRelay, console: Co
     assert str(trouble(error)).isprintable()
 
 
+@pytest.mark.usefixtures("prebuilt_views")
 @pytest.mark.parametrize("steps", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (0, 2))])
 @pytest.mark.parametrize("view", [OVERVIEW, HEALTH, ACTIVITY])
 async def test_a_console_quit_while_a_view_is_put_together_ends_without_a_word(
