@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import events, on
 from textual.app import SystemCommand
 from textual.filter import NoColor
+from textual.screen import ModalScreen
 from textual.theme import Theme
 from textual.widgets import Input, TextArea
 
@@ -25,7 +26,7 @@ from console import theme as themes
 from console.actions import ACTIVITY, DEAD, DELIVERIES, HEALTH, LOG, OVERVIEW, VIEWS
 from console.data.announcer import Announcer
 from console.data.choices import Choices
-from console.data.context import WINDOWS, Context, Trouble, place_of
+from console.data.context import WINDOWS, Context, Trouble, operator_of, place_of
 from console.data.operator_session import OperatorSession
 from console.data.outage import outage_of
 from console.data.poller import Poller
@@ -106,11 +107,11 @@ class ConsoleApp(TypeAhead):
     ) -> None:
         super().__init__(driver_class=TerminalDriver if sys.stdin.isatty() else None)
         self.stylesheet = themes.ThemedStylesheet(variables=self.get_css_variables())
-        operator, choices = settings.operator, choices or Choices()
+        choices = choices or Choices()
         self.context = Context(
             settings=settings,
-            session=OperatorSession(settings, dsn, operator, read_only=read_only, choices=choices),
-            operator=operator,
+            session=OperatorSession(settings, dsn, settings.operator, read_only=read_only, choices=choices),
+            operator=operator_of(settings),
             place=place_of(settings, dsn),
             read_only=read_only,
             choices=choices,
@@ -382,6 +383,23 @@ class ConsoleApp(TypeAhead):
         self.say("Times are this machine's; since: and until: in filters stay UTC" if choices.is_local_time
                  else "Times are UTC")  # fmt: skip
         self._poller.wake(afresh=True)
+
+    async def action_quit(self) -> None:
+        """Quit, by Textual's own key as well. The payload editor is left first, so that its edit is kept."""
+        front, view = self.screen, self.view
+        if isinstance(front, ModalScreen):
+            if hasattr(front, "action_leave"):
+                await front.run_action("leave")
+                return
+            front.dismiss(None)
+        if view is None:
+            self.exit()
+        else:
+            view.quit()
+
+    def action_help_quit(self) -> None:
+        """Say how to quit: ctrl+c does not, because a hand that copies or cancels may press it too often."""
+        self.say(f"{key_of(OVERVIEW, 'leave')} on the overview quits")
 
     @on(requests.Quit)
     def _quit(self) -> None:

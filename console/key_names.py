@@ -75,5 +75,5 @@ def character_of(key: str) -> str | None:
 def key_named(text: str) -> str:
     """Return Textual's name of a key as people write it: `slash` for `/`, `pagedown` for `PgDn`."""
     named = {shown.lower() if len(shown) > 1 else shown: key for key, shown in _SHOWN_KEYS.items()}
-    named |= {mark: key for key, mark in _MARKS.items()}
+    named |= {mark: key for key, mark in _MARKS.items()} | {" ": "space"}
     return named.get(text if len(text) == 1 else text.lower(), text if len(text) == 1 else text.lower())

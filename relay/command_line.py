@@ -6,6 +6,7 @@ with `--json` it is a JSON document on stdout as well.
 
 from __future__ import annotations
 
+import codecs
 import gc
 import io
 import os
@@ -17,12 +18,13 @@ import click
 
 import relay
 from relay.errors import ConfigurationError, FilterError, RelayError, SchemaError, StoreUnavailable
-from relay.text import clean, json_text
+from relay.text import clean, escape_unencodable, is_text, json_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ERROR_CHARS = 10_000
+_ESCAPES = "relay.escapes"
 _ALLOCATIONS = 50_000
 """After how many new objects the garbage collector looks for cycles: what the imports make is not garbage."""
 
@@ -83,8 +85,11 @@ def warn_of_near_misses(program: str) -> None:
 def run_program(program: str, command: click.Command) -> NoReturn:
     """Run the program's command to its end and exit."""
     gc.set_threshold(_ALLOCATIONS)
+    _open_missing_streams()
+    _escape_what_streams_cannot_hold()
     as_json = _asks_for_json(sys.argv[1:])
     try:
+        _refuse_what_is_no_text(sys.argv[1:])
         status = command.main(prog_name=program, standalone_mode=False)  # what a command's exit asks for is returned
         sys.stdout.flush()
     except _EXPECTED as error:
@@ -94,6 +99,31 @@ def run_program(program: str, command: click.Command) -> NoReturn:
         if as_json:
             _say_as_json(status, kind, message)
     _leave(status or 0)
+
+
+def _open_missing_streams() -> None:
+    """Give a program that was started without a standard stream an empty one.
+
+    So no code needs to ask whether there is one, and no socket gets its number, to which a library may write.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
+def _escape_what_streams_cannot_hold() -> None:
+    """Let a locale without UTF-8, or a file name that is no text, cost a character and not the command."""
+    codecs.register_error(_ESCAPES, escape_unencodable)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ESCAPES)
+
+
+def _refuse_what_is_no_text(arguments: Sequence[str]) -> None:
+    """Raises a usage error if an argument is no text: Postgres takes none, nor does a log."""
+    for argument in arguments:
+        if not is_text(argument):
+            raise click.UsageError(f"An argument holds bytes that are not text in this locale: {argument}")
 
 
 def _explained(program: str, error: BaseException) -> tuple[int, str, str]:

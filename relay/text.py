@@ -95,11 +95,26 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def _unicode_escape(match: re.Match[str]) -> str:
-    code = ord(match.group())
+    return _unicode_escape_of(match.group())
+
+
+def _unicode_escape_of(character: str) -> str:
+    code = ord(character)
     if code > 0xFFFF:
         high, low = divmod(code - 0x10000, 0x400)
         return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
     return f"\\u{code:04x}"
+
+
+def escape_unencodable(error: UnicodeError) -> tuple[str, int]:
+    r"""The error handler of a stream whose encoding lacks a character: `\uXXXX`, which is right within JSON too.
+
+    Raises:
+        UnicodeError: it is not about encoding.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_unicode_escape_of, error.object[error.start : error.end])), error.end
 
 
 def json_text(value: object, *, indent: int | None = None) -> str:
@@ -168,6 +183,13 @@ def pretty_json(text: str) -> str:
 
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def is_text(text: str) -> bool:
+    """False if it holds lone surrogates, as Python makes of bytes of the environment that are not UTF-8."""
+    return text.isascii() or not _SURROGATES.search(text)
+
+
 _NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff\ud800-\udfff]")
 _MENTION = re.compile(r"\[([^\[\]]*)\]\(\s*mention://[^()]*\)", re.IGNORECASE)
 _MENTION_SCHEME = re.compile(r"mention(?=://)", re.IGNORECASE)
@@ -191,6 +213,27 @@ def chatwoot_text(text: str, *, limit: int) -> str:
     kept = _MENTION_SCHEME.sub("mention ", _MENTION.sub(r"\1", kept))
     kept = _LIQUID.sub("{ ", kept).strip()
     return kept if len(kept) <= limit and len(text) <= 2 * limit else kept[: limit - len(CUT)] + CUT
+
+
+_CHAT_MARKUP = re.compile(
+    r"""
+    <(?=\S)                                             # Slack: <!channel>, <@U1>, <https://…|text>; Discord: <@&1>
+    | &(?=(?:amp|lt|gt);)                               # so that no entity of the text's own is decoded
+    | (?<![^\W_])@(?=(?:channel|here|all|everyone)\b)    # Mattermost, Rocket.Chat, Discord
+    | \](?=\()                                          # a link in Markdown: [text](https://…)
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_CHAT_ESCAPES = {"<": "&lt;", "&": "&amp;", "@": "@ ", "]": "] "}
+
+
+def chat_text(text: str) -> str:
+    """`text` for a channel of Slack or its like: nothing in it notifies people or hides where a link leads.
+
+    Slack decodes `&lt;` and `&amp;` and asks for them in place of `<` and `&` (docs.slack.dev, "Formatting message
+    text"). A `<` before a space begins nothing, and stays.
+    """
+    return _CHAT_MARKUP.sub(lambda found: _CHAT_ESCAPES[found.group()], text)
 
 
 MASK = "(not shown)"

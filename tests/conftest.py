@@ -20,6 +20,7 @@ from relay.demo.chatwoot import ChatwootStandIn
 from relay.forwarding import finisher, receipt_storage
 from relay.intake import webhook
 from relay.server.supervisor import settle_garbage_collection
+from relay.store import server_session
 from relay.store.embedded import EmbeddedPostgres
 from relay.store.migrate import migrate
 from tests.fork_server import ForkServer, needs_interpreter
@@ -71,6 +72,7 @@ def _collect_garbage_as_a_relay_does() -> None:
 def _a_slow_machine_has_time() -> None:
     """Lets a relay in this process wait for Postgres as long as its sender does, unless a test is about that limit."""
     receipt_storage.STORE_PATIENCE_S = webhook._DURABLE_WITHIN_S = finisher.LEAST_PACE_S = ANSWER_MS / 1000
+    server_session.ANSWER_S = ANSWER_MS / 1000
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from console.data.choices import Choices
 from console.data.drafts import Drafts
 from console.data.plan_pace import PlanPace
+from relay.domain.format import clipped
 from relay.store.databases import name_of
 from relay.text import clean
 
@@ -27,6 +28,8 @@ WINDOWS: dict[str, timedelta] = {
     "24 h": timedelta(hours=24),
 }
 """The overview's windows by name."""
+_ENVIRONMENT, _PLACE, _OPERATOR = 12, 40, 40
+"""The most characters of each that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Context:
     def environment(self) -> str | None:
         """What the operator calls this installation (`CONSOLE_ENVIRONMENT`); None if nothing."""
         name = self.settings.console_environment
-        return None if name is None else clean(name, limit=12)
+        return None if name is None else clipped(clean(name[:40], limit=None), _ENVIRONMENT)
 
     @property
     def window(self) -> timedelta:
@@ -87,8 +90,13 @@ class Context:
         return WINDOWS[self.window_name]
 
 
+def operator_of(settings: Settings) -> str:
+    """Return who operates the console, safe to show."""
+    return clipped(clean(settings.operator[:400], limit=None), _OPERATOR)
+
+
 def place_of(settings: Settings, dsn: str) -> str:
     """Return the database for people: name and host, nothing else of `dsn`; or that it is the embedded one."""
     if settings.database_url is None:
         return "embedded, local"
-    return clean(name_of(dsn), limit=40)
+    return clipped(clean(name_of(dsn), limit=None), _PLACE)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from relay.store.database import Connection
 
 TICK_S = 1.0
-_SOONEST_S = 0.25
+_SOONEST_S = 0.5
 _RECONNECT_S = 1.0
 _STATEMENT_TIMEOUT_MS = STATEMENT_TIMEOUT_MS
 _SILENCE_S = 5.0
@@ -162,7 +162,7 @@ class Poller:
             await self._rest(connection, began)
 
     async def _rest(self, connection: Connection, began: float) -> None:
-        """Wait for the next tick, a `wake` or a NOTIFY; a NOTIFY never ends the wait within a quarter of a second."""
+        """Wait for the next tick, a `wake` or a NOTIFY; a NOTIFY never ends the wait within half a second."""
         loop = asyncio.get_running_loop()
         notified = asyncio.Event()
 

@@ -13,6 +13,7 @@ from console.actions import ACTIVITY
 from console.flows.freeze import frozen, is_refused_without_relay
 from console.flows.requests import CarryOut, OpenEditor, ReadNow, Say
 from console.keymap import view_key
+from console.render.backlog import why_replays_wait
 from console.render.proposal import BY_KEY, dry_run, plan_question
 from console.widgets.question import Kind, Prompt
 from relay.domain.format import plural
@@ -154,7 +155,8 @@ class _Question:
     @property
     def _lines(self) -> list[Content]:
         context = self._host.context
-        return plan_question(self._proposal, context.operator, context.environment)
+        waits = "" if context.snapshot is None else why_replays_wait(context.snapshot.overview.backlog)
+        return plan_question(self._proposal, context.operator, context.environment, waits)
 
     def _confirmed(self) -> None:
         if self._proposal.letters:

@@ -52,7 +52,7 @@ def heads_of(activity: Activity, now: datetime) -> Heads:
         now,
         when=max((len(day_clock(moment, now)) for moment in moments), default=0),
         who=max(map(len, names), default=0),
-        what=max((len(clean(action.action, limit=_ACTION)) for action in activity.audit), default=0),
+        what=max((len(formatting.cut(action.action, _ACTION)) for action in activity.audit), default=0),
     )
 
 
@@ -70,7 +70,7 @@ def whole_action(action: OperatorAction) -> list[Content]:
     head = Content.assemble(
         (f"{full_time(action.at)}  ", "$text-muted"),
         (formatting.signed_name(action.operator, action.login, limit=60), "bold"),
-        f"  {clean(action.action, limit=40)}",
+        f"  {formatting.cut(action.action, 40)}",
     )
     return [head, *(Content(f"  {clean(part, limit=300)}") for part in _about(action)[:_PARTS])]
 
@@ -79,7 +79,7 @@ def action_line(action: OperatorAction, heads: Heads, width: int) -> Content:
     """Return an entry of the audit as one line, cut to `width`."""
     line = Content.assemble(
         heads.of(action.at, _who_acted(action)),
-        f"{clean(action.action, limit=_ACTION):<{max(4, heads.what)}}  ",
+        f"{formatting.cut(action.action, _ACTION):<{max(4, heads.what)}}  ",
         clean("  ".join(_about(action)), limit=300),
     )
     return line.truncate(width, ellipsis=True)

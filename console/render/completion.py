@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.render.formatting import cut
 from relay.domain.delivery import State
 from relay.domain.retry import short_status
 from relay.store.browse import quoted
-from relay.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _KEYS = ("error:", "status:", "event:", "conv:", "inbox:", "id:", "state:", "replay:", "age:<", "since:", "until:",
          "test:", "payload.")  # fmt: skip
+_CHOICES = ("test:yes", "test:no", "age:<15m", "age:<1h", "age:<24h")
+_PLAIN = re.compile(r"[\w.\-]+")
 _MOST_SHOWN = 8
 _WORDS = re.compile(r'\s+|(?:[^\s"]|"(?:\\.|[^"\\])*(?:"|$))+')
 _SHOWN_CHARS = 40
@@ -36,14 +38,21 @@ def offers(text: str, groups: Sequence[Group], saved: Mapping[str, str]) -> list
     for group in groups:
         counts[f"status:{short_status(group.final_status)}"] += group.count
         counts[f"error:{quoted(group.last_error)}"] += group.count
-        counts.update({f"event:{quoted(event)}": 0 for event in group.events})
+        for place, event in enumerate(group.events):
+            letters = group.event_letters[place] if place < len(group.event_letters) else 0
+            counts[f"event:{event if _PLAIN.fullmatch(event) else quoted(event)}"] += letters
     values: list[tuple[str, int | None]] = [(value, number or None) for value, number in counts.most_common()]
     values += [(f"state:{state.value}", None) for state in State]
+    values += [(value, None) for value in _CHOICES]
     if ":" not in word:
         values = [(key, None) for key in _KEYS]
-    return [
-        (f"{negated}{value}", number) for value, number in values if value.lower().startswith(word) and value != word
-    ]
+    return [(f"{negated}{value}", number) for value, number in values if _begins(value, word) and value.lower() != word]
+
+
+def _begins(value: str, word: str) -> bool:
+    """Return True if `word` is the beginning of `value`, whose quote need not be typed."""
+    value = value.lower()
+    return value.startswith(word) or value.replace(':"', ":", 1).startswith(word)
 
 
 def completed(text: str, found: Sequence[tuple[str, int | None]], saved: Mapping[str, str]) -> str:
@@ -79,9 +88,7 @@ def offered(found: Sequence[tuple[str, int | None]]) -> Content:
     if not found:
         return Content.styled("nothing completes this", "$text-muted")
     parts = [
-        Content.assemble(
-            (clean(value, limit=_SHOWN_CHARS), "bold"), ("" if number is None else f" {number:,}", "$text-muted")
-        )
+        Content.assemble((cut(value, _SHOWN_CHARS), "bold"), ("" if number is None else f" {number:,}", "$text-muted"))
         for value, number in found[:_MOST_SHOWN]
     ]
     more = f"   and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""

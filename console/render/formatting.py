@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from relay.domain.alerts import Severity
 from relay.domain.delivery import State
-from relay.domain.format import span
+from relay.domain.format import clipped, span
 from relay.store.actions import signed
 from relay.text import clean
 
@@ -60,6 +60,11 @@ def coarse_age(seconds: float) -> str:
     return span(seconds if seconds < _EXACT_S else seconds - seconds % _STEP_S)
 
 
+def cut(text: str, most: int) -> str:
+    """Return text from outside, safe to show, on one line of at most `most` characters."""
+    return clipped(clean(text[: 2 * most], limit=None), most)
+
+
 def badge(severity: Severity) -> str:
     """Return glyph and name: `▲P0`."""
     return f"{GLYPHS[severity]}{severity.value}"
@@ -79,7 +84,7 @@ def acknowledged_by(verdict: Verdict) -> str:
     if verdict.acknowledged is None:
         return ""
     name, *_ = verdict.acknowledged.who.split() or ["?"]
-    return f"ack {clean(name, limit=_NAME)}"
+    return f"ack {cut(name, _NAME)}"
 
 
 def brief_event(event: str) -> str:
@@ -89,4 +94,4 @@ def brief_event(event: str) -> str:
 
 def signed_name(operator: str, login: str | None, *, limit: int) -> str:
     """Return an operator's name, and the database login if it differs; each cut at `limit` characters."""
-    return signed(clean(operator, limit=limit), None if login is None else clean(login, limit=limit))
+    return signed(cut(operator, limit), None if login is None else cut(login, limit))

@@ -11,6 +11,7 @@ from textual.content import Content
 
 from console.render import header
 from relay.domain.format import span, utc_clock
+from relay.incident.cause import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 2
 """The headline has at most so many rows, as `console.tcss` has them."""
+
+_WHOLE = frozenset({Kind.HELD, Kind.BREAKER_OPEN})
+"""Kinds of headlines that take a second row rather than leave out why."""
+
+_LONGEST_WORD = 16
+"""The cells that the end of the first row may leave free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +120,24 @@ def _session_status(context: Context, age_s: float) -> header.SessionStatus:
     )
 
 
+def _beside(cause: Headline, hint: str, room: int) -> str | None:
+    """Return the longest form with room for `hint` behind it; None if that is only the shortest of several."""
+    forms = (cause.sentence, *cause.shorter[:-1])
+    return next((form for form in forms if len(form) + len(hint) <= room), None)
+
+
 def _cause(snapshot: Snapshot, width: int, hint: Hint) -> Content:
     """Return the headline's sentence, in two rows if its shortest form is long, with the hint where there is room."""
     cause = snapshot.headline
-    sentence, key = cause.fitting(width - 2), hint(cause)
-    if len(sentence) + len(key) + 2 > width:
-        key = ""
+    key = hint(cause)
+    sentence = _beside(cause, key, width - 2)
+    if sentence is None:
+        most = _MOST_ROWS if cause.kind in _WHOLE else 1
+        sentence = cause.fitting(most * (width - 2) - (most - 1) * _LONGEST_WORD)
     rows = Content(sentence).wrap(max(10, width - 2))
     if len(rows) > _MOST_ROWS:
         rows = [*rows[: _MOST_ROWS - 1], Content(sentence[sum(row.cell_length for row in rows[:1]) :].strip())]
     shown = [(Content(" ") + row).truncate(max(10, width - 1), ellipsis=True) for row in rows]
+    if shown[-1].cell_length + len(key) >= width:
+        key = ""
     return Content("\n").join(shown) + Content.styled(key, "dim")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from console.actions import ACTIVITY, DEAD, HEALTH, OVERVIEW
 from console.render import formatting
 from relay.domain.alerts import Severity
 from relay.domain.format import span, utc_clock
@@ -71,7 +72,7 @@ def status_line(snapshot: Snapshot, status: SessionStatus, width: int) -> Conten
     """Return the top line. A line with little room says less, and cuts the database's name last."""
     state = snapshot.overview
     long, short, shortest = _dead_letters(state, snapshot.groups)
-    replay, replay_short = _replay(snapshot.plans)
+    replay, replay_short = _replay(snapshot.plans, is_held=state.backlog.hold is not None)
     who = Content.assemble(
         (status.operator, "bold"), " · ", ("RO", "$text-warning bold") if status.read_only else ("RW", _MUTED)
     )
@@ -99,6 +100,23 @@ def status_line(snapshot: Snapshot, status: SessionStatus, width: int) -> Conten
     room = max(_LEAST_PLACE, len(place) - (line.cell_length - width))
     cut = Content(place).truncate(room, ellipsis=True).plain
     return _SEPARATOR.join([_head(state, status, cut), *layouts[-1][1]])
+
+
+def view_at(line: str, x: int) -> str | None:
+    """Return the view that the part of the top line at the cell `x` is about; None if it is about none."""
+    start = 0
+    for part in line.split(_SEPARATOR.plain):
+        end = start + len(part)
+        if start <= x < end:
+            if start == 0:
+                return HEALTH
+            if "▶" in part:
+                return ACTIVITY
+            if " dead" in part or part.startswith("dead letters"):
+                return DEAD
+            return OVERVIEW if any(glyph in part for glyph in (*formatting.GLYPHS.values(), "✓")) else None
+        start = end + len(_SEPARATOR.plain)
+    return None
 
 
 def _head(state: Overview, status: SessionStatus, place: str) -> Content:
@@ -160,7 +178,7 @@ def _dead_letters(state: Overview, groups: Sequence[Group]) -> tuple[Content, Co
     )
 
 
-def _replay(plans: Sequence[Plan]) -> tuple[list[Content], list[Content]]:
+def _replay(plans: Sequence[Plan], *, is_held: bool) -> tuple[list[Content], list[Content]]:
     """Return the progress of the oldest replay that has not ended, in a long and a short form; nothing if none runs."""
     open_plans = [plan for plan in plans if not plan.ended]
     if not open_plans:
@@ -168,8 +186,9 @@ def _replay(plans: Sequence[Plan]) -> tuple[list[Content], list[Content]]:
     plan = min(open_plans, key=lambda plan: plan.id)
     done = 100 * (plan.total - plan.left) // max(1, plan.total)
     others = f" +{len(open_plans) - 1}" if len(open_plans) > 1 else ""
-    how = "" if plan.state is PlanState.RUNNING else f" {plan.state.value}"
-    style = "$text-accent bold" if plan.state is PlanState.RUNNING else "$text-warning bold"
+    runs = plan.state is PlanState.RUNNING and not is_held
+    how = "" if runs else f" {'held' if is_held and plan.state is PlanState.RUNNING else plan.state.value}"
+    style = "$text-accent bold" if runs else "$text-warning bold"
     return (
         [Content.styled(f"▶ replay #{plan.id} {done} %{how}{others}", style)],
         [Content.styled(f"▶ replay {done} %", style)],

@@ -10,8 +10,8 @@ from console.actions import LOG
 from console.data.log_buffer import CAPACITY, LEVELS
 from console.data.log_navigation import Goal, Notice
 from console.keymap import key_of
+from console.render.formatting import cut
 from relay.domain.format import plural
-from relay.text import clean
 
 if TYPE_CHECKING:
     from console.data.log_buffer import LogBuffer
@@ -35,7 +35,7 @@ def state_line(log: LogNavigation, *, width: int) -> Content:
         parts += [("   level ", _MUTED), (f"{LEVELS[buffer.level]} and worse", _WARNING)]
     if buffer.find:
         parts += [("   only lines with " if buffer.only_matches else "   search ", _MUTED)]
-        parts += [(clean(buffer.find, limit=60), "reverse"), _found(log)]
+        parts += [(cut(buffer.find, 60), "reverse"), _found(log)]
     first, second = Content.assemble(*parts), _reading(log)
     only = key_of(LOG, "only")
     hint = Content.styled(f"  {only} for {'all' if buffer.only_matches else 'these alone'}", _MUTED)

@@ -50,11 +50,20 @@ def plan_line(plan: Plan, head: Content, width: int) -> Content:
     return line.truncate(width, ellipsis=True)
 
 
-def plan_lines(plan: Plan, width: int, quiet_s: float | None, left_s: float | None) -> list[Content]:
+def plan_lines(
+    plan: Plan,
+    width: int,
+    quiet_s: float | None,
+    left_s: float | None,
+    why_it_waits: str = "",
+    *,
+    read_only: bool = False,
+) -> list[Content]:
     """Return a running or ended replay as lines: progress, rate and time left; at the end, the outcome.
 
     `left_s` is the measured time left, None while it is not known.
     `quiet_s` is the age of the last relay heartbeat in seconds, 0 for a recent one, None if no relay is alive.
+    `why_it_waits` says what keeps replays from being sent.
     """
     counts = Content.assemble(
         progress(plan, max(10, min(40, width - 40))),
@@ -69,23 +78,24 @@ def plan_lines(plan: Plan, width: int, quiet_s: float | None, left_s: float | No
     how = Content.assemble(
         (f"{plan.state.value}{_paused_by(plan)}", "$text-warning bold" if plan.state is PlanState.PAUSED else "bold"),
         f"  {plan.left:,} left",
-        _pace(plan, quiet_s, left_s),
+        _pace(plan, quiet_s, left_s, why_it_waits),
     )
     pause, stop, close = (key_of(PROGRESS, name) for name in ("pause_replay", "stop_replay", "close"))
-    resume = f"{pause} {'resumes' if plan.state is PlanState.PAUSED else 'pauses'}"
-    return [
-        counts,
-        how,
-        Content.styled(f"{resume}, {stop} stops what was not sent yet, {close} leaves it running", "$text-muted"),
-    ]
+    keys = [f"{close} leaves it running"]
+    if not read_only:
+        resume = f"{pause} {'resumes' if plan.state is PlanState.PAUSED else 'pauses'}"
+        keys = [resume, f"{stop} stops what was not sent yet", *keys]
+    return [counts, how, Content.styled(", ".join(keys), "$text-muted")]
 
 
-def _pace(plan: Plan, quiet_s: float | None, left_s: float | None) -> tuple[str, str]:
-    """Return rate and time left; or that no relay seems to send it."""
+def _pace(plan: Plan, quiet_s: float | None, left_s: float | None, why_it_waits: str) -> tuple[str, str]:
+    """Return rate and time left; or that no relay seems to send it, or what it waits for."""
     if quiet_s is None:
         return "; no relay is running, so nothing is sent. Start one: `relay serve`", "$text-error bold"
     if quiet_s:
         return f". No relay heartbeat for {quiet_s:.0f} s. The replay may be stalled.", "$text-warning bold"
+    if why_it_waits:
+        return f"; {why_it_waits}", "$text-warning bold"
     rate = ", as fast as it goes" if plan.rate is None else f", up to {plan.rate:g}/s"
     if plan.state is not PlanState.RUNNING or left_s is None:
         return rate, ""

@@ -9,9 +9,9 @@ from textual.content import Content
 
 from console.actions import PLAN
 from console.keymap import key_of
-from console.render.formatting import signed_name
+from console.render.formatting import cut, signed_name
 from console.render.header import environment_badge
-from relay.domain.format import clock, milliseconds, plural, span
+from relay.domain.format import clock, milliseconds, plural, span, verb
 from relay.settings import AGENT_PATH
 from relay.text import clean
 
@@ -32,8 +32,11 @@ _DRY_ROWS = 8
 _SHOWN_LETTERS = 8
 
 
-def plan_question(proposal: Proposal, operator: str, environment: str | None) -> list[Content]:
-    """Return what would be sent, where to, as whom, how, and what an operator should know before it is."""
+def plan_question(proposal: Proposal, operator: str, environment: str | None, why_it_waits: str = "") -> list[Content]:
+    """Return what would be sent, where to, as whom, how, and what an operator should know before it is.
+
+    `why_it_waits` says what keeps replays from being sent.
+    """
     letters = proposal.letters
     edited = " with an edited body" if proposal.edited_body is not None else ""
     lines = [
@@ -49,6 +52,8 @@ def plan_question(proposal: Proposal, operator: str, environment: str | None) ->
     if len(letters) > 1:
         lines.append(_pace(proposal.pace, len(letters)))
     warnings = [*map(_overlap, proposal.overlaps[:_NAMED_PLANS]), *_answered(proposal)]
+    if why_it_waits:
+        warnings.insert(0, Content.styled(f"{why_it_waits[0].upper()}{why_it_waits[1:]}", "$text-warning bold"))
     if warnings:
         lines.append(Content("   ").join(warnings))
     lines += which(letters, listed=len(letters) == 1 or (len(letters) <= BY_KEY and not proposal.filter))
@@ -92,7 +97,7 @@ def _answered(proposal: Proposal) -> list[Content]:
     count = len(proposal.answered)
     key = key_of(PLAN, "include_answered")
     what = f"included; {key} leaves them out" if proposal.includes_answered else f"left out; {key} includes"
-    answered = f"{count:,} {'is' if count == 1 else 'are'} answered in Chatwoot by now ({what})"
+    answered = f"{count:,} {verb(count, 'are')} answered in Chatwoot by now ({what})"
     return [Content.styled(answered, "$text-warning")]
 
 
@@ -119,16 +124,16 @@ def which(letters: Sequence[DeadLetter], *, listed: bool) -> list[Content]:
         more = len(letters) - LISTED
         return [*lines, Content(f"  … and {more} more")] if more > 0 else lines
     causes = Counter((letter.final_status or "–", letter.last_error or "–") for letter in letters).most_common()
-    counted = [f"{number:,} × {clean(error, limit=80)}" for (_, error), number in causes[:_CAUSES]]
+    counted = [f"{number:,} × {cut(error, 80)}" for (_, error), number in causes[:_CAUSES]]
     more = len(causes) - _CAUSES
     return [Content("  " + ";  ".join(counted) + (f";  and {plural(more, 'other cause')}" if more > 0 else ""))]
 
 
 def _name(letter: DeadLetter, *, whole: bool) -> str:
     """Return its id, event, conversation and status; the id is cut as the list has it, unless `whole`."""
-    event, conversation = clean(letter.event or "-", limit=40), clean(letter.conversation_id or "-", limit=20)
-    status = clean(letter.final_status or "-", limit=20)
-    delivery_id = clean(letter.delivery_id, limit=40) if whole else clean(letter.delivery_id[:8])
+    event, conversation = cut(letter.event or "-", 40), cut(letter.conversation_id or "-", 20)
+    status = cut(letter.final_status or "-", 20)
+    delivery_id = cut(letter.delivery_id, 40) if whole else clean(letter.delivery_id[:8])
     return f"{delivery_id}  {event}  conv {conversation}  {status}"
 
 
@@ -136,16 +141,13 @@ def dry_run(proposal: Proposal) -> list[Content]:
     """Return exactly what would be sent: counts by cause and event, and the first deliveries."""
     letters = proposal.letters
     causes = Counter((letter.final_status or "–", letter.last_error or "–") for letter in letters)
-    events = Counter(clean(letter.event or "–", limit=40) for letter in letters)
+    events = Counter(cut(letter.event or "–", 40) for letter in letters)
     shown = causes.most_common(_DRY_ROWS)
     room = max(0, _SHOWN_LETTERS - len(shown))
     more = len(letters) - room
     return [
         Content.assemble((f"{plural(len(letters), 'delivery')} would be sent", "bold"), ", oldest first:"),
-        *(
-            Content(f"  {number:>6,}  {clean(status, limit=20)}  {clean(error, limit=80)}")
-            for (status, error), number in shown
-        ),
+        *(Content(f"  {number:>6,}  {cut(status, 20)}  {cut(error, 80)}") for (status, error), number in shown),
         Content("  events: " + ", ".join(f"{event} {number:,}" for event, number in events.most_common(5))),
         *(Content(f"  {_name(letter, whole=False)}") for letter in letters[:room]),
         *([Content(f"  … and {more:,} more")] if room and more > 0 else []),

@@ -19,7 +19,7 @@ from console.render.wrapping import title_of
 from console.screens.view import View, titled
 from console.widgets.lines import LineList
 from console.widgets.question import Kind, Prompt
-from console.widgets.text import Text, entitle
+from console.widgets.text import entitle
 from relay.store.replays import Control, PlanState
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ class ActivityView(View):
             yield LineList(id="plans", newest_first=True, classes="calm")
         with titled(Vertical(classes="pane", id="audit-pane"), "Who did what"):
             yield LineList(id="audit", newest_first=True, classes="calm")
-        yield Text("", id="activity-hint")
 
     def reading(self) -> ActivityReading:
         """Return the reading of plans and audit."""

@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 _TYPED_AFTER_S = 0.2
 """A filter applies once no key has been typed into it for so long."""
 _OLD_S = 2.0
+_BY_HEAD = {
+    "EVENT": Order.EVENT, "CONV": Order.CONVERSATION, "TRY": Order.ATTEMPTS, "STATUS": Order.STATUS,
+    "CAUSE": Order.CAUSE, "TOOK": Order.DURATION, "AGE": Order.OLDEST, "DIED": Order.OLDEST, "RECEIVED": Order.OLDEST,
+}  # fmt: skip
+"""The orders that a click on a column's head chooses; a second click brings the newest first again."""
 
 
 def _fault(text: str) -> str | None:
@@ -185,7 +190,10 @@ class DeliveryList(Vertical):
     def sort(self) -> None:
         """Sort by the next column."""
         orders = list(Order)
-        self.window.sort_by(orders[(orders.index(self.window.order) + 1) % len(orders)])
+        self._sort_by(orders[(orders.index(self.window.order) + 1) % len(orders)])
+
+    def _sort_by(self, order: Order) -> None:
+        self.window.sort_by(order)
         self._list.to_newest()
         self._host.request(ReadNow())
 
@@ -257,6 +265,12 @@ class DeliveryList(Vertical):
             self.window.filter_by(text)
             self.marks.forget_all()
             self._host.request(ReadNow())
+
+    def on_line_list_header_clicked(self, event: LineList.HeaderClicked) -> None:
+        """Sort by the column, or no longer."""
+        event.stop()
+        if (order := _BY_HEAD.get(event.head)) is not None:
+            self._sort_by(Order.NEWEST if order is self.window.order else order)
 
     def on_line_list_edge(self, event: LineList.Edge) -> None:
         """Move the window when the cursor leaves it."""
@@ -348,7 +362,8 @@ class DeliveryList(Vertical):
 
     def _why_empty(self, snapshot: Snapshot) -> Content:
         if self.filter:
-            doubts = [f"   {clean(doubt, limit=200)}." for doubt in filters.doubts(filters.parse(self.filter))]
+            terms = filters.parse(self.filter)
+            doubts = [f"   {clean(doubt, limit=200)}." for doubt in filters.doubts(terms, states=self.window.states)]
             nothing = f"   Nothing matches the filter. {self._key('back')} clears it."
             return Content.styled(nothing + "".join(doubts[:2]), "$text-muted")
         age_s = snapshot.overview.last_webhook_age_s

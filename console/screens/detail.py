@@ -18,6 +18,7 @@ from console.flows.requests import Copy, OpenConversation, ReadNow
 from console.keymap import key_of
 from console.render import details, search
 from console.render.curl import MOST_BYTES
+from console.render.formatting import cut
 from console.screens.view import View, titled
 from console.widgets.search_box import SearchBox
 from console.widgets.text import Text
@@ -193,7 +194,7 @@ class DetailView(View):
             state = Content.assemble(f"match {self._at + 1:,} of {len(self._found):,}", (steps, "dim"))
         line = Content.assemble(
             "search ",
-            (clean(self._find, limit=60), "reverse"),
+            (cut(self._find, 60), "reverse"),
             "   ",
             state,
             (f"  {key_of(DETAIL, 'back')} ends", "dim"),

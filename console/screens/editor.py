@@ -18,6 +18,7 @@ from console.actions import DETAIL, EDITOR
 from console.flows.outside import command_of, run_outside
 from console.flows.requests import Edit
 from console.keymap import bindings_of, key_of
+from console.widgets.scrolling import scroll_by_key
 from console.widgets.text import Text
 from relay.chatwoot.payload import BadBody, parse_object
 from relay.domain.format import plural
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
+    from textual.events import Key
 
 MOST_CHARS = 256 * 1024
 """Bigger payloads are edited in `$EDITOR`: Textual's editor takes seconds to load them."""
@@ -134,6 +136,11 @@ class EditorScreen(ModalScreen[Edit | None]):
         self.query_one("#diff-scroll").focus()
         self._check()
 
+    def on_key(self, event: Key) -> None:
+        """Scroll the diff by the keys that move the cursor elsewhere."""
+        if self._reviewing and scroll_by_key(self.query_one("#diff-scroll", VerticalScroll), DETAIL, event.key):
+            event.stop()
+
     def action_leave(self) -> None:
         """Go back from the diff to the editor; from the editor to the screen below, keeping the edit."""
         if self._reviewing:
@@ -168,7 +175,12 @@ class EditorScreen(ModalScreen[Edit | None]):
             except RelayError as error:
                 self.app.notify(str(error), severity="error", markup=False)
                 return
-            self._text = path.read_text(encoding="utf-8", errors="replace")
+            try:
+                self._text = path.read_text(encoding="utf-8", errors="replace")
+            except OSError as error:
+                gone = f"The edited file cannot be read ({error.strerror}), so nothing is changed"
+                self.app.notify(gone, severity="error", markup=False)
+                return
         if self._fits:
             self.query_one("#editor", TextArea).text = self._text
         if self._text == self._original and not self._fits:

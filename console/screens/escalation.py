@@ -64,7 +64,7 @@ class EscalationView(View):
         context = self.context
         try:
             async with context.session.report_connection() as connection:
-                self._incident = await incident(connection, context.settings, operator=context.operator)
+                self._incident = await incident(connection, context.settings, operator=context.settings.operator)
             self._is_filed = False
             self._show_entry()
         except RelayError as error:

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from console.data.snapshot import Snapshot
 
 
-def _titles() -> dict[str, str]:
+def _titles(*, read_only: bool) -> dict[str, str]:
     """Return the sections with their titles."""
+    holds = "" if read_only else f" ─ {key_of(HEALTH, 'hold')} holds and releases"
     return {
         "probes": "Probes",
         "check": f"Health check ─ {key_of(HEALTH, 'check_health')} runs it",
         "relays": "Relays",
-        "backlog": f"Backlog ─ {key_of(HEALTH, 'hold')} holds and releases",
+        "backlog": f"Backlog{holds}",
         "rules": "Alert rules",
     }
 
@@ -49,7 +50,7 @@ class HealthView(View):
     def compose_body(self) -> ComposeResult:
         """Return the sections."""
         with VerticalScroll(id="health-scroll"):
-            for section, title in _titles().items():
+            for section, title in _titles(read_only=self.context.read_only).items():
                 yield titled(Text("", id=section, classes="pane"), title)
 
     def paint(self, snapshot: Snapshot) -> None:

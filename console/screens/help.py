@@ -12,11 +12,13 @@ from console.actions import CONFIRMATION, HELP, OVERLAYS, PLAN, PROGRESS, SCREEN
 from console.key_names import shown_key
 from console.keymap import actions_of, bindings_of, key_of, view_key, view_keys
 from console.render.wrapping import in_two_columns
+from console.widgets.scrolling import scroll_by_key
 from console.widgets.text import Text
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
+    from textual.events import Key
 
 _WIDEST = 100
 _AROUND = 5  # borders, padding, the scrollbar
@@ -40,9 +42,14 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """Return the table of keys."""
         with VerticalScroll(id="keys-box") as box:
-            box.border_title = f"Keys: {SCREENS[self._view]}"
-            box.border_subtitle = f"{key_of(HELP, 'dismiss')} closes"
+            box.border_title = Content(f"Keys: {SCREENS[self._view]}")
+            box.border_subtitle = Content(f"{key_of(HELP, 'dismiss')} closes")
             yield Text(self._table())
+
+    def on_key(self, event: Key) -> None:
+        """Scroll by the keys that move the cursor."""
+        if scroll_by_key(self.query_one("#keys-box", VerticalScroll), self._view, event.key):
+            event.stop()
 
     def _table(self) -> Content:
         width = min(_WIDEST, self.app.size.width * 96 // 100) - _AROUND

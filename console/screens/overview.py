@@ -24,6 +24,8 @@ from console.widgets.lines import LineList
 from console.widgets.rates import RateSparkline
 from console.widgets.text import Text, entitle
 from relay.domain.format import span
+from relay.domain.retry import retry_helps
+from relay.incident.cause import Kind
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from relay.store.browse import Group
 
 SORTS = ("rate", "count", "last")
+_REPLAYED = frozenset({Kind.RECOVERED, Kind.DEAD_LETTERS})
+"""Kinds of headlines about dead letters whose cause is over."""
+_BY_HEAD = {"COUNT": "count", "/MIN": "rate", "FIRST": "last", "LAST": "last"}
 _MOST_GROUP_ROWS = 16
 _LEAST_TAIL_ROWS = 2
 _LEAST_GROUP_ROWS = 3
@@ -202,11 +207,13 @@ class OverviewView(View):
         }[self.context.window_name]  # fmt: skip
 
     def hint(self, cause: Headline) -> str:
-        """Return that enter opens the group that the headline is about, while the cursor is on it."""
+        """Return what opens or replays the group that the headline is about, while the cursor is on it."""
         group, meant = self.group, cause.group
-        if group is not None and meant is not None and self.lines.id == "groups" and group.filter == meant.filter:
+        if group is None or meant is None or self.lines.id != "groups" or group.filter != meant.filter:
+            return super().hint(cause)
+        if cause.kind not in _REPLAYED or self.context.read_only or not retry_helps(group.final_status):
             return f"  {_key('open')} opens them"
-        return super().hint(cause)
+        return f"  {_key('replay')} replays {'them' if len(self._groups) == 1 else f'{group.count:,} of them'}"
 
     @property
     def group(self) -> Group | None:
@@ -228,6 +235,11 @@ class OverviewView(View):
         if self.group is not None:
             self.request(GoTo(DEAD, filter=self.group.filter))
 
+    def on_line_list_header_clicked(self, event: LineList.HeaderClicked) -> None:
+        """Sort the groups by the column."""
+        if event.head in _BY_HEAD:
+            self._sort_by(_BY_HEAD[event.head])
+
     def action_acknowledge(self) -> None:
         """Acknowledge the alert under the cursor if the alerts have the focus, else the worst one."""
         alerts = self._alert_lines
@@ -239,7 +251,10 @@ class OverviewView(View):
 
     def action_sort(self) -> None:
         """Sort the groups by the next column."""
-        self._sort = (self._sort + 1) % len(SORTS)
+        self._sort_by(SORTS[(self._sort + 1) % len(SORTS)])
+
+    def _sort_by(self, name: str) -> None:
+        self._sort = SORTS.index(name)
         if self.context.snapshot is not None:
             self._paint_groups(self.context.snapshot)
 

@@ -12,6 +12,9 @@ from console.widgets.lines import LineList
 if TYPE_CHECKING:
     from textual.widget import Widget
 
+_ESCAPED = "\\["
+"""A bracket in a title, as Textual returns it."""
+
 
 def text_of(body: Widget) -> str:
     """Return titles, texts and rows of the visible widgets in `body`, in their order."""
@@ -21,7 +24,7 @@ def text_of(body: Widget) -> str:
             continue
         title = getattr(widget, "border_title", None)
         if title:
-            parts += ["", f"── {title} ──"]
+            parts += ["", f"── {title.replace(_ESCAPED, '[')} ──"]
         if isinstance(widget, LineList):
             parts += widget.texts
         elif isinstance(widget, Static) and isinstance(widget.content, Content | str):

@@ -11,7 +11,7 @@ from textual.events import Key
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
-from console.actions import DELIVERIES, DIAGNOSIS, OVERVIEW, SEARCH_BOX
+from console.actions import ACTIVITY, DEAD, DELIVERIES, DIAGNOSIS, OVERVIEW, SEARCH_BOX
 from console.data.operator_session import ReadOnlyError
 from console.flows import requests
 from console.flows.acknowledge import ask_acknowledge
@@ -19,18 +19,21 @@ from console.flows.dialog import Dialog
 from console.flows.hold import ask_hold_or_release
 from console.flows.pager import show_in_pager
 from console.key_names import character_of
-from console.keymap import action_of, actions_of, bindings_of, is_refused, key_of
+from console.keymap import action_of, actions_of, bindings_of, is_refused, key_of, view_key
+from console.render.backlog import why_replays_wait
 from console.render.head import connecting, head_of
+from console.render.header import view_at
 from console.screens.footer import hints, own_first, ways
 from console.screens.text_of import text_of
 from console.widgets.key_bar import KeyBar
 from console.widgets.lines import LineList
 from console.widgets.question import Kind, Prompt, Question
+from console.widgets.scrolling import scroll_to
 from console.widgets.search_box import SearchBox
-from console.widgets.text import Text
+from console.widgets.text import Text, entitle
 from relay.domain.format import plural
 from relay.errors import RelayError
-from relay.incident.cause import BAD
+from relay.incident.cause import BAD, PRESENT
 from relay.incident.cause import Kind as CauseKind
 
 if TYPE_CHECKING:
@@ -51,12 +54,15 @@ WIDE = 110
 """From this width on there are two columns."""
 
 
+_SHOWN_IN = {CauseKind.RECOVERED: DEAD, CauseKind.DEAD_LETTERS: DEAD, CauseKind.REPLAY_RUNS: ACTIVITY}
+"""The views that show what a headline is about."""
+
 Pane = TypeVar("Pane", bound="Widget")
 
 
 def titled(pane: Pane, title: str) -> Pane:
     """Return `pane` with a title on its edge, set before it is mounted: a console that is quit may never mount it."""
-    pane.border_title = title
+    entitle(pane, title)
     return pane
 
 
@@ -90,7 +96,7 @@ class View(Screen[None]):
         yield Text("", id="cause")
         with Vertical(id="body"):
             yield from self.compose_body()
-        yield Question(id="question")
+        yield Question(id="question", read_only=self.context.read_only)
         yield KeyBar(id="keys")
 
     def compose_body(self) -> ComposeResult:
@@ -170,6 +176,7 @@ class View(Screen[None]):
             self.forget()
         self.refresh_header()
         self.question.show_heartbeat(min((relay.age_s for relay in snapshot.overview.alive), default=None))
+        self.question.show_wait(why_replays_wait(snapshot.overview.backlog))
         self.question.show_plans(snapshot.plans, self.context.pace)
         if self.reading() is None or snapshot.reading == self.reading():
             self._shown_at = snapshot.read_at
@@ -198,9 +205,10 @@ class View(Screen[None]):
         """Return what a key does about the cause here, shown behind it where there is room."""
         if cause.kind is CauseKind.HELD and not self.context.read_only:
             return f"  {key_of(self.VIEW, 'hold')} releases"
-        if cause.level == BAD and self.VIEW != DIAGNOSIS:
+        if (cause.level == BAD or cause.kind in PRESENT) and self.VIEW != DIAGNOSIS:
             return f"  {key_of(self.VIEW, 'diagnose')} says why"
-        return ""
+        shows = _SHOWN_IN.get(cause.kind, self.VIEW)
+        return "" if shows == self.VIEW else f"  {view_key(shows)} shows {'it' if shows == ACTIVITY else 'them'}"
 
     def show_keys(self) -> None:
         """Show the keys of what has the focus: the strip or the search box while one is open, else this screen."""
@@ -253,6 +261,14 @@ class View(Screen[None]):
 
     # Events
 
+    def on_click(self, event: events.Click) -> None:
+        """Go to what a part of the top line is about, unless something is asked."""
+        status, is_asked = self.query_one("#status", Text), self.question.is_open and self.question.plan_id is None
+        if event.widget is status and not is_asked and isinstance(status.content, Content):
+            view = view_at(status.content.plain, event.x)
+            if view is not None:
+                self.request(requests.GoTo(view))
+
     def on_key(self, event: events.Key) -> None:
         """Say why a key for a write does nothing with --read-only."""
         if self.context.read_only and is_refused(self.VIEW, event.key):
@@ -301,12 +317,7 @@ class View(Screen[None]):
             if self.lines is not None:
                 self.lines.move(where)
             return
-        scroll = self.query_one(self.SCROLL, VerticalScroll)
-        moves = {
-            "up": scroll.scroll_up, "down": scroll.scroll_down, "page_up": scroll.scroll_page_up,
-            "page_down": scroll.scroll_page_down, "top": scroll.scroll_home, "bottom": scroll.scroll_end,
-        }  # fmt: skip
-        moves[where](animate=False)
+        scroll_to(self.query_one(self.SCROLL, VerticalScroll), where)
 
     def action_open(self) -> None:
         """Open what the cursor is on."""
@@ -322,7 +333,12 @@ class View(Screen[None]):
         """Back; from the overview, quit."""
         if self.VIEW != OVERVIEW:
             self.action_back()
-        elif self.context.drafts:
+        else:
+            self.quit()
+
+    def quit(self) -> None:
+        """Quit; while edited payloads are kept, ask first."""
+        if self.context.drafts:
             lost = f"{plural(len(self.context.drafts), 'edited payload')} not sent. Quitting discards the edits."
             quits = Prompt(title="quit", lines=[Content(lost)], kind=Kind.YES)
             self.dialog.ask(quits, lambda _: self.request(requests.Quit()))

@@ -101,13 +101,13 @@ class _File:
         here, quoted = "", rf"[\"']?{re.escape(key)}[\"']?\s*="
         dotted = rf"\s*{re.escape(table)}\.{quoted}"
         for number, line in enumerate(self._text.splitlines(), start=1):
-            if head := re.match(r"\s*\[\s*([^\]]+?)\s*\]", line):
+            if head := re.match(r"\s*\[+\s*([^\[\]]+?)\s*\]", line):
                 here = head[1].strip("\"' ")
                 if not table and here == key:
                     return number
             elif (here == table and re.match(rf"\s*{quoted}", line)) or (table and re.match(dotted, line)):
                 return number
-        return 1
+        return self._line_of(table, "") if table else 1
 
     def table(self, name: str) -> dict[str, Any]:
         """Return a table of the file, empty if it has none."""

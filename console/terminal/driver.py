@@ -1,8 +1,8 @@
 """The title and the input of the terminal that the console runs on.
 
 `TerminalDriver` replaces the input loop of Textual's `LinuxDriver`, by Textual's public `driver_class`. That loop
-decodes strictly, so that a byte that is not UTF-8 ends the app (https://github.com/Textualize/textual/issues/6456), and
-it spins once its terminal is gone.
+decodes strictly, so that a byte that is not UTF-8 ends the app (https://github.com/Textualize/textual/issues/6456), it
+spins once its terminal is gone, and a large paste takes it seconds.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import os
 import re
 import selectors
 import signal
+import time
 from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING
 
+from textual import events
 from textual._xterm_parser import XTermParser  # the parser that Textual's own drivers use; it has no public name
 from textual.drivers.linux_driver import LinuxDriver
+
+from console.terminal.pastes import Pasted, Pastes
 
 if TYPE_CHECKING:
     from textual.driver import Driver
@@ -40,7 +44,10 @@ def show_title(driver: Driver | None, title: str | None) -> None:
 
 
 class TerminalDriver(LinuxDriver):
-    """Ignores input that is no UTF-8 and legacy mouse reports, and ends the console once the terminal is gone."""
+    """Ignores input that is no UTF-8 and legacy mouse reports, and ends the console once the terminal is gone.
+
+    A paste is one event, however large it is, and whether or not the terminal marks it.
+    """
 
     has_title = False
     _is_lent = False
@@ -67,20 +74,25 @@ class TerminalDriver(LinuxDriver):
 
     def run_input_thread(self) -> None:
         """Read the terminal until the console ends."""
-        parser = XTermParser(self._debug)
+        parser, pastes = XTermParser(self._debug), Pastes()
         decode = getincrementaldecoder("utf-8")("ignore").decode
         rest = b""
         with selectors.SelectSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
             while not self.exit_event.is_set():
+                came = pastes.tick(time.monotonic())
                 if selector.select(_POLL_S):
                     given = self._read()
                     if given is None:
                         return
                     whole, rest = without_legacy_mouse(rest + given)
-                    text = decode(whole)
-                    for event in parser.feed(text) if text else ():  # to the parser an empty text is the end
-                        self.process_message(event)
+                    came += pastes.feed(whole, time.monotonic())
+                for one in came:
+                    if isinstance(one, Pasted):
+                        self.process_message(events.Paste(one.text))
+                    elif text := decode(one):  # to the parser an empty text is the end
+                        for event in parser.feed(text):
+                            self.process_message(event)
                 for event in parser.tick():
                     self.process_message(event)
 

@@ -6,6 +6,7 @@ change. It takes `Content` and never parses markup. It has no keys of its own: t
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
@@ -17,6 +18,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from console.render.changes import changed_regions
+from console.render.wrapping import hanging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -70,6 +72,19 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
             super().__init__()
             self.lines = lines
             self.key = key
+
+        @property
+        def control(self) -> LineList:
+            """The list it happened in."""
+            return self.lines
+
+    class HeaderClicked(Message):
+        """A click on the header. `head` is the word of it that is nearest."""
+
+        def __init__(self, lines: LineList, head: str) -> None:
+            super().__init__()
+            self.lines = lines
+            self.head = head
 
         @property
         def control(self) -> LineList:
@@ -164,8 +179,13 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         rows = [
             (self._lines[place].content, place == self._cursor)
             for place in range(top, min(top + height, len(self._lines)))
-        ] or [(self._empty, False)]
+        ] or [(row, False) for row in self._empty_rows]
         return rows if self._header is None else [(self._header, False), *rows]
+
+    @property
+    def _empty_rows(self) -> Sequence[Content]:
+        """What is shown in place of rows, broken to the width."""
+        return hanging([self._empty], max(20, self.scrollable_content_region.width))
 
     def _refresh_changed(self, before: Sequence[tuple[Content, bool]]) -> None:
         """Paint only the cells that differ from what they showed `before`."""
@@ -253,8 +273,8 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         if self._header is not None and y == 0:
             return self._strip(self._header, width, "lines--header")
         index = y - self._header_height + self.scroll_offset.y
-        if not self._lines and y == self._header_height:
-            return self._strip(self._empty, width, "lines--header")
+        if not self._lines and 0 <= index < len(rows := self._empty_rows):
+            return self._strip(rows[index], width, "lines--header")
         if not 0 <= index < len(self._lines):
             return Strip.blank(width, self.rich_style)
         content = self._lines[index].content
@@ -285,7 +305,10 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         self.refresh(Region(0, 0, self.size.width, self.size.height))
 
     def on_click(self, event: events.Click) -> None:
-        """Put the cursor where the click was; a second click there opens the row."""
+        """Put the cursor where the click was; a second click there opens the row. The header has its own message."""
+        if self._header is not None and event.y == 0:
+            self.post_message(self.HeaderClicked(self, _word_at(self._header.plain, event.x)))
+            return
         index = event.y - self._header_height + self.scroll_offset.y
         if not 0 <= index < len(self._lines):
             return
@@ -298,6 +321,13 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         """Open the row under the cursor."""
         if self._lines:
             self.post_message(self.Opened(self, self.key))
+
+
+def _word_at(text: str, x: int) -> str:
+    """Return the word of `text` at `x`, or the one nearest to it; empty if there is none."""
+    words = list(re.finditer(r"\S+", text))
+    nearest = min(words, key=lambda word: max(word.start() - x, x - word.end() + 1, 0), default=None)
+    return "" if nearest is None else nearest.group()
 
 
 def _place(lines: Sequence[Line], key: Hashable) -> int | None:

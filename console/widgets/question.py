@@ -21,6 +21,7 @@ from console.keymap import action_of, actions_of, key_of
 from console.render.formatting import QUIET_RELAY_S
 from console.render.plans import plan_lines
 from console.render.wrapping import hanging
+from console.widgets.text import entitle
 from relay.store.replays import Control, PlanState
 
 if TYPE_CHECKING:
@@ -113,8 +114,9 @@ class Question(Widget, can_focus=True):
             super().__init__()
             self.plan_id = plan_id
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, *, id: str | None = None, read_only: bool = False) -> None:  # noqa: A002
         super().__init__(id=id)
+        self._read_only = read_only
         self._prompt: Prompt | None = None
         self._aside: Sequence[Content] = ()
         self._typed = ""
@@ -123,6 +125,7 @@ class Question(Widget, can_focus=True):
         self._plan_id: int | None = None
         self._quiet_s: float | None = 0.0
         self._left_s: float | None = None
+        self._why_it_waits = ""
         self._came_from: Widget | None = None
 
     @property
@@ -140,7 +143,7 @@ class Question(Widget, can_focus=True):
         """What it takes now, as the key map has it; nothing while it is closed."""
         if self._prompt is not None:
             return _actions_of(self._prompt)
-        return list(actions_of(PROGRESS, read_only=False)) if self._plan_id is not None else []
+        return list(actions_of(PROGRESS, read_only=self._read_only)) if self._plan_id is not None else []
 
     def shows(self, prompt: Prompt) -> bool:
         """Return True while `prompt` is open: not closed, and not replaced."""
@@ -203,6 +206,12 @@ class Question(Widget, can_focus=True):
             self._quiet_s = quiet_s
             self.refresh(layout=True)
 
+    def show_wait(self, why: str) -> None:
+        """Take what keeps replays from being sent; empty while nothing does."""
+        if why != self._why_it_waits:
+            self._why_it_waits = why
+            self.refresh(layout=True)
+
     def close(self) -> None:
         """Close; the focus goes back to where it was."""
         self._prompt = self._plan = self._plan_id = None
@@ -216,7 +225,7 @@ class Question(Widget, can_focus=True):
     def _open(self, title: str, *, progress: bool) -> None:
         if self.screen.focused is not self:
             self._came_from = self.screen.focused
-        self.border_title = title.upper()
+        entitle(self, title.upper())
         self.add_class("open")
         self.screen.add_class("asking")
         self.set_class(progress, "progress")
@@ -231,7 +240,15 @@ class Question(Widget, can_focus=True):
         if self._prompt is not None:
             return Content("\n").join([*self._fitted(self._prompt.lines), self._last_line(self._prompt)])
         if self._plan is not None:
-            return Content("\n").join(plan_lines(self._plan, self.size.width, self._quiet_s, self._left_s))
+            lines = plan_lines(
+                self._plan,
+                self.size.width,
+                self._quiet_s,
+                self._left_s,
+                self._why_it_waits,
+                read_only=self._read_only,
+            )
+            return Content("\n").join(hanging(lines, max(20, self.size.width)))
         return Content.styled("waiting for a relay to claim it …" if self._plan_id else "", "$text-muted")
 
     def _fitted(self, lines: Sequence[Content]) -> list[Content]:
@@ -350,7 +367,7 @@ class Question(Widget, can_focus=True):
             self.refresh(layout=True)
 
     def _steer(self, event: events.Key) -> None:
-        action = action_of(PROGRESS, event.key)
+        action = next((action.name for action in self.actions if event.key in action.keys), None)
         ended = self._plan is not None and self._plan.ended
         if action == "close" or (action == "close_ended" and ended):
             self.close()

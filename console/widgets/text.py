@@ -66,6 +66,10 @@ def _lengths(content: Content) -> list[int]:
 
 
 def entitle(pane: Widget, title: str) -> None:
-    """Give `pane` another title. Textual paints a pane and all in it whenever its title is set, so not the same one."""
-    if pane.border_title != title:
-        pane.border_title = title
+    """Give `pane` another title, which is not parsed as markup.
+
+    Textual paints a pane and all in it whenever its title is set, so the same one is not set again.
+    """
+    content = Content(title)
+    if pane.border_title != content.markup:
+        pane.border_title = content

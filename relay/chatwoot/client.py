@@ -105,7 +105,7 @@ class Server:
     def is_at_least(self, *version: int) -> bool | None:
         """True if it is that version or a newer one, None if the version is not in figures."""
         parts = self.version.split("-")[0].split(".")
-        return tuple(map(int, parts)) >= version if all(part.isdigit() for part in parts) else None
+        return tuple(map(int, parts)) >= version if all(part.isascii() and part.isdigit() for part in parts) else None
 
 
 @dataclass(frozen=True, slots=True)

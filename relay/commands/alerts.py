@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import run, say
+from relay.commands.common import as_json, print_json, run, say
 from relay.domain.alerts import RULES, Transition, Verdict
 from relay.domain.notifications import Origin, message_of
 from relay.errors import ConfigurationError
@@ -31,7 +31,8 @@ def command() -> None:
 
 
 @command.command("test")
-def test() -> None:
+@as_json
+def test(*, as_json: bool) -> None:
     """Send one notification of each notified severity, raised and then cleared, to every channel.
 
     Reads no database and records nothing. Exit 1 if one was not accepted.
@@ -40,7 +41,7 @@ def test() -> None:
     found = channels(settings)
     if not found:
         raise ConfigurationError("RELAY_ALERT_WEBHOOK_URL: not set; it is where notifications are sent to")
-    run(_send(found, _messages(settings)))
+    run(_send(found, _messages(settings), as_json=as_json))
 
 
 def _messages(settings: Settings) -> list[Message]:
@@ -56,12 +57,19 @@ def _messages(settings: Settings) -> list[Message]:
     return messages
 
 
-async def _send(found: Sequence[Channel], messages: Sequence[Message]) -> int:
-    failed = 0
-    for channel in found:
+async def _send(found: Sequence[Channel], messages: Sequence[Message], *, as_json: bool) -> int:
+    tried: list[dict[str, object]] = []
+    for number, channel in enumerate(found, start=1):
         for message in messages:
             failure = await channel.send(message)
-            failed += failure is not None
-            verdict = "sent" if failure is None else f"FAILED: {failure}"
-            say(f"{channel.format}: {message.severity} {message.state}: {verdict}")
-    return 1 if failed else 0
+            tried.append({
+                "channel": number, "format": channel.format, "severity": message.severity, "state": message.state,
+                "sent": failure is None, "error": failure,
+            })  # fmt: skip
+            if not as_json:
+                verdict = "sent" if failure is None else f"FAILED: {failure}"
+                say(f"{channel.format}: {message.severity} {message.state}: {verdict}")
+    all_sent = all(one["sent"] for one in tried)
+    if as_json:
+        print_json({"ok": all_sent, "notifications": tried})
+    return 0 if all_sent else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.commands.common import say
+from relay.domain.format import verb
 from relay.errors import RelayError
 from relay.replay.answered import answered_rows
 from relay.store import backfill
@@ -25,9 +26,7 @@ def to_send(total: int, answered_count: int, *, include: bool) -> str:
     if not answered_count:
         return f"{total} to send"
     what = "included" if include else "left out unless you say so: --include-answered"
-    return (
-        f"{total} to send, of which {answered_count} {'is' if answered_count == 1 else 'are'} answered by now ({what})"
-    )
+    return f"{total} to send, of which {answered_count} {verb(answered_count, 'are')} answered by now ({what})"
 
 
 async def answered_letters(connection: Connection, settings: Settings, letters: Sequence[DeadLetter]) -> set[int]:

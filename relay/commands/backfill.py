@@ -13,6 +13,7 @@ import click
 from relay.chatwoot.client import NOT_CONFIGURED, Chatwoot
 from relay.commands.answered import to_send
 from relay.commands.common import (
+    Finite,
     as_json,
     connected,
     database,
@@ -22,9 +23,10 @@ from relay.commands.common import (
     run,
     say,
     say_source,
+    since_of,
     source_of,
 )
-from relay.commands.plan_progress import alive_relays, document, follow, summary
+from relay.commands.plan_progress import NO_PLAN, alive_relays, document, follow, summary
 from relay.domain.filters import Term, moment
 from relay.domain.format import plural
 from relay.errors import ConfigurationError, RelayError
@@ -84,11 +86,9 @@ class _Plan:
 
 
 @click.command("backfill")
-@click.option("--since", required=True, metavar="T", help="From then on: 14:02 or 2026-11-23T14:02 (UTC).")
+@click.option("--since", required=True, metavar="T", help="From then on: 8h, 14:02 or 2026-11-23T14:02 (UTC).")
 @click.option("--until", metavar="T", help="Before then. Default: now.")
-@click.option(
-    "--rate", type=click.FloatRange(LEAST_RATE, MOST_RATE), metavar="N", help="Sends a second. Default: no limit."
-)
+@click.option("--rate", type=Finite(LEAST_RATE, MOST_RATE), metavar="N", help="Sends a second. Default: no limit.")
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--include-answered", is_flag=True, help="Send those too whose customer was answered by now.")
@@ -112,7 +112,7 @@ def command(
     if settings.chatwoot_account_id is None:
         raise ConfigurationError(NOT_CONFIGURED)
     now = datetime.now(UTC)
-    begin = moment(Term("since", since, negated=False), now)
+    begin = since_of(since, now)
     end = moment(Term("until", until, negated=False), now) if until is not None else now
     if begin >= end:
         raise click.UsageError("--since must be before --until, and before now.")
@@ -209,13 +209,14 @@ def _counts(wanted: _Wanted, plan: _Plan) -> dict[str, Any]:
         "missing": len(plan.missing),
         "answered": plan.answered,
         "deliveries": [one.delivery_id(wanted.account_id) for one in plan.chosen],
+        "dry_run": wanted.dry_run,
     }
 
 
 def _end(wanted: _Wanted, plan: _Plan, source: Source) -> None:
     """Say that nothing is sent."""
     if wanted.as_json:
-        print_json({"database": source.document} | _counts(wanted, plan) | {"dry_run": wanted.dry_run, "plan": None})
+        print_json({"database": source.document} | _counts(wanted, plan) | NO_PLAN)
     elif not plan.missing:
         say("Nothing is missing.")
     else:

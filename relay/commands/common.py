@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import click
 
 from relay.domain.duration import seconds_of
 from relay.domain.filters import moment_of
-from relay.errors import ConfigurationError, StatementRefused, StoreUnavailable
+from relay.errors import ConfigurationError, FilterError, StatementRefused, StoreUnavailable
 from relay.settings import load_settings
 from relay.store import demo_history, sessions
 from relay.store.databases import database
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
     from relay.settings import Settings
     from relay.store.database import Connection
     from relay.store.databases import Place
+
+
+class Finite(click.FloatRange):
+    """A number in a range. NaN, which is neither below nor above any limit, and infinity are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 def seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
@@ -46,7 +57,10 @@ def since_of(value: str, now: datetime) -> datetime:
     except OverflowError:
         raise click.UsageError("--since is too long ago.") from None
     except ValueError:
-        begin = moment_of("since", value, now)
+        try:
+            begin = moment_of("since", value, now)
+        except FilterError:
+            raise click.UsageError(f"--since {value}: say 8h, 14:02 or 2026-11-23T14:02 (UTC).") from None
     if begin >= now:
         raise click.UsageError("--since must be in the past.")
     return begin
@@ -173,6 +187,6 @@ def operator() -> str:
 
 
 __all__ = [
-    "Done", "Source", "act", "as_json", "connected", "database", "operator", "or_partly", "print_json", "refuse_demo",
-    "run", "say", "say_source", "say_waiting", "seconds", "since_of", "source_of",
+    "Done", "Finite", "Source", "act", "as_json", "connected", "database", "operator", "or_partly", "print_json",
+    "refuse_demo", "run", "say", "say_source", "say_waiting", "seconds", "since_of", "source_of",
 ]  # fmt: skip

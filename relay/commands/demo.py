@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import Source, connected, database, say
+from relay.commands.common import Finite, Source, connected, database, say
 from relay.commands.status import lines
 from relay.demo.dead_mans_switch import DeadMansSwitch
 from relay.demo.debrief import Observer, debrief
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @click.command("demo")
-@click.option("--seconds", type=click.FloatRange(1), metavar="N", help="End after N seconds. Default: when stopped.")
+@click.option("--seconds", type=Finite(1), metavar="N", help="End after N seconds. Default: when stopped.")
 @click.option("--no-console", is_flag=True, help="Print what happens even on a terminal.")
 @click.option(
     "--drill", type=click.Choice(list(DRILLS)),

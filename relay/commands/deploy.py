@@ -12,8 +12,12 @@ def _listing() -> str:
     return "\n".join(f"{one.name:<{width}}  {one.text}" for one in FILES)
 
 
+def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    return [one.name for one in FILES if one.name.startswith(incomplete)]
+
+
 @click.command("deploy", epilog="\b\nNames:\n" + "\n".join(f"  {line}" for line in _listing().splitlines()))
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_complete)
 def command(name: str | None) -> None:
     """Print the file NAME, which works as it is; without NAME list the files.
 

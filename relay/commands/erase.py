@@ -14,7 +14,8 @@ from relay.domain.person import Person
 from relay.settings import load_settings
 from relay.store.erasure import concerned, erase
 from relay.store.sessions import refuse_others_than_the_owner
-from relay.store.spool import erase_local
+from relay.store.spool import damaged_local, erase_local
+from relay.text import clean
 
 if TYPE_CHECKING:
     from relay.store.databases import Place
@@ -38,7 +39,7 @@ def command(
     Payloads, agents' answers, drafts and edited bodies go; states, times and counts stay. Dead letters among them are
     discarded. Receipts in the spool (RELAY_DATA_DIR) are removed and never forwarded: run it on every host of a relay.
     It is recorded in the audit and cannot be undone. Needs the login that owns the tables. Exit 1 if some deliveries
-    are still to be forwarded: run it again when they are.
+    are still to be forwarded: run it again when they are; or if a damaged spool's file is here: it was not searched.
     """
     if (conversation is None) == (contact is None):
         raise click.UsageError("Name one: --conversation N or --contact N.")
@@ -62,11 +63,17 @@ def command(
                 dry_run=dry_run,
                 erase_spooled=erase_spooled,
             )
+        damaged = damaged_local(settings.relay_data_dir)
         if as_json:
             print_json({"database": source.document, "erased": person.name, "dry_run": dry_run, **asdict(found)})
         else:
             say([f"database: {source.line}", *_lines(person, found, dry_run=dry_run)])
-        return 1 if found.unfinished else 0
+        if damaged:
+            names = clean(", ".join(damaged))
+            say(
+                f"Not searched, delete once it is of no use: {names} in {clean(str(settings.relay_data_dir))}", err=True
+            )
+        return 1 if found.unfinished or damaged else 0
 
     with database(settings) as place:
         run(work(place))
@@ -80,6 +87,6 @@ def _lines(person: Person, found: Erased, *, dry_run: bool) -> list[str]:
         f"This host's spool: {plural(found.spooled, 'receipt')} {done}.",
     ]
     if found.unfinished:
-        left = plural(found.unfinished, "delivery") if found.unfinished == 1 else f"{found.unfinished} deliveries"
-        lines.append(f"{left} still to be forwarded: left as it is. Run this again later.")
+        left = plural(found.unfinished, "delivery")
+        lines.append(f"{left} still to be forwarded, and not changed. Run this again later.")
     return lines

@@ -60,7 +60,7 @@ def command(*, repair: bool, as_json: bool) -> None:
 def _line(result: CheckResult) -> str:
     if not result.wrong:
         return f"  ok        {result.check}"
-    return f"  {'repaired' if result.repaired else 'WRONG':<9} {result.check}: {result.wrong} {result.detail}"
+    return f"  {'repaired' if result.repaired else 'WRONG':<9} {result.check}: {result.wrong} × {result.detail}"
 
 
 def _document(source: Source, results: list[CheckResult]) -> dict[str, object]:

@@ -12,7 +12,7 @@ from relay.commands.common import as_json, database, print_json, say, say_waitin
 from relay.settings import load_settings
 from relay.store import migrate
 from relay.store.database import connect
-from relay.store.open_schema import open_schema
+from relay.store.open_schema import open_facts, open_schema
 
 if TYPE_CHECKING:
     from relay.store.databases import Place
@@ -41,16 +41,18 @@ def command(*, roles: bool, print_roles: bool, status: bool, as_json: bool) -> N
                 on_wait=say_waiting,
             )
         )
-        sentence = asyncio.run(_open_schema(place)) if roles else None
+        sentences = asyncio.run(_open(place)) if roles else []
     say(f"database: {place.name}", err=True)
-    if sentence is not None:
+    for sentence in sentences:
         say(f"relay: {sentence}", err=True)
     click.echo(f"{len(applied)} applied; the schema is up to date." if applied else "The schema is up to date.")
 
 
-async def _open_schema(place: Place) -> str | None:
+async def _open(place: Place) -> list[str]:
+    """What is open to logins that were not chosen."""
     async with await connect(place.dsn, "hotdash-relay migrate") as connection:
-        return await open_schema(connection)
+        found = await open_schema(connection), await open_facts(connection)
+    return [sentence for sentence in found if sentence is not None]
 
 
 def _say_status(place: Place, *, as_json: bool) -> int:

@@ -66,7 +66,14 @@ async def follow(connection: Connection, plan_id: int, *, quiet: bool) -> Plan:
                 await replays.control(connection, plan_id, Control.STOP, operator=operator(), reason="Ctrl+C")
 
 
+NO_PLAN: dict[str, Any] = {
+    "plan": None, "state": None, "total": 0, "delivered": 0, "dead": 0, "skipped": 0, "left": 0, "stopped_why": None,
+}  # fmt: skip
+"""The document where there was nothing to send."""
+
+
 def document(plan: Plan) -> dict[str, Any]:
+    """The plan for `--json`: the fields of `NO_PLAN`."""
     return {
         "plan": plan.id,
         "state": plan.state,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import Done, act, as_json, operator
+from relay.commands.common import Done, Finite, act, as_json, operator
+from relay.domain.format import plural, verb
 from relay.settings import load_settings
 from relay.store import backlog, gate
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @click.command("release")
 @click.option(
     "--rate",
-    type=click.FloatRange(0, 1_000_000, min_open=True),
+    type=Finite(0.001, 1_000_000),
     metavar="N",
     help="Drain the backlog at N deliveries a second over all relays. Default: as fast as it goes.",
 )
@@ -32,8 +33,8 @@ def command(rate: float | None, *, as_json: bool) -> None:
         released = await gate.release(connection, operator(), rate)
         waiting = (await backlog.read(connection)).waiting
         pace = "" if rate is None else f" at {rate:g} a second"
-        wait = "delivery waits and is" if waiting == 1 else "deliveries wait and are"
-        done = f"Forwarding is released. {waiting} {wait} forwarded{pace}." if released else "Forwarding is not held."
+        left = f"{plural(waiting, 'delivery')} {verb(waiting, 'wait')} and {verb(waiting, 'are')} forwarded{pace}."
+        done = f"Forwarding is released. {left}" if released else "Forwarding is not held."
         return Done({"released": released, "waiting": waiting}, [done], 0 if released else 1)
 
     act(load_settings(), release, as_json=as_json)

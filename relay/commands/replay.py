@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from relay.commands.answered import answered_letters, to_send
 from relay.commands.common import (  # fmt: skip
+    Finite,
     as_json,
     connected,
     database,
@@ -20,7 +21,7 @@ from relay.commands.common import (  # fmt: skip
     say_source,
     source_of,
 )
-from relay.commands.plan_progress import alive_relays, document, follow, summary
+from relay.commands.plan_progress import NO_PLAN, alive_relays, document, follow, summary
 from relay.domain import filters
 from relay.domain.delivery import State
 from relay.domain.format import plural
@@ -61,15 +62,6 @@ class _Wanted:
     as_json: bool
 
 
-def _text(_context: click.Context, _parameter: click.Parameter, given: Any) -> Any:
-    """What was given, unless a word of it is no text: bytes that are not UTF-8 reach us as lone surrogates."""
-    try:
-        "".join(given).encode()
-    except UnicodeEncodeError:
-        raise click.BadParameter("holds bytes that are not text") from None
-    return given
-
-
 def _bounded(_context: click.Context, _parameter: click.Parameter, given: float) -> float:
     if given and not LEAST_RATE <= given <= MOST_RATE:
         raise click.BadParameter(f"{given:g} is not from {LEAST_RATE:g} to {MOST_RATE:,} a second; 0 is for no limit")
@@ -77,11 +69,11 @@ def _bounded(_context: click.Context, _parameter: click.Parameter, given: float)
 
 
 @click.command("replay")
-@click.argument("ids", nargs=-1, metavar="[DELIVERY_ID]...", callback=_text)
+@click.argument("ids", nargs=-1, metavar="[DELIVERY_ID]...")
 @click.option("--filter", "filter_", default="", metavar="FILTER", help="For example: error:503 since:14:02 !test:yes")
 @click.option(
     "--rate",
-    type=click.FloatRange(0),
+    type=Finite(0),
     default=DEFAULT.rate,
     show_default=True,
     metavar="N",
@@ -104,7 +96,7 @@ def _bounded(_context: click.Context, _parameter: click.Parameter, given: float)
     metavar="N",
     help="Stop at N failures in a row; 0 never stops.",
 )
-@click.option("--reason", default="", callback=_text, help="Why, for the audit.")
+@click.option("--reason", default="", help="Why, for the audit.")
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
@@ -158,15 +150,12 @@ async def _replay(
     if not wanted.as_json:
         for delivery_id, state in not_dead.items():
             say(f"{delivery_id}: {state}, not sent", err=True)
-    if not letters:
-        _nothing(wanted, not_dead, source)
-        return 1 if undelivered else 0
-    if not wanted.ids:
+    if letters and not wanted.ids:
         letters, not_sent = await _without_answered(connection, settings, wanted, letters)
         not_dead |= not_sent
-        if not letters:
-            _nothing(wanted, not_dead, source)
-            return 0
+    if not letters:
+        await _nothing(connection, wanted, not_dead, source)
+        return 1 if undelivered else 0
     alive = await alive_relays(connection)
     who = signed(operator(), connection.info.user)
     if wanted.dry_run:
@@ -219,21 +208,15 @@ def _not_sent(states: dict[str, str]) -> list[dict[str, str]]:
     return [{"delivery_id": delivery_id, "state": state} for delivery_id, state in states.items()]
 
 
-def _nothing(wanted: _Wanted, not_dead: dict[str, str], source: Source) -> None:
-    if wanted.as_json:
-        print_json(
-            {
-                "database": source.document,
-                "plan": None,
-                "total": 0,
-                "delivered": 0,
-                "dead": 0,
-                "skipped": 0,
-                "not_sent": _not_sent(not_dead),
-            }
-        )
+async def _nothing(connection: Connection, wanted: _Wanted, not_dead: dict[str, str], source: Source) -> None:
+    if wanted.as_json and wanted.dry_run:
+        alive = await alive_relays(connection)
+        print_json(_dry_run_document((), alive[0].agent if alive else None, source, not_dead))
+    elif wanted.as_json:
+        print_json({"database": source.document} | NO_PLAN | {"not_sent": _not_sent(not_dead)})
     elif not not_dead:
-        doubts = "".join(f" {doubt}." for doubt in filters.doubts(filters.parse(wanted.filter)))
+        found = filters.doubts(filters.parse(wanted.filter), states=(State.DEAD,))
+        doubts = "".join(f" {doubt}." for doubt in found)
         click.echo(f"No dead letter matches.{clean(doubts)}" if wanted.filter else "There are no dead letters.")
 
 
@@ -246,12 +229,23 @@ def _show_dry_run(
     not_sent: dict[str, str],
 ) -> None:
     if wanted.as_json:
-        ids = [letter.delivery_id for letter in letters]
-        found: dict[str, object] = {"dry_run": True, "total": len(letters), "agent_endpoint": agent, "deliveries": ids}
-        print_json({"database": source.document} | found | {"not_sent": _not_sent(not_sent)})
+        print_json(_dry_run_document(letters, agent, source, not_sent))
         return
     say([_plan_line(wanted, letters, agent or "no relay is running", who), *_list(letters)])
     click.echo("Dry run: nothing was sent.")
+
+
+def _dry_run_document(
+    letters: Sequence[DeadLetter], agent: str | None, source: Source, not_sent: dict[str, str]
+) -> dict[str, object]:
+    return {
+        "database": source.document,
+        "dry_run": True,
+        "total": len(letters),
+        "agent_endpoint": agent,
+        "deliveries": [letter.delivery_id for letter in letters],
+        "not_sent": _not_sent(not_sent),
+    }
 
 
 def _plan_line(wanted: _Wanted, letters: Sequence[DeadLetter], agent: str, who: str) -> str:

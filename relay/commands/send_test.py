@@ -18,7 +18,7 @@ from relay.chatwoot.follow_test import (
     follow,
 )
 from relay.chatwoot.test_webhook import EVENTS, EVENTS_OF_CONVERSATIONS, what_the_agent_does
-from relay.commands.common import as_json, connected, database, print_json, run, say, say_source, source_of
+from relay.commands.common import Finite, as_json, connected, database, print_json, run, say, say_source, source_of
 from relay.domain.delivery import State
 from relay.settings import WEBHOOK_PATH, Settings, load_settings
 from relay.store import deliveries
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--url", help="The relay's address (RELAY_URL; default: where RELAY_BIND says).")
 @click.option(
-    "--wait", "wait_s", type=float, default=FOLLOW_S, show_default=True, help="Seconds to follow it, at most."
+    "--wait", "wait_s", type=Finite(0), default=FOLLOW_S, show_default=True, help="Seconds to follow it, at most."
 )
 @as_json
 def command(event: str, conversation: int | None, url: str | None, wait_s: float, *, as_json: bool) -> None:

@@ -10,13 +10,14 @@ import psycopg
 
 from relay.commands.common import database, refuse_demo, say, say_waiting
 from relay.errors import SchemaError, StoreUnavailable
+from relay.monitoring.channels import channels
 from relay.server.supervisor import REFUSED, LogOptions, serve
 from relay.settings import load_settings
 from relay.store import preflight
 from relay.store.database import connect
 from relay.store.failures import unavailable
 from relay.store.migrate import migrate
-from relay.store.open_schema import open_schema
+from relay.store.open_schema import open_facts, open_schema
 from relay.store.sizing import shortage
 from relay.telemetry.log_sink import Format  # noqa: TC001 - beside LogOptions
 
@@ -37,6 +38,7 @@ def command(bind: str | None, workers: int | None, log_format: Format, log_level
     Stops on SIGTERM, SIGHUP or Ctrl+C: it accepts no more, finishes what is in flight or hands it back, within 25 s.
     """
     settings = load_settings(relay_bind=bind, relay_workers=workers)
+    channels(settings)  # a wrong one is refused here, and not when the first alert is sent
     with database(settings, create=True) as place:
         try:
             try:
@@ -64,7 +66,8 @@ async def _prepare(place: Place, workers: int, *, roles: bool) -> None:
     try:
         async with await connect(place.dsn, "hotdash-relay start") as connection:
             await refuse_demo(connection, place)
-            for sentence in (await shortage(connection, workers), await open_schema(connection)):
+            warnings = await shortage(connection, workers), await open_schema(connection), await open_facts(connection)
+            for sentence in warnings:
                 if sentence is not None:
                     say(f"relay: {sentence}", err=True)
     except psycopg.OperationalError as error:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relay.commands.common import as_json, connected, database, print_json, run, say, source_of
-from relay.domain.format import exact_clock
+from relay.domain.format import exact_clock, plural
 from relay.errors import RelayError
 from relay.settings import load_settings
 from relay.store import delivery_detail
+from relay.store.actions import signed
 from relay.store.lookup import rows_beginning
 from relay.text import clean, rfc3339
 
@@ -84,10 +85,19 @@ def _document(found: Detail) -> dict[str, Any]:
             for one in found.attempts
         ],
         "replays": [
-            {"plan": one.plan_id, "requested_by": one.requested_by, "reason": one.reason, "state": one.state}
+            {
+                "plan": one.plan_id,
+                "requested_by": one.requested_by,
+                "login": one.login,
+                "reason": one.reason,
+                "state": one.state,
+            }
             for one in found.replays
         ],
-        "discards": [{"at": _text(one.at), "operator": one.operator, "reason": one.reason} for one in found.discards],
+        "discards": [
+            {"at": _text(one.at), "operator": one.operator, "login": one.login, "reason": one.reason}
+            for one in found.discards
+        ],
         "headers": [{"name": name, "value": value} for name, value in found.headers],
         "payload": _body(found),
         "payload_bytes": found.body_length,
@@ -115,8 +125,8 @@ def _lines(found: Detail) -> list[str]:
         if one.answer:
             lines += ["", f"answer to attempt {one.number} of run {one.run}", f"  {one.answer}"]
     lines += ["", "headers", *(f"  {name}: {value}" for name, value in found.headers)]
-    cut = f", the first {len(found.body)} of them" if len(found.body) < found.body_length else ""
-    return [*lines, "", f"payload ({found.body_length} bytes{cut})", _body(found)]
+    cut = f", the first {len(found.body):,} of them" if len(found.body) < found.body_length else ""
+    return [*lines, "", f"payload ({plural(found.body_length, 'byte')}{cut})", _body(found)]
 
 
 def _timeline(found: Detail) -> list[tuple[datetime, str]]:
@@ -126,11 +136,11 @@ def _timeline(found: Detail) -> list[tuple[datetime, str]]:
         said = f"attempt {one.number} of run {one.run}: {one.status} after {one.duration_ms} ms"
         events.append((one.started_at, said + (f", {one.error}" if one.error else "")))
     events += [
-        (one.settled_at, f"replay {one.plan_id} by {one.requested_by}: {one.state}")
+        (one.settled_at, f"replay {one.plan_id} by {signed(one.requested_by, one.login)}: {one.state}")
         for one in found.replays
         if one.settled_at is not None
     ]
-    events += [(one.at, f"discarded by {one.operator}: {one.reason}") for one in found.discards]
+    events += [(one.at, f"discarded by {signed(one.operator, one.login)}: {one.reason}") for one in found.discards]
     if row.finished_at is not None:
         events.append((row.finished_at, f"{row.state}"))
     return events

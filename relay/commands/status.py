@@ -21,6 +21,7 @@ from relay.domain.format import (
     plural,
     span,
     utc_clock,
+    verb,
 )
 from relay.domain.targets import title
 from relay.incident import state as incident_state
@@ -197,7 +198,7 @@ def _counts(counts: Mapping[str, int]) -> str:
     """How often what was: the most frequent ones, each name cut. Others may have written the names."""
     shown = [f"{count} × {clipped(name, _NAME_CHARS)}" for name, count in list(counts.items())[:_MOST_NAMES]]
     more = len(counts) - len(shown)
-    return ", ".join(shown + ([f"{more} more kinds"] if more > 0 else []))
+    return ", ".join(shown + ([plural(more, "more kind")] if more > 0 else []))
 
 
 def _alerts(state: Overview) -> list[str]:
@@ -236,7 +237,8 @@ def _backlog(backlog: BacklogState) -> str:
     reasons = ", ".join(f"{number} × {reason}" for reason, number in backlog.by_reason.items())
     oldest = "" if backlog.oldest_s is None else f", the oldest for {backlog.oldest_s:.0f} s"
     empty = "" if backlog.empty_in_s is None else f", empty in about {backlog.empty_in_s:.0f} s"
-    return f"{backlog.waiting} wait ({reasons}){oldest}; {backlog.drain_per_s:.1f}/s finish{empty}"
+    wait = f"{backlog.waiting} {verb(backlog.waiting, 'wait')}"
+    return f"{wait} ({reasons}){oldest}; {backlog.drain_per_s:.1f}/s finish{empty}"
 
 
 def _attempts(figures: Figures) -> str:

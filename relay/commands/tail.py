@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.commands.common import connected, database, run
+from relay.commands.common import connected, database, run, say, source_of
 from relay.settings import load_settings
 from relay.store import log
-from relay.telemetry.log_sink import json_form, text_form
+from relay.telemetry.log_sink import text_form
+from relay.text import json_text
 
 if TYPE_CHECKING:
     from relay.store.databases import Place
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 _PAUSE_S = 0.5
 _BATCH = 1_000
 _FIRST = ("attempt", "agentEndpoint", "duration", "attempts", "finalStatus", "error")
+_WITH_UNITS = {"duration": "duration_ms", "retryIn": "retry_in_ms"}
 _LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3, "critical": 4}
 
 
@@ -41,10 +44,11 @@ def command(lines: int, delivery: str | None, level: str, *, follow: bool, as_js
 
     def show(line: LogLine) -> None:
         if wanted(line):
-            click.echo(json_form(line) if as_json else text_form(_as_logged(line)))
+            click.echo(json_text(_document(line)) if as_json else text_form(_as_logged(line)))
 
     async def work(place: Place) -> int:
         async with connected(place.dsn) as connection:
+            say(f"database: {(await source_of(connection, place)).line}", err=True)
             some = delivery is not None or level != "info"
             newest = await log.before(connection, None, max(1, _BATCH if some else lines))
             for _, line in [pair for pair in newest if wanted(pair[1])][-lines:] if lines else []:
@@ -59,6 +63,20 @@ def command(lines: int, delivery: str | None, level: str, *, follow: bool, as_js
 
     with database(load_settings(), or_demo=True) as place:
         run(work(place))
+
+
+def _document(line: LogLine) -> dict[str, Any]:
+    """`line` in the style of all `--json` documents. The fields of the log itself have the runbook's names."""
+    fields = {_WITH_UNITS.get(name) or _snake_case(name): value for name, value in line.fields.items()}
+    head = {
+        "at": line.at, "level": line.level, "scope": line.scope, "message": line.message,
+        "delivery_id": line.delivery_id,
+    }  # fmt: skip
+    return head | {name: value for name, value in fields.items() if name not in head}
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _as_logged(line: LogLine) -> LogLine:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from relay.domain.format import plural, utc_clock
+from relay.domain.format import plural, utc_clock, verb
 from relay.errors import StoreUnavailable
 from relay.incident import without_store
 from relay.incident.diagnosis import diagnose
@@ -121,7 +121,7 @@ class Debrief:
         left = sum(group.count for group in self.dead_letters)
         queue = "No dead letter waits."
         if left:
-            queue = f"{plural(left, 'dead letter')} still {'waits' if left == 1 else 'wait'}."
+            queue = f"{plural(left, 'dead letter')} still {verb(left, 'wait')}."
         if self.drill.misses_heartbeat:
             noticed = "reported as missing, as it should be" if self.heartbeat_missed else "NOT reported as missing"
             alerts_line += f"\nHeartbeat: {noticed}"

@@ -37,6 +37,13 @@ _RELEASE_RATE = 15.0
 """Deliveries a second after a hold: what the reference agent can draft on any machine."""
 
 
+_OUTSIDE = (
+    "database_url", "relay_alert_webhook_url", "otel_exporter_otlp_endpoint", "llm_base_url", "llm_api_key",
+    "llm_model", "transcribe_base_url", "transcribe_api_key",
+)  # fmt: skip
+"""Settings that name a service which is none of the demo's."""
+
+
 class _Nowhere(io.TextIOBase):
     """Where the forwarding log goes in the demo: it is in Postgres, for the console's tail."""
 
@@ -47,7 +54,7 @@ class _Nowhere(io.TextIOBase):
 def demo_settings(agent: AgentStandIn, chatwoot: ChatwootStandIn, **other: Any) -> Settings:
     """The environment's settings, with the stand-ins in the place of Chatwoot and the Agent SDK, and `other` ones.
 
-    Where alerts are sent to is left out, and so is `DATABASE_URL`.
+    Where alerts and traces are sent to is left out, and so are models and `DATABASE_URL`.
 
     Raises:
         ConfigurationError: a value in the environment is bad.
@@ -65,11 +72,9 @@ def demo_settings(agent: AgentStandIn, chatwoot: ChatwootStandIn, **other: Any) 
         "relay_workers": 1,
     }
     loaded = load_settings(**(given | other))
-    # An invented alert must not reach a real team.
+    # What is invented must not reach a real team, a collector of traces, or a model that is paid for.
     heartbeat = loaded.relay_heartbeat_url if "relay_heartbeat_url" in other else None
-    return loaded.model_copy(
-        update={"database_url": None, "relay_alert_webhook_url": None, "relay_heartbeat_url": heartbeat}
-    )
+    return loaded.model_copy(update=dict.fromkeys(_OUTSIDE) | {"relay_heartbeat_url": heartbeat})
 
 
 async def play(

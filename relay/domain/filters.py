@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 from relay.domain.delivery import State
 from relay.domain.retry import Failure, long_status, short_status
 from relay.errors import FilterError
+from relay.text import is_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
 _TERM = re.compile(
     r"""(?P<no>!?)
@@ -55,7 +56,7 @@ def parse(text: str) -> list[Term]:
     """
     if "\0" in text:
         raise FilterError("a filter cannot hold a NUL character")
-    if not _is_text(text):
+    if not is_text(text):
         raise FilterError("a filter cannot hold bytes that are not text")
     terms: list[Term] = []
     position = 0
@@ -100,18 +101,9 @@ def _unquoted(text: str) -> str:
         return codes.decode("utf-16-be", "surrogatepass")
 
     value = _ESCAPES.sub(character, text)
-    if "\0" in value or not _is_text(value):
+    if "\0" in value or not is_text(value):
         raise FilterError(f'"{text}": a filter cannot hold a NUL character or bytes that are not text')
     return value
-
-
-def _is_text(text: str) -> bool:
-    """False if it holds lone surrogates, as a command line's bytes do that are not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def statuses(term: Term) -> tuple[list[str], list[str]]:
@@ -123,19 +115,64 @@ def statuses(term: Term) -> tuple[list[str], list[str]]:
     return classes, exact
 
 
-def doubts(terms: Iterable[Term]) -> list[str]:
-    """Sentences about the values that no delivery can have, for a filter that finds nothing."""
-    said = []
+def doubts(terms: Iterable[Term], *, states: Collection[State] | None = None, now: datetime | None = None) -> list[str]:
+    """Sentences about the values that no delivery can have, for a filter that finds nothing.
+
+    `states` are the states that are searched, None for all.
+    """
+    said: list[str] = []
+    terms, now = list(terms), now or datetime.now(UTC)
     for term in terms:
-        if term.key == "status":
+        if term.key in {"status", *_IDS} and not term.value.strip(","):
+            said.append(f"{term.key}:{term.value} names no value")
+        elif term.key == "status":
             odd = [value for value in term.value.split(",") if value and not _may_be_status(value.lower())]
             said += [f"{value} is no status: say 503, 5xx, {', '.join(_SHORT_STATUSES)}" for value in odd]
         elif term.key in {"conv", "inbox"}:
             odd = [value for value in term.value.split(",") if value and not value.isdecimal()]
             said += [f"{value} is no {_IDS[term.key]}: Chatwoot's are numbers" for value in odd]
-    return said
+        elif term.key == "event" and not term.negated:
+            said += [f"{value} is in no known event, such as {', '.join(_EVENTS[:3])}"
+                     for value in term.value.split(",") if value and not _may_be_event(value)]  # fmt: skip
+        elif term.key == "state" and states is not None and not set(states_of(term)) & set(states):
+            only = ", ".join(state.value for state in states)
+            said.append(f"{term.key}:{term.value} finds nothing here, where every delivery is {only}")
+    return said + _times_that_exclude(terms, now)
 
 
+def _may_be_event(value: str) -> bool:
+    pattern = re.escape(value.lower()).replace(r"\*", ".*")
+    return any(re.fullmatch(pattern, name) if "*" in value else re.search(pattern, name) for name in _EVENTS)
+
+
+def _times_that_exclude(terms: Sequence[Term], now: datetime) -> list[str]:
+    """A sentence about times of receipt that lie in the future, or exclude each other; none if they do not."""
+    begins: list[tuple[datetime, str]] = []
+    ends = [(now, "now")]
+    for term in terms:
+        name = f"{term.key}:{term.value}"
+        if term.negated:
+            continue
+        if term.key == "age":
+            is_older, ago = age(term)
+            (ends if is_older else begins).append((now - ago, name))
+        elif term.key in {"since", "until"}:
+            (begins if term.key == "since" else ends).append((moment(term, now), name))
+    if not begins:
+        return []
+    begin, end = max(begins), min(ends)
+    if begin[0] < end[0]:
+        return []
+    return [f"{begin[1]} is in the future" if end[1] == "now" else f"{begin[1]} and {end[1]} exclude each other"]
+
+
+_EVENTS = (
+    "message_created", "conversation_status_changed", "conversation_updated", "message_updated",
+    "conversation_created", "contact_created", "contact_updated", "webwidget_triggered", "inbox_created",
+    "inbox_updated", "conversation_typing_on", "conversation_typing_off", "conversation_opened",
+    "conversation_resolved",
+)  # fmt: skip
+"""Chatwoot's events (CONTRACT)."""
 _IDS = {"conv": "conversation", "inbox": "inbox"}
 _SHORT_STATUSES = tuple(short_status(failure) for failure in Failure)
 
@@ -145,7 +182,7 @@ def _may_be_status(value: str) -> bool:
     return is_http or bool(_STATUS_CLASS.fullmatch(value)) or long_status(value) in set(Failure)
 
 
-def states(term: Term) -> list[str]:
+def states_of(term: Term) -> list[str]:
     """The states that a `state:` term names.
 
     Raises:

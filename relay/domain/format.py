@@ -103,6 +103,11 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{number:,} {noun}s"
 
 
+def verb(number: int, word: str) -> str:
+    """The verb of a counted noun: `1 waits`, `2 wait`; `are` and `have` become `is` and `has`."""
+    return word if number != 1 else {"are": "is", "were": "was", "have": "has"}.get(word, f"{word}s")
+
+
 def data_size(number: int) -> str:
     """`512 B`, `34.2 KiB`, `1.0 MiB`."""
     value, units = float(number), ["KiB", "MiB", "GiB", "TiB"]
@@ -132,6 +137,11 @@ def measured(value: float | None, unit: str) -> str:
 def figure(value: float | None, unit: str) -> str:
     """The value of an alert rule with its unit, as notifications and reports give it: `38.02 %`, `29.4 min`."""
     return NO_DATA if value is None else f"{f'{value:.2f}'.rstrip('0').rstrip('.')} {unit}".strip()
+
+
+def hourly(rate: float) -> str:
+    """`25 an hour`; of few, `7 a day`."""
+    return f"{rate:,.0f} an hour" if rate >= 2 else f"{24 * rate:.0f} a day"
 
 
 def in_flight(number: int, oldest_s: float | None) -> str:

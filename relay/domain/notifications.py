@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from relay.domain.alerts import Severity
 from relay.domain.format import day_clock, figure, span
-from relay.text import clean, rfc3339
+from relay.text import chat_text, clean, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,7 +129,7 @@ def message_of(change: Transition, origin: Origin, headline: str, command: str) 
 
 def for_slack(message: Message) -> dict[str, Any]:
     """The JSON of an incoming webhook of Slack, Mattermost, Rocket.Chat, Discord's `/slack` and their like."""
-    return {"text": message.text}
+    return {"text": chat_text(message.text)}
 
 
 def for_pagerduty(message: Message, routing_key: str) -> dict[str, Any]:

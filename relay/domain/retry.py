@@ -154,7 +154,7 @@ def retry_helps(status: str) -> bool:
 
     A rejection (any other 4xx, a redirect) is the same however often the same payload is sent.
     """
-    if status.isdigit():
+    if status.isascii() and status.isdigit():  # other applications write facts too: "²" is a digit and no int
         return int(status) >= 500 or int(status) in RETRIED_4XX
     return bool(status)
 
@@ -296,7 +296,7 @@ _VARYING = (
 _AGENT_ERROR_CHARS = 160
 
 
-_SAID = ": "
+SAID = ": "
 """Between the relay's own sentence, which holds none, and what the agent said."""
 
 
@@ -318,7 +318,7 @@ def with_agents_error(error: str | None, raw: bytes) -> str | None:
     for pattern in _VARYING:
         reason = pattern.sub(lambda found: (found.group(1) if found.re.groups else "") + "…", reason)
     reason = answer_excerpt(reason.encode("utf-8", "replace"))
-    return f"{error}{_SAID}{reason[:_AGENT_ERROR_CHARS]}{'…' if len(reason) > _AGENT_ERROR_CHARS else ''}"
+    return f"{error}{SAID}{reason[:_AGENT_ERROR_CHARS]}{'…' if len(reason) > _AGENT_ERROR_CHARS else ''}"
 
 
 def without_agents_error(error: str | None) -> str | None:
@@ -326,7 +326,7 @@ def without_agents_error(error: str | None) -> str | None:
 
     An agent may repeat what a customer wrote.
     """
-    return None if error is None else error.partition(_SAID)[0]
+    return None if error is None else error.partition(SAID)[0]
 
 
 def agent_status(raw: bytes) -> str | None:

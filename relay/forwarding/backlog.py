@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from relay.domain.delivery import Outcome
+from relay.errors import StoreUnavailable
 from relay.forwarding.circuit_breaker import FIRST_PAUSE_S, MOST_PAUSE_S, AttemptWindow, verdict
 from relay.forwarding.turns import turn
 from relay.store import claims, deliveries, destinations, gate, instances, slots
@@ -32,6 +33,7 @@ _BATCH = 64
 _REFRESH_S = 0.25
 _PAUSE_S = 0.01
 _HOUSEKEEPING_S = 1.0
+_OPEN_PATIENCE_S = 1.0
 
 
 class Backlog:
@@ -77,6 +79,13 @@ class Backlog:
                 self._refresh_at = 0.0
                 self._pipeline.wake()
 
+    async def open_if_due(self) -> None:
+        """Open the breaker now if the attempts of all relays are reason enough: those that failed then wait."""
+        if self._has_breaker and not self._pipeline.gate.breaker_is_open:
+            with suppress(StoreUnavailable, psycopg.Error):  # what has failed is recorded once Postgres is back
+                async with self._database.connection(_OPEN_PATIENCE_S) as connection:
+                    await self._consider_opening(connection)
+
     async def run_once(self) -> None:
         """Refresh and claim, once there is work or a refresh is due.
 
@@ -95,6 +104,7 @@ class Backlog:
                 self._refresh_at = time.monotonic() + _REFRESH_S
                 await self._refresh(connection)
                 await self._answer_senders(connection)
+                await self._resume_tests(connection)
             claimed = await self._claim(connection)
         for one in claimed:
             self._pipeline.resume(one, drains=True)
@@ -118,12 +128,23 @@ class Backlog:
             await self._share(connection, self._concurrency, state.relays, state.rank)
         if self._has_breaker and state.open and not state.held and not self._probes:
             await self._probe(connection)
+        elif state.open and not self._has_breaker and await gate.close_unused_breaker(connection):
+            self._forwarding_log.breaker("closed", why="no relay has RELAY_BREAKER=on any more")
 
     async def _answer_senders(self, connection: Connection) -> None:
         """Let senders know whose deliveries another relay has carried, in their turn in the conversation."""
         if rows := self._pipeline.awaited:
             for row, outcome in (await deliveries.outcomes(connection, rows)).items():
                 self._pipeline.senders.answer(row, outcome)
+
+    async def _resume_tests(self, connection: Connection) -> None:
+        """Carry test webhooks whose wait is over past what stops or delays all others."""
+        gate_now = self._pipeline.gate
+        if not self._lease.is_held or not self._pipeline.is_accepting:
+            return
+        if not gate_now.is_open or gate_now.has_rates or not self._pipeline.capacity:
+            for one in await claims.claim_tests(connection, self._owner, most=_BATCH):
+                self._pipeline.resume(one)
 
     async def _keep_house(self, connection: Connection) -> None:
         """What relays do every second. A row that another session holds keeps it from none of the rest.
@@ -140,15 +161,17 @@ class Backlog:
         with suppress(psycopg.errors.LockNotAvailable):
             await gate.release_order(connection, RELEASE_ORDER_S)
         await destinations.refresh(connection, self._owner, releases=now >= self._releases_at)
+        if self._has_breaker and self._pipeline.gate.breaker_is_open:
+            await gate.count_attempts(connection, self._owner, 0, 0)  # so that the breaker counts as used
 
     async def _share(self, connection: Connection, most: int, relays: int, rank: int) -> None:
         """Hold a fair share of the agent's slots. The limit falls before slots go back, and rises after they came."""
         fair, rest = divmod(most, relays)
         wanted = fair + (rank < rest)
-        own = self._pipeline.slots
-        own.limit_agent(min(own.agent_limit or 0, max(wanted, own.used)))
+        own, busy = self._pipeline.slots, self._pipeline.needed_slots
+        own.limit_agent(min(own.agent_limit or 0, max(wanted, busy)))
         own.limit_agent(
-            await slots.share(connection, self._owner, self._destination, slots=most, wanted=wanted, busy=own.used)
+            await slots.share(connection, self._owner, self._destination, slots=most, wanted=wanted, busy=busy)
         )
 
     async def _claim(self, connection: Connection) -> list[Claimed]:
@@ -195,7 +218,7 @@ class Backlog:
 
     async def _probe(self, connection: Connection) -> None:
         """Try one delivery while the breaker is open, if it is time and no other relay does."""
-        if not self._lease.is_held or not self._pipeline.is_accepting:
+        if not self._lease.is_held or not self._pipeline.is_accepting or not self._pipeline.slots.limit:
             return
         is_due, last = await gate.take_probe(connection, attempt_s=self._attempt_s, most_s=MOST_PAUSE_S)
         if not is_due:

@@ -237,7 +237,7 @@ class Forwarder:
             response.stream = NO_STREAM
             raw = response.extensions[ANSWER]
             verdict = verdict_of_status(response.status_code)
-            asked_ms = retry_after_ms(response.headers.get("retry-after"), now=started_at)
+            asked_ms = retry_after_ms(response.headers.get("retry-after"), now=datetime.now(UTC))
         except _FAILURES as error:
             verdict = verdict_of_failure(failure_of(error), timeout_ms=self._timeout_ms)
         return Attempt(

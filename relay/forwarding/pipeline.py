@@ -21,7 +21,7 @@ from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Waiting
 from relay.telemetry.tracing import now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
     from typing import Any
 
     from relay.domain.delivery import Delivery, Outcome, Receipt
@@ -82,6 +82,8 @@ class Pipeline:
         self._live_starts = 0  # since the last start of a replay
         self.wants_replay: Callable[[], bool] = lambda: False
         """True while a replay would send if it had a slot: live traffic leaves it a few."""
+        self.before_death: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)
+        """Called before a run is recorded that has failed for good in a retryable way: the breaker may open first."""
 
     def open(self) -> None:
         """Begin to store: the store is ready and the lease held. What came before has waited for it."""
@@ -91,6 +93,11 @@ class Pipeline:
     def in_flight(self) -> int:
         """Deliveries being stored or forwarded now by this relay, those that wait left out."""
         return self.slots.used
+
+    @property
+    def needed_slots(self) -> int:
+        """The slots in use, and those that claimed deliveries wait for."""
+        return self.slots.used + self._without_slot
 
     @property
     def is_accepting(self) -> bool:
@@ -165,7 +172,8 @@ class Pipeline:
     ) -> asyncio.Task[Outcome | WaitReason | None]:
         """Carry a delivery that this relay has claimed in the store; one that `drains` is of the backlog.
 
-        A webhook may have taken the slot that was free when the claim began: the delivery then has the next one.
+        A webhook may have taken the slot that was free when the claim began: the delivery then has the next one. A test
+        webhook waits for none.
         """
         self._without_slot += 1
         self._live_starts = self._live_starts + 1 if claimed.delivery.plan_id is None else 0
@@ -302,7 +310,10 @@ class Pipeline:
         self.drain_limit.in_progress += drains
         try:
             try:
-                await self.slots.acquire()
+                if claimed.delivery.test and not replays:
+                    self.slots.take()
+                else:
+                    await self.slots.acquire()
             finally:
                 self._without_slot -= 1
             try:
@@ -362,6 +373,8 @@ class Pipeline:
             return None
         began = now()
         facts = [] if isinstance(run, Deferred) else await facts_for(delivery, run, self._endpoint)
+        if not isinstance(run, Deferred) and run.last.retryable and not delivery.test:
+            await self.before_death()
         next_claim = uuid4() if self._takes_next(delivery) else None
         finished = await self._finisher.record(Finish(claimed.claim, delivery, run, facts, next_claim=next_claim))
         self._tracing.step("finish", delivery.delivery_id, delivery.headers, began)

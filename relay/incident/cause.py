@@ -42,6 +42,12 @@ class Kind(StrEnum):
     WELL = "well"
 
 
+PRESENT = frozenset({
+    Kind.RELAY_IN_DOUBT, Kind.SPOOL, Kind.AGENT_UNHEALTHY, Kind.BACKLOG, Kind.SILENCE, Kind.AGENT_SLOW,
+    Kind.FACTS_ASIDE,
+})  # fmt: skip
+"""Kinds that may be so now without being bad, and that a diagnosis explains."""
+
 _COMMANDS = {
     Kind.NO_RELAY: "relay serve",
     Kind.HELD: "relay release",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median_low
 from typing import TYPE_CHECKING
 
-from relay.domain.format import day_clock, measured, plural, span
+from relay.domain.format import day_clock, measured, milliseconds, plural, span, verb
 from relay.domain.rejections import rejection
 from relay.domain.retry import retry_helps
 from relay.incident.cause import WARNING, WELL, Headline, Kind
@@ -28,7 +29,7 @@ def recovered(state: State) -> Headline | None:
     if state.age_s(streak.last) > _RECENT_S or not is_over(state, streak):
         return None
     failed = f"{group.last_error} from {day_clock(streak.first, state.at)} to {day_clock(streak.last, state.at)}"
-    wait = f"{plural(state.dead_letters, 'dead letter')} {'waits' if state.dead_letters == 1 else 'wait'}."
+    wait = f"{plural(state.dead_letters, 'dead letter')} {verb(state.dead_letters, 'wait')}."
     if state.gets_through_since(streak.last):
         since = "" if state.answers_since is None else f" since {day_clock(state.answers_since, state.at)}"
         again = f"Agent SDK answers again{since}"
@@ -45,7 +46,8 @@ def gap(state: State) -> Headline | None:
     lasted = span((began - ended).total_seconds())
     said = f"No relay ran from {day_clock(ended, state.at)} to {day_clock(began, state.at)} ({lasted})"
     remedy = "what Chatwoot sent then is missing here"
-    return Headline(Kind.GAP, WARNING, f"{said}: {remedy}. `relay backfill` fetches it.", shorter=(f"{said}.",))
+    return Headline(Kind.GAP, WARNING, f"{said}: {remedy}. `relay backfill` fetches it.",
+                    shorter=(f"{said}. Run `relay backfill`.", f"{said}."))  # fmt: skip
 
 
 def refused(state: State) -> Headline | None:
@@ -152,27 +154,40 @@ def alert(state: State) -> Headline | None:
     if not state.firing:
         return None
     verdict = state.firing[0]
-    return Headline(Kind.ALERT, WARNING, f"{_now(verdict)}.")
+    return Headline(Kind.ALERT, WARNING, f"{_now(verdict, state)}.")
 
 
-def _now(verdict: Verdict) -> str:
+def _now(verdict: Verdict, state: State) -> str:
     rule = verdict.rule
     value = measured(verdict.value, rule.unit)
     sentences = {
         "success-rate": f"{value} of recent webhooks were delivered",
         "escalate-success": f"{value} of recent webhooks were delivered",
-        "dlq": f"{value} webhooks were dead-lettered in the last hour; none waits",
-        "escalate-dlq": f"{value} webhooks were dead-lettered in the last hour; none waits",
+        "dlq": f"{_webhooks_were(verdict)} dead-lettered in the last hour; none waits",
+        "escalate-dlq": f"{_webhooks_were(verdict)} dead-lettered in the last hour; none waits",
         "attempts": f"Deliveries took {value} attempts on average in the last hour",
+        "agent-slow": f"Deliveries took {value} on average in the last 15 min{_latest(state)}",
         "escalate-agent-down": "The Agent SDK's health failed until a moment ago",
         "escalate-replies": f"A customer's message has waited {value} for its delivery",
         "relay-down": "A relay runs again",
-        "refused": f"{value} refused webhooks; none is refused now",
-        "lost": "1 webhook was refused in the last hour and is lost"
-        if verdict.value == 1
-        else f"{value} webhooks were refused in the last hour and are lost",
+        "refused-p0": f"{value} of recent webhooks were refused; none is refused now",
+        "refused-warning": f"{_webhooks_were(verdict)} refused in the last hour; none is refused now",
+        "lost": f"{_webhooks_were(verdict)} refused in the last hour and {verb(_count(verdict), 'are')} lost",
     }
     return next((said for name, said in sentences.items() if rule.name.startswith(name)), f"{rule.condition}: {value}")
+
+
+def _count(verdict: Verdict) -> int:
+    return round(verdict.value or 0)
+
+
+def _webhooks_were(verdict: Verdict) -> str:
+    count = _count(verdict)
+    return f"{plural(count, 'webhook')} {verb(count, 'were')}"
+
+
+def _latest(state: State) -> str:
+    return f"; now {milliseconds(median_low(state.latest_ms))}" if state.latest_ms else ""
 
 
 def well(state: State) -> Headline:

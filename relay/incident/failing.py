@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from relay.domain.retry import retry_helps
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from relay.domain.stats import FailureStreak
     from relay.incident.state import State
     from relay.store.browse import Group
@@ -59,22 +61,56 @@ def refusals_are_over(state: State, run: Refused) -> bool:
     return age_s > min(CURRENT_S, max(_LEAST_QUIET_S, _GAPS * lasted_s / run.in_run))
 
 
+def _has_ended(state: State, streak: FailureStreak) -> bool:
+    """True if it is over, or if deliveries fail in another way since, and the next failure of this kind is overdue."""
+    if is_over(state, streak):
+        return True
+    others = [one.last for one in state.streaks if not one.replayed and one.status != streak.status]
+    return state.age_s(streak.last) >= _quiet_s(streak) and any(last > streak.last for last in others)
+
+
 def current_streak(state: State) -> FailureStreak | None:
-    """The largest of the failures of first runs that are current."""
+    """The largest of the failures of first runs that are current, one that goes on if there is any."""
     current = [one for one in state.streaks if not one.replayed and state.age_s(one.last) <= CURRENT_S]
-    return max(current, key=lambda one: one.lately, default=None)
+    going_on = [one for one in current if not _has_ended(state, one)]
+    return max(going_on or current, key=lambda one: one.lately, default=None)
 
 
 def failing_group(state: State) -> Group | None:
-    """The group with the most recent failures, unless those are stragglers; else the largest group."""
+    """The group with the most recent failures, unless those are stragglers; else the largest group.
+
+    A group that goes on is chosen before one whose failures have ended, unless it has only a few.
+    """
     groups = state.real_groups
     if not groups:
         return None
     largest = max(groups, key=lambda group: (group.count, group.last))
+    lately = {group: _lately(state, group) for group in groups}
+    current = [group for group in groups if lately[group] >= _MANY or lately[group] * _SHARE >= max(1, largest.count)]
+    going_on = [
+        group
+        for group in current
+        if lately[group] >= _MANY
+        and (streak := state.streak_of(group.final_status)) is not None
+        and not _has_ended(state, streak)
+    ]
+    return max(going_on or current, key=lambda group: (lately[group], group.last), default=largest)
 
-    def lately(group: Group) -> int:
-        streak = state.streak_of(group.final_status)
-        return 0 if streak is None or state.age_s(streak.last) > CURRENT_S else streak.lately
 
-    current = [group for group in groups if lately(group) >= _MANY or lately(group) * _SHARE >= max(1, largest.count)]
-    return max(current, key=lambda group: (lately(group), group.count), default=largest)
+def _lately(state: State, group: Group) -> int:
+    """The recent failures of its status; 0 if another group with this status, but another error, has them."""
+    streak = state.streak_of(group.final_status)
+    if streak is None or state.age_s(streak.last) > CURRENT_S:
+        return 0
+    newest = max(one.last for one in state.groups_of(group.final_status))
+    return streak.lately if group.last == newest or state.age_s(group.last) <= CURRENT_S else 0
+
+
+def began_at(state: State, group: Group, streak: FailureStreak) -> datetime | None:
+    """When the failures of `group` began; None if that is more than a day ago.
+
+    A streak is one of a status: of several groups that share it, none began before its own first dead letter.
+    """
+    if streak.first is None or len(state.groups_of(group.final_status)) == 1:
+        return streak.first
+    return max(streak.first, group.first)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.domain.format import figure, plural, span, utc_clock
+from relay.domain.format import figure, plural, span, utc_clock, verb
 from relay.domain.targets import title_with_route
 from relay.incident.markdown import section, table, text
 
@@ -54,7 +54,7 @@ def lines_of(entries: Sequence[Entry], otherwise: str, *, most: int) -> list[str
         for one in entries[-most:]
     ]
     left = len(entries) - len(rows)
-    more = [f"{left:,} earlier ones are left out: `relay timeline`.", ""] if left else []
+    more = [f"{plural(left, 'earlier entry')} {verb(left, 'are')} left out: `relay timeline`.", ""] if left else []
     return [*more, *table(("when", "about", "what"), rows)]
 
 
@@ -69,7 +69,7 @@ def _open(state: Overview, groups: Sequence[Group], plans: Sequence[Plan]) -> It
     for plan in plans:
         if not plan.ended:
             settled = f"{plan.total - plan.left:,} of {plan.total:,} settled"
-            yield f"Replay plan {plan.id} of {text(plan.requested_by)} is {plan.state}: {settled}"
+            yield f"Replay plan {plan.id} of {text(plan.who)} is {plan.state}: {settled}"
     if state.open_dead_letters:
         yield plural(state.open_dead_letters, "open dead letter")
     for group in groups[:_GROUPS]:
@@ -82,7 +82,7 @@ def _waiting(state: Overview) -> Iterator[str]:
         yield text(backlog.stopped)
     if backlog.waiting:
         age = "" if backlog.oldest_s is None else f", the oldest for {span(backlog.oldest_s)}"
-        yield f"{plural(backlog.waiting, 'delivery')} {'waits' if backlog.waiting == 1 else 'wait'}{age}"
+        yield f"{plural(backlog.waiting, 'delivery')} {verb(backlog.waiting, 'wait')}{age}"
     for spool in state.spools:
         if spool.receipts:
             yield f"The spool of {text(spool.host)} holds {plural(spool.receipts, 'receipt')}"

@@ -33,6 +33,7 @@ _CAUSES: tuple[Callable[[State], Headline | None], ...] = (
     present.facts_aside,
     present.replay_runs,
     earlier.recovered,
+    present.unhealthy_but_delivering,
     earlier.gap,
     earlier.refused,
     earlier.finding,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from statistics import median_low
 from typing import TYPE_CHECKING
 
-from relay.domain.format import DASH, day_clock, milliseconds, minute_clock, percent, plural, span
+from relay.domain.alerts import rule_named
+from relay.domain.format import DASH, day_clock, hourly, milliseconds, minute_clock, percent, plural, span, verb
 from relay.domain.rejections import rejection
 from relay.incident.cause import BAD, WARNING, Headline, Kind
 from relay.incident.failing import (
     CURRENT_S,
     MANY_REFUSED,
+    began_at,
     current_streak,
     failing_group,
     is_over,
@@ -17,6 +21,8 @@ from relay.incident.failing import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from relay.domain.stats import FailureStreak
     from relay.incident.state import State
 
@@ -29,7 +35,11 @@ _LATE_S = 7
 _STUCK_S = 10
 _STUCK_TIMES = 20
 _BACKLOG_S, _OLD_BACKLOG_S = 60, 300
+_ABOUT_THEN = timedelta(seconds=5)
 _SILENCE_RULES = ("silence-p1", "no-webhooks-info")
+_SLOW_RULE = "agent-slow-info"
+_FEWEST_TIMES = 3
+"""The forwarding times of fewer deliveries may be chance."""
 
 
 def no_relay(state: State) -> Headline | None:
@@ -122,15 +132,22 @@ def stuck(state: State) -> Headline | None:
         return None
     if state.hold is not None or state.breaker is not None or not state.in_flight or state.oldest_s is None:
         return None
-    usual_s = (state.usual_ms or 0) / 1000
+    usual_ms = _usual_ms(state)
+    usual_s = (usual_ms or 0) / 1000
     success_s = None if state.success_at is None else state.age_s(state.success_at)
     if state.oldest_s <= max(_STUCK_S, _STUCK_TIMES * usual_s) or (success_s is not None and success_s <= _STUCK_S):
         return None
     since = "Nothing delivered yet" if success_s is None else f"Nothing delivered for {span(success_s)}"
-    wait = "waits" if state.in_flight == 1 else "wait"
-    usual = "" if state.usual_ms is None else f" (usual {milliseconds(state.usual_ms)})"
-    said = f"{since}: {state.in_flight:,} {wait} at the Agent SDK, the oldest {span(state.oldest_s)}{usual}"
+    usual = "" if usual_ms is None else f" (usual {milliseconds(usual_ms)})"
+    wait = f"{state.in_flight:,} {verb(state.in_flight, 'wait')} at the Agent SDK"
+    said = f"{since}: {wait}, the oldest {span(state.oldest_s)}{usual}"
     return Headline(Kind.STUCK, BAD, f"{said}.{_health(state)}", shorter=(f"{said}.",))
+
+
+def _usual_ms(state: State) -> float | None:
+    """The forwarding time of the last hour, or of the last deliveries if that is less: the hour may hold an outage."""
+    latest = max(state.latest_ms) if len(state.latest_ms) >= _FEWEST_TIMES else None
+    return min((ms for ms in (state.usual_ms, latest) if ms is not None), default=None)
 
 
 def _health(state: State) -> str:
@@ -167,7 +184,7 @@ def breaker_open(state: State) -> Headline | None:
 
 def _waiting(state: State) -> str:
     number = 0 if state.backlog is None else state.backlog.waiting
-    return f"{number:,} {'waits' if number == 1 else 'wait'}."
+    return f"{number:,} {verb(number, 'wait')}."
 
 
 def agent_fails(state: State) -> Headline | None:
@@ -175,23 +192,26 @@ def agent_fails(state: State) -> Headline | None:
     group = failing_group(state)
     if group is None:
         return _fails_without_letters(state)
-    sentence = _failing(state, group.last_error, state.streak_of(group.final_status))
+    streak = state.streak_of(group.final_status)
+    began = None if streak is None else began_at(state, group, streak)
+    sentence = _failing(state, group.last_error, streak, began)
     if sentence is None:
         replayed = state.streak_of(group.final_status, replayed=True)
         if replayed is None or state.age_s(replayed.last) > CURRENT_S or state.gets_through_since(replayed.last):
             return None
         sentence = f"A replay failed {span(state.age_s(replayed.last))} ago: {group.last_error}."
-    shared = f"{group.count:,} of {plural(state.dead_letters, 'open dead letter')} share this cause."
-    short = f"{sentence} {group.count:,} of {state.dead_letters:,} have this cause."
+    share, have = verb(group.count, "share"), verb(group.count, "have")
+    shared = f"{group.count:,} of {plural(state.dead_letters, 'open dead letter')} {share} this cause."
+    short = f"{sentence} {group.count:,} of {state.dead_letters:,} {have} this cause."
     return Headline(Kind.AGENT_FAILS, BAD, f"{sentence} {shared}", group, (short, sentence))
 
 
-def _failing(state: State, error: str, streak: FailureStreak | None) -> str | None:
+def _failing(state: State, error: str, streak: FailureStreak | None, began: datetime | None) -> str | None:
     if streak is None or state.age_s(streak.last) > CURRENT_S or is_over(state, streak):
         return None
-    if streak.first is None:
+    if began is None:
         return f"{error} for more than a day."
-    return f"{error} since {day_clock(streak.first, state.at)} ({span(state.age_s(streak.first))})."
+    return f"{error} since {day_clock(began, state.at)} ({span(state.age_s(began))})."
 
 
 def _fails_without_letters(state: State) -> Headline | None:
@@ -199,17 +219,35 @@ def _fails_without_letters(state: State) -> Headline | None:
     streak = current_streak(state)
     if streak is None:
         return None
-    sentence = _failing(state, f"Deliveries fail ({streak.status or DASH})", streak)
+    sentence = _failing(state, f"Deliveries fail ({streak.status or DASH})", streak, streak.first)
     return None if sentence is None else Headline(Kind.AGENT_FAILS, BAD, sentence)
 
 
 def agent_unhealthy(state: State) -> Headline | None:
-    """The Agent SDK's health check fails."""
+    """The Agent SDK's health check fails, and no delivery shows that it is well."""
+    said = _unhealthy(state)
+    return None if said is None or _delivers(state) else Headline(Kind.AGENT_UNHEALTHY, BAD, f"{said}.")
+
+
+def unhealthy_but_delivering(state: State) -> Headline | None:
+    """The last health check failed, and deliveries get through: the next check may pass, or only the check fails."""
+    said = _unhealthy(state)
+    if said is None or not _delivers(state):
+        return None
+    return Headline(Kind.AGENT_UNHEALTHY, WARNING, f"{said}, though deliveries get through.", shorter=(f"{said}.",))
+
+
+def _unhealthy(state: State) -> str | None:
     agent = state.agent
     if agent is None or agent.ok:
         return None
     said = f"answers {agent.status}" if agent.status else f"fails: {agent.error}"
-    return Headline(Kind.AGENT_UNHEALTHY, BAD, f"Agent SDK /health {said} ({span(agent.age_s)} ago).")
+    return f"Agent SDK /health {said} ({span(agent.age_s)} ago)"
+
+
+def _delivers(state: State) -> bool:
+    """True if a webhook was delivered since the last probe of the agent, or a moment before it."""
+    return state.agent is not None and state.gets_through_since(state.agent.at - _ABOUT_THEN)
 
 
 def backlog_waits(state: State) -> Headline | None:
@@ -217,8 +255,8 @@ def backlog_waits(state: State) -> Headline | None:
     backlog = state.backlog
     if backlog is None or not backlog.waiting or backlog.oldest_s is None or backlog.oldest_s <= _BACKLOG_S:
         return None
-    wait = "delivery waits" if backlog.waiting == 1 else "deliveries wait"
-    said = f"{backlog.waiting:,} {wait} for the Agent SDK, the oldest for {span(backlog.oldest_s)}."
+    wait = verb(backlog.waiting, "wait")
+    said = f"{plural(backlog.waiting, 'delivery')} {wait} for the Agent SDK, the oldest for {span(backlog.oldest_s)}."
     return Headline(Kind.BACKLOG, BAD if backlog.oldest_s > _OLD_BACKLOG_S else WARNING, said)
 
 
@@ -227,18 +265,25 @@ def silence(state: State) -> Headline | None:
     firing = [verdict for verdict in state.firing if verdict.rule.name in _SILENCE_RULES and verdict.holds]
     if not firing:
         return None
-    usual = f"{state.usual_per_hour:,.0f} an hour are usual"
+    some_are_known = state.usual_per_hour * 24 >= 2
+    usual = f"though {hourly(state.usual_per_hour)} are usual" if some_are_known else "longer than usual at this hour"
     since = "No webhook has come" if state.accepted_s is None else f"No webhook for {span(state.accepted_s)}"
     is_grave = any(verdict.rule.name == _SILENCE_RULES[0] for verdict in firing)
-    return Headline(Kind.SILENCE, BAD if is_grave else WARNING, f"{since}, though {usual}.", shorter=(f"{since}.",))
+    return Headline(Kind.SILENCE, BAD if is_grave else WARNING, f"{since}, {usual}.", shorter=(f"{since}.",))
 
 
 def agent_slow(state: State) -> Headline | None:
-    """The Agent SDK takes long, and what it is sent gets through."""
-    slow = next((one for one in state.firing if one.rule.name == "agent-slow-info" and one.holds), None)
-    if slow is None:
+    """The Agent SDK takes long now, and what it is sent gets through.
+
+    The alert's average of 15 min turns late, so the last few deliveries count, fewer of them while the alert holds.
+    """
+    latest, rule = state.latest_ms, rule_named(_SLOW_RULE)
+    is_known = any(one.rule is rule and one.holds for one in state.firing)
+    if len(latest) < (1 if is_known else _FEWEST_TIMES) or median_low(latest) <= rule.threshold:
         return None
-    said = f"The Agent SDK is slow: {milliseconds(slow.value)} on average over 15 min."
+    if state.success_at is None or state.age_s(state.success_at) > CURRENT_S:
+        return None
+    said = f"The Agent SDK is slow: a delivery takes {milliseconds(median_low(latest))} now."
     return Headline(Kind.AGENT_SLOW, WARNING, said)
 
 
@@ -246,7 +291,8 @@ def facts_aside(state: State) -> Headline | None:
     """`dashboard_facts` does not take the relay's facts."""
     if not state.facts_aside:
         return None
-    said = f"{plural(state.facts_aside, 'fact')} refused by dashboard_facts wait aside, so the figures are too low."
+    facts, wait = plural(state.facts_aside, "fact"), verb(state.facts_aside, "wait")
+    said = f"{facts} refused by dashboard_facts {wait} aside, so the figures are too low."
     return Headline(Kind.FACTS_ASIDE, WARNING, said)
 
 
@@ -257,5 +303,5 @@ def replay_runs(state: State) -> Headline | None:
         return None
     done = plan.total - plan.left
     dead = f", {plan.dead:,} of them dead again" if plan.dead else ""
-    said = f"Replay {plan.id} by {plan.requested_by} is {plan.state}: {done:,} of {plan.total:,} done{dead}."
+    said = f"Replay {plan.id} by {plan.who} is {plan.state}: {done:,} of {plan.total:,} done{dead}."
     return Headline(Kind.REPLAY_RUNS, WARNING, said)

@@ -86,7 +86,8 @@ class State:
     run. `accepted_s` is the age of the newest webhook that was accepted. `oldest_s` is the age of the oldest delivery
     that is in flight, `usual_ms` the forwarding time of the last hour's 95th percentile. `streaks` are the latest
     failures by status; `success_at` is when the last webhook was delivered, `answers_since` when the first was after
-    the latest failure. `agent` is the last probe; `agent_ended` says that its health failed and passes again.
+    the latest failure, `latest_ms` how long the last few that were begun took. `agent` is the last probe; `agent_ended`
+    says that its health failed and passes again.
     `unattended` is the newest window of the last hour in which no relay ran. `finding` is what only a diagnosis sees.
     """
 
@@ -107,6 +108,7 @@ class State:
     groups: Sequence[Group] = ()
     success_at: datetime | None = None
     answers_since: datetime | None = None
+    latest_ms: Sequence[float] = ()
     last_failure_at: datetime | None = None
     agent: Health | None = None
     agent_failed_at: datetime | None = None
@@ -128,6 +130,10 @@ class State:
     def real_groups(self) -> list[Group]:
         """The failure groups that hold more than test webhooks."""
         return [group for group in self.groups if not group.only_tests]
+
+    def groups_of(self, status: str) -> list[Group]:
+        """The real groups with this final status: one for each error."""
+        return [group for group in self.real_groups if group.final_status == status]
 
     def age_s(self, moment: datetime) -> float:
         """Seconds since `moment`."""
@@ -179,6 +185,7 @@ def state_of(state: Overview, groups: Sequence[Group], plans: Sequence[Plan], *,
         groups=groups,
         success_at=state.last_success_at,
         answers_since=state.answers_since,
+        latest_ms=state.latest_ms,
         last_failure_at=state.last_failure_at,
         agent=next((health for health in state.health if health.target == Target.AGENT), None),
         agent_failed_at=state.agent_failed_at,

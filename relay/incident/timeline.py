@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _OVER_S = 300
 """Failures are over if none came for so long."""
 
+_EARLIEST_YEAR = 1970
+"""Another application may write any moment into a fact, and not every one can be given in another time zone."""
+
 _TEXT_CHARS = 300
 _UNITS = {rule.name: rule.unit for rule in RULES}
 
@@ -106,7 +109,7 @@ def _moment(said: str | None, recorded: datetime) -> datetime:
         at = recorded if said is None else datetime.fromisoformat(said)
     except ValueError:
         return recorded
-    return min(at, recorded) if at.tzinfo else recorded
+    return min(at, recorded) if at.tzinfo and at.year >= _EARLIEST_YEAR else recorded
 
 
 def _number(text: str | None) -> float | None:

@@ -15,6 +15,7 @@ import httpx
 from relay import http_client
 from relay.domain.notifications import AlertFormat, for_opsgenie, for_pagerduty, for_slack
 from relay.domain.retry import failure_of
+from relay.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 10
 _HOSTS = {"pagerduty.com": AlertFormat.PAGERDUTY, "opsgenie.com": AlertFormat.OPSGENIE}
 _PATHS = {AlertFormat.PAGERDUTY: "/v2/enqueue", AlertFormat.OPSGENIE: "/v2/alerts"}
+_KEYS = {AlertFormat.PAGERDUTY: "PagerDuty's routing key", AlertFormat.OPSGENIE: "Opsgenie's API key"}
 _KEY_NAMES = ("routing_key", "api_key", "key")
 
 
@@ -59,7 +61,11 @@ class Channel:
 
 
 def channels(settings: Settings) -> list[Channel]:
-    """The channels that are configured; none if `RELAY_ALERT_WEBHOOK_URL` is not set."""
+    """The channels that are configured; none if `RELAY_ALERT_WEBHOOK_URL` is not set.
+
+    Raises:
+        ConfigurationError: PagerDuty or Opsgenie has no key.
+    """
     key = settings.relay_alert_key
     given = "" if key is None else key.get_secret_value()
     chosen = settings.relay_alert_format
@@ -75,6 +81,8 @@ def _channel(url: str, chosen: AlertFormat | None, key: str) -> Channel:
         return Channel(kind, url)
     query = parse_qsl(parts.query)
     key = key or next((value for name, value in query if name in _KEY_NAMES), "") or unquote(parts.username or "")
+    if not key and by_host is not None:  # a gateway of one's own may add it
+        raise ConfigurationError(f"RELAY_ALERT_KEY: not set; {_KEYS[kind]} ({host}) goes there, or into the address")
     rest = urlencode([(name, value) for name, value in query if name not in _KEY_NAMES])
     path = parts.path.rstrip("/") or _PATHS[kind]
     netloc = parts.netloc.rpartition("@")[2]

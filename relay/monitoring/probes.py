@@ -146,7 +146,8 @@ def required_probes(settings: Settings) -> list[Probe]:
         if getattr(settings, name) is None
     ]
     if missing:
-        raise ConfigurationError(f"{', '.join(missing)}: not set; the health check of Chatwoot needs it")
+        them = "it" if len(missing) == 1 else "them"
+        raise ConfigurationError(f"{', '.join(missing)}: not set; the health check of Chatwoot needs {them}")
     return [*chatwoot_probes(settings), agent_probe(settings)]
 
 

@@ -18,6 +18,7 @@ from relay.forwarding.rate_limit import CATCH_UP_S
 from relay.forwarding.turns import turn
 from relay.store import replay_work, replays
 from relay.store.actions import signed
+from relay.store.database import one_moment
 from relay.store.failures import described
 from relay.store.replays import Control, PlanState
 from relay.text import clean
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from relay.domain.delivery import WaitReason
     from relay.forwarding.pipeline import Pipeline
-    from relay.store.database import Database
+    from relay.store.database import Connection, Database
     from relay.store.deliveries import Claimed
     from relay.store.replays import Plan
     from relay.telemetry.forwarding_log import ForwardingLog
@@ -97,7 +98,7 @@ class ReplayRunner:
         run = _PlanRun(plan, self._database, self._pipeline, self._owner, self._forwarding_log)
         self._runs.add(run)
         try:
-            self._forwarding_log.replay("started", plan.id, deliveries=plan.left, requestedBy=plan.requested_by)
+            self._forwarding_log.replay("started", plan.id, deliveries=plan.left, requestedBy=plan.who)
             await run.work()
         except StoreUnavailable:
             self._forwarding_log.replay("interrupted, Postgres is away", plan.id)
@@ -129,7 +130,8 @@ class _PlanRun:
         self._pipeline = pipeline
         self._owner = owner
         self._forwarding_log = forwarding_log
-        self._sending: set[asyncio.Task[Outcome | WaitReason | None]] = set()
+        self._sending: dict[asyncio.Task[Outcome | WaitReason | None], int] = {}
+        self._elsewhere: set[int] = set()  # rows under way that this relay does not carry: most of them wait
         self._streak = 0
         self._canary_left = max(0, plan.canary - plan.delivered)
         self._next_send_at = time.monotonic()
@@ -139,8 +141,9 @@ class _PlanRun:
 
     async def work(self) -> None:
         """Send, settle and follow the operators' controls until the plan ends or another relay has it."""
-        async with self._database.connection() as connection:
+        async with self._database.connection() as connection, one_moment(connection):
             self._streak = await replay_work.failures_in_a_row(connection, self._plan.id)
+            self._elsewhere = await replay_work.unsettled(connection, self._plan.id)
         checked_at = float("-inf")
         while True:
             if time.monotonic() - checked_at >= _CHECK_EVERY_S:
@@ -169,6 +172,7 @@ class _PlanRun:
             if found is None:
                 return False  # another relay has it
             self._plan, asked = found
+            await self._follow_elsewhere(connection)
             counts = (self._plan.delivered, self._plan.dead, self._plan.skipped)
             if counts != self._notified:
                 self._notified = counts
@@ -182,6 +186,14 @@ class _PlanRun:
             await self._end(PlanState.PAUSED)
             return False
         return True
+
+    async def _follow_elsewhere(self, connection: Connection) -> None:
+        """Count what became of deliveries that this relay does not carry: after a wait any relay may finish them."""
+        if not self._elsewhere:
+            return
+        for row, delivered in await replay_work.settled(connection, self._plan.id, list(self._elsewhere)):
+            self._elsewhere.discard(row)
+            self._count(delivered=delivered)
 
     def _rule_broken(self) -> str | None:
         """Why no more may be sent, if a rule says so."""
@@ -198,10 +210,10 @@ class _PlanRun:
 
     def _most(self) -> int:
         """How many the plan and the rates allow at this moment, whatever slots are free."""
-        under_way = len(self._sending)
+        under_way = len(self._sending) + len(self._elsewhere)
         if self._nothing_left or not self._pipeline.gate.is_open or time.monotonic() < self._turn_at:
             return 0
-        most = AT_ONCE - under_way
+        most = AT_ONCE - len(self._sending)
         if self._canary_left:
             most = min(most, 1 - under_way)
         if self._plan.stop_after:
@@ -246,20 +258,23 @@ class _PlanRun:
             self._turn_at = max(self._turn_at, time.monotonic() + _HELD_AGAIN_S)
         for claimed in claims:
             task = self._pipeline.resume(claimed)
-            self._sending.add(task)
+            self._sending[task] = claimed.delivery.id
             task.add_done_callback(self._settled)
         if self._plan.rate is not None and claims:
             self._next_send_at = max(self._next_send_at + 1 / self._plan.rate, time.monotonic() - 1)
         return bool(claims or skipped or held or not now.allowed)
 
     def _settled(self, task: asyncio.Task[Outcome | WaitReason | None]) -> None:
-        self._sending.discard(task)
-        if task.cancelled() or task.exception() is not None:
-            return
-        outcome = task.result()
-        if not isinstance(outcome, Outcome):  # it waits, or another relay has it
-            return
-        if outcome.success:
+        row = self._sending.pop(task)
+        outcome = None if task.cancelled() or task.exception() is not None else task.result()
+        if isinstance(outcome, Outcome):
+            self._count(delivered=outcome.success)
+        else:
+            self._elsewhere.add(row)  # it waits, or another relay has it
+
+    def _count(self, *, delivered: bool) -> None:
+        """Count an outcome for the rules."""
+        if delivered:
             self._streak = 0
             self._canary_left = max(0, self._canary_left - 1)
         else:

@@ -41,7 +41,7 @@ from relay.replay.discards import DiscardRunner
 from relay.replay.runner import ReplayRunner
 from relay.server.maintenance import HeaderScrubber, OrderHealer, Retention, SignatureCleaner
 from relay.server.services import ServiceLoop
-from relay.store import deliveries, demo_history, facts, instances, log, replay_work, slots, spools
+from relay.store import deliveries, demo_history, facts, gate, instances, log, replay_work, slots, spools
 from relay.store.database import Database
 from relay.store.databases import database_name
 from relay.store.failures import described
@@ -152,6 +152,7 @@ class Worker:
             settings, self.database, owner, pipeline=self.pipeline, lease=lease, forwarding_log=forwarding_log
         )
         self._receipts.on_late = self.pipeline.adopt
+        self.pipeline.before_death = self._backlog.open_if_due
         self._drain = SpoolDrain(
             self.spool, spooling, self.database, owner, pipeline=self.pipeline, forwarding_log=forwarding_log
         )
@@ -345,6 +346,7 @@ class Worker:
             if not self._demo:
                 await self._exclude_invented(connection)
             await self._name_database(connection)
+            self.pipeline.gate.refresh(await gate.read(connection, self.instance.id))  # nothing is claimed before
             found, known = await schema_version(connection), migrations()[-1].version
         if found > known:
             self._log.warning("The schema was made by a newer relay; this one works with it", schema=found, known=known)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from relay.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 FILE = ".env"
 _NAME = re.compile(r"^[ \t]*(?:export[ \t]+)?'?([A-Za-z_][\w.-]*)'?[ \t]*=", re.MULTILINE)
@@ -21,17 +26,27 @@ def names() -> list[str]:
     return _NAME.findall(_text())
 
 
-def values() -> dict[str, str]:
-    """The values that the file gives, by name; those of `names`.
+def values(wanted: Collection[str]) -> dict[str, str]:
+    """The values that the file gives, by name. A line that cannot be read matters only if it sets one of `wanted`.
 
     Raises:
-        ConfigurationError: the file cannot be read, or holds bytes that are no text.
+        ConfigurationError: the file cannot be read, or holds bytes that are no text; or such a line.
     """
     text = _text()
     if not text:
         return {}
     from dotenv import dotenv_values  # noqa: PLC0415 - most starts have no such file
+    from dotenv.parser import parse_stream  # noqa: PLC0415 - likewise
 
+    for line in parse_stream(io.StringIO(text)):
+        statement = line.original.string.lstrip()
+        named = _NAME.match(statement) if line.error else None
+        if named is not None and named[1].upper() in wanted:
+            number = line.original.line + line.original.string.removesuffix(statement).count("\n")
+            raise ConfigurationError(
+                f"{FILE}: line {number}: the value of {named[1]} cannot be read; close its quotes, and quote all of it"
+            )
+    logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # other lines may be other programs'
     return {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value is not None}
 
 

@@ -14,7 +14,7 @@ from relay.errors import ConfigurationError
 from relay.settings import env_file, variable_names
 from relay.settings.model import HttpUrl, Settings
 from relay.settings.values import http_url, without_what_may_be_secret
-from relay.text import escaped
+from relay.text import escaped, is_text
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -39,8 +39,11 @@ def load_settings(**overrides: Any) -> Settings:
         ConfigurationError: a value is bad, one line for each bad variable; or `.env` cannot be read.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
+    found = _read() | given
+    if broken := [name.upper() for name, value in found.items() if isinstance(value, str) and not is_text(value)]:
+        raise ConfigurationError("\n".join(f"{name}: holds bytes that are not UTF-8 text" for name in broken))
     try:
-        return Settings(**(_read() | given))
+        return Settings(**found)
     except ValidationError as error:
         raise ConfigurationError("\n".join(_explain(item, given) for item in error.errors())) from None
 
@@ -52,7 +55,7 @@ def _read() -> dict[str, Any]:
         ConfigurationError: `.env` cannot be read.
     """
     found: dict[str, Any] = {}
-    for source in (env_file.values(), os.environ):
+    for source in (env_file.values(_variables()), os.environ):
         found |= {name.lower(): value for name, value in source.items() if value}
     return {name: found[name] for name in Settings.model_fields if name in found}
 
@@ -63,8 +66,11 @@ def near_misses() -> list[tuple[str, str]]:
     Raises:
         ConfigurationError: `.env` cannot be read.
     """
-    known = {name.upper() for name in Settings.model_fields}
-    return variable_names.near_misses([*os.environ, *env_file.names()], known)
+    return variable_names.near_misses([*os.environ, *env_file.names()], _variables())
+
+
+def _variables() -> set[str]:
+    return {name.upper() for name in Settings.model_fields}
 
 
 def _explain(item: Any, given: dict[str, Any]) -> str:

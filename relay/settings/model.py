@@ -26,6 +26,7 @@ from relay.settings.values import (
     split_urls,
     without_credentials,
 )
+from relay.text import valid_unicode
 
 if TYPE_CHECKING:
     from relay.domain.alerts import Severity
@@ -146,7 +147,7 @@ class Settings(BaseModel):
     @classmethod
     def _some_secret_is_left(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not split_secrets(value):
-            raise ValueError("holds only commas; leave it unset to accept unsigned webhooks")
+            raise ValueError("holds only commas or blanks; leave it unset to accept unsigned webhooks")
         return value
 
     @field_validator("chatwoot_api_key", "llm_api_key", "transcribe_api_key", "relay_alert_key")
@@ -276,11 +277,14 @@ class Settings(BaseModel):
 
     @property
     def operator(self) -> str:
-        """Who runs this process, for the audit: `CONSOLE_OPERATOR`, else the login name, else `unknown`."""
+        """Who runs this process, for the audit: `CONSOLE_OPERATOR`, else the login name, else `unknown`.
+
+        Bytes of it that are not UTF-8 are replaced: Postgres takes no others.
+        """
         if self.console_operator:
-            return self.console_operator
+            return valid_unicode(self.console_operator)
         try:
-            return getpass.getuser()
+            return valid_unicode(getpass.getuser())
         except (KeyError, OSError):
             return "unknown"
 

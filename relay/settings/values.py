@@ -133,7 +133,7 @@ def split_conditions(value: str) -> tuple[frozenset[str], bool | None]:
     """The conversation statuses of `AGENT_DRAFT_WHEN`, and whether it must be assigned (None: either)."""
     names = {name.strip().lower() for name in value.split(",") if name.strip()} - {"always"}
     if unknown := sorted(names - {*_STATUSES, *_ASSIGNMENTS}):
-        raise ValueError(f"{unknown[0]} is none of always, {', '.join([*_STATUSES, *_ASSIGNMENTS])}")
+        raise ValueError(f"{escaped(unknown[0])} is none of always, {', '.join([*_STATUSES, *_ASSIGNMENTS])}")
     wanted = {_ASSIGNMENTS[name] for name in names if name in _ASSIGNMENTS}
     return frozenset(names & {*_STATUSES}), wanted.pop() if len(wanted) == 1 else None
 
@@ -142,7 +142,9 @@ def split_inboxes(value: str) -> frozenset[int]:
     """The inbox ids of a list that commas separate."""
     names = [name.strip() for name in value.split(",") if name.strip()]
     if unknown := [name for name in names if not (name.isascii() and name.isdigit() and 0 < int(name) < 2**63)]:
-        raise ValueError(f"{unknown[0]} is no inbox id; ids are numbers, as in the inbox's address in Chatwoot")
+        raise ValueError(
+            f"{escaped(unknown[0])} is no inbox id; ids are numbers, as in the inbox's address in Chatwoot"
+        )
     return frozenset(int(name) for name in names)
 
 
@@ -151,7 +153,7 @@ def split_severities(value: str) -> frozenset[Severity]:
     known = {severity.value.lower(): severity for severity in Severity}
     names = [name.strip().lower() for name in value.split(",") if name.strip()]
     if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"{unknown[0]} is none of {', '.join(Severity)}")
+        raise ValueError(f"{escaped(unknown[0])} is none of {', '.join(Severity)}")
     return frozenset(known[name] for name in names)
 
 

@@ -138,7 +138,8 @@ class Raised:
 
 _RAISED = """
     SELECT value ->> 'rule' AS rule, value ->> 'severity' AS severity, recorded_at AS at FROM dashboard_facts
-     WHERE fact_type = %s AND value ->> 'state' = 'raised' AND recorded_at >= %s ORDER BY recorded_at, id
+     WHERE fact_type = %s AND value ->> 'state' = 'raised' AND recorded_at >= %s AND recorded_at <= now()
+     ORDER BY recorded_at, id
 """
 
 

@@ -40,7 +40,8 @@ async def known_messages(
         part = [str(number) for number in conversations[start : start + _CONVERSATIONS_A_STATEMENT]]
         given = {"conversations": part, "account": str(account_id), "since": since - _CLOCKS_APART}
         cursor = await exact(connection).execute(_KNOWN, given)
-        known |= {int(row[0]) for row in await cursor.fetchall() if row[0] is not None and str(row[0]).isdigit()}
+        texts = [str(row[0]) for row in await cursor.fetchall() if row[0] is not None]
+        known |= {int(text) for text in texts if text.isascii() and text.isdigit()}
     return known
 
 

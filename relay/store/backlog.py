@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.sql import SQL
 
 from relay.domain.delivery import WaitReason
-from relay.domain.format import minute_clock, utc_clock
+from relay.domain.format import minute_clock, utc_clock, verb
 from relay.store import destinations, gate
 from relay.store.database import rows_of
 from relay.store.destinations import Gone
@@ -89,7 +89,7 @@ class BacklogState:
     @property
     def stopped(self) -> str | None:
         """One sentence: who holds forwarding since when and why, or why the breaker is open; None if neither is so."""
-        waits = f"{self.waiting:,} {'waits' if self.waiting == 1 else 'wait'}."
+        waits = f"{self.waiting:,} {verb(self.waiting, 'wait')}."
         if self.hold is not None:
             until = "" if self.hold.until is None else f" until {minute_clock(self.hold.until)}"
             who, reason = self.hold.who, self.hold.reason

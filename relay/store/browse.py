@@ -246,7 +246,8 @@ class Group:
     """Open dead letters that share status and error. `per_minute` is how many came to it in the last minute.
 
     `first` and `last` are when the oldest and the newest of them died, be it in a replay. `only_tests`: all of them
-    are test webhooks. `answer` is the beginning of the agent's last answer to the newest of them.
+    are test webhooks. `event_letters` are how many there are of each of its `events`. `answer` is the beginning of the
+    agent's last answer to the newest of them.
     `filter` finds what is in the group, also where status or error hold what is not shown as it is.
     """
 
@@ -260,6 +261,7 @@ class Group:
     filter: str
     only_tests: bool = False
     answer: str = ""
+    event_letters: tuple[int, ...] = ()
 
 
 _ANSWER_CHARS = 400
@@ -269,9 +271,11 @@ _OF_THE_GROUP = SQL("""FROM relay.deliveries d
 # ORDER BY with LIMIT: min() and max() would scan the whole group where Postgres expects it to be small.
 _GROUPS = SQL("""
     SELECT c.final_status, c.last_error, c.letters, fresh.number, first.at, last.at, c.events,
-           NOT EXISTS (SELECT {of_the_group} AND NOT d.test), said.answer
+           NOT EXISTS (SELECT {of_the_group} AND NOT d.test), said.answer, c.event_letters
       FROM (SELECT k.final_status, k.last_error, sum(k.letters)::bigint AS letters,
-                   array_agg(k.event ORDER BY k.letters DESC) FILTER (WHERE k.event <> '') AS events
+                   array_agg(k.event ORDER BY k.letters DESC, k.event) FILTER (WHERE k.event <> '') AS events,
+                   array_agg(k.letters::bigint ORDER BY k.letters DESC, k.event) FILTER (WHERE k.event <> '')
+                       AS event_letters
               FROM (SELECT final_status, last_error, event, sum(letters) AS letters FROM relay.dead_causes
                      GROUP BY 1, 2, 3 HAVING sum(letters) > 0) AS k
              GROUP BY 1, 2 ORDER BY 3 DESC LIMIT %(most)s) AS c
@@ -296,7 +300,7 @@ async def groups(connection: Connection, *, limit: int = 100) -> list[Group]:
 
 def _group(row: Sequence[Any]) -> Group:
     """A group from an exact row: its filter needs status and error as the rows hold them."""
-    status, error, count, per_minute, first, last, events, only_tests, answer = row
+    status, error, count, per_minute, first, last, events, only_tests, answer, event_letters = row
     return Group(
         final_status=clean(status),
         last_error=clean(error),
@@ -308,6 +312,7 @@ def _group(row: Sequence[Any]) -> Group:
         filter=_group_filter(status, error),
         only_tests=only_tests,
         answer=clean(answer or ""),
+        event_letters=tuple(event_letters or ()),
     )
 
 

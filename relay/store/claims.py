@@ -51,6 +51,16 @@ _CLAIM_ABANDONED = SQL("""
      WHERE d.id = abandoned.id
     RETURNING {columns}
 """).format(agent=own_agent, columns=claimed_columns)
+_TAKEN = SQL("""
+    UPDATE relay.deliveries d
+       SET state = 'forwarding', owner = %(owner)s, claim = gen_random_uuid(), claimed_at = clock_timestamp(),
+           waits = NULL, waited_ms = d.waited_ms + (extract(epoch FROM now() - d.since) * 1000)::bigint,
+           next_attempt_at = NULL, destination = coalesce(d.destination, {agent})
+      FROM chosen c
+     WHERE d.id = c.id
+    RETURNING {columns}, c.waits AS waited_for,
+              CASE WHEN d.tries > 0 THEN (extract(epoch FROM now() - d.since) * 1000)::bigint ELSE 0 END AS paused_ms
+""").format(agent=own_agent, columns=_COLUMNS)
 # Waits that are over come before what was never tried: they are older. A large body may leave less to claim than asked.
 _SIZE = SQL("octet_length(o.body) + coalesce(octet_length(o.encoded_body), 0) AS bytes")
 
@@ -81,22 +91,25 @@ def _backlog(condition: SQL) -> Composed:
               FROM (SELECT * FROM due UNION ALL SELECT * FROM ready) AS candidates
             WINDOW turn AS (ORDER BY replay, later, at, id ROWS UNBOUNDED PRECEDING)) AS sized
          WHERE n <= %(most)s AND (n = 1 OR bytes <= %(most_bytes)s)
-    )
-    UPDATE relay.deliveries d
-       SET state = 'forwarding', owner = %(owner)s, claim = gen_random_uuid(), claimed_at = clock_timestamp(),
-           waits = NULL, waited_ms = d.waited_ms + (extract(epoch FROM now() - d.since) * 1000)::bigint,
-           next_attempt_at = NULL, destination = coalesce(d.destination, {agent})
-      FROM chosen c
-     WHERE d.id = c.id
-    RETURNING {columns}, c.waits AS waited_for,
-              CASE WHEN d.tries > 0 THEN (extract(epoch FROM now() - d.since) * 1000)::bigint ELSE 0 END AS paused_ms
-""").format(agent=own_agent, columns=_COLUMNS, size=_SIZE, condition=condition)
+    ) {taken}
+""").format(agent=own_agent, size=_SIZE, condition=condition, taken=_TAKEN)
 
 
 _CLAIM_BACKLOG = _backlog(SQL("EXISTS (SELECT FROM relay.gate g WHERE NOT g.held AND NOT g.open)"))
 _CLAIM_PROBE = _backlog(
-    SQL("EXISTS (SELECT FROM relay.gate g WHERE NOT g.held) AND o.conversation_key IS DISTINCT FROM %(other)s")
+    SQL(
+        "EXISTS (SELECT FROM relay.gate g WHERE NOT g.held) AND NOT o.test "
+        "AND o.conversation_key IS DISTINCT FROM %(other)s"
+    )
 )
+_CLAIM_TESTS = SQL("""
+    WITH chosen AS MATERIALIZED (
+        SELECT o.id, o.waits FROM relay.deliveries o
+         WHERE o.test AND o.state IN ('received', 'waiting') AND o.plan_id IS NULL
+           AND (o.destination IS NULL OR o.destination = {agent}) AND (o.next_attempt_at <= now()) IS NOT FALSE
+         ORDER BY o.id LIMIT %(most)s FOR UPDATE SKIP LOCKED
+    ) {taken}
+""").format(agent=own_agent, taken=_TAKEN)
 _PLANS = "SELECT id, requested_by, edited_body FROM relay.replay_plans WHERE id = ANY(%s)"
 
 
@@ -126,10 +139,19 @@ async def claim_backlog(connection: Connection, owner: UUID, *, most: int, most_
     return await read_claimed(connection, await cursor.fetchall())
 
 
+async def claim_tests(connection: Connection, owner: UUID, *, most: int) -> list[Claimed]:
+    """Claim up to `most` test webhooks whose wait is over, though forwarding is held, the breaker open or no slot free.
+
+    A replay of one waits like any replay.
+    """
+    cursor = await exact_rows_of(connection, dict[str, Any]).execute(_CLAIM_TESTS, {"owner": owner, "most": most})
+    return await read_claimed(connection, await cursor.fetchall())
+
+
 async def claim_probe(connection: Connection, owner: UUID, other: str | None) -> Claimed | None:
     """Claim one delivery that waits, although the breaker is open: not of the conversation `other` if there is another.
 
-    None if nothing waits, or forwarding is held.
+    None if nothing but test webhooks waits, or forwarding is held.
     """
     for key in (other, None) if other is not None else (None,):
         cursor = await exact_rows_of(connection, dict[str, Any]).execute(

@@ -1,4 +1,5 @@
-"""Erases a person's stored payloads from deliveries, facts and this host's spool. Needs the tables' owner's rights.
+"""Erases a person's stored payloads from deliveries, facts and this host's spool, and what the agent said of them, for
+it may have repeated what a customer wrote. Needs the tables' owner's rights.
 
 States, times and counts stay, so that the figures do not change, and so do the numbers of erased messages, so that a
 backfill does not take them for missing. What is still to be forwarded is left as it is.
@@ -14,6 +15,8 @@ from psycopg.sql import SQL
 
 from relay.domain.delivery import FactType
 from relay.domain.person import ERASED, ERASED_MARK, account_of
+from relay.domain.retry import SAID
+from relay.store.database import exact
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -52,7 +55,8 @@ _DELIVERIES = """
                        THEN convert_to(concat(%(mark)s::text, ', "account": {"id": ' || p.account || '}',
                                               ', "id": ' || p.message, '}'), 'UTF8')
                        ELSE %(erased)s END,
-           encoded_body = NULL, state = CASE state WHEN 'dead' THEN 'discarded' ELSE state END
+           encoded_body = NULL, agent_status = NULL, last_error = split_part(d.last_error, %(said)s, 1),
+           state = CASE state WHEN 'dead' THEN 'discarded' ELSE state END
       FROM (SELECT g.id, substring(g.payload ->> 'id' FROM '^[0-9]{1,18}$') AS message,
                    substring(g.payload #>> '{account,id}' FROM '^[0-9]{1,18}$') AS account
               FROM (SELECT id, relay.payload(body) AS payload FROM relay.deliveries
@@ -60,17 +64,26 @@ _DELIVERIES = """
      WHERE d.id = p.id AND d.state IN ('delivered', 'dead', 'discarded', 'ignored')
     RETURNING d.id
 """
-_ANSWERS = "UPDATE relay.attempts SET answer = '' WHERE delivery = ANY(%(ids)s) AND answer <> ''"
+_ANSWERS = """
+    UPDATE relay.attempts SET answer = '', error = split_part(error, %(said)s, 1)
+     WHERE delivery = ANY(%(ids)s) AND (answer <> '' OR position(%(said)s IN error) > 0)
+"""
 _EDITS = """
     UPDATE relay.replay_plans p SET edited_body = NULL
      WHERE edited_body IS NOT NULL
        AND EXISTS (SELECT FROM relay.replay_items i WHERE i.plan_id = p.id AND i.delivery = ANY(%(ids)s))
 """
 _ASIDE = """
+    SELECT id, payload, value, metadata FROM relay.facts_aside
+     WHERE fact_type = %(kind)s AND (payload IS NOT NULL OR value ? 'payload')
+       AND (position(%(needle)s IN concat(payload, value, metadata)) > 0 OR delivery_id = ANY(%(names)s))
+"""
+_ERASE_ASIDE = """
     UPDATE relay.facts_aside
-       SET payload = CASE WHEN payload IS NULL THEN NULL ELSE %(text)s END,
-           value = CASE WHEN value ? 'payload' THEN jsonb_set(value, '{payload}', %(text)s::jsonb) ELSE value END
-     WHERE delivery_id = ANY(%(names)s) AND (payload IS NOT NULL OR value ? 'payload')
+       SET payload = NULL, value = jsonb_set(value, '{payload}', %(text)s::jsonb)
+                || CASE WHEN value ? 'lastError' THEN jsonb_build_object(
+                        'lastError', split_part(value ->> 'lastError', %(said)s, 1)) ELSE '{}' END
+     WHERE id = ANY(%(ids)s)
 """
 _THEIRS = SQL("""
     n.note_id IS NOT NULL AND n.draft <> ''
@@ -81,11 +94,9 @@ _THEIRS = SQL("""
 _DRAFTS = SQL("UPDATE relay.notes n SET draft = '' WHERE {}").format(_THEIRS)
 _COUNT_DRAFTS = SQL("SELECT count(*) FROM relay.notes n WHERE {}").format(_THEIRS)
 _COLUMN = """
-    SELECT format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL)
-      FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
      WHERE a.attrelid = to_regclass('dashboard_facts') AND a.attname = 'value'
 """
-_TYPES = {"jsonb": "jsonb", "json": "json", "text": "text", "character varying": "text"}
 _FACTS = """
     SELECT tableoid::bigint AS part, ctid::text AS place, relay.json_or_null(format('%%s', value)) AS value,
            relay.json_or_null(format('%%s', metadata)) AS metadata
@@ -96,7 +107,10 @@ _FACTS = """
 """
 _ERASE_FACTS = """
     UPDATE dashboard_facts f
-       SET value = jsonb_set(f.value::text::jsonb, '{{payload}}', %(text)s::jsonb)::text::{type}
+       SET value = (jsonb_set(f.value::text::jsonb, '{{payload}}', %(text)s::jsonb)
+                    || CASE WHEN f.value::text::jsonb ? 'lastError' THEN jsonb_build_object(
+                            'lastError', split_part(f.value::text::jsonb ->> 'lastError', %(said)s, 1))
+                            ELSE '{{}}' END)::text::{type}
       FROM unnest(%(parts)s::oid[], %(places)s::tid[]) AS p(part, place)
      WHERE f.tableoid = p.part AND f.ctid = p.place
 """
@@ -128,13 +142,17 @@ async def erase(
         spooled = await erase_spooled()
         rows, unfinished = await _matching(connection, person)
         theirs = _conversations(person, rows)
-        facts = await _facts(connection, person, [row.name for row in rows])
+        names = [row.name for row in rows]
+        waiting = await _aside(connection, person, names, lock=not dry_run)  # first: one may be on its way to the facts
+        facts = await _facts(connection, person, names)
         if dry_run:
             row = await (await connection.execute(_COUNT_DRAFTS, theirs)).fetchone()
-            return Erased(len(rows), len(facts), row[0] if row else 0, unfinished, spooled)
+            return Erased(len(rows), len(facts) + len(waiting), row[0] if row else 0, unfinished, spooled)
         erased = await _erase_deliveries(connection, rows)
         open_now = unfinished + len(rows) - erased
-        found = Erased(erased, await _erase_facts(connection, facts), unfinished=open_now, spooled=spooled)
+        await connection.execute(_ERASE_ASIDE, {"ids": waiting, "text": ERASED.decode(), "said": SAID})
+        number = await _erase_facts(connection, facts) + len(waiting)
+        found = Erased(erased, number, unfinished=open_now, spooled=spooled)
         drafts = await connection.execute(_DRAFTS, theirs)
         found = replace(found, drafts=drafts.rowcount)
         details = {
@@ -192,13 +210,24 @@ def _conversations(person: Person, rows: Sequence[_Match]) -> dict[str, list[Any
 
 async def _erase_deliveries(connection: Connection, rows: Sequence[_Match]) -> int:
     """Erase the payloads of deliveries; returns how many. One that is forwarded again by now is left as it is."""
-    given = {"ids": [row.id for row in rows], "erased": ERASED, "mark": ERASED_MARK.decode()}
+    given = {"ids": [row.id for row in rows], "erased": ERASED, "mark": ERASED_MARK.decode(), "said": SAID}
     erased = await connection.execute(_DELIVERIES, given)
-    ids = {row[0] for row in await erased.fetchall()}
-    names = [row.name for row in rows if row.id in ids]
-    for statement in (_ANSWERS, _EDITS, _ASIDE):
-        await connection.execute(statement, {"ids": list(ids), "names": names, "text": ERASED.decode()})
+    ids = [row[0] for row in await erased.fetchall()]
+    for statement in (_ANSWERS, _EDITS):
+        await connection.execute(statement, {"ids": ids, "said": SAID})
     return len(ids)
+
+
+async def _aside(connection: Connection, person: Person, names: Sequence[str], *, lock: bool) -> list[int]:
+    """The facts that wait aside and concern `person` or one of the deliveries `names`. With `lock` they stay there."""
+    given = {"kind": FactType.DEAD_LETTER, "needle": person.needle.decode(), "names": list(names)}
+    known, found = set(names), []
+    cursor = await exact(connection).execute(_ASIDE + (" FOR UPDATE" if lock else ""), given)
+    for row, payload, value, metadata in await cursor.fetchall():
+        whole = value if payload is None else {**value, "payload": _parsed(payload.encode())}
+        if _is_theirs(person, known, whole, metadata):
+            found.append(row)
+    return found
 
 
 async def _facts(connection: Connection, person: Person, names: Sequence[str]) -> list[tuple[int, str]]:
@@ -207,7 +236,7 @@ async def _facts(connection: Connection, person: Person, names: Sequence[str]) -
     A place is a table, which may be a partition, and a row's place in it.
     """
     known, found = set(names), []
-    async with connection.cursor() as cursor:
+    async with exact(connection) as cursor:  # a payload that is no object is a text, and all of it counts
         given = {"kind": FactType.DEAD_LETTER, "needle": person.needle.decode(), "names": list(names)}
         await cursor.execute(_FACTS, given)
         async for part, place, value, metadata in cursor:
@@ -234,10 +263,11 @@ async def _erase_facts(connection: Connection, places: Sequence[tuple[int, str]]
     if not places:
         return 0
     row = await (await connection.execute(_COLUMN)).fetchone()
-    kind = _TYPES[row[0] if row else "jsonb"]
+    kind = (row[0] if row else "jsonb").replace("%", "%%")
     statement = SQL(_ERASE_FACTS).format(type=SQL(kind))
     parts, rows = (list(column) for column in zip(*places, strict=True))
-    done = await connection.execute(statement, {"parts": parts, "places": rows, "text": ERASED.decode()})
+    given = {"parts": parts, "places": rows, "text": ERASED.decode(), "said": SAID}
+    done = await connection.execute(statement, given)
     return done.rowcount
 
 

@@ -106,7 +106,8 @@ async def per_minute(connection: Connection, window: timedelta) -> list[tuple[da
     return [(row[0], row[1] or 0, row[2] or 0) for row in await cursor.fetchall()]
 
 
-# Values are checked, because other applications may write to this table as well.
+# Values are checked, because other applications may write to this table as well. So are times, wherever facts are
+# read: one in the future, or 'infinity', is no news, and some of them fit neither an interval nor a datetime.
 _HEALTH = """
     SELECT DISTINCT ON (value ->> 'target')
            value ->> 'target' AS target, coalesce(value ->> 'ok', '') = 'true' AS ok, value ->> 'status' AS status,
@@ -115,7 +116,8 @@ _HEALTH = """
            value ->> 'error' AS error, recorded_at::timestamptz AS at,
            extract(epoch FROM now() - recorded_at)::float8 AS age_s
       FROM dashboard_facts
-     WHERE fact_type = %(health)s AND recorded_at > now() - interval '1 hour' AND value ->> 'target' = ANY(%(targets)s)
+     WHERE fact_type = %(health)s AND recorded_at > now() - interval '1 hour' AND recorded_at <= now()
+       AND value ->> 'target' = ANY(%(targets)s)
      ORDER BY value ->> 'target', recorded_at DESC
 """
 

@@ -135,7 +135,7 @@ def _id(term: Term, name: str, _: datetime) -> _Built:
 
 
 def _state(term: Term, name: str, _: datetime) -> _Built:
-    return _with("d.state = ANY({0})", name), {name: filters.states(term)}
+    return _with("d.state = ANY({0})", name), {name: filters.states_of(term)}
 
 
 def _replay(term: Term, name: str, _: datetime) -> _Built:

@@ -86,6 +86,7 @@ _TURNS = SQL(""", over AS MATERIALIZED (
         SELECT {columns} FROM passed d WHERE d.state = 'forwarding'
     )
 """).format(columns=claimed_columns)
+# What a rule or a temporary table of the session's own may take is left to `relay.write_facts`.
 _FACTS_INSERTED = SQL(""", inserted AS (
         INSERT INTO dashboard_facts (fact_type, scope, value, metadata)
         SELECT t.fact_type, %(scope)s,
@@ -95,7 +96,9 @@ _FACTS_INSERTED = SQL(""", inserted AS (
                fact_type text, value jsonb, metadata jsonb, payload text)
         RETURNING 1
     ), expected AS MATERIALIZED (
-        SELECT relay.expect_facts((SELECT count(*) FROM inserted),
+        SELECT relay.expect_facts((SELECT count(*) FROM inserted WHERE EXISTS (
+                                          SELECT FROM relay.fact_tables f JOIN pg_catalog.pg_class c ON c.oid = f.facts
+                                           WHERE c.oid = to_regclass('dashboard_facts') AND NOT c.relhasrules)),
                                   (SELECT coalesce(sum(jsonb_array_length(m.facts)), 0)::bigint FROM moved m))
     )
 """)

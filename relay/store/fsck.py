@@ -29,7 +29,7 @@ LOCK_MS, TRIES, PAUSE_S = 500, 3, 0.25
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check found: how many places are `wrong`, what that means, and whether they are `repaired`."""
+    """What one check found: how many places are `wrong`, what is so of each, and whether they are `repaired`."""
 
     check: str
     wrong: int
@@ -66,7 +66,8 @@ async def check(connection: Connection, *, repair: bool) -> AsyncIterator[CheckR
     """
     done = await versions(connection)
     pending = [step.name for step in migrations() if step.version not in done]
-    yield CheckResult("migrations", len(pending), f"not applied: run `relay migrate` ({', '.join(pending[:3])} …)")
+    named = ", ".join(pending[:3]) + (" …" if len(pending) > 3 else "")
+    yield CheckResult("migrations", len(pending), f"not applied ({named}): run `relay migrate`")
     if pending:
         return
     yield await _settled(connection, "sequences", _count_sequences, _move_sequences if repair else None, _SEQUENCE_TEXT)
@@ -85,7 +86,7 @@ async def _repair(one: Check, connection: Connection) -> None:
         await connection.execute(statement)
 
 
-_SEQUENCE_TEXT = "give ids that are taken, as after a logical restore: the next row would be refused"
+_SEQUENCE_TEXT = "gives an id that is taken, as after a logical restore: the next row would be refused"
 
 
 async def _settled(

@@ -85,25 +85,25 @@ BACKLOG_CHECKS = (
     Check(
         "heads of conversations",
         SQL("SELECT count(*) FROM {}").format(_STALE),
-        "name no delivery that is forwarded or may be: what follows in the conversation waits for ever",
+        "names no delivery that is forwarded or may be: what follows in the conversation waits for ever",
         (_PROMOTE,),
     ),
     Check(
         "blocked deliveries have a head",
         SQL("SELECT count(*) FROM {}").format(_HEADLESS),
-        "wait for an earlier delivery of their conversation, which has none",
+        "waits for an earlier delivery of its conversation, which has none",
         (_GIVE_HEAD, _PROMOTE),
     ),
     Check(
         "marks of destinations",
         SQL("SELECT (SELECT count(*) FROM {}) + (SELECT count(*) FROM {})").format(_MARKED_IN_VAIN, _UNMARKED),
-        "wait for a destination that has a live relay or none by name, or do not say that theirs has none",
+        "waits for a destination that has a live relay or no name, or does not say that its own has no relay",
         (_each("restore_destination", _MARKED_IN_VAIN), _each("release_destination", _UNMARKED)),
     ),
     Check(
         "counts of the backlog",
         differing(_WAITING, _COUNTED),
-        "differ from a recount of what waits",
+        "differs from a recount of what waits",
         (_CORRECT_COUNTS,),
     ),
 )

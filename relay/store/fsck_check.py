@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`count` counts what is wrong, in the sense of `wrong`; `repair` runs in one transaction (empty: cannot be).
+    """`count` counts what is wrong; `wrong` says what is so of each; `repair` runs in one
+    transaction (empty: cannot be).
 
     A repair may do a part: it is run again for as long as it leaves less.
     """

@@ -67,7 +67,7 @@ def _roll_up(name: str, table: str, time: str, true: str) -> Check:
     return Check(
         name,
         SQL("{} {}").format(_TALLIED, differing(recount, kept)),
-        "differ from a recount of the facts of 25 hours",
+        "differs from a recount of the facts of 25 hours",
         (repair,),
     )
 
@@ -109,7 +109,7 @@ CHECKS = (
     Check(
         "failure groups",
         differing(_DEAD, _COUNTED_DEAD),
-        "differ from a recount of the dead letters",
+        "differs from a recount of the dead letters",
         (_CORRECT_DEAD,),
     ),
     *BACKLOG_CHECKS,
@@ -119,7 +119,7 @@ CHECKS = (
             SELECT count(*) FROM relay.replay_plans p JOIN ({}) AS i USING (id)
              WHERE (p.delivered, p.dead, p.skipped) IS DISTINCT FROM (i.delivered, i.dead, i.skipped)
         """).format(_ITEMS),
-        "differ from a recount of their items",
+        "differs from a recount of its items",
         (
             SQL("""
                 UPDATE relay.replay_plans p SET delivered = i.delivered, dead = i.dead, skipped = i.skipped
@@ -132,13 +132,13 @@ CHECKS = (
     Check(
         "attempts have a delivery",
         SQL("SELECT count(*) {}").format(_ORPHANS),
-        "belong to no delivery",
+        "belongs to no delivery",
         (SQL("DELETE {}").format(_ORPHANS),),
     ),
     Check(
         "finished deliveries have an end",
         SQL("SELECT count(*) FROM relay.deliveries WHERE {}").format(_ENDLESS),
-        "have no time at which they finished",
+        "has no time at which it finished",
         (SQL("UPDATE relay.deliveries SET finished_at = greatest(received_at, claimed_at) WHERE {}").format(_ENDLESS),),
     ),
     Check(
@@ -147,6 +147,6 @@ CHECKS = (
             SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
              WHERE c.relnamespace = 'relay'::regnamespace AND NOT i.indisvalid
         """),
-        "were not built to their end: REINDEX them, or drop them and run `relay migrate`",
+        "was not built to its end: REINDEX it, or drop it and run `relay migrate`",
     ),
 )

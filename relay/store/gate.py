@@ -143,7 +143,7 @@ async def release(connection: Connection, operator: str, rate: float | None = No
     While it drains at a rate, this changes the rate.
 
     Raises:
-        Refused: the rate is not a positive, finite number.
+        Refused: the rate is not from 0.001 to 1,000,000.
     """
     with refusals():
         row = await (await connection.execute(_RELEASE, (operator, rate))).fetchone()
@@ -208,6 +208,10 @@ _CLOSE = """
     UPDATE relay.breaker SET opened_at = NULL, why = NULL, probe_at = NULL, closed_at = now()
      WHERE opened_at IS NOT NULL
 """
+_CLOSE_UNUSED = f"""{_CLOSE} AND NOT EXISTS (
+    SELECT FROM relay.attempt_counts c JOIN relay.instances i ON i.id = c.instance
+     WHERE i.stopped_at IS NULL AND c.at > now() - interval '{ALIVE_S} seconds')
+"""
 _SKIPPED = "UPDATE relay.breaker SET probe_at = now(), pause_s = %(pause_s)s WHERE opened_at IS NOT NULL"
 
 
@@ -246,3 +250,8 @@ async def probe_failed(connection: Connection) -> None:
 async def close_the_breaker(connection: Connection) -> bool:
     """Close the breaker. False if it is closed already."""
     return (await connection.execute(_CLOSE)).rowcount == 1
+
+
+async def close_unused_breaker(connection: Connection) -> bool:
+    """Close a breaker that no relay uses any more: no live one counts its attempts. True if that closed it."""
+    return (await connection.execute(_CLOSE_UNUSED.encode())).rowcount == 1

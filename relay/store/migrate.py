@@ -42,18 +42,26 @@ _LOCK_PAUSE_S = 0.5
 _TURN_PAUSE_S = 0.1
 _RECORD = "INSERT INTO relay.schema_migrations (version, name) VALUES (%s, %s)"
 # Postgres lets PUBLIC execute every new function. Default privileges could change that only for all functions that this
-# login makes in the database, other applications' included.
-_CLOSE_FUNCTIONS = """
+# login makes in the database, other applications' included; and they may be what opens new tables to PUBLIC.
+_CLOSE = """
     DO $$
     DECLARE
-        open regprocedure;
+        open record;
     BEGIN
         FOR open IN
-            SELECT p.oid FROM pg_proc p
+            SELECT 'ROUTINE' AS kind, p.oid::regprocedure::text AS name FROM pg_proc p
              WHERE p.pronamespace = 'relay'::regnamespace AND pg_has_role(p.proowner, 'USAGE')
                AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) WHERE grantee = 0)
+             UNION ALL
+            SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text FROM pg_class c
+             WHERE c.relnamespace = 'relay'::regnamespace AND pg_has_role(c.relowner, 'USAGE')
+               AND EXISTS (SELECT FROM aclexplode(c.relacl) WHERE grantee = 0)
+             UNION ALL
+            SELECT 'SCHEMA', 'relay' FROM pg_namespace n
+             WHERE n.nspname = 'relay' AND pg_has_role(n.nspowner, 'USAGE')
+               AND EXISTS (SELECT FROM aclexplode(n.nspacl) WHERE grantee = 0)
         LOOP
-            EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', open);
+            EXECUTE format('REVOKE ALL ON %s %s FROM PUBLIC', open.kind, open.name);
         END LOOP;
     END
     $$
@@ -268,7 +276,7 @@ class _Run:
                 self.on_step(step)
                 await _make_history(self.connection)
                 await self.connection.execute(step.sql.encode())
-                await self.connection.execute(_CLOSE_FUNCTIONS)
+                await self.connection.execute(_CLOSE)
                 await self.connection.execute(_RECORD, (step.version, step.name))
             return True
 

@@ -23,6 +23,28 @@ _OPEN = """
 """
 
 
+# `anon` and `authenticated` are Supabase's, where what is made in public is open to both by default, over HTTP too.
+_OPEN_FACTS = """
+    SELECT DISTINCT CASE WHEN granted.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END
+      FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) AS granted
+      LEFT JOIN pg_roles r ON r.oid = granted.grantee
+     WHERE c.oid = to_regclass('dashboard_facts') AND NOT c.relrowsecurity
+       AND (granted.grantee = 0 OR r.rolname IN ('anon', 'authenticated'))
+     ORDER BY 1
+"""
+
+
+async def open_facts(connection: Connection) -> str | None:
+    """A sentence with its remedy if logins that were not chosen may read or change `dashboard_facts`; else None."""
+    names = ", ".join(row[0] for row in await (await connection.execute(_OPEN_FACTS)).fetchall())
+    if not names:
+        return None
+    return (
+        f"dashboard_facts is open to {names}, by default privileges or a GRANT; dead letters there hold what customers "
+        f"wrote. Remedy: REVOKE ALL ON dashboard_facts FROM {names}, and grant it to the logins that need it"
+    )
+
+
 # Every comparison is of two values of one type, and every name is qualified: this statement must be safe itself.
 # Schemas and makers come first: a built-in name is looked up only for what they leave, which is mostly nothing.
 _PLANTED = """

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 _LAST = """
     WITH probes AS (
         SELECT recorded_at AS at, coalesce(value ->> 'ok', '') = 'true' AS ok FROM dashboard_facts
-         WHERE fact_type = %(health)s AND value ->> 'target' = 'agent' AND recorded_at > now() - interval '6 hours'
+         WHERE fact_type = %(health)s AND value ->> 'target' = 'agent'
+           AND recorded_at > now() - interval '6 hours' AND recorded_at <= now()
     ), failed AS (
         SELECT max(at) AS at FROM probes WHERE NOT ok
     ), well_before AS (

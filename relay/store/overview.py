@@ -69,13 +69,13 @@ _NOW = SQL("""
                AS waiting),
            (SELECT extract(epoch FROM now() - max({heard_at}))::float8 FROM relay.instances),
            (SELECT recorded_at::timestamptz AS at FROM dashboard_facts
-             WHERE fact_type = 'support.webhook.dead_letter'
+             WHERE fact_type = 'support.webhook.dead_letter' AND recorded_at BETWEEN '0001-01-02' AND now()
                AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
              ORDER BY recorded_at DESC LIMIT 1),
             {is_demo}, pg_is_in_recovery(),
            CASE WHEN (SELECT id FROM relay.deliveries WHERE NOT test ORDER BY id DESC LIMIT 1) IS NULL THEN (
                SELECT extract(epoch FROM now() - recorded_at)::float8 FROM dashboard_facts
-                WHERE fact_type = 'support.webhook.retry'
+                WHERE fact_type = 'support.webhook.retry' AND recorded_at BETWEEN '0001-01-02' AND now()
                   AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
                 ORDER BY recorded_at DESC LIMIT 1) END
       FROM flying f
@@ -87,7 +87,7 @@ _AGENT_FAILING = """
               FROM (SELECT recorded_at::timestamptz AS at, coalesce(value ->> 'ok', '') = 'true' AS ok
                       FROM dashboard_facts
                      WHERE fact_type = 'support.health' AND recorded_at > now() - interval '2 hours'
-                       AND value ->> 'target' = 'agent') AS probes) AS seen
+                       AND recorded_at <= now() AND value ->> 'target' = 'agent') AS probes) AS seen
 """
 
 _FAILED_SO = SQL("""coalesce(relay.json_or_null(f.value) ->> 'success', '') <> 'true'
@@ -149,7 +149,7 @@ _STREAKS = SQL("""
          ORDER BY f.recorded_at DESC LIMIT 1) AS newest ON true
     )
     SELECT f.*, (SELECT recorded_at::timestamptz FROM dashboard_facts
-                  WHERE fact_type = %(retry)s
+                  WHERE fact_type = %(retry)s AND recorded_at <= now()
                     AND recorded_at > (SELECT max(last) FROM found WHERE NOT replayed)
                     AND relay.json_or_null(value) ->> 'success' = 'true'
                     AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
@@ -166,11 +166,12 @@ class Overview:
 
     `minutes` are `(minute, delivered, failed)` of each minute in which something was, oldest first. `streaks` are
     the latest failures by status, `last_failure_at` is when the last webhook was dead-lettered, `last_success_at` when
-    the last was delivered, `answers_since` when the first was after the latest failure, `agent_failed_at` when the
-    agent's health last failed within two hours. Test webhooks are in none of them. `in_flight_of_late` are those in
-    flight for the first time that came in this minute or the last one. `facts_aside` is None while `dashboard_facts`
-    takes every fact. `refused` are the webhooks that were refused in the last hour, by reason. `relay_seen_s` is how
-    long ago any relay was last known to run; `unattended` are the windows of the last day in which none ran.
+    the last was delivered, `answers_since` when the first was after the latest failure, `latest_ms` how long the last
+    few that were begun took, `agent_failed_at` when the agent's health last failed within two hours. Test webhooks are
+    in none of them. `in_flight_of_late` are those in flight for the first time that came in this minute or the last
+    one. `facts_aside` is None while `dashboard_facts` takes every fact. `refused` are the webhooks that were refused in
+    the last hour, by reason. `relay_seen_s` is how long ago any relay was last known to run; `unattended` are the
+    windows of the last day in which none ran.
     `spools` are those of the relays' hosts.
     `tests_*` count runs of test webhooks, which are in no other figure.
     """
@@ -201,6 +202,7 @@ class Overview:
     spools: list[SpoolReport]
     facts_aside: Waiting | None = None
     answers_since: datetime | None = None
+    latest_ms: Sequence[float] = ()
     refused: Sequence[Refused] = ()
     relay_seen_s: float | None = None
     unattended: Sequence[tuple[datetime, datetime]] = ()
@@ -230,7 +232,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
     reach = max(minutes_of, _SUSTAINED)
     (
         row, facts_aside, waits, spooled, tallied, minutes, agent_failing, health, relays, tests, usual_gap_s, active,
-        acknowledged, unattended, (failed, answers_since), last_success_at, turned_away, edges, accepted_5min,
+        acknowledged, unattended, (failed, answers_since), delivered, turned_away, edges, accepted_5min,
     ) = await together(
         connection,
         _one(connection, _NOW),
@@ -248,7 +250,7 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         alerts.acknowledged(connection),
         instances.unattended(connection),
         _streaks(connection, _PAUSE),
-        _last_success(connection, reach),
+        traffic.last_deliveries(connection, reach),
         refused.refused(connection),
         traffic.edges(connection, _EDGES, _WELL_PERCENT),
         traffic.accepted(connection, _FIVE_MINUTES, fewest=_FEWEST_REFUSED),
@@ -309,7 +311,8 @@ async def read_within(connection: Connection, *, minutes_of: timedelta = _SUSTAI
         relays=relays,
         streaks=failed,
         last_failure_at=failure_at,
-        last_success_at=last_success_at,
+        last_success_at=delivered.at,
+        latest_ms=delivered.took_ms,
         agent_failed_at=agent_failed_at,
         backlog=waits,
         spools=spooled,
@@ -343,27 +346,6 @@ def _arrival_age_s(stored_s: float | None, turned_away: Sequence[Refused], now: 
     """How long ago a webhook came, be it that it was refused."""
     ages = [(now - one.last).total_seconds() for one in turned_away if rejection(one.reason).is_webhook]
     return min([*ages, *([] if stored_s is None else [stored_s])], default=None)
-
-
-_LAST_SUCCESS = """
-    SELECT f.recorded_at::timestamptz AS at
-      FROM (SELECT minute FROM relay.minutes
-             WHERE minute >= date_trunc('minute', now() - %(reach)s) AND fact_type = %(retry)s AND success AND NOT test
-             GROUP BY minute HAVING sum(facts) > 0 ORDER BY minute DESC LIMIT 1) AS last
-     CROSS JOIN LATERAL (
-        SELECT recorded_at FROM dashboard_facts
-         WHERE fact_type = %(retry)s AND recorded_at >= last.minute
-           AND recorded_at < last.minute + interval '1 minute'
-           AND relay.json_or_null(value) ->> 'success' = 'true'
-           AND coalesce(relay.json_or_null(metadata) ->> 'test', '') <> 'true'
-         ORDER BY recorded_at DESC LIMIT 1) AS f
-"""
-
-
-async def _last_success(connection: Connection, reach: timedelta) -> datetime | None:
-    """When the last webhook was delivered: in the last minute within `reach` in which one was."""
-    row = await (await connection.execute(_LAST_SUCCESS, {"reach": reach, "retry": FactType.RETRY})).fetchone()
-    return row[0] if row else None
 
 
 async def streaks(connection: Connection, *, pause: timedelta = _PAUSE) -> list[FailureStreak]:

@@ -65,6 +65,7 @@ _OF_TYPE = SQL("""
     (SELECT f.recorded_at, coalesce(relay.json_or_null(f.value) ->> 'success', '') = 'true' AS delivered
        FROM dashboard_facts f
       WHERE f.fact_type = {fact_type} AND f.recorded_at > now() - interval '1 day'
+        AND f.recorded_at <= now()
         AND coalesce(relay.json_or_null(f.metadata) ->> 'test', '') <> 'true'
       ORDER BY f.recorded_at DESC LIMIT %(last)s)
 """)

@@ -182,6 +182,27 @@ async def in_flight(connection: Connection, plan_id: int) -> int:
     return int(row[0]) if row else 0
 
 
+_UNSETTLED = "SELECT delivery FROM relay.replay_items WHERE plan_id = %s AND state = 'sending'"
+
+
+async def unsettled(connection: Connection, plan_id: int) -> set[int]:
+    """The rows of the plan's deliveries that are on their way: a relay forwards them, or they wait."""
+    cursor = await connection.execute(_UNSETTLED, (plan_id,))
+    return {int(row[0]) for row in await cursor.fetchall()}
+
+
+_SETTLED_NOW = """
+    SELECT delivery, state = 'delivered' FROM relay.replay_items
+     WHERE plan_id = %s AND delivery = ANY(%s) AND state <> 'sending' ORDER BY settled_at, position
+"""
+
+
+async def settled(connection: Connection, plan_id: int, rows: Sequence[int]) -> list[tuple[int, bool]]:
+    """Those of these deliveries of the plan that are settled, and whether each was delivered, in the order of that."""
+    cursor = await connection.execute(_SETTLED_NOW, (plan_id, list(rows)))
+    return [(int(row[0]), bool(row[1])) for row in await cursor.fetchall()]
+
+
 _STREAK = """
     SELECT count(*) FROM relay.replay_items i
      WHERE i.plan_id = %(plan)s AND i.state = 'dead'

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from psycopg.sql import SQL
 
+from relay.store.actions import signed
 from relay.store.database import exact, one_moment, rows_of
 from relay.store.failures import refusals
 from relay.store.filters import of_deliveries
@@ -83,7 +84,7 @@ class Plan:
     """The current state of a plan. What is `left` was not sent yet, or is on its way.
 
     `login` is the database login of the session that asked, None of a plan from before logins were recorded.
-    `paused_by` is the operator who paused it, None unless it is paused.
+    `paused_by` is the operator who paused it, with the login where it differs; None unless it is paused.
     """
 
     id: int
@@ -108,6 +109,11 @@ class Plan:
     paused_by: str | None = None
 
     @property
+    def who(self) -> str:
+        """The operator who asked, with the login where it differs."""
+        return signed(self.requested_by, self.login)
+
+    @property
     def left(self) -> int:
         """Deliveries of the plan that are not settled."""
         return self.total - self.delivered - self.dead - self.skipped
@@ -123,14 +129,14 @@ plan_columns = SQL("""
     p.edited_body IS NOT NULL AS edited, p.total, p.delivered, p.dead, p.skipped, p.stopped_why, p.created_at,
     p.started_at, p.finished_at, p.login,
     CASE WHEN p.state = 'paused' THEN (
-        SELECT a.operator FROM relay.operator_actions a
-         WHERE a.plan_id = p.id AND a.action = 'replay.pause' ORDER BY a.id DESC LIMIT 1) END AS paused_by
+        SELECT ARRAY[a.operator, a.login] FROM relay.operator_actions a
+         WHERE a.plan_id = p.id AND a.action = 'replay.pause' ORDER BY a.id DESC LIMIT 1) END AS paused
 """)
 
 
-def plan_of_row(*, state: str, **columns: Any) -> Plan:
+def plan_of_row(*, state: str, paused: tuple[str, str | None] | None, **columns: Any) -> Plan:
     """A plan from the columns of `plan_columns`."""
-    return Plan(state=PlanState(state), **columns)
+    return Plan(state=PlanState(state), paused_by=None if paused is None else signed(*paused), **columns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,16 @@ BEGIN
 END
 $$;
 
+-- Default privileges of the owner may have given away more than what follows.
+REVOKE ALL ON SCHEMA relay FROM PUBLIC, relay_service, console_operator, console_reader;
+REVOKE ALL ON ALL TABLES IN SCHEMA relay FROM PUBLIC, relay_service, console_operator, console_reader;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA relay FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA relay FROM PUBLIC, relay_service, console_operator, console_reader;
 GRANT USAGE ON SCHEMA relay TO relay_service, console_operator, console_reader;
 
 -- All three read everything. These functions only compute; queries call them with the caller's rights.
 GRANT SELECT ON ALL TABLES IN SCHEMA relay TO relay_service, console_operator, console_reader;
 GRANT SELECT ON dashboard_facts TO relay_service, console_operator, console_reader;
-REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA relay FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION relay.whole(text), relay.tally(text, jsonb, jsonb), relay.payload(bytea),
     relay.json_or_null(jsonb), relay.json_or_null(json), relay.json_or_null(text)
     TO relay_service, console_operator, console_reader;
@@ -41,7 +45,7 @@ REVOKE INSERT, DELETE ON relay.discards FROM relay_service;
 GRANT SELECT, INSERT, DELETE ON dashboard_facts TO relay_service;
 GRANT EXECUTE ON FUNCTION relay.refusal(text, text, text, text, text, text, text),
     relay.write_facts(jsonb[], text, boolean), relay.restore_facts(integer), relay.expect_facts(bigint, bigint),
-    relay.facts_are_followed(), relay.facts_of_redelivery(jsonb, bigint, integer, timestamptz),
+    relay.kept_facts(bigint), relay.facts_are_followed(), relay.facts_of_redelivery(jsonb, bigint, integer, timestamptz),
     relay.promote(text[], bigint[]), relay.pass_turns(text[], bigint[], uuid[], uuid),
     relay.release_order(interval), relay.undo_store(), relay.end_holds(), relay.end_drain(),
     relay.give_back_abandoned(text, integer), relay.release_destination(text, integer),

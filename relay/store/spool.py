@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from relay.dsn import parse
 from relay.errors import SpoolError, SpoolFull, SpoolUnwritable
+from relay.store.spool_disk import damaged_files
 from relay.store.spool_file import SpoolFile, SpoolState
 
 if TYPE_CHECKING:
@@ -306,6 +307,11 @@ def local_state(folder: Path, dsn: str) -> SpoolState | None:
         return file.state()
     finally:
         file.close()
+
+
+def damaged_local(folder: Path) -> tuple[str, ...]:
+    """The names of the damaged files in `folder` that relays have moved aside. They may hold receipts."""
+    return damaged_files(folder / FILE_NAME)
 
 
 def erase_local(folder: Path, dsn: str, wanted: Callable[[Receipt], bool], *, dry_run: bool) -> int:

@@ -106,7 +106,7 @@ class SpoolDisk:
 
     def aside(self) -> tuple[str, ...]:
         """The names of damaged files that were moved aside."""
-        return tuple(sorted(one.name for one in self.path.parent.glob(f"{self.path.name}.damaged-*[0-9]")))
+        return damaged_files(self.path)
 
     def try_lock(self) -> bool:
         """Take the lock that one process of the host at a time holds. False if another one has it."""
@@ -392,6 +392,11 @@ class SpoolDisk:
                 self._rescue(self._connection)
             self._connection.close()
             self._connection = None
+
+
+def damaged_files(path: Path) -> tuple[str, ...]:
+    """The names of damaged files that were moved aside from `path`."""
+    return tuple(sorted(one.name for one in path.parent.glob(f"{path.name}.damaged-*[0-9]")))
 
 
 def _inode(path: Path) -> tuple[int, int]:

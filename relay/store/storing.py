@@ -21,7 +21,7 @@ from relay.domain.headers import SIGNATURE_HEADER, TIMESTAMP_HEADER, kept
 from relay.store.copies import copies_of, firsts_of
 from relay.store.database import exact_rows_of
 from relay.store.deliveries import Claimed, Duplicate, Ignored, Waiting
-from relay.store.signatures import deliveries_of
+from relay.store.signatures import deliveries_of, deliveries_with_expired
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -208,7 +208,7 @@ async def store_drained(
     """As `store`, for receipts that were spooled: one whose delivery id is known, in any state, is a `Duplicate`.
 
     It may be a commit whose end was not seen, which is no redelivery. Only a dead letter with another body is another
-    webhook, and stored as `store` does.
+    webhook, and stored as `store` does. So is one whose signature another delivery came with, however long ago.
 
     Raises:
         psycopg.DataError: Postgres refuses a value; nothing was stored.
@@ -220,6 +220,10 @@ async def store_drained(
         was = found.get(item.receipt.delivery_id)
         if was is not None and was.dead_body in (None, item.receipt.body):
             known[item.claim] = Duplicate(was.delivery_id, State(was.state))
+    signed = {item.receipt.signature.key: item for item in batch if item.receipt.signature is not None}
+    late = [item.receipt for item in signed.values() if item.claim not in known]
+    for key, (delivery_id, state) in (await deliveries_with_expired(connection, late)).items():
+        known[signed[key].claim] = Duplicate(delivery_id, state)
     fresh = [item for item in batch if item.claim not in known]
     stored = iter(await store(connection, owner, fresh, lock_ms=lock_ms, conversation_ms=conversation_ms))
     return [known[item.claim] if item.claim in known else next(stored) for item in batch]

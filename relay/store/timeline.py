@@ -88,7 +88,8 @@ _ALERTS = """
            coalesce(v.value ->> 'state', '') AS state, v.value ->> 'value' AS value,
            v.value ->> 'threshold' AS threshold
       FROM dashboard_facts f CROSS JOIN LATERAL (SELECT relay.json_or_null(f.value) AS value) AS v
-     WHERE f.fact_type = %(alert)s AND f.recorded_at >= %(since)s ORDER BY f.recorded_at DESC LIMIT %(most)s
+     WHERE f.fact_type = %(alert)s AND f.recorded_at >= %(since)s AND f.recorded_at <= now()
+     ORDER BY f.recorded_at DESC LIMIT %(most)s
 """
 
 
@@ -109,6 +110,7 @@ _HEALTH = """
                coalesce(v.value ->> 'error', v.value ->> 'status') AS error
           FROM dashboard_facts f CROSS JOIN LATERAL (SELECT relay.json_or_null(f.value) AS value) AS v
          WHERE f.fact_type = %(health)s AND f.recorded_at >= %(since)s::timestamptz - interval '10 minutes'
+           AND f.recorded_at <= now()
     ), changes AS (
         SELECT *, lag(ok) OVER (PARTITION BY target ORDER BY at) AS before FROM probes
     )

@@ -100,6 +100,45 @@ async def accepted(connection: Connection, window: timedelta, *, fewest: int) ->
     return int(row[0]) if row else 0
 
 
+_ENDED, _BEGUN = 20, 5
+# Of the last two minutes in which webhooks were delivered, each by its newest facts.
+_DELIVERED = """
+    SELECT f.at, f.ms::float8
+      FROM (SELECT minute FROM relay.minutes
+             WHERE minute >= date_trunc('minute', now() - %(reach)s) AND fact_type = %(retry)s AND success AND NOT test
+             GROUP BY minute HAVING sum(facts) > 0 ORDER BY minute DESC LIMIT 2) AS last
+     CROSS JOIN LATERAL (
+        SELECT f.recorded_at::timestamptz AS at, least(t.duration_ms, 86400000) AS ms
+          FROM dashboard_facts f
+         CROSS JOIN LATERAL relay.tally(f.fact_type, relay.json_or_null(f.value), relay.json_or_null(f.metadata)) t
+         WHERE f.fact_type = %(retry)s AND f.recorded_at >= last.minute
+           AND f.recorded_at < last.minute + interval '1 minute' AND t.success AND NOT t.test
+         ORDER BY f.recorded_at DESC LIMIT %(ended)s) AS f
+     ORDER BY f.at DESC LIMIT %(ended)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LastDeliveries:
+    """When the last webhook was delivered, and how long the last few that were begun took, in ms, newest first."""
+
+    at: datetime | None = None
+    took_ms: tuple[float, ...] = ()
+
+
+async def last_deliveries(connection: Connection, reach: timedelta) -> LastDeliveries:
+    """The last deliveries within `reach`, without replays.
+
+    Those that began last count: when the agent is fast again, slow deliveries still end for a while.
+    """
+    given = {"reach": reach, "retry": FactType.RETRY, "ended": _ENDED}
+    rows = await (await connection.execute(_DELIVERED, given)).fetchall()
+    if not rows:
+        return LastDeliveries()
+    begun = sorted(rows, key=lambda row: row[0] - timedelta(milliseconds=row[1]), reverse=True)
+    return LastDeliveries(rows[0][0], tuple(ms for _, ms in begun[:_BEGUN]))
+
+
 _WEEKS = 4
 _HOURS = SQL("""
     SELECT date_trunc('hour', now(), 'UTC') - make_interval(hours => 168 * n) AS hour
@@ -131,7 +170,8 @@ _LEARN = SQL("""
            SELECT max(gap) AS gap FROM (
                SELECT at - lag(at) OVER (ORDER BY at) AS gap FROM (
                    (SELECT f.recorded_at AS at FROM dashboard_facts f
-                     WHERE f.fact_type = %(retry)s AND f.recorded_at < m.hour
+                     WHERE f.fact_type = %(retry)s AND f.recorded_at >= '0001-01-02'
+                       AND f.recorded_at < m.hour
                        AND coalesce(relay.json_or_null(f.metadata) ->> 'test', '') <> 'true'
                      ORDER BY f.recorded_at DESC LIMIT 1)
                     UNION ALL
@@ -142,10 +182,12 @@ _LEARN = SQL("""
                     UNION ALL
                    (SELECT f.recorded_at FROM dashboard_facts f
                      WHERE f.fact_type = %(retry)s AND f.recorded_at >= m.hour + interval '1 hour'
+                       AND f.recorded_at <= now()
                        AND coalesce(relay.json_or_null(f.metadata) ->> 'test', '') <> 'true'
                      ORDER BY f.recorded_at LIMIT 1)) AS moments) AS gaps
             WHERE EXISTS (SELECT FROM dashboard_facts f
-                           WHERE f.fact_type = %(retry)s AND f.recorded_at < m.hour)) AS found
+                           WHERE f.fact_type = %(retry)s AND f.recorded_at >= '0001-01-02'
+                             AND f.recorded_at < m.hour)) AS found
      WHERE found.gap IS NOT NULL
         ON CONFLICT DO NOTHING
 """).format(hours=_HOURS, weeks=Literal(_WEEKS + 1))

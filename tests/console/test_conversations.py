@@ -42,6 +42,16 @@ async def test_c_shows_what_came_of_the_conversation_and_what_became_of_it(
         await seen.shows("all 3")
 
 
+async def test_a_conversations_id_is_no_markup(relay: RunningRelay, console: Console, rows: Rows) -> None:
+    await relay.post(webhook(7, content="hello"))
+    rows("UPDATE relay.deliveries SET conversation_id = '[/b][@click=app.quit]x[/]'")
+    async with console((100, 30)) as seen:
+        await seen.press("3")
+        await seen.shows("all 1")
+        await seen.press("c")
+        await seen.shows("Conversation [/b][@click=app.quit]x[/] ─ 1 delivery", "hello")
+
+
 async def test_j_and_k_step_through_the_list_from_inside_a_delivery(incident: RunningRelay, console: Console) -> None:
     async with console() as seen:
         await open_dead_letters(seen)

@@ -292,6 +292,13 @@ def test_a_value_with_blanks_is_one_word_of_a_filter() -> None:
     found = offers('conv:7 error:"Agent SDK', [group], {})
     assert found == [('error:"Agent SDK answered 503"', 1)]
     assert completed('conv:7 error:"Agent SDK', found, {}) == 'conv:7 error:"Agent SDK answered 503"'
+    mistyped = Group("422", "Agent SDK refused", 3, 1, now, now, ("message_updated", "x y"), "", event_letters=(2, 1))
+    assert offers("error:agent", [group], {}) == found
+    assert offers("event:message_", [group, mistyped], {}) == [
+        ("event:message_updated", 2), ("event:message_created", None),
+    ]  # fmt: skip
+    assert offers("event:x", [mistyped], {}) == [('event:"x y"', 1)]
+    assert offers("!test:", [], {}) == [("!test:yes", None), ("!test:no", None)]
     assert expanded('"mail @ops now" @ops', {"ops": "status:503"}) == '"mail @ops now" status:503'
 
 

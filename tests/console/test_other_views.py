@@ -194,6 +194,17 @@ async def test_another_console_watches_and_stops_a_replay(
         await first.shows("p pauses")
         await first.press("p")
         await first.shows("paused by maria")
+        async with console(read_only=True) as watcher:
+            await watcher.shows("Failure groups")
+            await watcher.press("6", "enter")
+            shown = await watcher.shows("paused by maria", "esc leaves it running")
+            assert "resumes" not in shown
+            assert "stop" not in shown.splitlines()[-1]
+            await watcher.press("x")
+            await watcher.shows("The console is read-only")
+            await watcher.press("escape", "5")
+            shown = await watcher.shows("Backlog")
+            assert "holds and releases" not in shown
         async with console(console_operator="jonas") as second:
             await second.shows("Failure groups")
             await second.press("6", "enter")  # the list is not there yet

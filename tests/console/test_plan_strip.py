@@ -8,7 +8,9 @@ from uuid import uuid4
 
 from console.data.plan_pace import PlanPace
 from relay.replay.requests import DEFAULT, RATES
+from relay.store import gate
 from relay.store.replays import Plan, PlanState
+from relay.store.sessions import connected
 from tests.console.conftest import ALL, OVERLOADED, ask_for_the_group, open_dead_letters
 from tests.servers import until
 
@@ -113,9 +115,16 @@ async def test_an_edit_is_kept_until_it_is_sent_or_discarded_by_name(
         await shown.shows("type 1 and enter")
         await shown.press("escape", "1", "q")
         await shown.shows("1 edited payload not sent", "y does it")
+        await shown.press("escape", "question_mark", "ctrl+q")
+        await shown.shows("1 edited payload not sent", "y does it")
         await shown.press("escape")
         assert row_id in shown.app.context.drafts
         await shown.press("2", "e")
+        await shown.shows('"mended"')
+        await shown.press("ctrl+q")
+        await shown.hides("Edit the payload")
+        assert row_id in shown.app.context.drafts
+        await shown.press("e")
         await shown.shows('"mended"')
         await shown.press("ctrl+g")
         await shown.hides("Edit the payload")
@@ -158,6 +167,24 @@ async def test_a_running_replay_is_in_the_header_of_every_screen(
             await until(lambda: "▶ replay" in seen.text.splitlines()[0], what=f"the header has the replay, {keys}")
         agent.release()
         await seen.hides("▶ replay")
+
+
+async def test_a_replay_during_a_hold_says_what_it_waits_for(
+    incident: RunningRelay, console: Console, rows: Rows, dsn: str
+) -> None:
+    async with connected(dsn) as connection:
+        await gate.hold(connection, "opb", "deploying the agent")
+    waits = "orwarding is held by opb", "so a replay waits until H releases it"
+    async with console() as seen:
+        await seen.shows("Forwarding is held by opb")
+        await ask_for_the_group(seen)
+        await seen.shows(*waits)
+        await seen.press("enter")
+        await seen.shows(f"running  {OVERLOADED} left; f", *waits, "▶ replay #1 0 % held")
+        await seen.press("H")
+        await seen.shows("Release it")
+        await seen.press("y", "6")
+        await seen.shows(f"{OVERLOADED} delivered")
 
 
 async def test_the_drill_takes_nine_keys_and_a_single_payload_three(

@@ -136,6 +136,30 @@ async def test_a_click_on_the_footer_does_what_the_key_does(incident: RunningRel
         await seen.hides("y does it")
 
 
+async def test_a_click_on_a_header_sorts_and_one_on_the_top_line_goes_there(
+    incident: RunningRelay, console: Console
+) -> None:
+    async with console((120, 36)) as seen:
+        await seen.shows("Failure groups by rate")
+
+        async def click(selector: str, label: str) -> None:
+            rows = seen.text.splitlines()
+            place = rows[seen.app.screen.query_one(selector).region.y].index(label)
+            await seen._pilot.click(selector, offset=(place + 1, 0))
+
+        await click("#groups", "COUNT")
+        await seen.shows("Failure groups by count")
+        await click("#status", "dead letters")
+        await seen.shows(f"all {ALL}, newest first")
+        for head, order in (("STATUS", "by status"), ("STATUS", "newest first"), ("DIED", "oldest first")):
+            await click("#rows", head)
+            await seen.shows(f"all {ALL}, {order}")
+        await click("#status", "LIVE")
+        await seen.shows("Alert rules")
+        await click("#status", "Critical")
+        await seen.shows("Failure groups")
+
+
 async def test_the_footer_shows_the_keys_of_what_has_the_focus(incident: RunningRelay, console: Console) -> None:
     async with console((80, 24)) as seen:
         await open_dead_letters(seen)

@@ -10,6 +10,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from relay.domain.notifications import AlertFormat
+from relay.errors import ConfigurationError
 from relay.monitoring.channels import channels
 from tests.servers import free_port
 
@@ -98,6 +99,8 @@ def test_the_host_decides_the_kind_of_channel_and_holds_its_key() -> None:
         (channel,) = channels(load_settings(relay_alert_webhook_url=url))
         assert (channel.format, channel.key) == expected, url
         assert channel.format is AlertFormat.SLACK or channel.key not in channel.url
+    with pytest.raises(ConfigurationError, match=r"^RELAY_ALERT_KEY: not set; PagerDuty's routing key .* goes there"):
+        channels(load_settings(relay_alert_webhook_url="https://events.pagerduty.com/v2/enqueue"))
     (chosen,) = channels(load_settings(relay_alert_webhook_url="http://pager.example", relay_alert_format="pagerduty",
                                        relay_alert_key="k"))  # fmt: skip
     assert (chosen.format, chosen.url, chosen.key) == (AlertFormat.PAGERDUTY, "http://pager.example/v2/enqueue", "k")

@@ -87,11 +87,20 @@ async def test_a_retry_after_in_seconds_is_waited_for(
     assert second - first >= 1 - EARLY_S
 
 
-def _in_an_hour() -> str:
-    return (datetime.now(UTC) + timedelta(hours=1)).strftime("%a, %d %b %Y %H:%M:%S GMT")
+def _date_in(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%a, %d %b %Y %H:%M:%S GMT")
 
 
-@pytest.mark.parametrize("asked", ["3600", _in_an_hour()], ids=["seconds", "date"])
+async def test_a_retry_after_that_is_a_date_is_waited_for_from_the_answer_on(
+    start_one: StartRelay, shared_agent: HeldAgent, shared_rows: Rows
+) -> None:
+    relay = await start_one(chatwoot_webhook_max_attempts=2)
+    shared_agent.behave(Behaviour(status=503, retry_after=_date_in(3), delay_ms=1_500, times=1))
+    _, waits_ms = await attempted(relay, shared_rows)
+    assert waits_ms[1] <= 1_500
+
+
+@pytest.mark.parametrize("asked", ["3600", _date_in(3_600)], ids=["seconds", "date"])
 async def test_a_retry_after_is_waited_for_up_to_the_longest_delay(
     start_one: StartRelay, shared_agent: HeldAgent, shared_rows: Rows, asked: str
 ) -> None:

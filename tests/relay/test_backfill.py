@@ -173,8 +173,8 @@ async def test_a_replay_plan_reads_chatwoot_too(
 @pytest.mark.parametrize(
     ("arguments", "changed", "said", "status"),
     [
-        (("--since", "nonsense"), {}, "since:nonsense", 2),
-        (("--since", "2099-01-01T00:00"), {}, "--since must be before", 2),
+        (("--since", "nonsense"), {}, "--since nonsense: say 8h,", 2),
+        (("--since", "2099-01-01T00:00"), {}, "--since must be in the past", 2),
         (("--since", "00:00"), {"CHATWOOT_API_KEY": "demo-bot-key"}, "agent bot's", 1),
         (("--since", "00:00"), {"CHATWOOT_API_KEY": ""}, "must be set", 2),
         (("--since", "00:00", "--yes"), {}, "No relay is running", 1),

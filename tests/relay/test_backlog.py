@@ -16,6 +16,7 @@ from relay.store import gate
 from relay.store.database import connection_parameters
 from tests.relay.traces import seen_of, trace
 from tests.servers import Behaviour, HeldAgent, Rows, RunningRelay, until
+from tests.store.plant import Plant
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -176,6 +177,33 @@ async def test_a_run_under_way_keeps_its_count_over_a_hold(
     assert left.retries[0][0]["attempts"] == 2
 
 
+async def test_a_relay_that_starts_during_a_hold_attempts_nothing_that_a_dead_one_has_left(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows, connection: Connection
+) -> None:
+    await gate.hold(connection, "maria", "deploy")
+    for _ in range(5):
+        Plant(rows).delivery("forwarding", owner=uuid4())
+    await start_relay()
+    await until(lambda: dict(rows("SELECT waits, count(*) FROM relay.deliveries GROUP BY 1")) == {"hold": 5})
+    assert len(agent.seen) == 0
+    await gate.release(connection, "maria")
+    await until(all_delivered(rows, 5))
+
+
+async def test_a_breaker_that_is_open_closes_once_no_relay_uses_it(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows, connection: Connection
+) -> None:
+    user = Plant(rows).relay()
+    await gate.count_attempts(connection, user, 20, 20)
+    await gate.open_the_breaker(connection, "it failed", pause_s=3_600, first_s=FIRST_PAUSE_S)
+    assert not await gate.close_unused_breaker(connection)
+    relay = await start_relay()
+    assert (await relay.post(message(1))).json()["waiting"] == "breaker"
+    rows("UPDATE relay.instances SET stopped_at = now() WHERE id = %s", (user,))
+    await relay.post(message(2))
+    await until(all_delivered(rows, 2))
+
+
 async def test_a_long_wait_is_a_row_that_another_relay_can_take(
     start_relay: StartRelay, agent: HeldAgent, rows: Rows
 ) -> None:
@@ -257,6 +285,50 @@ async def test_retry_after_opens_the_breaker_for_that_time(
     assert rows.one("SELECT why FROM relay.breaker") == "Agent SDK is rate limiting (429), Retry-After 50 s"
     await until(lambda: "Circuit breaker opened" in relay.output)
     assert "a customer's words" not in relay.output
+
+
+async def test_a_relay_without_a_slot_of_the_agent_probes_nothing(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows, connection: Connection
+) -> None:
+    other = Plant(rows).relay(lease_s=600)
+    taken = "INSERT INTO relay.destination_slots (destination, number, owner) VALUES (%s, 1, %s)"
+    rows(taken, (f"{agent.url}/webhooks/chatwoot", other))
+    await gate.open_the_breaker(connection, "it failed", pause_s=0, first_s=FIRST_PAUSE_S)
+    relay = await start_relay(relay_breaker="on", relay_agent_concurrency=1)
+    await relay.post(message(1))
+    rounds = "SELECT 1 FROM relay.attempt_counts, relay.deliveries WHERE at > received_at + interval '1 second'"
+    await until(lambda: rows(rounds))
+    assert dict(rows(_STATES)) == {"received": 1}
+    rows("UPDATE relay.instances SET lease_until = '-infinity' WHERE id = %s", (other,))
+    await until(all_delivered(rows, 1))
+
+
+async def test_a_failure_that_opens_the_breaker_is_no_dead_letter(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows
+) -> None:
+    relay = await start_relay(relay_breaker="on", chatwoot_webhook_max_attempts=1)
+    agent.behave(Behaviour(status=503, retry_after="20", times=1))
+    answer = await relay.post(message(1))
+    assert (answer.status_code, answer.json()["waiting"]) == (202, "breaker")
+    assert rows.facts("support.webhook.dead_letter") == []
+
+
+async def test_a_test_webhook_that_waits_for_a_retry_passes_a_hold_and_an_open_breaker(
+    start_relay: StartRelay, agent: HeldAgent, rows: Rows, connection: Connection
+) -> None:
+    await gate.open_the_breaker(connection, "it failed", pause_s=3_600, first_s=FIRST_PAUSE_S)
+    relay = await start_relay(
+        relay_breaker="on", relay_respond="stored", chatwoot_webhook_base_delay_ms=3_600_000,
+        chatwoot_webhook_max_delay_ms=3_600_000,
+    )  # fmt: skip
+    due = "UPDATE relay.deliveries SET next_attempt_at = now() WHERE delivery_id = %s AND state = 'waiting' RETURNING 1"
+    for test in ("breaker", "hold"):
+        agent.behave(Behaviour(status=502, times=1))
+        await relay.post(message(1), X_Chatwoot_Delivery=test, X_Forwarded_From="chatwoot-test")
+        await until(lambda test=test: rows(due, (test,)))  # type: ignore[misc]
+        await until(lambda test=test: trace(rows, test).state == "delivered")  # type: ignore[misc]
+        await gate.hold(connection, "maria", "deploy")
+    assert rows.one("SELECT held, open FROM relay.gate") == (True, True)
 
 
 async def test_the_command_line_holds_shows_who_holds_and_releases(

@@ -119,7 +119,11 @@ async def test_receipts_in_this_hosts_spool_go_too(relay_command: CommandLine, r
     assert [item.receipt.delivery_id for item in file.page(most=9, most_bytes=1 << 20)] == ["other's"]
     file.close()
     assert THEIRS.encode() not in (tmp_path / "spool.db").read_bytes()
-    assert rows.one("SELECT details ->> 'spooled' FROM relay.operator_actions WHERE details ? 'erase'") == "1"
+    (tmp_path / "spool.db.damaged-20261127T120000").write_text(THEIRS)
+    damaged = await relay_command.run("erase", "--contact", "14", **here)
+    assert damaged.returncode == 1
+    assert "Not searched, delete once it is of no use: spool.db.damaged-20261127T120000 in " in damaged.stderr
+    assert rows("SELECT details ->> 'spooled' FROM relay.operator_actions WHERE details ? 'erase'") == ["1", "0"]
 
 
 async def test_wrong_use_and_missing_rights_are_one_line(relay_command: CommandLine, rows: Rows) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from relay.store import browse
+from relay.store.sessions import connected
 from tests.servers import Behaviour, until
+from tests.store.plant import Plant
 
 if TYPE_CHECKING:
     from tests.conftest import CommandLine
@@ -30,6 +33,29 @@ async def test_a_delivery_is_shown_with_all_that_happened_to_it(
     assert (document["state"], [one["status"] for one in document["attempts"]]) == ("delivered", ["503", "200"])
     assert document["received_at"].endswith("Z")
     assert document["payload"].startswith("{")
+
+
+async def test_who_asked_is_named_with_the_login_that_they_had(relay_command: CommandLine, rows: Rows) -> None:
+    row, name = Plant(rows).delivery("dead", delivery_id="0192-dead"), "maria (CEO)"
+    rows(
+        "SELECT relay.ask_replay(gen_random_uuid(), %s, '', '', NULL, 0, 0, NULL, ARRAY[%s]::bigint[], '{1}')",
+        (name, row),
+    )
+    rows("SELECT relay.control_replay(id, 'replay.pause', %s, '') FROM relay.replay_plans", (name,))
+    rows("SELECT relay.ask_discard(ARRAY[%s]::bigint[], %s, 'spam')", (row, name))
+    rows("UPDATE relay.replay_items SET settled_at = now()")
+    rows("UPDATE relay.replay_plans SET state = 'paused'")
+    login = rows.one("SELECT session_user")
+    signed = f"{name} (login: {login})"
+    shown = (await relay_command.run("show", "0192-dead")).stdout
+    assert f"by {signed}: pending" in shown
+    assert f"discarded by {signed}: spam" in shown
+    document = json.loads((await relay_command.run("show", "0192-dead", "--json")).stdout)
+    assert [one["login"] for one in (*document["replays"], *document["discards"])] == [login, login]
+    assert f"of {signed} is paused" in (await relay_command.run("handover")).stdout
+    async with connected(rows.dsn) as connection:
+        (plan,) = await browse.plans(connection, 8)
+    assert (plan.who, plan.paused_by) == (signed, signed)
 
 
 async def test_an_id_that_is_unknown_or_of_several_is_one_line(relay: RunningRelay, relay_command: CommandLine) -> None:

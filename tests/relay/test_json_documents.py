@@ -64,7 +64,8 @@ def faults(value: Any, table: dict[str, set[str]]) -> list[str]:
             found.append(f"{path} is {kind}")
     found += [f"{path} is not in snake_case" for path in keys(value) if not SNAKE_CASE.fullmatch(path)]
     found += [f"{text} is no RFC 3339 time in UTC" for text in texts(value) if OLD_TIME.fullmatch(text)]
-    return found + [f"{path} is missing" for path in table if path.partition(".")[0].partition("[")[0] not in value]
+    missing = [path for path in table if path != "*" and path.partition(".")[0].partition("[")[0] not in value]
+    return found + [f"{path} is missing" for path in missing]
 
 
 def keys(value: Any) -> Iterator[str]:
@@ -95,49 +96,67 @@ async def test_every_document_has_the_fields_and_types_that_the_page_lists(
     chatwoot.add_message(7, "Hello?", created_at=int(time.time()) - 60)
     env = {
         "RELAY_URL": relay.url, "CHATWOOT_BASE_URL": chatwoot.url, "CHATWOOT_API_KEY": chatwoot.api_key,
-        "CHATWOOT_ACCOUNT_ID": str(chatwoot.account_id),
+        "CHATWOOT_ACCOUNT_ID": str(chatwoot.account_id), "RELAY_ALERT_WEBHOOK_URL": f"{relay.url}/health",
     }  # fmt: skip
     since = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
     tables, wrong = documented(), {}
-    for name, arguments in {
-        "relay hold": ("--reason", "deploy", "--for", "30m"),
-        "relay status": (),
-        "relay release": (),
-        "relay redirect": ("--from", "http://gone", "--to", "http://new"),
-        "relay diagnose": (),
-        "relay check-health": (),
-        "relay migrate --status": (),
-        "relay replay --dry-run": (),
-        "relay replay": ("--yes",),
-        "relay send-test": (),
-        "relay escalate": ("--yes",),
-        "relay backfill": ("--since", since, "--dry-run"),
-        "relay timeline": (),
-        "relay handover": (),
-        "relay show": ("shown",),
-        "relay erase": ("--conversation", "7", "--dry-run"),
-        "relay fsck": (),
-        "relay agent check": (relay.settings.agent_sdk_url, "--large-bytes", "10000"),
-    }.items():
+    calls: list[tuple[str, tuple[str, ...]]] = [
+        ("relay hold", ("--reason", "deploy", "--for", "30m")),
+        ("relay ack", ("dlq-p2", "--reason", "known")),
+        ("relay status", ()),
+        ("relay release", ()),
+        ("relay redirect", ("--from", "http://gone", "--to", "http://new")),
+        ("relay diagnose", ()),
+        ("relay check-health", ()),
+        ("relay alerts test", ()),
+        ("relay migrate --status", ()),
+        ("relay replay --dry-run", ()),
+        ("relay replay", ("--yes",)),
+        ("relay replay --dry-run", ("--filter", "conv:404")),
+        ("relay replay", ("--filter", "conv:404")),
+        ("relay send-test", ()),
+        ("relay tail", ("--no-follow", "-n", "1")),
+        ("relay escalate", ("--yes",)),
+        ("relay backfill", ("--since", since, "--dry-run")),
+        ("relay backfill", ("--since", since, "--yes")),
+        ("relay backfill", ("--since", since)),
+        ("relay timeline", ()),
+        ("relay handover", ()),
+        ("relay show", ("shown",)),
+        ("relay erase", ("--conversation", "7", "--dry-run")),
+        ("relay fsck", ()),
+        ("relay agent check", (relay.settings.agent_sdk_url, "--large-bytes", "10000")),
+    ]
+    for name, arguments in calls:
         ended = await relay_command.run(*name.split()[1:], *arguments, "--json", **env)
         assert ended.stdout, (name, ended.stderr)
         found = faults(json.loads(ended.stdout), tables[name])
         if found:
             wrong[name] = found
     assert wrong == {}
+    assert {name.split(" --")[0] for name, _ in calls} == {f"relay {name}" for name in with_json(cli)}
+
+
+def with_json(group: click.Group) -> Iterator[str]:
+    """The names of the commands in `group` that have `--json`."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from (f"{name} {below}" for below in with_json(command))
+        elif any("--json" in option.opts for option in command.params):
+            yield name
 
 
 def test_an_error_is_a_document_too_for_every_command(tmp_path: Path, fork_server: ForkServer) -> None:
     command = CommandLine(tmp_path, "garbage", fork_server)
-    context, table, wrong = click.Context(cli), documented()["Errors"], {}
-    for name in cli.list_commands(context):
-        found = cli.get_command(context, name)
-        assert found is not None
-        if any("--json" in option.opts for option in found.params):
-            ended = command(name, "--no-such-option", "--json")
-            document = json.loads(ended.stdout)
-            if ended.returncode != 2 or faults(document, table) or document["error"]["kind"] != "usage":
-                wrong[name] = ended
+    table, wrong = documented()["Errors"], {}
+    for name in with_json(cli):
+        ended = command(*name.split(), "--no-such-option", "--json")
+        document = json.loads(ended.stdout)
+        if ended.returncode != 2 or faults(document, table) or document["error"]["kind"] != "usage":
+            wrong[name] = ended
     assert wrong == {}
     ended = command("status", "--json", DATABASE_URL="postgresql://none@127.0.0.1:1/none")
     assert (ended.returncode, json.loads(ended.stdout)["error"]["kind"]) == (1, "database_unavailable")

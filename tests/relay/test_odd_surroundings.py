@@ -49,6 +49,7 @@ def test_an_env_file_that_cannot_be_read_is_one_line(relay_command: CommandLine,
         b"A=1\n\xff\xfeB=2\n": "line 2 holds bytes that are not UTF-8 text",
         "AGENT_SDK_URL=http://x\n".encode("utf-16"): "line 1 holds bytes that are not UTF-8 text",
         b"A=\0\n": "line 1 holds bytes that are not UTF-8 text",
+        b'just words\nA=1\n\nRELAY_URL="http://x\n': "line 4: the value of RELAY_URL cannot be read; close its quotes",
     }
     for content, reason in cases.items():
         file.write_bytes(content)
@@ -86,6 +87,21 @@ def test_a_full_disk_as_stdout_is_one_line(relay_command: CommandLine, arguments
     assert ended.stderr.count("\n") == 1
     assert ended.stderr.startswith("relay: ")
     assert ended.returncode == (2 if "--json" in arguments else 1)
+
+
+def test_a_stream_that_is_closed_or_of_another_encoding_costs_no_answer(relay_command: CommandLine) -> None:
+    nowhere = "http://127.0.0.1:1"
+    env = os.environ | relay_command.env | {
+        "CHATWOOT_BASE_URL": nowhere, "AGENT_SDK_URL": nowhere, "CHATWOOT_API_KEY": "key", "CHATWOOT_ACCOUNT_ID": "1",
+        "PYTHONIOENCODING": "latin-1",
+    }  # fmt: skip
+    program = [sys.executable, "-m", "relay", "check-health"]
+    ended = subprocess.run(program, cwd=relay_command.folder, env=env, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert ended.stdout.startswith("Chatwoot health check FAILED \\u2192 artifacts/ops/chatwoot_health_")
+    closed = ["sh", "-c", 'exec "$@" <&- >&-', "sh", *program]
+    ended = subprocess.run(closed, cwd=relay_command.folder, env=env, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "")
 
 
 async def test_a_login_without_rights_is_one_line(relay_command: CommandLine, empty_dsn: str, rows: Rows) -> None:

@@ -91,6 +91,49 @@ async def test_a_canary_that_fails_stops_the_plan_before_the_rest(
     assert rows("SELECT count(*) FROM relay.deliveries WHERE state = 'dead'") == [30]
 
 
+async def test_a_canary_that_waits_for_its_next_attempt_still_goes_alone(
+    start_relay: Callable[..., Awaitable[RunningRelay]], operator: Operator, agent: HeldAgent, rows: Rows,
+    letters: list[str],
+) -> None:  # fmt: skip
+    await start_relay(
+        chatwoot_webhook_base_delay_ms=3_600_000, chatwoot_webhook_max_delay_ms=3_600_000,
+        chatwoot_webhook_max_attempts=2,
+    )  # fmt: skip
+    agent.behave(Behaviour(status=503, times=3))
+    first = await operator.ask(*letters[:4], canary=1)
+    await _end_wait(rows, letters[0])
+    plan = await operator.reaches(first, PlanState.STOPPED)
+    assert (sent(agent), plan.stopped_why) == ([letters[0]] * 2, "the canary failed")
+    second = await operator.ask(*letters[:4], canary=1)
+    await _end_wait(rows, letters[0])
+    await operator.reaches(second, PlanState.DONE)
+    assert sent(agent)[2:5] == [letters[0]] * 2 + [letters[1]]
+
+
+async def test_failures_that_had_to_wait_count_in_a_row(
+    start_relay: Callable[..., Awaitable[RunningRelay]], operator: Operator, agent: HeldAgent, rows: Rows,
+    letters: list[str],
+) -> None:  # fmt: skip
+    await start_relay(
+        chatwoot_webhook_base_delay_ms=3_600_000, chatwoot_webhook_max_delay_ms=3_600_000,
+        chatwoot_webhook_max_attempts=2,
+    )  # fmt: skip
+    agent.behave(Behaviour(status=503))
+    plan_id = await operator.ask(*letters, stop_after=2)
+    for letter in letters[:2]:
+        await _end_wait(rows, letter)
+    plan = await operator.reaches(plan_id, PlanState.STOPPED)
+    assert (set(sent(agent)), plan.stopped_why) == (set(letters[:2]), "2 failures in a row")
+
+
+async def _end_wait(rows: Rows, letter: str) -> None:
+    """Let the next attempt of a delivery be due as soon as it waits."""
+    waits = (
+        "UPDATE relay.deliveries SET next_attempt_at = now() WHERE state = 'waiting' AND delivery_id = %s RETURNING 1"
+    )
+    await until(lambda: rows(waits, (letter,)))
+
+
 async def test_the_last_of_a_canary_must_succeed_too(
     relay: RunningRelay, operator: Operator, agent: HeldAgent, letters: list[str]
 ) -> None:

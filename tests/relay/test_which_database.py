@@ -243,12 +243,22 @@ async def test_nothing_that_a_demo_invented_reaches_a_real_agent(
     assert list(agent.seen) == []
 
 
-def test_a_demo_sends_no_alert_to_a_real_team(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_demo_sends_nothing_to_a_real_team_collector_or_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RELAY_ALERT_WEBHOOK_URL", "https://hooks.example/T0/secret")
+    real = ("RELAY_ALERT_WEBHOOK_URL", "RELAY_HEARTBEAT_URL", "OTEL_EXPORTER_OTLP_ENDPOINT", "LLM_BASE_URL",
+            "LLM_API_KEY", "LLM_MODEL", "TRANSCRIBE_BASE_URL", "TRANSCRIBE_API_KEY", "AGENT_SDK_URL",
+            "CHATWOOT_BASE_URL", "CHATWOOT_API_KEY")  # fmt: skip
+    for name in real:
+        monkeypatch.setenv(name, "https://real.example/secret")
     monkeypatch.setenv("DATABASE_URL", "postgresql://real/db")
     settings = demo_settings(AgentStandIn(port=1), ChatwootStandIn(port=1))
-    assert (settings.relay_alert_webhook_url, settings.database_url) == (None, None)
+    assert settings.database_url is None
+    kept = [name for name in real if "real.example" in str(getattr(settings, name.lower()))]
+    secret = [value for value in vars(settings).values() if hasattr(value, "get_secret_value")]
+    assert kept == []
+    assert [one for one in secret if "real.example" in one.get_secret_value()] == []
 
 
 # What the demo of an earlier version left

@@ -110,6 +110,13 @@ SHAPES: dict[str, Refusing] = {
         "DROP RULE nothing ON dashboard_facts",
         ("RL002", "nothing"),
     ),
+    "rule that writes them elsewhere": Refusing(
+        "CREATE TABLE elsewhere (LIKE dashboard_facts INCLUDING ALL); "
+        "CREATE RULE away AS ON INSERT TO dashboard_facts DO INSTEAD INSERT INTO elsewhere (fact_type, scope, value, "
+        "metadata) VALUES (NEW.fact_type, NEW.scope, NEW.value, NEW.metadata)",
+        "DROP RULE away ON dashboard_facts",
+        ("RL002", "away"),
+    ),
     "enum": Refusing(
         "CREATE TYPE kind AS ENUM ('a'); ALTER TABLE dashboard_facts ALTER COLUMN fact_type TYPE kind USING 'a'",
         "ALTER TABLE dashboard_facts ALTER COLUMN fact_type TYPE text",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -10,7 +11,7 @@ import pytest
 from relay.domain.delivery import FactType
 from relay.domain.facts import Fact
 from relay.errors import SchemaError
-from relay.store import facts, overview, preflight
+from relay.store import facts, facts_shape, overview, preflight
 from relay.store.database import connection_parameters
 from relay.store.migrate import migrate
 from tests.servers import Rows
@@ -223,13 +224,28 @@ REFUSED = {
     "ALTER COLUMN recorded_at TYPE timestamptz USING to_timestamp": (
         "CREATE TABLE dashboard_facts (id serial, recorded_at bigint)"
     ),
-    "ALTER COLUMN recorded_at TYPE timestamptz USING recorded_at::timestamptz": (
+    "ALTER COLUMN recorded_at TYPE timestamptz USING recorded_at::text::timestamptz": (
         "CREATE TABLE dashboard_facts (id serial, recorded_at text)"
+    ),
+    "column recorded_at of type date, which the relay cannot fill": (
+        "CREATE TABLE dashboard_facts (id serial, recorded_at date DEFAULT now())"
+    ),
+    "column recorded_at of type day": (
+        "CREATE DOMAIN day AS date; CREATE TABLE dashboard_facts (id serial, recorded_at day)"
+    ),
+    "USING current_date + recorded_at": "CREATE TABLE dashboard_facts (id serial, recorded_at time)",
+    "ALTER COLUMN value DROP DEFAULT, ALTER COLUMN value TYPE jsonb": (
+        "CREATE TABLE dashboard_facts (id serial, value text DEFAULT '{}')"
+    ),
+    "generated column scope, which the relay cannot fill": (
+        "CREATE TABLE dashboard_facts (id serial, scope text GENERATED ALWAYS AS ('support') STORED)"
     ),
 }
 
 
-async def test_what_cannot_work_is_one_line_with_the_remedy_and_nothing_is_changed(empty_dsn: str) -> None:
+async def test_what_cannot_work_is_one_line_with_the_remedy_and_nothing_is_changed(
+    empty_dsn: str, relays: Connection
+) -> None:
     rows = Rows(empty_dsn)
     for words, statements in REFUSED.items():
         rows(statements)
@@ -238,6 +254,9 @@ async def test_what_cannot_work_is_one_line_with_the_remedy_and_nothing_is_chang
         assert words in str(refused.value)
         assert "\n" not in str(refused.value)
         assert rows("SELECT to_regnamespace('relay')::text") == [None]
+        if remedy := re.search(r"ALTER TABLE [^;]+", str(refused.value)):
+            rows(remedy.group())
+            await facts_shape.check(relays)
         rows("DROP SCHEMA public CASCADE")
         rows("CREATE SCHEMA public")
 

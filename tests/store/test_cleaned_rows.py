@@ -194,12 +194,13 @@ _EXACT = {
     ("browse", "groups"), ("storing", "_execute_store"), ("storing", "_known"),
     ("gate", "heal_order"),
     ("claims", "claim_abandoned"), ("claims", "claim_backlog"), ("claims", "claim_probe"),
-    ("claims", "read_claimed"), ("finishing", "finish"), ("notes", "claim"),
+    ("claims", "claim_tests"), ("claims", "read_claimed"), ("finishing", "finish"), ("notes", "claim"),
     ("backfill", "known_messages"),
     ("backfill", "messages_of"), ("backfill", "_store_part"), ("effects", "_settings"), ("replay_work", "claim_next"),
-    ("replays", "states_of"), ("signatures", "deliveries_of"),
+    ("replays", "states_of"), ("signatures", "deliveries_of"), ("signatures", "deliveries_with_expired"),
+    ("erasure", "_aside"), ("erasure", "_facts"),
 }  # fmt: skip
-"""The queries that need exact text. Another one belongs here only if its text is a key or is sent on."""
+"""The queries that need exact text. Another one belongs here only if its text is a key, is parsed, or is sent on."""
 
 
 def test_connections_are_made_in_one_place_and_exact_rows_are_read_where_they_are_needed() -> None:

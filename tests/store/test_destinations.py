@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from relay.domain.delivery import Deferred, WaitReason
+from relay.errors import Refused
 from relay.store import backlog, destinations, gate, instances
 from relay.store.claims import claim_abandoned, claim_backlog, claim_probe
 from relay.store.deliveries import Claimed, Waiting, hand_back
@@ -222,6 +223,13 @@ async def test_a_redirect_moves_what_waits_and_is_in_the_audit(connection: Conne
     state = await backlog.read(connection)
     assert (state.by_reason, state.gone) == ({WaitReason.CAPACITY: 2, WaitReason.ORDER: 1}, [])
     assert sorted(await claimed_by(connection, green)) == ["1/7:1", "other"]
+
+
+async def test_a_redirect_to_what_is_no_address_is_refused(connection: Connection, rows: Rows) -> None:
+    for target in ("", BLUE, "http://x\x1b]52;c;x\x07", "http://\u202e", "x" * 2_001):
+        with pytest.raises(Refused, match=r"two different destinations|an address of 2,000 characters"):
+            await destinations.redirect(connection, "maria", "why", BLUE, target)
+    assert rows("SELECT * FROM relay.operator_actions") == []
 
 
 async def test_a_redirect_moves_only_what_waited_when_it_was_asked_for_and_cannot_be_used_again(

@@ -13,7 +13,7 @@ from relay.store.erasure import Erased, erase
 from relay.store.migrate import migrate
 from relay.store.sessions import connected
 from tests.servers import Rows, until
-from tests.store.plant import Plant
+from tests.store.plant import DEAD_LETTER, Plant
 
 if TYPE_CHECKING:
     from relay.store.database import Connection
@@ -99,3 +99,35 @@ async def test_in_a_partitioned_table_only_their_facts_go(empty_dsn: str) -> Non
         assert (await erased(connection, Person(conversation=7))).facts == 1
     left = rows("SELECT scope, value -> 'payload' ? 'erased' FROM dashboard_facts ORDER BY 1")
     assert left == [("a", True), ("b", False)]
+
+
+async def test_what_the_agent_repeated_goes_too(connection: Connection, rows: Rows) -> None:
+    row, said = plant(rows, 7, 1), "Agent SDK answered 502: jane wrote this"
+    rows("UPDATE relay.deliveries SET last_error = %s, agent_status = 'jane wrote this'", (said,))
+    rows("INSERT INTO relay.attempts (delivery, run, number, started_at, wait_ms, duration_ms, status, error, answer) "
+         "VALUES (%s, 1, 1, now(), 0, 1, '502', %s, '')", (row, said))  # fmt: skip
+    Plant(rows).facts(DEAD_LETTER, {"payload": payload(7), "lastError": said, "attempts": 3})
+    assert await erased(connection, Person(conversation=7)) == Erased(deliveries=1, facts=1)
+    assert rows("SELECT last_error, agent_status FROM relay.deliveries") == [("Agent SDK answered 502", None)]
+    assert rows("SELECT error FROM relay.attempts") == ["Agent SDK answered 502"]
+    ((value, _),) = rows.facts(DEAD_LETTER)
+    assert value == {"payload": {"erased": True}, "lastError": "Agent SDK answered 502", "attempts": 3}
+
+
+_ASIDE = """
+    INSERT INTO relay.facts_aside (delivery_id, fact_type, scope, value, metadata, payload, refused)
+    VALUES (%s, 'support.webhook.dead_letter', 's', %s::jsonb, '{}', %s, true)
+"""
+
+
+async def test_facts_that_wait_aside_go_without_their_delivery_too(connection: Connection, rows: Rows) -> None:
+    theirs, others = json.dumps(payload(7)), json.dumps(payload(77))
+    long = json.dumps(payload(7) | {"content": "jane wrote this" * 100})
+    for value, text in (("{}", theirs), (f'{{"payload": {theirs}}}', None), (json.dumps({"payload": long}), None)):
+        rows(_ASIDE, ("gone", value, text))
+    rows(_ASIDE, ("another", json.dumps({"payload": json.loads(others)}), None))
+    assert (await erased(connection, Person(conversation=7), dry_run=True)).facts == 3
+    assert (await erased(connection, Person(conversation=7))).facts == 3
+    left = rows("SELECT payload, value -> 'payload' FROM relay.facts_aside ORDER BY id")
+    assert left == [(None, {"erased": True})] * 3 + [(None, json.loads(others))]
+    assert (await erased(connection, Person(conversation=7))).facts == 0

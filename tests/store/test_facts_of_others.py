@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from relay.store import overview
+from relay.domain.delivery import FactType
+from relay.incident import state
+from relay.incident.headline import headline
+from relay.incident.timeline import assemble
+from relay.store import alerts, outages, overview, proposals, timeline, traffic
+from relay.telemetry.gauges import gauges_of
+from relay.text import json_text
 from tests.store.attacks import Target, crafted_type, login_of, run, target_on
+from tests.store.plant import Plant
 from tests.store.test_roles import connected
 
 if TYPE_CHECKING:
@@ -172,6 +181,40 @@ async def test_json_that_jsonb_refuses_does_not_stop_the_overview(target: Target
             ('{"success": false, "finalStatus": "\\u0000"}', age_s + offset_s),
         )
     assert await _last_day(target) == before
+
+
+_ODD_FACTS = """
+    INSERT INTO dashboard_facts (fact_type, scope, value, metadata, recorded_at)
+    SELECT kind, 's', jsonb_build_object('target', 'agent', 'ok', %(ok)s, 'success', %(ok)s, 'finalStatus', %(status)s::text,
+                                         'reason', 'x', 'rule', 'dlq-p2', 'severity', 'P2', 'state', 'raised'),
+           jsonb_build_object('timestamp', '0001-01-01T00:00:00+14:00'), moment::timestamptz
+      FROM unnest(%(kinds)s::text[]) AS kind, unnest(%(times)s::text[]) AS moment
+"""  # noqa: E501
+_ODD = {"kinds": list(FactType), "status": "\N{SUPERSCRIPT TWO}"}
+_ODD_TIMES = ["infinity", "-infinity", "0044-03-15 BC", "20000-01-01", "2999-01-01"]
+
+
+async def test_no_moment_and_no_status_in_a_fact_stops_what_is_read_or_hides_an_outage(target: Target) -> None:
+    target.rows("DELETE FROM relay.deliveries")  # then the newest fact stands for the last webhook
+    Plant(target.rows).probe(ok=False, age_s=600)
+    target.rows(_ODD_FACTS, _ODD | {"ok": True, "times": _ODD_TIMES})
+    async with connected(target.dsn) as connection:
+        await traffic.learn_usual_gaps(connection)
+        assert [(one.target, one.ok) for one in (await overview.read(connection)).health] == [("agent", False)]
+        assert await outages.last(connection) is not None
+        target.rows(_ODD_FACTS, _ODD | {"ok": False, "times": ["now"]})
+        seen, whole = await state.read(connection)
+        assert headline(whole).sentence
+        assert list(gauges_of(seen))
+        assert seen.last_failure_at is not None
+        assert seen.last_failure_at <= seen.at
+        assert (await proposals.last_outcomes(connection)).total > 0
+        entries = assemble(await timeline.read(connection, _LONG_AGO))
+        assert json_text([asdict(one) for one in entries])
+        assert {one.at <= seen.at for one in (*entries, *await alerts.raised_since(connection, _LONG_AGO))} == {True}
+
+
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 async def _last_day(target: Target) -> tuple[int, int]:

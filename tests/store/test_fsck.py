@@ -150,7 +150,7 @@ def test_the_command_says_what_it_finds_and_repairs(relay_command: CommandLine, 
         rows(statement)
     found = relay_command("fsck")
     assert found.returncode == 1
-    assert "  WRONG     sequences: 2 give ids that are taken" in found.stdout
+    assert "  WRONG     sequences: 2 × gives an id that is taken" in found.stdout
     repaired = relay_command("fsck", "--repair")
     assert (repaired.returncode, repaired.stdout.splitlines()[-1]) == (0, "The tables agree.")
     assert "  repaired  failure groups: " in repaired.stdout

@@ -6,14 +6,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import pytest
+
+from relay.errors import Refused
 from relay.forwarding.circuit_breaker import FIRST_PAUSE_S, MOST_PAUSE_S
 from relay.store import gate
-from relay.store.claims import claim_backlog
+from relay.store.claims import claim_backlog, claim_probe, claim_tests
 from relay.store.storing import store
+from tests.store.plant import Plant
 from tests.store.values import finish, finish_of, incoming, outcome
 
 if TYPE_CHECKING:
     from relay.store.database import Connection
+    from tests.servers import Rows
 
 
 async def test_the_rate_of_a_release_holds_until_the_backlog_is_empty_and_can_be_changed(
@@ -43,6 +48,24 @@ async def test_the_rate_of_a_release_holds_until_the_backlog_is_empty_and_can_be
     await store(connection, owner, [replace(incoming(), wanted=False)])
     assert await rate() is None  # what waits later has nothing to do with that release
     assert not await gate.release(connection, "maria", 9)
+
+
+async def test_a_test_webhook_that_waits_is_no_probe_and_needs_none(connection: Connection, rows: Rows) -> None:
+    owner = Plant(rows).relay()
+    waiting = Plant(rows).delivery("received", test=True)
+    Plant(rows).delivery("forwarding", test=True, owner=owner)
+    await gate.open_the_breaker(connection, "it fails", pause_s=0, first_s=FIRST_PAUSE_S)
+    assert await claim_probe(connection, owner, None) is None
+    assert [one.delivery.id for one in await claim_tests(connection, owner, most=9)] == [waiting]
+
+
+async def test_a_rate_that_a_relay_cannot_divide_by_is_refused(connection: Connection) -> None:
+    await gate.hold(connection, "maria", "deploying the agent")
+    for rate in (0.0, -1.0, 1e-320, 1e-4, 1e7, 1.7e308, float("inf"), float("nan")):
+        with pytest.raises(Refused, match=r"from 0\.001 to 1,000,000"):
+            await gate.release(connection, "maria", rate)
+    assert (await gate.read(connection, uuid4())).held
+    assert await gate.release(connection, "maria", 0.001)
 
 
 async def test_probes_come_after_5_s_and_then_at_doubling_intervals_of_up_to_60_s(connection: Connection) -> None:

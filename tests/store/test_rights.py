@@ -97,7 +97,7 @@ _ODD = {
     "bigint": ["NULL", "1", "-1", "0", "9223372036854775807"],
     "integer": ["NULL", "1", "-1", "0", "2147483647"],
     "oid": ["NULL", "1", "'dashboard_facts'::regclass"],
-    "double precision": ["NULL", "1", "'NaN'", "'-Infinity'", "'Infinity'", "-1", "0", "1e-320"],
+    "double precision": ["NULL", "1", "'NaN'", "'-Infinity'", "'Infinity'", "-1", "0", "1e-320", "1.7e308"],
     "jsonb": ["NULL", "'{}'", "'null'", "'[]'", """'{"attempts": 1e300}'"""],
     "jsonb[]": ["NULL", "ARRAY[]::jsonb[]", "ARRAY[NULL]::jsonb[]",
                 """ARRAY['{"fact_type": "support.health", "value": 1}']::jsonb[]"""],

@@ -251,6 +251,52 @@ async def test_a_schema_where_any_login_may_create_functions_is_named(any_dsn: s
     assert len(named.stderr.splitlines()) == 2
 
 
+_DEFAULTS = """
+    ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
+    ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC;
+    ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO PUBLIC;
+"""
+_FOR_ROLES = _DEFAULTS.replace("PUBLIC", "console_reader")
+_WIDE = """
+    SELECT DISTINCT privilege || ' ' || c.oid::regclass FROM pg_class c,
+           unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS privilege
+     WHERE c.relnamespace = 'relay'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+       AND has_table_privilege('console_reader', c.oid, privilege)
+     UNION
+    SELECT 'USAGE ' || c.oid::regclass FROM pg_class c
+     WHERE CASE WHEN c.relnamespace = 'relay'::regnamespace AND c.relkind = 'S'
+                THEN has_sequence_privilege('console_reader', c.oid, 'USAGE,UPDATE') END
+     UNION
+    SELECT 'PUBLIC ' || nspname FROM pg_namespace WHERE nspname = 'relay' AND EXISTS (
+           SELECT FROM aclexplode(nspacl) WHERE grantee = 0)
+"""
+
+
+async def test_default_privileges_of_the_owner_open_no_table_and_those_of_the_facts_are_said(
+    any_dsn: str, relay_command: CommandLine
+) -> None:
+    rows = Rows(any_dsn)
+    try:
+        await migrate(any_dsn, roles=True)  # makes the roles, which belong to the server
+        for defaults in (_DEFAULTS, _FOR_ROLES):
+            rows("DROP SCHEMA relay CASCADE")
+            rows("DROP TABLE dashboard_facts")
+            rows(defaults)
+            ended = await relay_command.run("migrate", "--roles", DATABASE_URL=any_dsn)
+            assert ended.returncode == 0, ended.stderr
+            assert rows(_WIDE) == []
+            assert ("dashboard_facts is open to PUBLIC" in ended.stderr) is (defaults == _DEFAULTS)
+            for statement in defaults.replace("GRANT", "REVOKE").replace(" TO ", " FROM ").split(";")[:3]:
+                rows(statement)
+        rows("GRANT SELECT ON dashboard_facts TO PUBLIC")
+        rows("GRANT ALL ON relay.log TO PUBLIC")
+        rows("DELETE FROM relay.schema_migrations WHERE version = 160")
+        await migrate(any_dsn)
+        assert rows(_WIDE) == []
+    finally:
+        rows("DROP SCHEMA relay CASCADE")
+
+
 _PLANTS = {
     "FUNCTION public.to_timestamp(bigint)": "function to_timestamp(bigint)",
     "OPERATOR public.= (oid, regclass)": "operator =(oid,regclass)",

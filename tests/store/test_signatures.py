@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
-from relay.domain.delivery import State
+from relay.domain.delivery import Signature, State
 from relay.store import signatures
 from relay.store.database import connection_parameters
 from relay.store.deliveries import Claimed, Duplicate, Ignored
 from relay.store.migrate import migrate
-from relay.store.storing import store
+from relay.store.storing import store, store_drained
 from tests.servers import Rows
 from tests.store.plant import Plant
 from tests.store.values import finish, finish_of, incoming, outcome
 
 if TYPE_CHECKING:
     from relay.store.database import Connection
-    from relay.store.deliveries import Stored
+    from relay.store.deliveries import Incoming, Stored
 
 SIGNATURE, ANOTHER = uuid4(), uuid4()
 
@@ -192,6 +194,30 @@ async def test_a_signature_that_expired_is_free_for_another_delivery_once_it_is_
     rows("UPDATE relay.signatures SET expires_at = now() - interval '1 hour'")
     await signatures.remove_expired(connection)
     assert isinstance(await stored(connection, owner, "second", signature=SIGNATURE), Claimed)
+
+
+async def test_a_copy_that_was_spooled_longer_than_its_signature_was_valid_is_a_duplicate(
+    connection: Connection, owner: UUID, rows: Rows
+) -> None:
+    header = (("x-chatwoot-signature", "sha256=abc"),)
+
+    def spooled(delivery_id: str, key: UUID = SIGNATURE) -> Incoming:
+        item = incoming(delivery_id)
+        signature = Signature(key, int(time.time()) - 3_000)
+        at = datetime.now(UTC) - timedelta(seconds=3_300)
+        receipt = replace(item.receipt, headers=header if key == SIGNATURE else (), signature=signature)
+        return replace(item, receipt=receipt, received_at=at)
+
+    async def drained(*batch: Incoming) -> list[Stored]:
+        await signatures.remove_expired(connection)
+        return await store_drained(connection, owner, batch)
+
+    (first,) = await drained(spooled("first"))
+    assert isinstance(first, Claimed)
+    again, copy, another = await drained(spooled("first"), spooled("copy"), spooled("another", ANOTHER))
+    assert again == copy == Duplicate("first", State.FORWARDING)
+    assert isinstance(another, Claimed)
+    assert rows("SELECT delivery_id FROM relay.deliveries ORDER BY id") == ["first", "another"]
 
 
 async def test_a_signature_outlives_a_delivery_that_retention_removed(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.sql import SQL
 
-from relay.domain.filters import Term, parse
+from relay.domain.delivery import State
+from relay.domain.filters import Term, doubts, parse
 from relay.errors import FilterError
 from relay.store.filters import Condition, compile_filter
 
@@ -81,3 +84,29 @@ def test_any_text_is_terms_or_a_sentence_about_what_is_wrong(text: str) -> None:
         assert "\n" not in str(error).replace(text, "")  # noqa: PT017 - either outcome is right
     else:
         assert all(term.value for term in terms)
+
+
+_DOUBTED = {
+    "status:abc,503": "abc is no status",
+    "conv:x": "x is no conversation",
+    "inbox:,": "names no value",
+    "event:mesage": "mesage is in no known event",
+    "event:x*,message_*": "x* is in no known event",
+    "state:delivered": "every delivery is dead",
+    "since:2026-11-28": "in the future",
+    "since:14:00 until:13:00": "exclude each other",
+    "age:<1h age:>2h": "exclude each other",
+    "since:2026-11-26 age:>3d": "exclude each other",
+}
+
+
+def test_values_that_no_delivery_can_have_are_named() -> None:
+    now = datetime(2026, 11, 27, 15, tzinfo=UTC)
+    for text, said in _DOUBTED.items():
+        found = doubts(parse(text), states=(State.DEAD,), now=now)
+        assert len(found) == 1, text
+        assert said in found[0], text
+    for text in ("status:5xx", "event:message*", "event:Message_Created", "!event:x", "state:dead", "since:14:00 word",
+                 "since:14:00 until:14:30", "age:>1h", "until:2027-01-01", "!since:2027-01-01"):  # fmt: skip
+        assert doubts(parse(text), states=(State.DEAD,), now=now) == [], text
+    assert doubts(parse("state:delivered"), now=now) == []

@@ -12,6 +12,7 @@ from relay.domain.format import (
     day_clock,
     exact_clock,
     figure,
+    hourly,
     in_flight,
     measured,
     milliseconds,
@@ -19,6 +20,7 @@ from relay.domain.format import (
     plural,
     span,
     utc_clock,
+    verb,
 )
 
 NOON = datetime(2026, 11, 23, 12, 0, 1, 45_000, tzinfo=UTC)
@@ -32,6 +34,8 @@ def test_figures_are_written_in_their_units() -> None:
         span(4.9): "4s", span(1_799): "29m", span(11_400): "3h10m", span(187_200): "2d4h", span(-1): "0s",
         plural(1, "dead letter"): "1 dead letter", plural(1_204, "dead letter"): "1,204 dead letters",
         plural(2, "delivery"): "2 deliveries", plural(2, "day"): "2 days",
+        f"{verb(1, 'wait')} {verb(2, 'wait')} {verb(0, 'have')} {verb(1, 'have')}": "waits wait have has",
+        hourly(25.4): "25 an hour", hourly(0.2): "5 a day",
         in_flight(4, 0.94): "4 in flight, the oldest for 0.9 s", in_flight(0, None): "0 in flight",
     }  # fmt: skip
     assert {found: wanted for found, wanted in written.items() if found != wanted} == {}

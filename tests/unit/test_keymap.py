@@ -27,7 +27,7 @@ from console.widgets.search_box import SearchBox
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-INHERITED = {"action_paste"}
+INHERITED = {"action_paste", "action_quit", "action_help_quit"}
 """Actions of Textual's own widgets that the console overrides; their keys are Textual's."""
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.chatwoot.payload import MAX_DEPTH, BadBody, BodyFault, parse_object
+from relay.chatwoot.payload import MAX_DEPTH, BadBody, BodyFault, _is_deeper, parse_object
 from relay.intake.receipt import read_receipt
 
 BAD = {
@@ -51,6 +51,15 @@ def test_a_body_that_is_no_json_object_is_refused(body: bytes, fault: BodyFault)
 
 def test_a_body_may_nest_as_deep_as_the_limit() -> None:
     assert parse_object(b'{"a":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH)
+
+
+@given(st.recursive(st.integers() | st.sampled_from(['"]', "[{", "\\"]), lambda inner: st.lists(inner, max_size=3)))
+def test_a_body_is_refused_from_the_depth_on_that_it_has(value: Any) -> None:
+    def depth(part: Any) -> int:
+        return 1 + max(map(depth, part), default=0) if isinstance(part, list) else 0
+
+    payload = {"a": value}
+    assert all(_is_deeper(payload, limit) is (limit <= depth(value)) for limit in range(depth(value) + 3))
 
 
 def test_brackets_inside_strings_do_not_nest() -> None:

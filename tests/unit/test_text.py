@@ -10,8 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.domain.filters import parse
+from relay.domain.notifications import Message, for_slack
 from relay.errors import FilterError
-from relay.text import chatwoot_text, clean, clean_value, escaped, json_text, unicode_escaped, without_secrets
+from relay.text import (
+    chat_text,
+    chatwoot_text,
+    clean,
+    clean_value,
+    escaped,
+    json_text,
+    unicode_escaped,
+    without_secrets,
+)
 from tests.store.hostile import HOSTILE, harmful, texts_in
 
 TEXTS = st.text() | st.lists(st.sampled_from(HOSTILE), max_size=20).map("".join)
@@ -100,6 +110,28 @@ def test_text_for_chatwoot_keeps_what_languages_need() -> None:
         assert chatwoot_text(text, limit=100) == text
     assert chatwoot_text("[Bob](mention://user/1/Bob), {{a}}", limit=100) == "Bob, { {a}}"
     assert chatwoot_text("x" * 101, limit=100) == "x" * 93 + "… (cut)"
+
+
+_CHATS = {
+    "held by <!channel>": "held by &lt;!channel>",
+    "<@U024BE7LH> <https://evil.example|the console>": "&lt;@U024BE7LH> &lt;https://evil.example|the console>",
+    "&lt;!here&gt; & co": "&amp;lt;!here&amp;gt; & co",
+    "@here, @Everyone: (@all)": "@ here, @ Everyone: (@ all)",
+    "[sign in](https://evil.example)": "[sign in] (https://evil.example)",
+    "success rate < 50 % for maria@all.example, [a] (b)": "success rate < 50 % for maria@all.example, [a] (b)",
+}
+
+
+def test_text_for_a_chat_notifies_nobody_and_hides_no_address() -> None:
+    assert {text: chat_text(text) for text in _CHATS} == _CHATS
+    at = "2026-11-27T14:02:11Z"
+    message = Message(
+        installation="prod <!here>", database="db@host", headline="Held by <!channel>", command="relay status",
+        rule="r", severity="P0", condition="rate < 50 %", raised=True, value="1", threshold="2", since=at, at=at,
+    )  # fmt: skip
+    said = for_slack(message)["text"]
+    assert "<!" not in said
+    assert "rate < 50 %" in said
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.domain.format import plural, verb
 from relay.incident.diagnosis.chapter import Chapter, Check, Order, span
 
 if TYPE_CHECKING:
@@ -44,5 +45,4 @@ def _found(state: BacklogState) -> str:
         return "No delivery waits"
     reasons = ", ".join(f"{number:,} for {reason}" for reason, number in sorted(state.by_reason.items()))
     age = "" if state.oldest_s is None else f", the oldest for {span(state.oldest_s)}"
-    waits = "1 delivery waits" if state.waiting == 1 else f"{state.waiting:,} deliveries wait"
-    return f"{waits} ({reasons}){age}"
+    return f"{plural(state.waiting, 'delivery')} {verb(state.waiting, 'wait')} ({reasons}){age}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.domain.format import plural
+from relay.domain.format import plural, verb
 from relay.domain.retry import retry_helps
 from relay.incident.diagnosis.chapter import Chapter, Check, Order
 from relay.incident.state import state_of
@@ -49,7 +49,7 @@ def dead_letters(evidence: Evidence) -> Chapter:
         ready = sum(group.count for group in gone)
         order = Order.WAITING
         hopeless = sum(group.count for group in refused)
-        verdict = f"{plural(open_now, 'dead letter')} {'waits' if open_now == 1 else 'wait'}"
+        verdict = f"{plural(open_now, 'dead letter')} {verb(open_now, 'wait')}"
         verdict += f"; the cause of {ready} is gone: replay them" if ready else ""
         verdict += f"; retrying will not help {hopeless} of them" if hopeless else ""
         verdict += "."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.domain.format import plural
+from relay.domain.format import plural, verb
 from relay.incident.diagnosis.chapter import Chapter, Check, Order, span
 from relay.store.refusal import MOST_COUNTED, explain
 
@@ -19,12 +19,12 @@ def facts_refused(evidence: Evidence) -> Chapter | None:
         return None
     reason, remedy = explain(waiting.reason)
     facts = f"{waiting.facts:,} or more facts" if waiting.facts == MOST_COUNTED else plural(waiting.facts, "fact")
-    verb = "waits" if waiting.facts == 1 else "wait"
+    wait = verb(waiting.facts, "wait")
     age = span(waiting.oldest_s)
     return Chapter(
         "facts-refused", "Facts Refused by dashboard_facts", Order.LOSSES,
-        f"dashboard_facts does not take the relay's facts: {reason}; {facts} {verb} aside, so the figures are too low.",
-        (Check(ok=False, text=f"{facts} {verb} in relay.facts_aside, the oldest for {age}: {reason}"),),
+        f"dashboard_facts does not take the relay's facts: {reason}; {facts} {wait} aside, so the figures are too low.",
+        (Check(ok=False, text=f"{facts} {wait} in relay.facts_aside, the oldest for {age}: {reason}"),),
         (
             remedy[0].upper() + remedy[1:],
             "The relay moves the facts over within a minute, with the time they were recorded at",

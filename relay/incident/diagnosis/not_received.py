@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
+from relay.domain.format import hourly
 from relay.incident.diagnosis.chapter import Chapter, Check, Order, reached, span
 from relay.incident.diagnosis.senders import Place, is_filtered, senders
 from relay.incident.diagnosis.signatures import SIGNATURE_REASONS
@@ -49,7 +50,7 @@ def not_received(evidence: Evidence) -> Chapter:
             faults[0] if faults else "Chatwoot's settings look right, so something between it and here is in the way"
         )
         since = "" if age_s is None else f" for {span(age_s)}"
-        verdict = f"No webhook{since}, though {usual:.0f} an hour are usual: {cause}."
+        verdict = f"No webhook{since}, though {hourly(usual)} are usual: {cause}."
     elif faults and is_quiet and evidence.webhooks is not None:
         order = Order.SILENCE
         since = "No webhook has ever come" if age_s is None else f"No webhook for {span(age_s)}"
@@ -89,7 +90,7 @@ def _last_heartbeat(evidence: Evidence) -> str:
 def _last_webhook(age_s: float | None, usual: float) -> str:
     if age_s is None:
         return "no webhook has come yet"
-    return f"the last webhook came {span(age_s)} ago; {usual:.0f} an hour over the last day"
+    return f"the last webhook came {span(age_s)} ago; {hourly(usual)} over the last day"
 
 
 def _faults_of_probes(evidence: Evidence) -> list[str]:

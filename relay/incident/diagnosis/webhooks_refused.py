@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.domain.format import plural
 from relay.incident.diagnosis.chapter import Chapter, Check, Order
 from relay.incident.diagnosis.signatures import SIGNATURE_REASONS
 
@@ -59,7 +60,7 @@ def webhooks_refused(evidence: Evidence) -> Chapter | None:
         for one in refused
     ]
     verdict = (
-        f"{worst.count} webhook{'' if worst.count == 1 else 's'} of the last hour "
+        f"{plural(worst.count, 'webhook')} of the last hour "
         f"{_SENTENCES.get(worst.reason, _BAD_BODY)} ({worst.reason}, last {worst.last:%H:%M:%S}Z)."
     )
     if worst.count == 1:
