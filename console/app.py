@@ -9,6 +9,7 @@ import asyncio
 import gc
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,6 +31,7 @@ from console.data.poller import Poller
 from console.data.writes import Writes
 from console.flows import requests
 from console.keymap import key_of
+from console.render.trouble import plainly
 from console.screens.activity import ActivityView
 from console.screens.dead_letters import DeadLettersView
 from console.screens.deliveries import DeliveriesView
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import timedelta, tzinfo
 
+    from rich.console import RenderableType
     from textual.command import Provider
     from textual.filter import LineFilter
     from textual.screen import Screen
@@ -79,14 +82,15 @@ class ConsoleApp(TypeAhead):
     """The operator console over the database at `dsn`.
 
     With `read_only` every write is hidden and refused, and the connections cannot write either. `has_figures` is set
-    once a first snapshot was read. `first` is a connection that is being opened already.
+    once a first snapshot was read. `has_panicked`: it ends because of a defect. `first` is a connection that is being
+    opened already.
     """
 
     CSS_PATH = "console.tcss"
     TITLE = "hotdash"
     ENABLE_COMMAND_PALETTE = True
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - Textual's
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012 - Textual's
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (20, "-short"), (30, "-tall")]  # noqa: RUF012 - Textual's
 
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Commands}
 
@@ -114,9 +118,10 @@ class ConsoleApp(TypeAhead):
             choices=choices,
         )
         self.has_figures = asyncio.Event()
+        self.has_panicked = False
         self._poller = Poller(dsn, self, read_only=read_only, outage=partial(outage_of, settings), first=first)
         self._signals = EndSignals()
-        self._writes = Writes(say=partial(self.say, bad=True), fail=self._fail)
+        self._writes = Writes(say=self._say_error, fail=self._fail)
         self._own_filters: list[LineFilter] = []
         self._announcer = Announcer(bell=self.bell, show_title=self._entitle)
         for name, view in _VIEWS.items():
@@ -158,6 +163,11 @@ class ConsoleApp(TypeAhead):
         """End the console. From here on screens may lack widgets, so nothing is painted."""
         self.context.is_leaving = True
         super().exit(*args, **more)
+
+    def panic(self, *renderables: RenderableType) -> None:
+        """End because of a defect. Textual would return 0 where it is in the thread that reads the terminal."""
+        self.has_panicked = True
+        super().panic(*renderables)
 
     async def on_unmount(self) -> None:
         """Finish the confirmed writes, if Postgres takes them in time; close the session, restore the signals."""
@@ -225,7 +235,8 @@ class ConsoleApp(TypeAhead):
     def show(self, snapshot: Snapshot) -> None:
         """Pass a new snapshot to the view in front."""
         self.context.trouble = None
-        self.context.pace.take(snapshot.plans, snapshot.overview.at)
+        is_stopped = snapshot.overview.backlog.stopped is not None
+        self.context.pace.take(snapshot.plans, snapshot.overview.at, is_stopped=is_stopped)
         self._announcer.take(snapshot, self.context.environment or self.context.place)
         if self.context.paused:
             return
@@ -267,6 +278,9 @@ class ConsoleApp(TypeAhead):
             self.clear_notifications()
             self.notify(text, severity="error" if bad else "information", markup=False, timeout=6)
 
+    def _say_error(self, error: RelayError) -> None:
+        self.say(plainly(error), bad=True)
+
     @on(requests.Say)
     def _say(self, asked: requests.Say) -> None:
         self.say(asked.text, bad=asked.bad)
@@ -289,23 +303,30 @@ class ConsoleApp(TypeAhead):
     @on(requests.GoBack)
     def _go_back(self) -> None:
         if isinstance(self.screen, View) and self.screen.ON_TOP:
-            self.pop_screen()
+            self._close_front()
             self._poller.wake()
         else:
             self._go(OVERVIEW)
 
     def _go(self, view: str) -> None:
-        """Bring a view to the front, with nothing on top of it."""
+        """Bring a view to the front, with nothing on top of it. Its first frame has the present headline."""
         self._close_screens_on_top()
+        with suppress(KeyError):  # it is not built yet
+            _refresh_headers(self.get_screen_stack(view)[:1])
         self.switch_mode(view)
         self._close_screens_on_top()
         self._poller.wake()
         if self.context.snapshot is not None and self.view is not None:
             self.view.show(self.context.snapshot)
 
+    def _close_front(self) -> None:
+        """Close the screen in front. The first frame of the one below has the present headline."""
+        _refresh_headers(self.screen_stack[-2:-1])
+        self.pop_screen()
+
     def _close_screens_on_top(self) -> None:
         while isinstance(self.screen, View) and self.screen.ON_TOP:
-            self.pop_screen()
+            self._close_front()
 
     @on(requests.Open)
     def _open(self, asked: requests.Open) -> None:
@@ -328,7 +349,7 @@ class ConsoleApp(TypeAhead):
             try:
                 await run_health_check(self.context, self._show_check)
             except RelayError as error:
-                self.say(str(error), bad=True)
+                self._say_error(error)
 
         self._go(HEALTH)
         self.run_worker(run(), group="check", exclusive=True)
@@ -397,3 +418,9 @@ class ConsoleApp(TypeAhead):
 
     def _run_on(self, view: View, action: str) -> None:
         self.run_worker(view.run_action(action), name=action)
+
+
+def _refresh_headers(screens: Sequence[Screen[Any]]) -> None:
+    for screen in screens:
+        if isinstance(screen, View):
+            screen.refresh_header()

@@ -60,13 +60,14 @@ def clean(text: str, *, limit: int | None = SHOWN_CHARS, newlines: bool = False)
     return shown + _MORE.format(_size(missing)) if missing > 0 else shown
 
 
-def clean_value(value: Any, *, limit: int | None = SHOWN_CHARS, _depth: int = 0) -> Any:
+def clean_value(value: Any, *, limit: int | None = SHOWN_CHARS, newlines: bool = False, _depth: int = 0) -> Any:
     """`value` with every text in it cleaned: of lists and tuples the items, of dicts the keys as well.
 
-    Other values are returned as they are. Lists and dicts that nest more than 20 deep become `…`.
+    With `newlines` a text that is no item keeps its line ends. Other values are returned as they are. Lists and dicts
+    that nest more than 20 deep become `…`.
     """
     if isinstance(value, str):
-        return clean(value, limit=limit)
+        return clean(value, limit=limit, newlines=newlines)
     if not isinstance(value, (list, tuple, dict)):
         return value
     if _depth >= _DEEPEST:

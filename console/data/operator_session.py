@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -91,6 +91,10 @@ class Proposal:
         return [letter for letter in self.frozen if letter.id not in self.answered]
 
 
+def _of_agent(health: Sequence[Health]) -> Health | None:
+    return next((probe for probe in health if probe.target == Target.AGENT), None)
+
+
 class OperatorSession:
     """Reads on demand and writes, for `operator`. Its calls take turns on one connection.
 
@@ -162,7 +166,7 @@ class OperatorSession:
             frozen=letters,
             frozen_at=datetime.now(UTC),
             agent=alive[0].agent if alive else None,
-            health=next((probe for probe in health if probe.target == Target.AGENT), None),
+            health=_of_agent(health),
             outcomes=outcomes,
             overlaps=overlaps,
             filter=text,
@@ -170,6 +174,18 @@ class OperatorSession:
             messages=messages,
             asks_chatwoot=bool(messages) and len(letters) > 1,
         )
+
+    async def refreshed(self, proposal: Proposal) -> Proposal:
+        """Return `proposal` with what is known by now of the agent and of other plans."""
+        ids = [letter.id for letter in proposal.frozen]
+        async with self._session() as connection:
+            health, outcomes, overlaps = await together(
+                connection,
+                facts.last_health(connection),
+                proposals.last_outcomes(connection),
+                proposals.overlaps(connection, ids),
+            )
+        return replace(proposal, health=_of_agent(health), outcomes=outcomes, overlaps=overlaps)
 
     async def _messages_of(self, connection: Connection, ids: Sequence[int]) -> dict[int, tuple[int, int]] | None:
         """Return which of the rows are customers' messages; None where Chatwoot is not configured."""

@@ -24,9 +24,12 @@ class PlanPace:
 
     _seen: dict[int, deque[tuple[datetime, int]]] = field(default_factory=dict)
 
-    def take(self, plans: Sequence[Plan], at: datetime) -> None:
-        """Take the plans as they were at one moment. A plan that does not run is measured anew once it does."""
-        running = {plan.id: plan for plan in plans if plan.state is PlanState.RUNNING}
+    def take(self, plans: Sequence[Plan], at: datetime, *, is_stopped: bool = False) -> None:
+        """Take the plans as they were at one moment. A plan that does not run is measured anew once it does.
+
+        None runs while forwarding `is_stopped`, by a hold or the circuit breaker.
+        """
+        running = {plan.id: plan for plan in plans if plan.state is PlanState.RUNNING and not is_stopped}
         self._seen = {plan_id: seen for plan_id, seen in self._seen.items() if plan_id in running}
         for plan_id, plan in running.items():
             seen = self._seen.setdefault(plan_id, deque())

@@ -75,7 +75,8 @@ class Dialog:
         if prompt is self._prompt and self._then is not None:
             self._then(answer)
 
-    def adjusted(self, prompt: Prompt, action: str) -> None:
+    def adjusted(self, action: str) -> None:
         """Pass an action on to the flow that asked."""
-        if prompt is self._prompt and self._adjust is not None:
+        # The question may have been renewed since the key was pressed.
+        if self._adjust is not None and self._prompt is not None and action in self._prompt.adjusts:
             self._adjust(action)

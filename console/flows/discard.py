@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console.flows.freeze import frozen, is_refused_without_relay
+from console.flows.freeze import frozen, is_refused_without_relay, say_no_relay
 from console.flows.requests import CarryOut, ReadNow, Say
 from console.render.proposal import BY_KEY, LISTED, which
 from console.widgets.prompt import Kind, Prompt
@@ -72,6 +72,10 @@ class DiscardFlow:
         self._host.dialog.ask(prompt, lambda _: self._discard(ids, reason))
 
     def _discard(self, ids: Sequence[int], reason: str) -> None:
+        snapshot = self._host.context.snapshot
+        if snapshot is not None and not snapshot.overview.alive:  # it ended while the reason was typed
+            say_no_relay(self._host, "discarded")
+            return
         self._host.request(CarryOut(partial(self._hand_over, ids, reason)))
 
     async def _hand_over(self, ids: Sequence[int], reason: str) -> None:

@@ -45,5 +45,10 @@ def is_refused_without_relay(host: Host, proposal: Proposal, what: str) -> bool:
     if proposal.agent is not None:
         return False
     host.dialog.close()
-    host.request(Say(f"No relay is running, so nothing can be {what}. Start one: `relay serve`", bad=True))
+    say_no_relay(host, what)
     return True
+
+
+def say_no_relay(host: Host, what: str) -> None:
+    """Say that nothing can be done, because no relay runs."""
+    host.request(Say(f"No relay is running, so nothing can be {what}. Start one: `relay serve`", bad=True))

@@ -5,6 +5,8 @@ The deliveries are frozen when the strip opens, so that no refresh changes what 
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 _CHATWOOT_S = 60.0
 """How long Chatwoot is asked which messages are answered by now. The plan can be sent meanwhile."""
+_KEEP_UP_S = 2.0
 _PACE_KEYS = {"faster", "slower", "canary", "stop_rule"}
 
 
@@ -120,8 +123,17 @@ class _Question:
     def ask(self) -> None:
         """Ask, and find out meanwhile which of several are answered by now."""
         self._host.dialog.ask(self._prompt, lambda _: self._confirmed(), adjust=self._adjust)
+        self._host.in_background(self._keep_up(), group="plan")
         if self._proposal.asks_chatwoot:
             self._host.in_background(self._find_answered(), group="answered")
+
+    async def _keep_up(self) -> None:
+        """Show how the agent and other plans are, for as long as it is asked."""
+        while self._host.is_up and self._host.dialog.shows(self._prompt):
+            await asyncio.sleep(_KEEP_UP_S)
+            with suppress(RelayError):
+                found = await self._host.context.session.refreshed(self._proposal)
+                self._change(health=found.health, outcomes=found.outcomes, overlaps=found.overlaps)
 
     async def _find_answered(self) -> None:
         from relay.replay.answered import answered_rows  # noqa: PLC0415 - loads an HTTP client when first wanted

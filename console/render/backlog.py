@@ -30,10 +30,11 @@ def backlog_line(backlog: BacklogState) -> Content:
         return Content.styled("nothing waits", _MUTED)
     reasons = " · ".join(f"{reason.value} {number:,}" for reason, number in sorted(backlog.by_reason.items()))
     empty = "" if backlog.empty_in_s is None else f", empty in {span(backlog.empty_in_s)}"
+    drains = "" if backlog.stopped is not None else f"   drains {backlog.drain_per_s:.1f}/s{empty}"
     return Content.assemble(
         (f"{backlog.waiting:,} {verb(backlog.waiting, 'wait')}", "$text-warning bold"),
         f", the oldest for {span(backlog.oldest_s)}   {reasons}",
-        (f"   drains {backlog.drain_per_s:.1f}/s{empty}", _MUTED),
+        (drains, _MUTED),
     )
 
 

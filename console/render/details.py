@@ -50,14 +50,16 @@ def attempt_lines(detail: Detail, width: int) -> list[Content]:
         return [_no_attempt(detail)]
     last = [attempt for attempt in detail.attempts if attempt.run == detail.attempts[-1].run]
     said = [
-        line for attempt in last[-1:] if attempt.answer for line in answer_lines(attempt.answer, 200, _ANSWER_LINES)
+        line for attempt in last[-1:] if attempt.answer for line in answer_lines(attempt.answer, width, _ANSWER_ROWS)
     ]
     whole = [_attempt(attempt) for attempt in last]
     fits = all(line.cell_length <= width for line in whole)
     return [*(whole if fits else [_attempt(attempt, is_short=True) for attempt in last]), *said]
 
 
-_ANSWER_LINES = 3
+_ANSWER_LINES, _ANSWER_ROWS = 3, 6
+"""The rows of an answer's beginning, on the whole width and in the side pane."""
+
 _ANSWER_CHARS = 64 * 1024
 
 

@@ -12,6 +12,7 @@ from textual.content import Content
 
 from console.actions import ACTIVITY, DEAD, HEALTH, OVERVIEW
 from console.render import formatting
+from console.render.panels import growth
 from relay.domain.alerts import Severity
 from relay.domain.format import span, utc_clock
 from relay.store.replays import PlanState
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from console.data.snapshot import Snapshot
     from relay.domain.alerts import Verdict
-    from relay.store.browse import Group
     from relay.store.overview import Overview
     from relay.store.replays import Plan
 
@@ -71,7 +71,7 @@ def environment_badge(name: str) -> Content:
 def status_line(snapshot: Snapshot, status: SessionStatus, width: int) -> Content:
     """Return the top line. A line with little room says less, and cuts the database's name last."""
     state = snapshot.overview
-    long, short, shortest = _dead_letters(state, snapshot.groups)
+    long, short, shortest = _dead_letters(snapshot)
     replay, replay_short = _replay(snapshot.plans, is_held=state.backlog.hold is not None)
     who = Content.assemble(
         (status.operator, "bold"), " · ", ("RO", "$text-warning bold") if status.read_only else ("RW", _MUTED)
@@ -165,9 +165,10 @@ def _since(verdicts: Sequence[Verdict], state: Overview) -> str:
     return f" new {formatting.coarse_age(min(ages))}" if min(ages) < _NEW_S else f" {span(max(ages))}"
 
 
-def _dead_letters(state: Overview, groups: Sequence[Group]) -> tuple[Content, Content, Content]:
+def _dead_letters(snapshot: Snapshot) -> tuple[Content, Content, Content]:
     """Return the number of open dead letters and its growth, in three forms, the longest first."""
-    rate = sum(group.per_minute for group in groups)
+    state = snapshot.overview
+    rate = sum(growth(snapshot, group) for group in snapshot.groups)
     growing = f" +{rate:,}/min" if rate else ""
     style = "$text-error bold" if growing else ("$text-warning" if state.open_dead_letters else _MUTED)
     number = f"{state.open_dead_letters:,}"

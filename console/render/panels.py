@@ -15,6 +15,7 @@ from relay.domain.format import average, clock, count, measured, milliseconds, p
 from relay.domain.format import in_flight as in_flight_text
 from relay.domain.retry import short_status
 from relay.domain.targets import title, title_with_route
+from relay.incident.cause import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,14 +34,13 @@ _MUTED = "$text-muted"
 def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Content]:
     """Return rates, latencies, traffic and dead letters, a line each. The sparkline follows the first line."""
     state = snapshot.overview
-    last_minutes = [m for m in state.minutes if (state.at - m[0]).total_seconds() < 120]
-    delivered, failed = sum(m[1] for m in last_minutes), sum(m[2] for m in last_minutes)
+    delivered, failed = _finished(state, _MINUTE_S if state.at.second >= _ENOUGH_S else 2 * _MINUTE_S)
     now = 100 * delivered / (delivered + failed) if delivered + failed else None
     rates = [(window.rate.percent, window_name), (state.last_15min.rate.percent, "15 min"), (now, "now")]
     if window_name == "15 min":
         rates[0] = (state.last_1h.rate.percent, "1 h")
     shown = [Content.assemble((percent(value), _rate_style(value)), (f" {name}", _MUTED)) for value, name in rates]
-    came = delivered + failed + state.in_flight_of_late  # of which some came before and ended since
+    came = sum(_finished(state, 2 * _MINUTE_S)) + state.in_flight_of_late  # of which some came before and ended since
     per_second = came / (60.0 + state.at.second)
     return [
         Content("   ").join(shown),
@@ -62,6 +62,16 @@ def success(snapshot: Snapshot, window: Figures, window_name: str) -> list[Conte
             ("·", f"{state.open_dead_letters:,} open"),
         ),
     ]
+
+
+_MINUTE_S, _ENOUGH_S = 60, 15
+"""Once a minute has lasted so many seconds, it alone is now; before that, the last one as well."""
+
+
+def _finished(state: Overview, within_s: float) -> tuple[int, int]:
+    """Return how many deliveries of the calendar minutes that began `within_s` were delivered, and how many failed."""
+    minutes = [minute for minute in state.minutes if (state.at - minute[0]).total_seconds() < within_s]
+    return sum(minute[1] for minute in minutes), sum(minute[2] for minute in minutes)
 
 
 def in_flight(state: Overview) -> Content:
@@ -221,7 +231,7 @@ def _relays(state: Overview) -> Content:
     versions = ", ".join(sorted({f"v{relay.version}" for relay in alive}))
     signed = all(relay.signed for relay in alive)
     return Content.assemble(
-        ("✓ ", "$text-warning" if newest > formatting.QUIET_RELAY_S else "$text-success"),
+        ("? ", "$text-warning bold") if newest > formatting.QUIET_RELAY_S else ("✓ ", "$text-success"),
         f"{plural(len(alive), 'relay worker')}  {versions}  beat {span(newest)} ago  ",
         ("signed only", _MUTED) if signed else ("! unsigned accepted", "$text-warning"),
     )
@@ -272,15 +282,20 @@ def group_header(width: int) -> Content:
     return Content(f"{_group_head(width)}{'CAUSE':<{_cause_room(width)}} {events}")
 
 
-def group_line(group: Group, now: datetime, width: int) -> Content:
+def growth(snapshot: Snapshot, group: Group) -> int:
+    """Return how many dead letters come to a group a minute; 0 once that is over."""
+    return 0 if snapshot.headline.kind is Kind.RECOVERED else group.growth(snapshot.overview.at)
+
+
+def group_line(group: Group, growth: int, now: datetime, width: int) -> Content:
     """Return one failure group as a line: count, rate, first and last failure, status, cause, events."""
     events = _events(group.events) if width >= 100 and group.events else ""
     room = _cause_room(width)
     cause = f"{group.last_error} (tests)" if group.only_tests else group.last_error
     error = cause if len(cause) <= room else cause.removeprefix("Agent SDK ")
     error = error if len(error) <= room else error[: room - 1] + "…"
-    rate = f"+{group.per_minute:,}" if group.per_minute else "0"
-    hot = "$text-error bold" if group.per_minute else ""
+    rate = f"+{growth:,}" if growth else "0"
+    hot = "$text-error bold" if growth else ""
     has_status = width >= _LEAST_WITH_STATUS
     status = f"{short_status(group.final_status)[:10]:<10} " if has_status else ""
     return Content.assemble(

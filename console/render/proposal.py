@@ -9,7 +9,7 @@ from textual.content import Content
 
 from console.actions import PLAN
 from console.keymap import key_of
-from console.render.formatting import cut, signed_name
+from console.render.formatting import coarse_age, cut, signed_name
 from console.render.header import environment_badge
 from relay.domain.format import clock, milliseconds, plural, span, verb
 from relay.settings import AGENT_PATH
@@ -108,7 +108,9 @@ def _agent_now(proposal: Proposal) -> Content:
     if health is None:
         parts.append(Content.styled("not probed yet", "$text-warning"))
     else:
-        probed = f"{health.status or health.error} in {milliseconds(health.latency_ms)} ({span(health.age_s)} ago)"
+        probed = (
+            f"{health.status or health.error} in {milliseconds(health.latency_ms)} ({coarse_age(health.age_s)} ago)"
+        )
         parts.append(Content.styled(probed, "$text-success" if health.ok else "$text-error bold"))
     if outcomes.total:
         ended = f"{outcomes.delivered} of the last {outcomes.total} delivered"

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 from console.actions import DEAD
 from console.flows.discard import DiscardFlow
 from console.flows.replay import ReplayFlow
+from console.keymap import key_of
 from console.screens.delivery_list import DeliveryList
 from console.screens.list_actions import ListActions
 from console.screens.view import View
 from relay.domain.delivery import State
+from relay.incident.cause import REPLAYED
 
 if TYPE_CHECKING:
     from console.data.context import Context
+    from relay.incident.cause import Headline
 
 
 class DeadLettersView(ListActions, View):
@@ -42,6 +45,12 @@ class DeadLettersView(ListActions, View):
     def action_zoom(self) -> None:
         """Give the list all of the room, or take it back."""
         self.toggle_class("zoomed")
+
+    def hint(self, cause: Headline) -> str:
+        """Return that all can be replayed, if the headline says that they wait and all of them are listed."""
+        if cause.kind in REPLAYED and not self.list.filter and not self.context.read_only:
+            return f"  {key_of(DEAD, 'replay_all')} replays all"
+        return super().hint(cause)
 
     # Marks
 

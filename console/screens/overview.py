@@ -25,7 +25,7 @@ from console.widgets.rates import RateSparkline
 from console.widgets.text import Text, entitle
 from relay.domain.format import span
 from relay.domain.retry import retry_helps
-from relay.incident.cause import Kind
+from relay.incident.cause import REPLAYED
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from relay.store.browse import Group
 
 SORTS = ("rate", "count", "last")
-_REPLAYED = frozenset({Kind.RECOVERED, Kind.DEAD_LETTERS})
-"""Kinds of headlines about dead letters whose cause is over."""
 _BY_HEAD = {"COUNT": "count", "/MIN": "rate", "FIRST": "last", "LAST": "last"}
 _MOST_GROUP_ROWS = 16
 _LEAST_TAIL_ROWS = 2
@@ -131,7 +129,7 @@ class OverviewView(View):
     def _paint_groups(self, snapshot: Snapshot) -> None:
         state = snapshot.overview
         orders = {
-            "rate": lambda group: (group.per_minute, group.count),
+            "rate": lambda group: (panels.growth(snapshot, group), group.count),
             "count": lambda group: (group.count,),
             "last": lambda group: (group.last.timestamp(),),
         }
@@ -140,7 +138,10 @@ class OverviewView(View):
         width = self.app.size.width - 2
         lines = self.query_one("#groups", LineList)
         lines.show(
-            [Line(key, panels.group_line(group, state.at, width)) for key, group in self._groups.items()],
+            [
+                Line(key, panels.group_line(group, panels.growth(snapshot, group), state.at, width))
+                for key, group in self._groups.items()
+            ],
             header=panels.group_header(width),
             empty=Content(f"  No open dead letters. {_last_webhook(snapshot)}"),
         )
@@ -211,9 +212,9 @@ class OverviewView(View):
         group, meant = self.group, cause.group
         if group is None or meant is None or self.lines.id != "groups" or group.filter != meant.filter:
             return super().hint(cause)
-        if cause.kind not in _REPLAYED or self.context.read_only or not retry_helps(group.final_status):
+        if cause.kind not in REPLAYED or self.context.read_only or not retry_helps(group.final_status):
             return f"  {_key('open')} opens them"
-        return f"  {_key('replay')} replays {'them' if len(self._groups) == 1 else f'{group.count:,} of them'}"
+        return f"  {_key('replay')} replays {'them' if len(self._groups) == 1 else f'{group.count:,}'}"
 
     @property
     def group(self) -> Group | None:

@@ -23,6 +23,7 @@ from console.keymap import action_of, actions_of, bindings_of, is_refused
 from console.render.backlog import why_replays_wait
 from console.render.head import connecting, head_of
 from console.render.header import view_at
+from console.render.trouble import plainly
 from console.screens.cause_hint import hint_of
 from console.screens.footer import hints, own_first, ways
 from console.screens.text_of import text_of
@@ -158,7 +159,7 @@ class View(Screen[None]):
             try:
                 await work
             except RelayError as error:
-                self.say(str(error), bad=True)
+                self.say(plainly(error), bad=True)
 
         self.run_worker(run(), group=group, exclusive=True)
 
@@ -284,7 +285,7 @@ class View(Screen[None]):
     def on_question_adjusted(self, event: Question.Adjusted) -> None:
         """Pass the action on to the flow that asked."""
         event.stop()
-        self.dialog.adjusted(event.prompt, event.action)
+        self.dialog.adjusted(event.action)
 
     def on_question_listed(self, event: Question.Listed) -> None:
         """List the deliveries of a replay."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_GRACE_S = 3.0
+_GRACE_S = 2.5
 
 
 class EndSignals:

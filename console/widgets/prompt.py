@@ -11,6 +11,7 @@ from textual.content import Content
 from console.actions import CONFIRMATION, PLAN
 from console.key_names import shown_key
 from console.keymap import actions_of
+from console.render.wrapping import in_two_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,9 +58,10 @@ class Prompt:
         changes = [action for action in actions_of(PLAN, read_only=False) if action.name in self.adjusts]
         return changes + [action for action in actions_of(CONFIRMATION, read_only=False) if action.name in answers]
 
-    def explanation(self) -> list[Content]:
-        """Return its keys, a line each."""
-        return [
-            Content.assemble((f"{' '.join(map(shown_key, action.keys)):>12}  ", "bold $accent"), action.text)
-            for action in self.actions()
-        ]
+    def explanation(self, width: int) -> list[Content]:
+        """Return its keys with what they do, in rows of `width` cells."""
+        rows: list[Content] = []
+        for action in self.actions():
+            keys = Content.styled(f"{' '.join(map(shown_key, action.keys)):>12}  ", "bold $accent")
+            rows += in_two_columns(keys, Content(action.text), width)
+        return rows

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from relay.store.replays import Plan
 
 _MAX_TYPED = 500
-_MOST_ROWS = 12
+_MOST_ROWS, _LEAST_ROWS = 12, 3
+_EDGES = 2
+"""The strip's edge and the footer, in rows."""
 
 
 class Question(Widget, can_focus=True):
@@ -115,7 +117,10 @@ class Question(Widget, can_focus=True):
         """What it takes now, as the key map has it; nothing while it is closed."""
         if self._prompt is not None:
             return self._prompt.actions()
-        return list(actions_of(PROGRESS, read_only=self._read_only)) if self._plan_id is not None else []
+        if self._plan_id is None:
+            return []
+        idle = _WHILE_IT_RUNS if self._plan is not None and self._plan.ended else _ONCE_ENDED
+        return [action for action in actions_of(PROGRESS, read_only=self._read_only) if action.name not in idle]
 
     def shows(self, prompt: Prompt) -> bool:
         """Return True while `prompt` is open: not closed, and not replaced."""
@@ -225,10 +230,21 @@ class Question(Widget, can_focus=True):
 
     def _fitted(self, lines: Sequence[Content]) -> list[Content]:
         """Return `lines` in rows; of too many, the first one and the last ones."""
-        rows = hanging(lines, max(20, (self.size.width or self.app.size.width - 2)))
-        if len(rows) <= _MOST_ROWS:
+        rows, most = hanging(lines, self._width), self._most_rows
+        if len(rows) <= most:
             return rows
-        return [rows[0], Content.styled("  …", "$text-muted"), *rows[-(_MOST_ROWS - 2) :]]
+        return [rows[0], Content.styled("  …", "$text-muted"), *rows[-(most - 2) :]]
+
+    @property
+    def _width(self) -> int:
+        return max(20, self.size.width or self.app.size.width - 2)
+
+    @property
+    def _most_rows(self) -> int:
+        """The rows that there is room for: the head, the footer and the strip's own edge and last lines stay."""
+        last = 0 if self._prompt is None else len(hanging([self._last_line(self._prompt)], self._width))
+        head = sum(widget.outer_size.height for widget in self.screen.query("#status, #cause"))
+        return max(_LEAST_ROWS, min(_MOST_ROWS, self.app.size.height - head - _EDGES - last))
 
     def _last_line(self, prompt: Prompt) -> Content:
         cursor = Content.styled("▏", "blink")
@@ -245,7 +261,7 @@ class Question(Widget, can_focus=True):
             how = f"type {prompt.expected} and {submit} · {ways} > "
             return Content.assemble((how, "$text-warning"), typed, cursor, wrong)
         if prompt.kind is Kind.TEXT:
-            return Content.assemble((f"and {submit}; {cancels} > ", "$text-warning"), typed, cursor, wrong)
+            return Content.assemble((f"{submit} submits · {cancels} > ", "$text-warning"), typed, cursor, wrong)
         if prompt.kind is Kind.CHOICE:
             return Content.assemble((f"type its number; {cancels}", "$text-warning"))
         if prompt.kind is Kind.WAIT:
@@ -276,7 +292,7 @@ class Question(Widget, can_focus=True):
         elif adjusts in prompt.adjusts:
             self.post_message(self.Adjusted(prompt, adjusts or ""))
         elif action == "explain" and prompt.kind is not Kind.TEXT:
-            self.show_aside(prompt.explanation())
+            self.show_aside(prompt.explanation(self._width))
         elif prompt.kind is Kind.YES:
             if action == "agree":
                 self.close()
@@ -355,3 +371,7 @@ class Question(Widget, can_focus=True):
             return
         event.stop()
         event.prevent_default()
+
+
+_ONCE_ENDED = {"close_ended", "list_ended"}
+_WHILE_IT_RUNS = {"pause_replay", "stop_replay"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -123,7 +124,7 @@ def _lines(found: Detail) -> list[str]:
     lines += [f"  {exact_clock(at)}  {what}" for at, what in sorted(_timeline(found), key=lambda pair: pair[0])]
     for one in found.attempts:
         if one.answer:
-            lines += ["", f"answer to attempt {one.number} of run {one.run}", f"  {one.answer}"]
+            lines += ["", f"answer to attempt {one.number} of run {one.run}", indent(one.answer, "  ")]
     lines += ["", "headers", *(f"  {name}: {value}" for name, value in found.headers)]
     cut = f", the first {len(found.body):,} of them" if len(found.body) < found.body_length else ""
     return [*lines, "", f"payload ({plural(found.body_length, 'byte')}{cut})", _body(found)]

@@ -48,6 +48,9 @@ PRESENT = frozenset({
 })  # fmt: skip
 """Kinds that may be so now without being bad, and that a diagnosis explains."""
 
+REPLAYED = frozenset({Kind.RECOVERED, Kind.DEAD_LETTERS})
+"""Kinds about dead letters whose cause is over."""
+
 _COMMANDS = {
     Kind.NO_RELAY: "relay serve",
     Kind.HELD: "relay release",

@@ -24,7 +24,7 @@ def recovered(state: State) -> Headline | None:
     """The Agent SDK answers again, a moment ago."""
     group = failing_group(state)
     streak = None if group is None else state.streak_of(group.final_status)
-    if group is None or streak is None or streak.first is None:
+    if group is None or streak is None or streak.first is None or not retry_helps(group.final_status):
         return None
     if state.age_s(streak.last) > _RECENT_S or not is_over(state, streak):
         return None
@@ -46,8 +46,21 @@ def gap(state: State) -> Headline | None:
     lasted = span((began - ended).total_seconds())
     said = f"No relay ran from {day_clock(ended, state.at)} to {day_clock(began, state.at)} ({lasted})"
     remedy = "what Chatwoot sent then is missing here"
-    return Headline(Kind.GAP, WARNING, f"{said}: {remedy}. `relay backfill` fetches it.",
-                    shorter=(f"{said}. Run `relay backfill`.", f"{said}."))  # fmt: skip
+    whole = f"{said}: {remedy}. `relay backfill` fetches it."
+    return Headline(
+        Kind.GAP, WARNING, f"{whole}{_what_waits(state)}",
+        shorter=(*_unless_same(whole, state), f"{said}. Run `relay backfill`.", f"{said}."),
+    )  # fmt: skip
+
+
+def _what_waits(state: State) -> str:
+    """How many dead letters wait besides, with a space before it; empty for none and for tests alone."""
+    wait = "waits" if state.dead_letters == 1 else "wait"
+    return f" {plural(state.dead_letters, 'dead letter')} {wait}." if state.real_groups else ""
+
+
+def _unless_same(whole: str, state: State) -> tuple[str, ...]:
+    return (whole,) if state.real_groups else ()
 
 
 def refused(state: State) -> Headline | None:
@@ -78,7 +91,8 @@ def _refused(state: State, kind: Kind) -> Headline | None:
         return Headline(kind, WARNING, said)
     between = f"from {day_clock(worst.first, state.at)} to {day_clock(worst.last, state.at)}"
     said = f"Earlier: {plural(worst.count, 'webhook')} refused {named} {between}{others}"
-    return Headline(kind, WARNING, f"{said}. They are lost; `relay backfill` fetches them.", shorter=(f"{said}.",))
+    whole = f"{said}. They are lost; `relay backfill` fetches them."
+    return Headline(kind, WARNING, f"{whole}{_what_waits(state)}", shorter=(*_unless_same(whole, state), f"{said}."))
 
 
 def finding(state: State) -> Headline | None:

@@ -18,6 +18,7 @@ from relay.chatwoot.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from relay.domain.headers import FORWARDED_FROM_HEADER, TEST_SENDER
 from relay.domain.retry import failure_of
 from relay.errors import RelayError
+from relay.incident.state import state_of
 from relay.monitoring.probes import agent_probe, chatwoot_probes, run_probes
 from relay.settings import AGENT_PATH, WEBHOOK_PATH, parts_of, without_credentials
 from relay.store import browse, overview
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from relay.domain.stats import FailureStreak
+    from relay.incident.state import State
     from relay.monitoring.probes import ProbeResult
     from relay.settings import Settings
     from relay.store.browse import Group
@@ -91,6 +93,11 @@ class Evidence:
     plans: Sequence[Plan] = ()
     agent_logs: str | None = None
     runbook: str | None = None
+
+    @property
+    def state(self) -> State:
+        """The state that the headline is made of."""
+        return state_of(self.overview, self.groups, self.plans)
 
     def addresses_of(self, host: str) -> frozenset[str]:
         """The addresses that `host` resolves to from here, none if it does not."""

@@ -34,12 +34,11 @@ def is_over(state: State, streak: FailureStreak) -> bool:
 
     Where only some deliveries fail, the next failure is due after the usual gap between two of them.
     """
-    if not retry_helps(streak.status):
-        return False
     if state.age_s(streak.last) < _quiet_s(streak):
         return False
     began = streak.first or streak.last
-    return state.gets_through_since(streak.last) or state.agent_is_well_since(began, streak.last)
+    is_well = retry_helps(streak.status) and state.agent_is_well_since(began, streak.last)
+    return is_well or state.gets_through_since(streak.last)
 
 
 def _quiet_s(streak: FailureStreak) -> float:

@@ -263,7 +263,14 @@ class Group:
     answer: str = ""
     event_letters: tuple[int, ...] = ()
 
+    def growth(self, now: datetime) -> int:
+        """`per_minute` while more come; 0 once the next is overdue, so that a recovery shows within seconds."""
+        lasted_s = min(60.0, (self.last - self.first).total_seconds())
+        due_s = max(_LEAST_PAUSE_S, _GAPS * lasted_s / max(1, self.per_minute))
+        return self.per_minute if (now - self.last).total_seconds() < due_s else 0
 
+
+_GAPS, _LEAST_PAUSE_S = 3, 3
 _ANSWER_CHARS = 400
 _OF_THE_GROUP = SQL("""FROM relay.deliveries d
     WHERE d.state = 'dead' AND coalesce(d.final_status, '') = c.final_status
@@ -311,7 +318,7 @@ def _group(row: Sequence[Any]) -> Group:
         events=tuple(clean(event) for event in events or ()),
         filter=_group_filter(status, error),
         only_tests=only_tests,
-        answer=clean(answer or ""),
+        answer=clean(" ".join((answer or "").split())),
         event_letters=tuple(event_letters or ()),
     )
 

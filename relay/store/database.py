@@ -28,7 +28,7 @@ from relay.store.server_session import CONNECTIONS_A_WORKER, Purpose, ServerConn
 from relay.text import SHOWN_CHARS, clean_value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from psycopg.abc import Params
     from psycopg.rows import BaseRowFactory
@@ -126,21 +126,29 @@ def exact_rows_of(connection: Connection, make: Callable[..., T]) -> psycopg.Asy
     return connection.cursor(row_factory=kwargs_row(make))
 
 
-def rows_of(connection: Connection, make: Callable[..., T], *, limit: int = SHOWN_CHARS) -> psycopg.AsyncCursor[T]:
-    """A cursor whose rows are `make(**columns)`, by the columns' names, after they were cleaned as every row is."""
+def rows_of(
+    connection: Connection, make: Callable[..., T], *, limit: int = SHOWN_CHARS, texts: Collection[str] = ()
+) -> psycopg.AsyncCursor[T]:
+    """A cursor whose rows are `make(**columns)`, by the columns' names, after they were cleaned as every row is.
+
+    `texts` are columns whose texts keep their line ends.
+    """
 
     def factory(cursor: psycopg.AsyncCursor[Any]) -> RowMaker[T]:
         by_name = kwargs_row(make)(cursor)
-        return lambda values: by_name([clean_value(value, limit=limit) for value in values])
+        keeps = [column.name in texts for column in cursor.description or ()]
+        return lambda values: by_name(
+            [clean_value(value, limit=limit, newlines=kept) for value, kept in zip(values, keeps, strict=True)]
+        )
 
     return connection.cursor(row_factory=factory)
 
 
 async def fetched(
-    connection: Connection, make: Callable[..., T], statement: Statement, given: Params, *, limit: int = SHOWN_CHARS
+    connection: Connection, make: Callable[..., T], statement: Statement, given: Params, **cleaned: Any
 ) -> list[T]:
     """The rows of a statement, as `rows_of` makes them."""
-    return await (await rows_of(connection, make, limit=limit).execute(statement, given)).fetchall()
+    return await (await rows_of(connection, make, **cleaned).execute(statement, given)).fetchall()
 
 
 def as_object(value: Any) -> dict[str, Any]:

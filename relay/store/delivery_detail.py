@@ -107,7 +107,7 @@ async def detail(connection: Connection, row_id: int) -> Detail | None:
     details, attempts, replays, discards = await together(
         connection,
         fetched(connection, _detail, _DETAIL, {"id": row_id, "most": BODY_BYTES}),
-        fetched(connection, Try, _TRIES, given, limit=ANSWER_CHARS),
+        fetched(connection, Try, _TRIES, given, limit=ANSWER_CHARS, texts={"answer"}),
         fetched(connection, Replayed, _REPLAYED, given),
         fetched(connection, Discarded, _DISCARDED, given),
     )

@@ -148,6 +148,10 @@ async def test_a_rejected_payload_never_counts_as_recovered(scene: Scene) -> Non
     scene.probe(ok=False, age_s=60)
     scene.probe(ok=True, age_s=2)
     found = await scene.cause()
+    assert found.level == "warning"
+    assert re.match(r"The last failure was \d+s ago.* 5 dead letters rejected", found.sentence), found
+    scene.fails("422", 1, age_s=5)
+    found = await scene.cause()
     assert found.level == "bad"
     assert found.sentence.startswith(f"{REFUSED} since ")
 

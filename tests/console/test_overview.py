@@ -54,10 +54,12 @@ async def test_the_first_sentence_is_the_cause(incident: RunningRelay, agent: He
 
 async def test_the_first_sentence_says_when_it_is_over(incident: RunningRelay, console: Console, rows: Rows) -> None:
     later(rows, 45)
-    async with console() as seen:
+    async with console(size=(160, 36)) as seen:
         await seen.shows("Agent SDK answers again since ", "(Agent SDK answered 503 from ", f"{ALL} dead letters wait.")
     async with console(size=(80, 24)) as seen:
-        await seen.shows("Agent SDK answers again since ", f"{ALL} dead letters wait.")
+        await seen.shows("Agent SDK answers again since ", f"{ALL} dead letters wait.  r replays {OVERLOADED}")
+        await seen.press("2")
+        await seen.shows(f"{ALL} dead letters wait.  R replays all")
 
 
 async def test_at_80x24_alerts_and_groups_come_first_and_each_light_has_latency_and_age(

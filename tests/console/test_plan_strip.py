@@ -209,11 +209,18 @@ async def test_the_drill_takes_nine_keys_and_a_single_payload_three(
 
 
 async def test_no_relay_no_discard(incident: RunningRelay, console: Console, rows: Rows) -> None:
-    await incident.stop()
     async with console() as seen:
         await open_dead_letters(seen)
         await seen.press("d")
+        await seen.shows("Discard 1 dead letter")
+        await incident.stop()
+        await seen.shows("Webhooks are being lost")
+        await seen.type("too old")
+        await seen.press("enter")
         await seen.shows("No relay is running, so nothing can be discarded")
+        await seen.press("d")
+        await seen.hides("DISCARD")
+    assert rows("SELECT 1 FROM relay.operator_actions WHERE action = 'discard'") == []
 
 
 def test_the_time_left_is_measured() -> None:
@@ -234,4 +241,6 @@ def test_the_time_left_is_measured() -> None:
         pace.take([plan(10 + 4 * (second - 5))], began + timedelta(seconds=second))
     assert pace.left_s(plan(54)) == 11.5  # the last ten seconds: four a second
     pace.take([plan(54, PlanState.PAUSED)], began + timedelta(seconds=17))
+    assert pace.left_s(plan(54)) is None
+    pace.take([plan(54)], began + timedelta(seconds=18), is_stopped=True)
     assert pace.left_s(plan(54)) is None

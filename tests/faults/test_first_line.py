@@ -203,8 +203,22 @@ async def _fail(scene: Scene) -> None:
     scene.agent.behave(_OVERLOADED)
 
 
+async def _slow_down(scene: Scene) -> None:
+    scene.agent.behave(Behaviour(delay_ms=4_000))
+
+
 async def _recover(scene: Scene) -> None:
     scene.agent.behave()
+
+
+async def _fail_for_a_while(scene: Scene) -> None:
+    await _fail(scene)
+    await scene.names("Agent SDK answered 503", time.monotonic())
+    await asyncio.sleep(5)
+
+
+async def _fail_otherwise(scene: Scene) -> None:
+    scene.agent.behave(Behaviour(status=500))
 
 
 async def _fail_then_succeed_for_five_minutes(scene: Scene) -> None:
@@ -300,6 +314,11 @@ CASES = {
     "held": Case(r"Forwarding is held by maria .*since .* \(deploying the agent\)", _hold, _end_hold),
     "breaker open": Case(
         r"The circuit breaker is open since", _open_breaker, _close_breaker, {"relay_breaker": "on"},
+        on_the_way="Agent SDK answered 503",
+    ),
+    "slow": Case(r"The Agent SDK is slow: a delivery takes \d{4} ms now", _slow_down, _recover),
+    "another cause at once": Case(
+        "Agent SDK answered 500 since", _fail_otherwise, _recover, before=_fail_for_a_while,
         on_the_way="Agent SDK answered 503",
     ),
     "silence": Case(r"No webhook for", _fall_silent, _send_again, turns_within_s=SILENCE_ENDS_WITHIN_S),

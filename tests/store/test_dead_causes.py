@@ -172,6 +172,8 @@ async def test_a_groups_rate_is_that_of_the_last_minute(connection: Connection, 
         plant.delivery(age_s=age_s)
     (group,) = await browse.groups(connection)
     assert (group.count, group.per_minute) == (5, 3)
+    assert group.growth(group.last) == 3
+    assert group.growth(group.last + timedelta(seconds=61)) == 0
 
 
 async def test_a_group_of_tests_alone_is_known_as_one(connection: Connection, plant: Plant) -> None:

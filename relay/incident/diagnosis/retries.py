@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 from relay.domain.format import plural
 from relay.domain.retry import Failure, cause_of, retry_helps
 from relay.incident.diagnosis.chapter import Chapter, Check, Order, reached
+from relay.incident.failing import is_over
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from relay.incident.evidence import Evidence
 
 MANY_ATTEMPTS = 1.5
@@ -50,14 +53,16 @@ def retries(evidence: Evidence) -> Chapter:
     if failed:
         worst = max(retried, key=lambda status: retried[status])
         total = sum(figures.failures.values())
-        began = _began(worst, evidence)
+        ended = _ended(retried, evidence)
+        began = _began(worst, evidence) + (f" to {ended:%H:%M:%S}Z" if ended else "")
         now = (
             f"; its /health fails too ({agent.status or agent.error})"
             if agent is not None and is_down
             else ("; its /health answers well now" if agent is not None else "")
         )
-        order, explains = Order.LOSSES, failed
-        verdict = f"{cause_of(worst)}: {retried[worst]} of {plural(total, 'failure')} in the last hour{began}{now}."
+        order, explains = Order.LOSSES if ended is None or is_down else Order.WAITING, failed
+        does = cause_of(worst) if ended is None else f"The Agent SDK failed earlier ({worst})"
+        verdict = f"{does}: {retried[worst]} of {plural(total, 'failure')} in the last hour{began}{now}."
     elif is_down:
         assert agent is not None
         order, explains, verdict = (
@@ -88,6 +93,15 @@ def _began(status: str, evidence: Evidence) -> str:
         return ", for more than a day"
     day = "" if streak.first.date() == evidence.overview.at.date() else f"{streak.first:%b %d} "
     return f", since {day}{streak.first:%H:%M:%S}Z"
+
+
+def _ended(retried: dict[str, int], evidence: Evidence) -> datetime | None:
+    """When the last delivery failed after retries, if that is over; None while it goes on."""
+    state = evidence.state
+    streaks = [one for one in evidence.streaks if one.status in retried and not one.replayed]
+    if not streaks or not all(is_over(state, one) for one in streaks):
+        return None
+    return max(one.last for one in streaks)
 
 
 def _by_status(counts: dict[str, int]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from relay.chatwoot.signature import SignatureFault
 from relay.incident.diagnosis.chapter import Chapter, Check, Order
 from relay.incident.diagnosis.senders import Place, senders
+from relay.incident.failing import refusals_are_over
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,10 +66,13 @@ def signatures(evidence: Evidence) -> Chapter:
         worst = max(refused, key=lambda one: one.count)
         since = min(one.first for one in refused)
         backfill = f"Then fetch what was refused: relay backfill --since {since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        order, lines = Order.LOSSES, (*_RESOLUTIONS[worst.reason], backfill)
+        goes_on = not all(refusals_are_over(evidence.state, one) for one in refused)
+        order, lines = Order.LOSSES if goes_on else Order.WAITING, (*_RESOLUTIONS[worst.reason], backfill)
+        number = f"{count} webhook{' was' if count == 1 else 's were'}"
         verdict = (
-            f"Signatures fail: {count} webhook{' was' if count == 1 else 's were'} refused in the last hour "
-            f"({worst.reason}, last {worst.last:%H:%M:%S}Z): {_WHY[SignatureFault(worst.reason)]}."
+            f"Signatures {'fail' if goes_on else 'failed earlier'}: {number} "
+            f"refused in the last hour ({worst.reason}, last {worst.last:%H:%M:%S}Z): "
+            f"{_WHY[SignatureFault(worst.reason)]}."
         )
         if worst.reason == SignatureFault.INVALID and unknown:
             verdict = f"{verdict[:-1]}; {unknown[0]}."

@@ -15,7 +15,6 @@ from relay.incident.diagnosis.retries import retries
 from relay.incident.diagnosis.signatures import signatures
 from relay.incident.diagnosis.webhooks_refused import webhooks_refused
 from relay.incident.headline import headline
-from relay.incident.state import state_of
 
 if TYPE_CHECKING:
     from relay.incident.evidence import Evidence
@@ -41,5 +40,4 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     chapters = [_graded(chapter) for chapter in chapters]
     chapters.sort(key=lambda chapter: (chapter.order, -chapter.explains))
     found = next((chapter.verdict for chapter in chapters if chapter.order in _FINDINGS), None)
-    state = state_of(evidence.overview, evidence.groups, evidence.plans, finding=found)
-    return Diagnosis(evidence.overview.at, headline(state), tuple(chapters))
+    return Diagnosis(evidence.overview.at, headline(replace(evidence.state, finding=found)), tuple(chapters))
