@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import signal
 import sys
-import threading
 import time
 from contextlib import suppress
 from functools import partial
@@ -45,6 +42,7 @@ from console.screens.overview import OverviewView
 from console.screens.prebuild import build_views
 from console.screens.view import WIDE, View
 from console.terminal.driver import TerminalDriver, show_title
+from console.terminal.signals import EndSignals
 from console.theme import ascii_of
 from console.widgets.commands import Commands, commands_of
 from console.widgets.question import Question
@@ -66,7 +64,6 @@ if TYPE_CHECKING:
     from console.data.snapshot import Reading, Snapshot
     from relay.settings import Settings
 
-_GRACE_S = 2.5
 _MAX_PASTED = 300_000
 _MAX_PASTED_LINE = 4_000
 _MAX_NOTICE = 500
@@ -123,7 +120,7 @@ class ConsoleApp(TypeAhead):
         self.has_figures = asyncio.Event()
         self.has_panicked = False
         self._poller = Poller(dsn, self, read_only=read_only, outage=partial(outage_of, settings), first=first)
-        self._handlers: dict[int, Any] = {}
+        self._signals = EndSignals()
         self._writes = Writes(say=self._say_error, fail=self._fail)
         self._own_filters: list[LineFilter] = []
         self._announcer = Announcer(bell=self.bell, show_title=self._entitle)
@@ -155,26 +152,12 @@ class ConsoleApp(TypeAhead):
 
     def on_mount(self) -> None:
         """Open the overview and begin to read."""
-        loop = asyncio.get_running_loop()
-        self._handlers = {
-            sign: signal.signal(sign, lambda number, _: self._end(loop, number))
-            for sign in (signal.SIGTERM, signal.SIGHUP)
-        }
+        self._signals.take(self.exit)
         # What stays the same is not painted again, and the shell has painted over it while the console was suspended.
         self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         self.switch_mode(OVERVIEW)
         self.run_worker(self._poller.run(), name="poller", exit_on_error=True)
         self.set_interval(1.0, self._tick)
-
-    def _end(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
-        """End on a signal; by force if the app does not end in time.
-
-        Textual writes through a thread that ends with the terminal; a write after that never returns.
-        """
-        last_resort = threading.Timer(_GRACE_S, os._exit, [128 + number])
-        last_resort.daemon = True
-        last_resort.start()
-        loop.call_soon_threadsafe(self.exit)
 
     def exit(self, *args: Any, **more: Any) -> None:
         """End the console. From here on screens may lack widgets, so nothing is painted."""
@@ -191,8 +174,7 @@ class ConsoleApp(TypeAhead):
         await self._writes.finish()
         show_title(self._driver, None)
         gc.unfreeze()
-        for sign, handler in self._handlers.items():
-            signal.signal(sign, handler)
+        self._signals.give_back()
         await self.context.session.close()
 
     # Keys and pasted text

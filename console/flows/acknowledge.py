@@ -10,7 +10,7 @@ from textual.content import Content
 from console.flows.hold import reason_and_time
 from console.flows.requests import CarryOut, ReadNow, Say
 from console.render.formatting import STYLES, badge
-from console.widgets.question import Kind, Prompt
+from console.widgets.prompt import Kind, Prompt
 from relay.domain.format import utc_clock
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.render.rows import choosable, columns_of, usual
-from console.widgets.question import Kind, Prompt
+from console.widgets.prompt import Kind, Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from console.widgets.question import Kind, Prompt
+from console.widgets.prompt import Kind, Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,7 +10,7 @@ from textual.content import Content
 from console.flows.freeze import frozen, is_refused_without_relay, say_no_relay
 from console.flows.requests import CarryOut, ReadNow, Say
 from console.render.proposal import BY_KEY, LISTED, which
-from console.widgets.question import Kind, Prompt
+from console.widgets.prompt import Kind, Prompt
 from relay.domain.format import plural
 from relay.store.filters import compile_filter, of_rows
 

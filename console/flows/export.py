@@ -14,7 +14,7 @@ from textual.content import Content
 from console.data.readings import WINDOW
 from console.flows.requests import Say
 from console.render.export import FORMATS, ROW_FIELDS, exported, row_values
-from console.widgets.question import Kind, Prompt
+from console.widgets.prompt import Kind, Prompt
 from relay.domain.delivery import State
 from relay.domain.format import plural
 from relay.errors import RelayError

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from console.data.operator_session import Proposal
     from console.flows.host import Host
-    from console.widgets.question import Prompt
+    from console.widgets.prompt import Prompt
 
 
 async def frozen(host: Host, proposing: Awaitable[Proposal], waiting: Prompt) -> Proposal | None:

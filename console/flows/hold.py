@@ -12,7 +12,7 @@ from textual.content import Content
 from console.actions import OVERVIEW, PLAN
 from console.flows.requests import CarryOut, ReadNow, Say
 from console.keymap import key_of
-from console.widgets.question import Kind, Prompt
+from console.widgets.prompt import Kind, Prompt
 from relay.domain.duration import seconds_of
 from relay.domain.format import span
 from relay.replay.requests import DEFAULT, Pace

@@ -17,7 +17,7 @@ from console.flows.requests import CarryOut, OpenEditor, ReadNow, Say
 from console.keymap import view_key
 from console.render.backlog import why_replays_wait
 from console.render.proposal import BY_KEY, dry_run, plan_question
-from console.widgets.question import Kind, Prompt
+from console.widgets.prompt import Kind, Prompt
 from relay.domain.format import plural
 from relay.errors import RelayError
 from relay.store.filters import compile_filter, of_rows

@@ -10,7 +10,7 @@ from textual.content import Content
 
 from console.actions import DELIVERIES
 from console.keymap import view_key
-from console.widgets.question import Kind, Prompt
+from console.widgets.prompt import Kind, Prompt
 from relay.chatwoot.follow_test import (
     FOLLOW_S,
     Answered,

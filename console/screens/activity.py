@@ -18,7 +18,7 @@ from console.render.plans import plan_line
 from console.render.wrapping import title_of
 from console.screens.view import View, titled
 from console.widgets.lines import LineList
-from console.widgets.question import Kind, Prompt
+from console.widgets.prompt import Kind, Prompt
 from console.widgets.text import entitle
 from relay.store.replays import Control, PlanState
 

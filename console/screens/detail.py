@@ -31,6 +31,7 @@ from relay.text import clean, clean_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from textual.app import ComposeResult
 
@@ -127,7 +128,7 @@ class DetailView(View):
             self.query_one("#detail-facts", Static).update("This delivery is gone: its retention is over.")
             return
         kept = [details.kept_edit()] if self._row_id in self.context.drafts else []
-        if detail == self._detail and kept == self._kept:
+        if detail == self._detail and kept == self._kept and _zone_of(detail) == _zone_of(self._detail):
             return
         fresh = self._detail is None
         at = self._current
@@ -352,3 +353,8 @@ class DetailView(View):
     def action_copy_curl(self) -> None:
         """Copy a curl command."""
         self.in_background(copy_curl(self, self._row_id))
+
+
+def _zone_of(detail: Detail) -> timedelta | None:
+    """Return the offset of its times: a delivery may be read before another zone is chosen, and shown after."""
+    return detail.row.received_at.utcoffset()

@@ -15,7 +15,7 @@ from console.flows.requests import CarryOut
 from console.keymap import key_of
 from console.render.trouble import plainly
 from console.screens.view import View
-from console.widgets.question import Kind, Prompt
+from console.widgets.prompt import Kind, Prompt
 from console.widgets.report import Report
 from relay.errors import RelayError
 from relay.incident.escalation import LEVELS, REPORT, append, entry, incident

@@ -1,7 +1,7 @@
 """Builds the base screen of a mode before the operator switches to it, so that the first switch takes no longer.
 
 The only use of a private method of Textual (8.2): its public ways to a mode, `switch_mode` and `push_screen`, bring the
-screen to the front at once.
+screen to the front at once (https://github.com/Textualize/textual/issues/2327 has the design of modes).
 """
 
 from __future__ import annotations

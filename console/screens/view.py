@@ -11,7 +11,7 @@ from textual.events import Key
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
-from console.actions import ACTIVITY, DEAD, DELIVERIES, DIAGNOSIS, OVERVIEW, SEARCH_BOX
+from console.actions import DELIVERIES, OVERVIEW, SEARCH_BOX
 from console.data.operator_session import ReadOnlyError
 from console.flows import requests
 from console.flows.acknowledge import ask_acknowledge
@@ -19,23 +19,23 @@ from console.flows.dialog import Dialog
 from console.flows.hold import ask_hold_or_release
 from console.flows.pager import show_in_pager
 from console.key_names import character_of
-from console.keymap import action_of, actions_of, bindings_of, is_refused, key_of, view_key
+from console.keymap import action_of, actions_of, bindings_of, is_refused
 from console.render.backlog import why_replays_wait
 from console.render.head import connecting, head_of
 from console.render.header import view_at
 from console.render.trouble import plainly
+from console.screens.cause_hint import hint_of
 from console.screens.footer import hints, own_first, ways
 from console.screens.text_of import text_of
 from console.widgets.key_bar import KeyBar
 from console.widgets.lines import LineList
-from console.widgets.question import Kind, Prompt, Question
+from console.widgets.prompt import Kind, Prompt
+from console.widgets.question import Question
 from console.widgets.scrolling import scroll_to
 from console.widgets.search_box import SearchBox
 from console.widgets.text import Text, entitle
 from relay.domain.format import plural
 from relay.errors import RelayError
-from relay.incident.cause import BAD, PRESENT
-from relay.incident.cause import Kind as CauseKind
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -54,9 +54,6 @@ if TYPE_CHECKING:
 WIDE = 110
 """From this width on there are two columns."""
 
-
-_SHOWN_IN = {CauseKind.RECOVERED: DEAD, CauseKind.DEAD_LETTERS: DEAD, CauseKind.REPLAY_RUNS: ACTIVITY}
-"""The views that show what a headline is about."""
 
 Pane = TypeVar("Pane", bound="Widget")
 
@@ -204,12 +201,7 @@ class View(Screen[None]):
 
     def hint(self, cause: Headline) -> str:
         """Return what a key does about the cause here, shown behind it where there is room."""
-        if cause.kind is CauseKind.HELD and not self.context.read_only:
-            return f"  {key_of(self.VIEW, 'hold')} releases"
-        if (cause.level == BAD or cause.kind in PRESENT) and self.VIEW != DIAGNOSIS:
-            return f"  {key_of(self.VIEW, 'diagnose')} says why"
-        shows = _SHOWN_IN.get(cause.kind, self.VIEW)
-        return "" if shows == self.VIEW else f"  {view_key(shows)} shows {'it' if shows == ACTIVITY else 'them'}"
+        return hint_of(self.VIEW, cause, read_only=self.context.read_only)
 
     def show_keys(self) -> None:
         """Show the keys of what has the focus: the strip or the search box while one is open, else this screen."""

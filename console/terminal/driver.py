@@ -1,8 +1,8 @@
 """The title and the input of the terminal that the console runs on.
 
 `TerminalDriver` replaces the input loop of Textual's `LinuxDriver`, by Textual's public `driver_class`. That loop
-decodes strictly, so that a byte that is not UTF-8 ends the app, it spins once its terminal is gone, and a large paste
-takes it long.
+decodes strictly, so that a byte that is not UTF-8 ends the app (https://github.com/Textualize/textual/issues/6456), it
+spins once its terminal is gone, and a large paste takes it long.
 """
 
 from __future__ import annotations

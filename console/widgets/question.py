@@ -7,8 +7,7 @@ answer does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from textual.content import Content
@@ -16,11 +15,11 @@ from textual.message import Message
 from textual.widget import Widget
 
 from console.actions import CONFIRMATION, OVERVIEW, PLAN, PROGRESS
-from console.key_names import shown_key
 from console.keymap import action_of, actions_of, key_of
 from console.render.formatting import QUIET_RELAY_S
 from console.render.plans import plan_lines
-from console.render.wrapping import hanging, in_two_columns
+from console.render.wrapping import hanging
+from console.widgets.prompt import Kind, Prompt
 from console.widgets.text import entitle
 from relay.store.replays import Control, PlanState
 
@@ -38,33 +37,6 @@ _MAX_TYPED = 500
 _MOST_ROWS, _LEAST_ROWS = 12, 3
 _EDGES = 2
 """The strip's edge and the footer, in rows."""
-
-
-class Kind(Enum):
-    """What an answer is."""
-
-    YES = "yes"  # the key y
-    COUNT = "count"  # the count, typed, and enter
-    TEXT = "text"  # any text, and enter
-    CHOICE = "choice"  # the number of one of the choices
-    NOTICE = "notice"  # nothing: any key closes it
-    WAIT = "wait"  # nothing yet: what is asked is being found out, or done; what is typed is kept for the question
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What is asked. `adjusts` names the actions of a replay plan (`keymap.PLAN`) that it offers besides an answer.
-
-    `follows` is the kind of the question after a wait: only what fits it can be typed ahead.
-    """
-
-    title: str
-    lines: Sequence[Content]
-    kind: Kind
-    expected: str = ""
-    choices: Sequence[str] = field(default=())
-    adjusts: frozenset[str] = frozenset()
-    follows: Kind | None = None
 
 
 class Question(Widget, can_focus=True):
@@ -144,7 +116,7 @@ class Question(Widget, can_focus=True):
     def actions(self) -> list[Action]:
         """What it takes now, as the key map has it; nothing while it is closed."""
         if self._prompt is not None:
-            return _actions_of(self._prompt)
+            return self._prompt.actions()
         if self._plan_id is None:
             return []
         idle = _WHILE_IT_RUNS if self._plan is not None and self._plan.ended else _ONCE_ENDED
@@ -320,7 +292,7 @@ class Question(Widget, can_focus=True):
         elif adjusts in prompt.adjusts:
             self.post_message(self.Adjusted(prompt, adjusts or ""))
         elif action == "explain" and prompt.kind is not Kind.TEXT:
-            self.show_aside(_explanation(prompt, self._width))
+            self.show_aside(prompt.explanation(self._width))
         elif prompt.kind is Kind.YES:
             if action == "agree":
                 self.close()
@@ -403,24 +375,3 @@ class Question(Widget, can_focus=True):
 
 _ONCE_ENDED = {"close_ended", "list_ended"}
 _WHILE_IT_RUNS = {"pause_replay", "stop_replay"}
-_ANSWERS = {
-    Kind.YES: {"agree"},
-    Kind.COUNT: {"submit", "delete_left", "delete_all"},
-    Kind.TEXT: {"submit", "delete_left", "delete_all"},
-}
-
-
-def _actions_of(prompt: Prompt) -> list[Action]:
-    """Return the actions that `prompt` takes: those that change it, those that answer it, and to cancel."""
-    answers = _ANSWERS.get(prompt.kind, set()) | {"cancel"}
-    changes = [action for action in actions_of(PLAN, read_only=False) if action.name in prompt.adjusts]
-    return changes + [action for action in actions_of(CONFIRMATION, read_only=False) if action.name in answers]
-
-
-def _explanation(prompt: Prompt, width: int) -> list[Content]:
-    """Return the keys of `prompt` with what they do, in rows of `width` cells."""
-    rows: list[Content] = []
-    for action in _actions_of(prompt):
-        keys = Content.styled(f"{' '.join(map(shown_key, action.keys)):>12}  ", "bold $accent")
-        rows += in_two_columns(keys, Content(action.text), width)
-    return rows

@@ -11,11 +11,12 @@ import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from relay.domain.delivery import Deferred, State, WaitReason
+from relay.domain.delivery import Deferred, WaitReason
 from relay.errors import LeaseLost, RelayError, StoreUnavailable
 from relay.forwarding.concurrency import REPLAY_SHARE
 from relay.forwarding.drain_limit import DrainLimit
 from relay.forwarding.finisher import facts_for
+from relay.forwarding.run_ends import RunEnds
 from relay.forwarding.senders import Senders, Ticket
 from relay.store.deliveries import Claimed, Duplicate, Finish, Ignored, Waiting
 from relay.telemetry.tracing import now
@@ -67,6 +68,7 @@ class Pipeline:
         self.slots = slots
         self._forwarding_log = forwarding_log
         self._counters = counters
+        self._ends = RunEnds(counters, forwarding_log)
         self._tracing = forwarder.tracing
         self._endpoint = endpoint
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -386,24 +388,4 @@ class Pipeline:
             self._forwarding_log.given_up(delivery)
             return None
         trace_id = self._tracing.trace_id(delivery.delivery_id, delivery.headers)
-        if isinstance(run, Deferred):
-            self._counters.deferred(run, trace_id=trace_id)
-            self._forwarding_log.deferred(delivery, run.reason, run.pause_ms)
-            return run.reason
-        if finished.state is State.WAITING:
-            self._forwarding_log.deferred(delivery, WaitReason.BREAKER, 0)
-            return WaitReason.BREAKER
-        since_receipt_s = _since_receipt_s(delivery, run, came_at)
-        self._counters.finished(run, since_receipt_s=since_receipt_s, trace_id=trace_id)
-        if run.success:
-            self._forwarding_log.delivered(delivery, run)
-        else:
-            self._forwarding_log.dead_lettered(delivery, run)
-        return run
-
-
-def _since_receipt_s(delivery: Delivery, outcome: Outcome, came_at: float | None) -> float | None:
-    """The time since the webhook came in, as far as this relay knows it: not that of a replay."""
-    if came_at is not None:
-        return time.monotonic() - came_at
-    return None if delivery.plan_id is not None else (delivery.waited_ms + outcome.duration_ms) / 1000
+        return self._ends.report(delivery, run, finished, came_at=came_at, trace_id=trace_id)

@@ -164,6 +164,9 @@ async def test_a_running_replay_is_steered_from_the_list_of_them(
         await seen.shows("Who did what", "running")
         await seen.press("p")
         await seen.shows("paused")
+        await until(
+            lambda: rows.one("SELECT state FROM relay.replay_plans") == "paused"
+        )  # by the relay, not just asked
         agent.release()
         assert not seen.app.context.paused
         await seen.press("escape", "x")
