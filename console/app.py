@@ -34,6 +34,7 @@ from console.data.poller import Poller
 from console.data.writes import Writes
 from console.flows import requests
 from console.keymap import key_of
+from console.render.trouble import plainly
 from console.screens.activity import ActivityView
 from console.screens.dead_letters import DeadLettersView
 from console.screens.deliveries import DeliveriesView
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import timedelta, tzinfo
 
+    from rich.console import RenderableType
     from textual.command import Provider
     from textual.filter import LineFilter
     from textual.screen import Screen
@@ -64,7 +66,7 @@ if TYPE_CHECKING:
     from console.data.snapshot import Reading, Snapshot
     from relay.settings import Settings
 
-_GRACE_S = 3.0
+_GRACE_S = 2.5
 _MAX_PASTED = 300_000
 _MAX_PASTED_LINE = 4_000
 _MAX_NOTICE = 500
@@ -83,14 +85,15 @@ class ConsoleApp(TypeAhead):
     """The operator console over the database at `dsn`.
 
     With `read_only` every write is hidden and refused, and the connections cannot write either. `has_figures` is set
-    once a first snapshot was read. `first` is a connection that is being opened already.
+    once a first snapshot was read. `has_panicked`: it ends because of a defect. `first` is a connection that is being
+    opened already.
     """
 
     CSS_PATH = "console.tcss"
     TITLE = "hotdash"
     ENABLE_COMMAND_PALETTE = True
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - Textual's
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012 - Textual's
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (20, "-short"), (30, "-tall")]  # noqa: RUF012 - Textual's
 
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Commands}
 
@@ -118,9 +121,10 @@ class ConsoleApp(TypeAhead):
             choices=choices,
         )
         self.has_figures = asyncio.Event()
+        self.has_panicked = False
         self._poller = Poller(dsn, self, read_only=read_only, outage=partial(outage_of, settings), first=first)
         self._handlers: dict[int, Any] = {}
-        self._writes = Writes(say=partial(self.say, bad=True), fail=self._fail)
+        self._writes = Writes(say=self._say_error, fail=self._fail)
         self._own_filters: list[LineFilter] = []
         self._announcer = Announcer(bell=self.bell, show_title=self._entitle)
         for name, view in _VIEWS.items():
@@ -176,6 +180,11 @@ class ConsoleApp(TypeAhead):
         """End the console. From here on screens may lack widgets, so nothing is painted."""
         self.context.is_leaving = True
         super().exit(*args, **more)
+
+    def panic(self, *renderables: RenderableType) -> None:
+        """End because of a defect. Textual would return 0 where it is in the thread that reads the terminal."""
+        self.has_panicked = True
+        super().panic(*renderables)
 
     async def on_unmount(self) -> None:
         """Finish the confirmed writes, if Postgres takes them in time; close the session, restore the signals."""
@@ -287,6 +296,9 @@ class ConsoleApp(TypeAhead):
             self.clear_notifications()
             self.notify(text, severity="error" if bad else "information", markup=False, timeout=6)
 
+    def _say_error(self, error: RelayError) -> None:
+        self.say(plainly(error), bad=True)
+
     @on(requests.Say)
     def _say(self, asked: requests.Say) -> None:
         self.say(asked.text, bad=asked.bad)
@@ -355,7 +367,7 @@ class ConsoleApp(TypeAhead):
             try:
                 await run_health_check(self.context, self._show_check)
             except RelayError as error:
-                self.say(str(error), bad=True)
+                self._say_error(error)
 
         self._go(HEALTH)
         self.run_worker(run(), group="check", exclusive=True)

@@ -113,8 +113,8 @@ def open_console(
         first=first,
     )
     app.run(mouse=mouse and config.mouse)
-    if app.return_code:
-        raise click.exceptions.Exit(app.return_code)
+    if app.return_code or app.has_panicked:
+        raise click.exceptions.Exit(app.return_code or 1)
 
 
 def time_console(settings: Settings, dsn: str, *, read_only: bool, as_json: bool) -> None:

@@ -16,7 +16,7 @@ _PATIENCE_S = 2.0
 class Writes:
     """Tasks of writes. `say` shows an error that the operator can act on, `fail` gets the task of any other one."""
 
-    def __init__(self, say: Callable[[str], None], fail: Callable[[asyncio.Task[None]], None]) -> None:
+    def __init__(self, say: Callable[[RelayError], None], fail: Callable[[asyncio.Task[None]], None]) -> None:
         self._say = say
         self._fail = fail
         self._tasks: set[asyncio.Task[None]] = set()
@@ -36,7 +36,7 @@ class Writes:
         try:
             await write()
         except RelayError as error:
-            self._say(str(error))
+            self._say(error)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

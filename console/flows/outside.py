@@ -7,6 +7,7 @@ ends, and no transaction stays open.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shlex
 import signal
@@ -86,7 +87,10 @@ async def _run(command: Sequence[str], given: bytes | None) -> bool:
         while not ending.done():
             await asyncio.wait([ending], timeout=_LOOK_EVERY_S)
             takes_keys = takes_keys or not _takes_lines()
-        await ending
+            if _hung_up():
+                break
+        else:
+            await ending
     finally:
         if process.returncode is None:  # the console ends
             with suppress(ProcessLookupError):
@@ -102,6 +106,19 @@ def _takes_lines() -> bool:
     return True
 
 
+def _hung_up() -> bool:
+    """Return True, and end the console as a hang-up does, if its terminal is gone: nothing else reads it meanwhile."""
+    try:
+        termios.tcgetattr(_input())
+    except termios.error as error:
+        if error.args[0] == errno.EIO:
+            os.kill(os.getpid(), signal.SIGHUP)
+            return True
+    except (ValueError, OSError):
+        pass
+    return False
+
+
 async def _wait_for_key() -> None:
     """Return once a key was pressed, or the terminal's input is over."""
     loop, pressed, terminal = asyncio.get_running_loop(), asyncio.Event(), _input()
@@ -114,10 +131,12 @@ async def _wait_for_key() -> None:
     loop.add_reader(terminal, pressed.set)
     try:
         await pressed.wait()
-        os.read(terminal, 1024)
+        if not _hung_up():
+            os.read(terminal, 1024)
     finally:
         loop.remove_reader(terminal)
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        with suppress(termios.error):
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
 def _input() -> int:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from relay.store.conversation import AttemptOf, Conversation, Message, Note
 
 _MUTED = "$text-muted"
+_ROOMY = 78
+"""Narrower lines leave out the event beside the words of a message, and most of the indentation."""
 
 
 def words(sender: str | None, content: str | None, limit: int) -> str:
@@ -41,24 +43,30 @@ def timeline(conversation: Conversation, now: datetime, width: int) -> list[Line
 
 
 def _message(message: Message, attempts: list[AttemptOf], now: datetime, width: int) -> list[Content]:
+    said = words(message.sender, message.content, width)
+    event = "" if said and width < _ROOMY else f"{clean(message.event or '–', limit=40)}  "
     head = Content.assemble(
         (f" {day_clock(message.received_at, now):<8}  ", _MUTED),
         (f"{message.state.value:<10} ", formatting.STATE_STYLES[message.state]),
-        (f"{clean(message.event or '–', limit=40)}  ", ""),
+        event,
         ("TEST  " if message.test else "", "$text-warning"),
-        (words(message.sender, message.content, width), "bold"),
+        (said, "bold"),
     )
     mine = [attempt for attempt in attempts if attempt.delivery == message.id]
-    return [head, *map(_attempt, mine)]
+    return [head, *(_attempt(attempt, width) for attempt in mine)]
 
 
-def _attempt(attempt: AttemptOf) -> Content:
-    error = clean((attempt.error or "").removeprefix("Agent SDK "), limit=120)
-    return Content.assemble(
-        (f"           {attempt.run}.{attempt.number}  {exact_clock(attempt.started_at)}  ", _MUTED),
+def _attempt(attempt: AttemptOf, width: int) -> Content:
+    indent = " " * (3 if width < _ROOMY else 11)
+    start = Content.assemble(
+        (f"{indent}{attempt.run}.{attempt.number}  {exact_clock(attempt.started_at)}  ", _MUTED),
         (attempt.status, "$text-error" if attempt.error else "$text-success"),
-        (f"  {milliseconds(attempt.duration_ms)}  {error}", _MUTED),
+        (f"  {milliseconds(attempt.duration_ms)}", _MUTED),
     )
+    error = clean(attempt.error or "", limit=120).removeprefix("Agent SDK ")
+    if start.cell_length + 2 + len(error) > width:
+        error = formatting.brief_cause(formatting.cause_beside_status(error))
+    return start + Content.styled(f"  {error}" if error else "", _MUTED)
 
 
 def _note(note: Note, now: datetime, width: int) -> Content:

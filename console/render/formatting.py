@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from relay.domain.alerts import Severity
 from relay.domain.delivery import State
 from relay.domain.format import clipped, span
+from relay.domain.retry import BRIEF_ERRORS
 from relay.store.actions import signed
 from relay.text import clean
 
@@ -95,3 +97,28 @@ def brief_event(event: str) -> str:
 def signed_name(operator: str, login: str | None, *, limit: int) -> str:
     """Return an operator's name, and the database login if it differs; each cut at `limit` characters."""
     return signed(cut(operator, limit), None if login is None else cut(login, limit))
+
+
+_UNSAID = re.compile(r"^Agent SDK (?:is )?|\bthe |(?<!^) \(\d{3}\)$")
+
+
+def cause_beside_status(cause: str) -> str:
+    """Return a cause of failure without the agent's name, articles, and the status, which is shown beside it."""
+    return _UNSAID.sub("", cause)
+
+
+_BRIEF = (
+    ("did not answer within", "no answer in"),
+    ("refused relay's credentials", "refused credentials"),
+    ("answered with a redirect", "redirects"),
+    (", which is not followed", ""),
+    *((_UNSAID.sub("", whole), brief) for whole, brief in BRIEF_ERRORS.items()),
+)
+"""Parts of the relay's own sentences, and what a narrow column has in their place."""
+
+
+def brief_cause(cause: str) -> str:
+    """Return a cause of failure in fewer words, for a narrow column."""
+    for whole, brief in _BRIEF:
+        cause = cause.replace(whole, brief)
+    return cause

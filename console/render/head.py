@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from console.render import header
+from console.render.trouble import meaning_of
 from relay.domain.format import span, utc_clock
 from relay.incident.cause import Kind
 
@@ -67,25 +68,6 @@ def head_of(context: Context, shown_at: float | None, width: int, hint: Hint) ->
     return Head(status, Content(_away(context, snapshot) + figures), "bad trouble")
 
 
-_MEANINGS = (
-    ("refused", "nothing listens at its address. Start Postgres, or correct DATABASE_URL"),
-    ("resolve", "its host's name does not resolve. Correct DATABASE_URL, or DNS"),
-    ("Name or service", "its host's name does not resolve. Correct DATABASE_URL, or DNS"),
-    ("password", "it rejects the login. Correct DATABASE_URL"),
-    ("authentication", "it rejects the login. Correct DATABASE_URL"),
-    ("does not exist", "it has no such database or role. Correct DATABASE_URL"),
-    ("starting up", "it is starting; wait"),
-    ("shutting down", "it is shutting down; start it again"),
-    ("terminat", "it ended the session, as in a restart; wait"),
-    ("too many", "all of its connections are taken. End some, or raise max_connections"),
-    ("remaining connection slots", "all of its connections are taken. End some, or raise max_connections"),
-    ("timeout", "it does not answer in time. Check the network and its load"),
-    ("in time", "it does not answer in time. Check the network and its load"),
-    ("closed", "it ended the session, as in a restart; wait"),
-)
-"""What the driver's words mean, and what to do, by a part of them; the first that fits counts."""
-
-
 def _away(context: Context, snapshot: Snapshot | None) -> str:
     """Return what is wrong with Postgres, since when, what that means for webhooks, and what to do."""
     trouble = context.trouble
@@ -93,9 +75,7 @@ def _away(context: Context, snapshot: Snapshot | None) -> str:
         return ""
     if not trouble.is_away:
         return f"{trouble.reason}. Trying again."
-    said = trouble.reason.lower()
-    meaning = next((text for part, text in _MEANINGS if part.lower() in said), "")
-    meaning = meaning or f"{trouble.reason.partition(': ')[2]}. Check it and DATABASE_URL"
+    meaning = meaning_of(trouble.reason)
     if trouble.headline is not None:
         return f"{trouble.headline}. {meaning[0].upper()}{meaning[1:]}. Trying again."
     since = datetime.fromtimestamp(trouble.since, UTC).astimezone(context.choices.zone)

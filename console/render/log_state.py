@@ -11,6 +11,7 @@ from console.data.log_buffer import CAPACITY, LEVELS
 from console.data.log_navigation import Goal, Notice
 from console.keymap import key_of
 from console.render.formatting import cut
+from console.render.wrapping import flowing
 from relay.domain.format import plural
 
 if TYPE_CHECKING:
@@ -24,25 +25,25 @@ _MUTED, _WARNING = "$text-muted", "$text-warning"
 def state_line(log: LogNavigation, *, width: int) -> Content:
     """Whether the screen follows, how many lines it shows, the level, the search, what the last key has found.
 
-    It is one row, or two where `width` cells have no room for it in one. A hint that has no room is left out.
+    It is one row, or more where `width` cells have no room for it in one; no part is broken. A hint that has no room
+    is left out.
     """
     buffer = log.buffer
     state = (f"held; {key_of(LOG, 'follow')} follows", f"{_WARNING} bold")
     if log.is_following:
         state = ("CATCHING UP", f"{_WARNING} bold") if log.is_behind else ("FOLLOWING", "$text-success bold")
-    parts: list[tuple[str, str] | str] = [state, f"   {_extent(buffer)}"]
+    parts = [Content.styled(*state), Content(_extent(buffer))]
     if buffer.level:
-        parts += [("   level ", _MUTED), (f"{LEVELS[buffer.level]} and worse", _WARNING)]
+        parts += [Content.assemble(("level ", _MUTED), (f"{LEVELS[buffer.level]} and worse", _WARNING))]
     if buffer.find:
-        parts += [("   only lines with " if buffer.only_matches else "   search ", _MUTED)]
-        parts += [(cut(buffer.find, 60), "reverse"), _found(log)]
-    first, second = Content.assemble(*parts), _reading(log)
+        what = "only lines with " if buffer.only_matches else "search "
+        parts += [Content.assemble((what, _MUTED), (cut(buffer.find, 60), "reverse"), _found(log))]
+    rows, reading = flowing(parts, width, 3), _reading(log)
     only = key_of(LOG, "only")
     hint = Content.styled(f"  {only} for {'all' if buffer.only_matches else 'these alone'}", _MUTED)
-    if buffer.find and first.cell_length + hint.cell_length <= width:
-        first += hint
-    fits = first.cell_length + second.cell_length + 3 <= width
-    return first + ("   " if fits else "\n") + second if second else first
+    if buffer.find and rows[-1].cell_length + hint.cell_length <= width:
+        rows[-1] += hint
+    return Content("\n").join(flowing([*rows, reading], width, 3) if reading else rows)
 
 
 def _reading(log: LogNavigation) -> Content:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from console.render import formatting
 from console.render.conversation import words
 from relay.domain.delivery import State
 from relay.domain.format import day_clock, milliseconds, span
-from relay.domain.retry import BRIEF_ERRORS, short_status
+from relay.domain.retry import short_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 _LEAST_REST = 15
 _GOOD_REST = 23
-_UNSAID = re.compile(r"^Agent SDK (?:is )?|\bthe |(?<!^) \(\d{3}\)$")
-"""What a cause leaves out in its column: the agent's name, articles, and the status, which has its own column."""
 _MUTED = "$text-muted"
 
 
@@ -68,24 +65,8 @@ def _cause(row: Row, now: datetime) -> str:
         due = "" if row.next_attempt_at is None else f", next in {span((row.next_attempt_at - now).total_seconds())}"
         return f"waits: {row.waits or 'retry'}{due}"
     if row.last_error:
-        return _UNSAID.sub("", row.last_error)
+        return formatting.cause_beside_status(row.last_error)
     return "" if row.duration_ms is None else f"in {milliseconds(row.duration_ms)}"
-
-
-_BRIEF = (
-    ("did not answer within", "no answer in"),
-    ("refused relay's credentials", "refused credentials"),
-    ("answered with a redirect", "redirects"),
-    (", which is not followed", ""),
-    *((_UNSAID.sub("", whole), brief) for whole, brief in BRIEF_ERRORS.items()),
-)
-"""Parts of the relay's own sentences, and what a narrow column has in their place."""
-
-
-def _briefly(cause: str) -> str:
-    for whole, brief in _BRIEF:
-        cause = cause.replace(whole, brief)
-    return cause
 
 
 _MARK = Column("", 1, lambda *_: "")
@@ -101,7 +82,7 @@ _EVENT = Column(
 _CONVERSATION = Column("CONV", 6, lambda row, _: row.conversation_id or "–", right=True)
 _TRIES = Column("TRY", 3, lambda row, _: "–" if row.attempts is None else str(row.attempts), right=True)
 _STATUS = Column("STATUS", 7, _status, lambda row: "$text-error" if row.state is State.DEAD else "")
-_CAUSE = Column("CAUSE", 0, _cause, brief=_briefly)
+_CAUSE = Column("CAUSE", 0, _cause, brief=formatting.brief_cause)
 _RECEIVED = Column("RECEIVED", 8, lambda row, now: day_clock(row.received_at, now)[:12], most=12)
 _TOOK = Column("TOOK", 8, lambda row, _: milliseconds(row.duration_ms), right=True)
 _WORDS = Column("SENDER AND MESSAGE", 30, lambda *_: "", lambda _: _MUTED)

@@ -38,12 +38,12 @@ def in_two_columns(head: Content, text: Content, width: int) -> list[Content]:
     return [head + first, *(Content(" " * indent) + row for row in rest)]
 
 
-def flowing(parts: Iterable[Content], width: int) -> list[Content]:
-    """Return `parts` two cells apart in as few rows of `width` cells as possible; no part is broken."""
+def flowing(parts: Iterable[Content], width: int, gap: int = 2) -> list[Content]:
+    """Return `parts` `gap` cells apart in as few rows of `width` cells as possible; no part is broken."""
     rows: list[Content] = []
     for part in parts:
-        if rows and rows[-1].cell_length + 2 + part.cell_length <= width:
-            rows[-1] = rows[-1] + "  " + part
+        if rows and rows[-1].cell_length + gap + part.cell_length <= width:
+            rows[-1] = rows[-1] + " " * gap + part
         else:
             rows.append(part)
     return rows

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 
 _WITH_WHOLE_TITLE = 64
+_HEADS, _MOST_PLAN_ROWS = 2, 10
+"""The rows of a pane's edge and header; those that the replays take at most."""
 
 
 class ActivityView(View):
@@ -64,6 +66,9 @@ class ActivityView(View):
         self._entitle()
         self._audit = {action.id: action for action in activity.audit}
         self._plans = {plan.id: plan for plan in activity.plans}
+        room = self.query_one("#body").size.height
+        wanted = min(_HEADS + max(1, len(self._plans)), _MOST_PLAN_ROWS, max(_HEADS + 1, room // 2))
+        self.query_one("#plans-pane").styles.height = "1fr" if self.has_class("zoomed") else wanted
         self.query_one("#plans", LineList).show(
             [
                 Line(plan.id, plan_line(plan, heads.of(plan.created_at, who_asked(plan)), width))
@@ -104,6 +109,7 @@ class ActivityView(View):
         """Give the replays all of the room, or take it back."""
         self.toggle_class("zoomed")
         self.query_one("#plans").focus()
+        self.show_again()
 
     def on_line_list_moved(self) -> None:
         """Show the keys that the row under the cursor has."""

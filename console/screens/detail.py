@@ -19,6 +19,7 @@ from console.keymap import key_of
 from console.render import details, search
 from console.render.curl import MOST_BYTES
 from console.render.formatting import cut
+from console.render.trouble import plainly
 from console.screens.view import View, titled
 from console.widgets.search_box import SearchBox
 from console.widgets.text import Text
@@ -114,7 +115,7 @@ class DetailView(View):
             detail = await self.context.session.detail(row_id)
         except RelayError as error:
             if self.is_up and self._detail is None:
-                said = f"{error}. The delivery is shown once it can be read."
+                said = f"{plainly(error)}. The delivery is shown once it can be read."
                 self._update("facts", [Content.styled(said, "$text-warning")])
             return
         if self.is_up and row_id == self._row_id and self._detail is None:

@@ -9,6 +9,7 @@ from textual.content import Content
 from console.actions import DIAGNOSIS
 from console.flows.replay import ReplayFlow
 from console.keymap import key_of
+from console.render.trouble import plainly
 from console.screens.view import View
 from console.widgets.report import Report
 from relay.errors import RelayError
@@ -64,7 +65,7 @@ class DiagnosisView(View):
             self._fill(_lines(diagnosis, replayable=len(self._ready) if not context.read_only else 0))
             await context.session.record("diagnose", {"cause": diagnosis.headline})
         except RelayError as error:
-            self._fill([Content.styled(str(error), "$text-error")])
+            self._fill([Content.styled(plainly(error), "$text-error")])
 
     def _fill(self, lines: list[Content]) -> None:
         if self.is_up:

@@ -13,6 +13,7 @@ from textual.content import Content
 from console.actions import ESCALATION
 from console.flows.requests import CarryOut
 from console.keymap import key_of
+from console.render.trouble import plainly
 from console.screens.view import View
 from console.widgets.question import Kind, Prompt
 from console.widgets.report import Report
@@ -68,7 +69,7 @@ class EscalationView(View):
             self._is_filed = False
             self._show_entry()
         except RelayError as error:
-            self._fill([Content.styled(str(error), "$text-error")])
+            self._fill([Content.styled(plainly(error), "$text-error")])
 
     def _fill(self, lines: list[Content]) -> None:
         if self.is_up:

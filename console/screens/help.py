@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from textual.events import Key
 
 _WIDEST = 100
+_UNBROKEN = "\N{NO-BREAK SPACE}"
 _AROUND = 5  # borders, padding, the scrollbar
 _FILTER = (
     "Filters: error:503  status:5xx  event:message_created  conv:77  inbox:3  id:0192f  replay:12  age:<1h  "
@@ -62,7 +63,7 @@ class HelpScreen(ModalScreen[None]):
         ]
         moving = "; ".join(move.text for move in moves)
         lines.append(_line(" ".join(shown_key(move.keys[0]) for move in moves), moving, width))
-        views = [f"{view_key(view)} {title}" for view, title in VIEWS.items()]
+        views = [f"{view_key(view)} {title}".replace(" ", _UNBROKEN) for view, title in VIEWS.items()]
         lines.append(_line(view_keys(), "  ".join(views), width))
         lines += [Content(""), Content.styled(_FILTER, "$text-muted")]
         for overlay in (CONFIRMATION, PLAN, PROGRESS, SEARCH_BOX):

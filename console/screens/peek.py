@@ -11,6 +11,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from console.render.details import attempt_lines, headline, kept_edit, peek
+from console.render.trouble import plainly
 from console.render.wrapping import flowing, hanging
 from console.widgets.text import Text
 from relay.errors import RelayError
@@ -72,7 +73,7 @@ class Peek(VerticalScroll, can_focus=False):
             try:
                 known = await self._host.context.session.detail(row.id)
             except RelayError as error:
-                text.update(Content(str(error)))
+                text.update(Content(plainly(error)))
                 return
             self._detail = known
         row = self._row() if self._host.is_up else None

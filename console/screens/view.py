@@ -23,6 +23,7 @@ from console.keymap import action_of, actions_of, bindings_of, is_refused, key_o
 from console.render.backlog import why_replays_wait
 from console.render.head import connecting, head_of
 from console.render.header import view_at
+from console.render.trouble import plainly
 from console.screens.footer import hints, own_first, ways
 from console.screens.text_of import text_of
 from console.widgets.key_bar import KeyBar
@@ -161,7 +162,7 @@ class View(Screen[None]):
             try:
                 await work
             except RelayError as error:
-                self.say(str(error), bad=True)
+                self.say(plainly(error), bad=True)
 
         self.run_worker(run(), group=group, exclusive=True)
 

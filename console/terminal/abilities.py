@@ -14,6 +14,8 @@ _OLD_TERMINALS = ("dumb", "vt1", "vt2", "vt52", "ansi", "cons25")
 _MONO_TERMINALS = ("dumb", "vt1", "vt2", "vt52")
 """Beginnings of the names of terminals without colours, as terminfo has them."""
 
+_UTF8 = {"utf8", "cp65001"}
+
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
@@ -26,11 +28,12 @@ class Abilities:
 def abilities_of(environment: Mapping[str, str], encoding: str | None) -> Abilities:
     """Return what the terminal shows, from its name, the locale and the `encoding` of the output.
 
-    Python's UTF-8 mode hides a C locale that was asked for, so the variables count too.
+    Python's UTF-8 mode hides a locale that was asked for, C or one that is not installed, so the variables count too.
     """
     term = environment.get("TERM", "dumb")
     asked = environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG") or ""
-    is_utf8 = (encoding or "").lower().replace("-", "") in {"utf8", "cp65001"}
+    charset = asked.partition(".")[2].partition("@")[0]
+    is_utf8 = all(name.lower().replace("-", "") in _UTF8 for name in (encoding or "", charset or "utf8"))
     is_old = term.startswith(_OLD_TERMINALS)
     return Abilities(
         ascii_only=not is_utf8 or is_old or asked in {"C", "POSIX"},

@@ -2,7 +2,7 @@
 
 `TerminalDriver` replaces the input loop of Textual's `LinuxDriver`, by Textual's public `driver_class`. That loop
 decodes strictly, so that a byte that is not UTF-8 ends the app, it spins once its terminal is gone, and a large paste
-takes it seconds.
+takes it long.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from textual import events
 from textual._xterm_parser import XTermParser  # the parser that Textual's own drivers use; it has no public name
 from textual.drivers.linux_driver import LinuxDriver
 
-from console.pastes import Pasted, Pastes
+from console.terminal.pastes import Pasted, Pastes
 
 if TYPE_CHECKING:
     from textual.driver import Driver
@@ -91,10 +91,19 @@ class TerminalDriver(LinuxDriver):
                     if isinstance(one, Pasted):
                         self.process_message(events.Paste(one.text))
                     elif text := decode(one):  # to the parser an empty text is the end
-                        for event in parser.feed(text):
-                            self.process_message(event)
+                        parser = self._parse(text, parser)
                 for event in parser.tick():
                     self.process_message(event)
+
+    def _parse(self, text: str, parser: XTermParser) -> XTermParser:
+        """Pass on the events of `text`, without keys that are no character. Returns the parser for the next text."""
+        try:
+            for event in parser.feed(text):
+                if not isinstance(event, events.Key) or _is_text(event.character or ""):
+                    self.process_message(event)
+        except (ValueError, OverflowError):  # a report of a key beyond Unicode ends the parser
+            return XTermParser(self._debug)
+        return parser
 
     def _read(self) -> bytes | None:
         """Return what was typed; None once the terminal is gone, which ends the console as a hang-up does."""
@@ -106,6 +115,10 @@ class TerminalDriver(LinuxDriver):
             return given
         os.kill(os.getpid(), signal.SIGHUP)
         return None
+
+
+def _is_text(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def without_legacy_mouse(given: bytes) -> tuple[bytes, bytes]:

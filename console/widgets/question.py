@@ -20,7 +20,7 @@ from console.key_names import shown_key
 from console.keymap import action_of, actions_of, key_of
 from console.render.formatting import QUIET_RELAY_S
 from console.render.plans import plan_lines
-from console.render.wrapping import hanging
+from console.render.wrapping import hanging, in_two_columns
 from console.widgets.text import entitle
 from relay.store.replays import Control, PlanState
 
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from relay.store.replays import Plan
 
 _MAX_TYPED = 500
-_MOST_ROWS = 12
+_MOST_ROWS, _LEAST_ROWS = 12, 3
+_EDGES = 2
+"""The strip's edge and the footer, in rows."""
 
 
 class Kind(Enum):
@@ -256,10 +258,21 @@ class Question(Widget, can_focus=True):
 
     def _fitted(self, lines: Sequence[Content]) -> list[Content]:
         """Return `lines` in rows; of too many, the first one and the last ones."""
-        rows = hanging(lines, max(20, (self.size.width or self.app.size.width - 2)))
-        if len(rows) <= _MOST_ROWS:
+        rows, most = hanging(lines, self._width), self._most_rows
+        if len(rows) <= most:
             return rows
-        return [rows[0], Content.styled("  …", "$text-muted"), *rows[-(_MOST_ROWS - 2) :]]
+        return [rows[0], Content.styled("  …", "$text-muted"), *rows[-(most - 2) :]]
+
+    @property
+    def _width(self) -> int:
+        return max(20, self.size.width or self.app.size.width - 2)
+
+    @property
+    def _most_rows(self) -> int:
+        """The rows that there is room for: the head, the footer and the strip's own edge and last lines stay."""
+        last = 0 if self._prompt is None else len(hanging([self._last_line(self._prompt)], self._width))
+        head = sum(widget.outer_size.height for widget in self.screen.query("#status, #cause"))
+        return max(_LEAST_ROWS, min(_MOST_ROWS, self.app.size.height - head - _EDGES - last))
 
     def _last_line(self, prompt: Prompt) -> Content:
         cursor = Content.styled("▏", "blink")
@@ -307,7 +320,7 @@ class Question(Widget, can_focus=True):
         elif adjusts in prompt.adjusts:
             self.post_message(self.Adjusted(prompt, adjusts or ""))
         elif action == "explain" and prompt.kind is not Kind.TEXT:
-            self.show_aside(_explanation(prompt))
+            self.show_aside(_explanation(prompt, self._width))
         elif prompt.kind is Kind.YES:
             if action == "agree":
                 self.close()
@@ -404,9 +417,10 @@ def _actions_of(prompt: Prompt) -> list[Action]:
     return changes + [action for action in actions_of(CONFIRMATION, read_only=False) if action.name in answers]
 
 
-def _explanation(prompt: Prompt) -> list[Content]:
-    """Return the keys of `prompt`, a line each."""
-    return [
-        Content.assemble((f"{' '.join(map(shown_key, action.keys)):>12}  ", "bold $accent"), action.text)
-        for action in _actions_of(prompt)
-    ]
+def _explanation(prompt: Prompt, width: int) -> list[Content]:
+    """Return the keys of `prompt` with what they do, in rows of `width` cells."""
+    rows: list[Content] = []
+    for action in _actions_of(prompt):
+        keys = Content.styled(f"{' '.join(map(shown_key, action.keys)):>12}  ", "bold $accent")
+        rows += in_two_columns(keys, Content(action.text), width)
+    return rows

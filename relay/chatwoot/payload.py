@@ -6,11 +6,16 @@ Knows nothing of HTTP, signatures or the store.
 from __future__ import annotations
 
 import json
+import re
 from enum import StrEnum
 from typing import Any
 
 MAX_DEPTH = 200
 """Nesting beyond this is refused. Chatwoot's deepest payload has 6 levels; Rails itself stops at 100."""
+
+_BEGINNING = 16 * 1024
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
 
 _MOST_DIGITS = 4_000
 """Python makes no int of more than 4,300 digits."""
@@ -64,7 +69,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise BadBody(BodyFault.TOO_DEEP) from None
     except ValueError:
-        raise BadBody(BodyFault.NOT_JSON) from None
+        raise BadBody(BodyFault.TOO_DEEP if _begins_deep(body) else BodyFault.NOT_JSON) from None
     if not isinstance(payload, dict):
         raise BadBody(BodyFault.NOT_AN_OBJECT)
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _is_deeper(payload, MAX_DEPTH):
@@ -87,6 +92,15 @@ def _integer(text: str) -> int | str:
 
 def _refuse_constant(text: str) -> None:
     raise ValueError(text)
+
+
+def _begins_deep(body: bytes) -> bool:
+    """True if what is no JSON begins with more than `MAX_DEPTH` arrays and objects, one in another."""
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", body[:_BEGINNING])):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(depth, deepest)
+    return deepest > MAX_DEPTH
 
 
 def _is_deeper(value: dict[str, Any], limit: int) -> bool:

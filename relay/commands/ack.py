@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import Done, act, as_json, operator, seconds
+from relay.commands.common import Done, act, as_json, operator, refused_as_usage, seconds
 from relay.domain.alerts import RULES
 from relay.settings import load_settings
 from relay.store import alerts
@@ -29,7 +29,8 @@ def command(rule: str, for_s: float, reason: str, *, as_json: bool) -> None:
     """
 
     async def acknowledge(connection: Connection) -> Done:
-        until = await alerts.acknowledge(connection, operator(), rule, reason, for_s)
+        with refused_as_usage():
+            until = await alerts.acknowledge(connection, operator(), rule, reason, for_s)
         fires = rule in await alerts.active(connection)
         now = "" if fires else " It does not fire now."
         return Done(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,20 +13,29 @@ import click
 
 from relay.domain.duration import seconds_of
 from relay.domain.filters import moment_of
-from relay.errors import ConfigurationError, FilterError, StatementRefused, StoreUnavailable
+from relay.errors import ConfigurationError, FilterError, Refused, StatementRefused, StoreUnavailable
 from relay.settings import load_settings
 from relay.store import demo_history, sessions
 from relay.store.databases import database
 from relay.text import clean, json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
     from relay.settings import Settings
     from relay.store.database import Connection
     from relay.store.databases import Place
+
+
+@contextmanager
+def refused_as_usage() -> Iterator[None]:
+    """Turn what the database refuses of an operator's words into an error of usage: exit status 2."""
+    try:
+        yield
+    except Refused as error:
+        raise click.UsageError(f"{error}.") from None
 
 
 class Finite(click.FloatRange):
@@ -188,5 +198,5 @@ def operator() -> str:
 
 __all__ = [
     "Done", "Finite", "Source", "act", "as_json", "connected", "database", "operator", "or_partly", "print_json",
-    "refuse_demo", "run", "say", "say_source", "say_waiting", "seconds", "since_of", "source_of",
+    "refuse_demo", "refused_as_usage", "run", "say", "say_source", "say_waiting", "seconds", "since_of", "source_of",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relay.commands.common import Done, act, as_json, operator, seconds
+from relay.commands.common import Done, act, as_json, operator, refused_as_usage, seconds
 from relay.settings import load_settings
 from relay.store import gate
 
@@ -25,7 +25,8 @@ def command(reason: str, for_s: float | None, *, as_json: bool) -> None:
     """
 
     async def hold(connection: Connection) -> Done:
-        await gate.hold(connection, operator(), reason, for_s)
+        with refused_as_usage():
+            await gate.hold(connection, operator(), reason, for_s)
         current = await gate.current_hold(connection)
         until = None if current is None or current.until is None else current.until
         end = "until `relay release`" if until is None else f"until {until:%Y-%m-%d %H:%M:%S}Z or `relay release`"

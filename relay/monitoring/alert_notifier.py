@@ -126,6 +126,7 @@ class AlertNotifier:
                 self._has_duty = False
                 self._outage.over(())
                 return []
+            await instances.show_alive(connection, self._owner)
             await traffic.learn_usual_gaps(connection)
             state, situation = await self._reader.read(connection)
             known = await alerts.acknowledged(connection)

@@ -77,7 +77,7 @@ def _explain(item: Any, given: dict[str, Any]) -> str:
     """`CHATWOOT_WEBHOOK_MAX_ATTEMPTS=0: must be at least 1`, from one of pydantic's errors."""
     field = str(item["loc"][0])
     reason = str(item["msg"]).removeprefix("Value error, ")
-    reason = reason.replace("Input should be", "must be", 1)
+    reason = reason.replace("Input should be", "must be", 1).partition(", unable to")[0]
     if field in _SECRETS:
         return f"{field.upper()}: {reason}"
     value = str(given.get(field, item.get("input", "")))

@@ -158,9 +158,12 @@ class Settings(BaseModel):
     @field_validator("database_url")
     @classmethod
     def _dsn_can_be_read(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and (fault := fault_of_dsn(value.get_secret_value())):
+        if value is None:
+            return None
+        text = value.get_secret_value().strip()
+        if fault := fault_of_dsn(text):
             raise ValueError(fault)
-        return value
+        return type(value)(text)
 
     @field_validator("relay_facts_table")
     @classmethod

@@ -179,11 +179,14 @@ def fault_of_dsn(text: str) -> str:
         names = ", ".join(escaped(name) for name in unknown)
         return f"Postgres knows no such parameter, remove it: {names}{_instead(unknown)}"
     try:
-        ports = dsns.parse(text)[0].get("port")
+        given = dsns.parse(text)[0]
     except psycopg.ProgrammingError:
         return _NOT_A_DSN
-    are_numbers = all(port.isascii() and port.isdigit() for port in str(ports or 5432).split(",") if port)
-    return "" if are_numbers else _NOT_A_DSN
+    are_numbers = all(port.isascii() and port.isdigit() for port in str(given.get("port") or 5432).split(",") if port)
+    if not are_numbers:
+        return _NOT_A_DSN
+    is_number = re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", str(given.get("connect_timeout") or 0), re.ASCII)
+    return "" if is_number else "its connect_timeout must be a whole number of seconds"
 
 
 _INSTEAD = {

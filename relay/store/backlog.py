@@ -45,7 +45,7 @@ _READ = SQL("WITH gone AS MATERIALIZED ({gone}) {read}").format(
     gone=destinations.GONE, read=_BACKLOG.format(hold=SQL(gate.CURRENT_HOLD), breaker=SQL(gate.OPEN_BREAKER))
 )
 
-_OWN_REASONS = {WaitReason.ORDER, WaitReason.RETRY, WaitReason.DESTINATION}
+_OWN_REASONS = frozenset({WaitReason.RETRY, WaitReason.DESTINATION})
 """Reasons that a hold or the breaker does not replace."""
 
 
@@ -147,14 +147,18 @@ def _state(
 
 
 def _reasons(kinds: Mapping[str, int], hold: Hold | None, breaker: OpenBreaker | None) -> dict[WaitReason, int]:
-    """What waits, by what stops it now: a delivery that was stored during a hold waits for a slot once that is over."""
-    stopped = WaitReason.CAPACITY
+    """What waits, by what stops it now: a delivery that was stored during a hold waits for a slot once that is over.
+
+    A hold and the breaker stop those, too, that wait for their turn in a conversation.
+    """
+    stopped: WaitReason | None = None
     if hold is not None:
         stopped = WaitReason.HOLD
     elif breaker is not None:
         stopped = WaitReason.BREAKER
+    kept = _OWN_REASONS if stopped is not None else _OWN_REASONS | {WaitReason.ORDER}
     found: dict[WaitReason, int] = {}
     for kind, number in kinds.items():
-        reason = WaitReason(kind) if kind in _OWN_REASONS else stopped
+        reason = WaitReason(kind) if kind in kept else stopped or WaitReason.CAPACITY
         found[reason] = found.get(reason, 0) + number
     return found

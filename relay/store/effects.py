@@ -88,7 +88,7 @@ async def refuse_changes(connection: Connection, was: Before) -> None:
 
 def _refuse_leftovers(changed: Sequence[str], triggers: Sequence[str]) -> None:
     raise FactsRefused(
-        f"{_subject(triggers)} of {TABLE} leaves {', '.join(changed)} behind in the relay's database session, "
+        f"{subject(triggers)} of {TABLE} leaves {', '.join(changed)} behind in the relay's database session, "
         "so that later statements fail or do something else",
         f"let the trigger's function set that with a SET clause of its own (ALTER FUNCTION … SET …), {_off(triggers)}",
     )
@@ -104,7 +104,7 @@ async def refuse_raised_delays(connection: Connection, was: Before, aside: Facts
     if aside.late and state in _RAISED and seconds < _RAISED_WITHIN_S:
         await refuse_changes(connection, was)
         raise FactsRefused(
-            f"{_subject(was.triggers)} of {TABLE} cancels the statements that record facts ({state})",
+            f"{subject(was.triggers)} of {TABLE} cancels the statements that record facts ({state})",
             f"mend the trigger's function, {_off(was.triggers)}",
         )
 
@@ -128,7 +128,7 @@ async def refuse_if_facts_change_the_session(dsn: str, samples: Sequence[Fact]) 
                     _refuse_leftovers(["a short statement_timeout"], was.triggers)
 
 
-async def refuse_if_facts_end_the_session(dsn: str, *steps: Callable[[Connection, Before], Awaitable[None]]) -> None:
+async def refuse_if_facts_end_the_session(dsn: str, *steps: Callable[[Connection, Before], Awaitable[object]]) -> None:
     """Run `steps`, which write facts, once more in a session of their own. Nothing stays.
 
     Raises:
@@ -148,7 +148,7 @@ async def refuse_if_facts_end_the_session(dsn: str, *steps: Callable[[Connection
         if was is not None and was.triggers and connection.closed and await _answers(dsn):
             reason, _ = explain(ENDS_SESSION)
             raise FactsRefused(
-                f"{TABLE} refuses facts that the relay must record: {reason}, by {_subject(was.triggers)}",
+                f"{TABLE} refuses facts that the relay must record: {reason}, by {subject(was.triggers)}",
                 f"mend the trigger's function, {_off(was.triggers)}",
             ) from None
 
@@ -161,7 +161,8 @@ async def _answers(dsn: str) -> bool:
         return False
 
 
-def _subject(triggers: Sequence[str]) -> str:
+def subject(triggers: Sequence[str]) -> str:
+    """What may be to blame, as the subject of a sentence."""
     if len(triggers) == 1:
         return f"trigger {triggers[0]}"
     return f"one of the triggers {', '.join(triggers)}" if triggers else "a rule or a default"

@@ -68,6 +68,21 @@ _ANSWERS = """
     UPDATE relay.attempts SET answer = '', error = split_part(error, %(said)s, 1)
      WHERE delivery = ANY(%(ids)s) AND (answer <> '' OR position(%(said)s IN error) > 0)
 """
+# What is counted of a cause is spread over its writers' rows. Those that another session holds are left to retention.
+_CAUSES = """
+    WITH locked AS MATERIALIZED (
+        SELECT c.writer, c.final_status, c.last_error, c.event, c.letters FROM relay.dead_causes c
+         WHERE position(%(said)s IN c.last_error) > 0 FOR UPDATE SKIP LOCKED
+    ), over AS (
+        SELECT l.final_status, l.last_error, l.event FROM locked l GROUP BY 1, 2, 3
+        HAVING sum(l.letters) = 0 AND count(*) = (
+               SELECT count(*) FROM relay.dead_causes d
+                WHERE (d.final_status, d.last_error, d.event) = (l.final_status, l.last_error, l.event))
+    )
+    DELETE FROM relay.dead_causes d USING over o
+     WHERE (d.final_status, d.last_error, d.event) = (o.final_status, o.last_error, o.event)
+       AND d.writer IN (SELECT l.writer FROM locked l WHERE l.last_error = d.last_error)
+"""
 _EDITS = """
     UPDATE relay.replay_plans p SET edited_body = NULL
      WHERE edited_body IS NOT NULL
@@ -213,7 +228,7 @@ async def _erase_deliveries(connection: Connection, rows: Sequence[_Match]) -> i
     given = {"ids": [row.id for row in rows], "erased": ERASED, "mark": ERASED_MARK.decode(), "said": SAID}
     erased = await connection.execute(_DELIVERIES, given)
     ids = [row[0] for row in await erased.fetchall()]
-    for statement in (_ANSWERS, _EDITS):
+    for statement in (_ANSWERS, _EDITS, _CAUSES):
         await connection.execute(statement, {"ids": ids, "said": SAID})
     return len(ids)
 

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
 _BATCH = SQL("10000")
 
+# Positions are issued and taken in one statement, so that both are of one snapshot.
+_POSITIONS = SQL("""
+    SELECT c.key, max(d.position) AS newest
+      FROM relay.conversations c JOIN relay.deliveries d ON d.conversation_key = c.key
+     GROUP BY c.key, c.issued HAVING max(d.position) > c.issued
+""")
+_ISSUE = SQL("""
+    UPDATE relay.conversations c SET issued = greatest(c.issued, w.newest) FROM ({}) AS w WHERE w.key = c.key
+""").format(_POSITIONS)
+
 # A head that names nothing claimable: the conversation's next delivery would wait for ever. `relay.promote` checks it
 # again once the conversation's row is locked; positions are issued once, so that such a head cannot become right.
 _STALE = SQL("""
@@ -82,6 +92,12 @@ def _each(function: str, wrong: SQL | Composed) -> SQL | Composed:
 
 
 BACKLOG_CHECKS = (
+    Check(
+        "positions in conversations",
+        SQL("SELECT count(*) FROM ({}) AS behind").format(_POSITIONS),
+        "gives a position that is taken, so that its next webhook may overtake an earlier one",
+        (_ISSUE,),
+    ),
     Check(
         "heads of conversations",
         SQL("SELECT count(*) FROM {}").format(_STALE),

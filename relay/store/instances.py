@@ -219,6 +219,22 @@ async def touch(connection: Connection, owner: UUID) -> None:
     await connection.execute(_TOUCH, (owner,))
 
 
+_ALIVE = """
+    UPDATE relay.instances SET heartbeat_at = now()
+     WHERE id = (SELECT id FROM relay.instances
+                  WHERE id = %s AND stopped_at IS NULL AND heartbeat_at < now() - make_interval(secs => %s)
+                    FOR UPDATE SKIP LOCKED)
+"""
+
+
+async def show_alive(connection: Connection, owner: UUID) -> None:
+    """Date the heartbeat of the relay `owner` now, if the last one is old: it could write none while Postgres was away.
+
+    Its lease stays as it is.
+    """
+    await connection.execute(_ALIVE, (owner, DOWN_AFTER_S / 2))
+
+
 _CAN_WRITE = "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'"
 
 

@@ -227,7 +227,7 @@ class _Run:
         if pending or roles or await self._is_owner():
             await refuse_planted(self.connection)
         if pending:
-            await facts_shape.check(self.connection)
+            await facts_shape.check(self.connection, fresh=not done)
         applied = [step for step in pending if await self._applied(step)]
         await self._follow_facts()
         if roles or (applied and await self._has_roles()):

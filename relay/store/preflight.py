@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -78,21 +79,28 @@ async def _try_all(dsn: str) -> None:
         async with time_limit(connection, _LIMIT_MS):
             pass
         was = await effects.before(connection, _LIMIT_MS, facts.RECORD_LIMIT_MS)
-        await _store_and_finish(connection, was)
-        await _record(connection, was)
+        before = await _counted(connection)
+        written = [*await _store_and_finish(connection, was), *await _record(connection, was)]
         await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         await effects.refuse_changes(connection, was)
         await _refuse_uncounted(connection)
+        if None not in written:
+            await _refuse_altered(connection, was, before, [fact for fact in written if fact is not None])
 
 
-async def _store_and_finish(connection: Connection, was: Before) -> None:
+async def _store_and_finish(connection: Connection, was: Before) -> list[Fact | None]:
+    """The facts that were written; None among them if one was late."""
+    written: list[Fact | None] = []
     owner = uuid4()
     stored = await store(connection, owner, [_incoming() for _ in range(5)])
     claimed = [one for one in stored if isinstance(one, Claimed)]
     for success in (True, False):
         batch = [_finished(one, success=success) for one in claimed[success:4:2]]
-        _refuse(await _outcome_of(connection, was, batch), [FactType.RETRY] if success else [FactType.DEAD_LETTER])
+        aside = await _outcome_of(connection, was, batch)
+        _refuse(aside, [FactType.RETRY] if success else [FactType.DEAD_LETTER])
+        written += [None] if aside.late else [fact for item in batch for fact in item.facts]
     await finish(connection, [_finished(claimed[-1], success=True)], facts_later=True)
+    return written
 
 
 async def _outcome_of(connection: Connection, was: Before, batch: Sequence[Finish]) -> FactsAside:
@@ -103,12 +111,16 @@ async def _outcome_of(connection: Connection, was: Before, batch: Sequence[Finis
     return seen[-1]
 
 
-async def _record(connection: Connection, was: Before) -> None:
+async def _record(connection: Connection, was: Before) -> list[Fact | None]:
+    """The facts that were written; None among them if one was late."""
+    written: list[Fact | None] = []
     for sample in _samples():
         began = time.monotonic()
         aside = await facts.record(connection, [sample, replace(sample)])
         await effects.refuse_raised_delays(connection, was, aside, time.monotonic() - began)
         _refuse(aside, [sample.fact_type])
+        written += [None] if aside.late else [sample, sample]
+    return written
 
 
 def _samples() -> list[Fact]:
@@ -147,6 +159,38 @@ async def _refuse_uncounted(connection: Connection) -> None:
             f"The figures do not count what is written into {TABLE}: it was made again, or its triggers are "
             "gone or disabled",
             "run `relay migrate` as the owner of it and of schema relay",
+        )
+
+
+_COUNTED = """
+    SELECT fact_type, success, test, sum(facts)::bigint FROM relay.minutes
+     WHERE writer = pg_backend_pid() GROUP BY 1, 2, 3
+"""
+_FIGURES = frozenset({FactType.RETRY, FactType.DEAD_LETTER, FactType.REPLAY, FactType.REJECTED})
+
+
+async def _counted(connection: Connection) -> Counter[tuple[str, bool, bool]]:
+    """How many facts of each type, success and test this session has counted."""
+    rows = await (await connection.execute(_COUNTED)).fetchall()
+    return Counter({(row[0], row[1], row[2]): row[3] for row in rows})
+
+
+async def _refuse_altered(
+    connection: Connection, was: Before, before: Counter[tuple[str, bool, bool]], written: Sequence[Fact]
+) -> None:
+    """Compare what the figures count with what was written: a trigger may change a fact, or remove it afterwards."""
+    expected: Counter[tuple[str, bool, bool]] = Counter()
+    for fact in written:
+        if fact.fact_type in _FIGURES:
+            is_test = (fact.metadata or {}).get("test") is True
+            expected[fact.fact_type.value, fact.value.get("success") is True, is_test] += 1
+    found = await _counted(connection)
+    found.subtract(before)
+    if +found != expected and was.triggers:
+        raise FactsRefused(
+            f"The figures are wrong: {effects.subject(was.triggers)} of {TABLE} changes the facts that the relay "
+            "records, or removes them",
+            "let the trigger's function leave fact types that begin with 'support.' as they are",
         )
 
 

@@ -95,7 +95,9 @@ def trouble(error: psycopg.Error | OSError) -> RelayError:
             f"{described(error)}: this Postgres is a read-only replica, or its sessions are read-only; use the primary"
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return RelayError(f"This role of Postgres may not do that: {described(error)}")
+        said = described(error)
+        remedy = "; let the owner GRANT console_operator TO it" if "schema relay" in said else ""
+        return RelayError(f"This role of Postgres may not do that: {said}{remedy}")
     return unavailable(error)
 
 

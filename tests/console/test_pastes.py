@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from console.pastes import Pasted, Pastes
+from console.terminal.pastes import Pasted, Pastes
 
 _PASTE, _END = b"\x1b[200~", b"\x1b[201~"
 _TEXT = b"error:503 and more, " * 20

@@ -139,6 +139,9 @@ FAULTY = (
     ('[columns]\ndead = ["size"]', 2, "known are age, "),
     ('[filters]\nx = "status:"', 2, "a value is missing"),
     ("keys = 1", 1, "must be a table"),
+    ("\n[[keys]]\nopen = 1", 2, "must be a table"),
+    ('\nkeys = {diagnose = "ctrl+h"}', 2, "not a key"),
+    ('[keys]\nclose_box = " "', 2, "space types a character"),
 )
 
 

@@ -41,6 +41,8 @@ def test_a_terminals_abilities_are_seen_from_its_name_and_its_locale() -> None:
         ({"TERM": "xterm-256color"}, "utf-8", False, False),
         ({"TERM": "xterm-256color", "LC_ALL": "C"}, "utf-8", True, False),
         ({"TERM": "xterm-256color", "LANG": "de_DE"}, "ISO-8859-1", True, False),
+        ({"TERM": "xterm-256color", "LANG": "de_DE.ISO-8859-1"}, "utf-8", True, False),
+        ({"TERM": "xterm-256color", "LANG": "de_DE.UTF-8@euro"}, "utf-8", False, False),
         ({"TERM": "xterm-256color"}, "ANSI_X3.4-1968", True, False),
         ({"TERM": "linux", "LANG": "C.UTF-8"}, "UTF-8", False, False),
         ({"TERM": "vt100", "LANG": "C.UTF-8"}, "UTF-8", True, True),
@@ -85,6 +87,12 @@ async def test_groups_are_visible_on_the_smallest_screens(incident: RunningRelay
             first = seen.text.splitlines()[0]
             for vital in ("embedd", "LIVE", f"{ALL} ", "Critical"):
                 assert vital in first, (size, first)
+            await seen.press("r")
+            await seen.shows(f"type {OVERLOADED} and enter")
+            for key in ("question_mark", "n"):  # the longest that the strip shows
+                await seen.press(key)
+                await seen.shows("nothing was sent; any key goes back")
+                await seen.press("escape")
 
 
 async def test_on_the_smallest_screens_every_fact_is_whole_or_left_out(
@@ -248,8 +256,24 @@ def test_odd_bytes_are_ignored_and_a_terminal_that_is_gone_ends_it(tmp_path: Pat
     terminal = RawTerminal(tmp_path, dsn)
     terminal.read_until(b"hotdash")
     terminal.press(b"\x1b[MC\x83<")
+    for odd in (b"\x1b[1114112u", b"\x1b[99999999999999999999u", b"\x1b[55296u", b"\x1b[200~ab\x1b[201~"):
+        terminal.press(odd)
     terminal.press("é".encode("latin-1") + b"3")
     terminal.read_until(b"STATE")
     assert terminal._process.poll() is None
     os.close(terminal._master)
     assert terminal._process.wait(PATIENCE_S) is not None
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_gone_beside_a_pager_ends_the_console(
+    tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pager, shown in (("sh -c 'echo PAGED; sleep 1000'", b"PAGED"), ("cat", b"any key")):
+        monkeypatch.setenv("PAGER", pager)
+        terminal = RawTerminal(tmp_path, dsn)
+        terminal.read_until(b"No open dead letters")
+        terminal.press(b"P")
+        terminal.read_until(shown)
+        os.close(terminal._master)
+        assert terminal._process.wait(PATIENCE_S) is not None

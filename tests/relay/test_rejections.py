@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from relay.chatwoot.signature import sign
-from relay.intake.rejections import Rejections
+from relay.intake.rejections import BURST_S, MOST_A_MINUTE, ONE_BY_ONE, Rejections
 from relay.telemetry.forwarding_log import ForwardingLog
 from relay.telemetry.log_sink import LogSink
 from relay.telemetry.metrics import Counters
@@ -78,6 +78,23 @@ def test_many_refusals_between_two_flushes_are_one_fact_and_one_line() -> None:
     sink.close()
     assert [fact.value["count"] for fact in facts] == [200]
     assert stream.getvalue().count("Webhook rejected") == 1
+
+
+def test_a_client_that_goes_on_for_an_hour_leaves_few_facts_and_each_of_its_requests_is_counted() -> None:
+    now = 0.0
+    sink = LogSink(stream=io.StringIO())
+    rejections = Rejections(Counters(), ForwardingLog(sink, ""), clock=lambda: now)
+    counts: list[int] = []
+    for step in range(7_200):  # a round each half second, with as many as are recorded one by one
+        now = step / 2
+        for _ in range(ONE_BY_ONE):
+            rejections.add("invalid_signature", 401)
+        counts += [fact.value["count"] for fact in rejections.take()]
+    counts += [fact.value["count"] for fact in rejections.take(is_last=True)]
+    sink.close()
+    assert sum(counts) == 7_200 * ONE_BY_ONE
+    assert counts[:MOST_A_MINUTE] == [1] * MOST_A_MINUTE
+    assert len(counts) < 60 * (MOST_A_MINUTE + 60 / BURST_S)
 
 
 _REFUSE_TO_STORE = """

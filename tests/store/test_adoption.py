@@ -32,6 +32,10 @@ _COLUMNS = """
     SELECT attname, atttypid::regtype::text, attnotnull FROM pg_attribute
      WHERE attrelid = 'dashboard_facts'::regclass AND attnum > 0 ORDER BY attnum
 """
+_DOMAINS = """
+    CREATE DOMAIN word AS text; CREATE DOMAIN kind AS word; CREATE DOMAIN doc AS jsonb; CREATE DOMAIN document AS doc;
+    CREATE DOMAIN instant AS timestamptz; CREATE DOMAIN moment AS instant DEFAULT now()
+"""
 # name: the table's columns; columns that the existing rows are given besides the usual ones, and their values
 TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "integer id that the writer supplies": (f"id integer PRIMARY KEY, {_REST}, {_TIME}", {"id": "n * 10"}),
@@ -47,6 +51,10 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "varchar columns": (
         f"id serial PRIMARY KEY, fact_type varchar(100), scope varchar(20), value jsonb, metadata jsonb, {_TIME}", {},
+    ),
+    "names": (f"id serial PRIMARY KEY, fact_type name, scope name, value jsonb, metadata jsonb, {_TIME}", {}),
+    "domains of domains": (
+        "id serial PRIMARY KEY, fact_type kind, scope kind, value document, metadata document, recorded_at moment", {},
     ),
     "time without a default": (f"id serial PRIMARY KEY, {_REST}, recorded_at timestamptz NOT NULL",
                                {"recorded_at": "now()"}),
@@ -78,6 +86,7 @@ def write(rows: Rows, table: str, *, first: int) -> None:
 def existing(empty_dsn: str, table: str) -> Rows:
     """A database in which another application keeps its facts: three of them delivered webhooks."""
     rows = Rows(empty_dsn)
+    rows(_DOMAINS)
     rows(f"CREATE TABLE dashboard_facts ({TABLES[table][0]})")
     write(rows, table, first=1)
     return rows
@@ -217,6 +226,14 @@ _KIND = "CREATE TABLE facts (id serial, fact_type text); CREATE {} dashboard_fac
 REFUSED = {
     "public.dashboard_facts is a view, and the relay needs a table": _KIND.format("VIEW"),
     "public.dashboard_facts is a materialized view": _KIND.format("MATERIALIZED VIEW"),
+    "public.dashboard_facts is a sequence, and": "CREATE SEQUENCE dashboard_facts",
+    "public.dashboard_facts is a partition of another table, and": (
+        f"CREATE TABLE facts (id bigint, {_REST}, {_TIME}) PARTITION BY LIST (scope); "
+        "CREATE TABLE dashboard_facts PARTITION OF facts DEFAULT"
+    ),
+    "is a table of a type, to which no column can be added": (
+        "CREATE TYPE fact AS (id int, fact_type text); CREATE TABLE dashboard_facts OF fact"
+    ),
     "ALTER COLUMN fact_type TYPE text USING fact_type::text": (
         "CREATE TYPE kind AS ENUM ('growth'); CREATE TABLE dashboard_facts (id serial, fact_type kind)"
     ),
@@ -237,6 +254,17 @@ REFUSED = {
     "ALTER COLUMN value DROP DEFAULT, ALTER COLUMN value TYPE jsonb": (
         "CREATE TABLE dashboard_facts (id serial, value text DEFAULT '{}')"
     ),
+    "id of type character varying(25), too short": (
+        "CREATE TABLE dashboard_facts (id varchar(25) PRIMARY KEY, fact_type text)"
+    ),
+    "column shop of type must, which must be given and has no default": (
+        "CREATE DOMAIN must AS text NOT NULL; CREATE TABLE dashboard_facts (id serial, shop must)"
+    ),
+    "sessions of this database are in Asia/Tokyo": (
+        "CREATE TABLE dashboard_facts (id serial, recorded_at timestamp); DO $$ BEGIN EXECUTE "
+        "format('ALTER DATABASE %I SET timezone = ''Asia/Tokyo''', current_database()); END $$"
+    ),
+    "public) is there to hold dashboard_facts: CREATE SCHEMA public, or": "DROP SCHEMA public CASCADE",
     "generated column scope, which the relay cannot fill": (
         "CREATE TABLE dashboard_facts (id serial, scope text GENERATED ALWAYS AS ('support') STORED)"
     ),
@@ -255,9 +283,9 @@ async def test_what_cannot_work_is_one_line_with_the_remedy_and_nothing_is_chang
         assert "\n" not in str(refused.value)
         assert rows("SELECT to_regnamespace('relay')::text") == [None]
         if remedy := re.search(r"ALTER TABLE [^;]+", str(refused.value)):
-            rows(remedy.group())
+            rows(remedy.group().replace("…", "'hotrodan'"))
             await facts_shape.check(relays)
-        rows("DROP SCHEMA public CASCADE")
+        rows("DROP SCHEMA IF EXISTS public CASCADE")
         rows("CREATE SCHEMA public")
 
 

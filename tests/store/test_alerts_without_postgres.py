@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.servers import AgentStandIn, Rows
+    from tests.store.plant import Plant
 
 AWAY = f"postgresql://127.0.0.1:{free_port()}/none"
 
@@ -116,6 +117,19 @@ async def test_an_outage_of_postgres_is_notified_at_once_and_recorded_afterwards
     await scene.round(away=False)
     assert scene.messages[-1][1].startswith("P0 cleared after ")
     assert "store-down-p0" in scene.messages[-1][1]
+
+
+async def test_a_relay_that_comes_back_to_postgres_does_not_take_itself_for_dead(
+    scene: Scene, rows: Rows, plant: Plant
+) -> None:
+    plant.relay()
+    rows("UPDATE relay.instances SET id = %s", (scene.notifier._owner,))
+    await scene.round(away=False)
+    await scene.round(away=True)
+    rows("UPDATE relay.instances SET heartbeat_at = now() - interval '2 min', lease_until = now() - interval '1 min'")
+    await scene.round(away=False)
+    assert scene.messages == []
+    assert rows("SELECT lease_until < now() AND heartbeat_at > now() - interval '1 min' FROM relay.instances") == [True]
 
 
 async def test_a_relay_without_the_duty_says_nothing(scene: Scene, rows: Rows) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -25,7 +26,7 @@ async def test_everything_is_read_in_one_round_trip(connection: Connection, dsn:
     plant.runs(delivered=30, age_s=0)
     await gate.open_the_breaker(connection, "503 \x1b[2J", pause_s=5, first_s=5)
     await gate.hold(connection, "maria", "a deploy")
-    await store(connection, uuid4(), [incoming(), incoming()])
+    await store(connection, uuid4(), [replace(incoming(), order_key="1/1") for _ in range(2)])
     async with round_trips(dsn) as (near, trips), await connect(near, "round trips") as counted:
         await backlog.read(counted)  # what a session's first use costs is not counted
         before = sum(trips)

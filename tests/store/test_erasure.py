@@ -110,6 +110,7 @@ async def test_what_the_agent_repeated_goes_too(connection: Connection, rows: Ro
     assert await erased(connection, Person(conversation=7)) == Erased(deliveries=1, facts=1)
     assert rows("SELECT last_error, agent_status FROM relay.deliveries") == [("Agent SDK answered 502", None)]
     assert rows("SELECT error FROM relay.attempts") == ["Agent SDK answered 502"]
+    assert rows("SELECT last_error FROM relay.dead_causes WHERE position('jane' IN last_error) > 0") == []
     ((value, _),) = rows.facts(DEAD_LETTER)
     assert value == {"payload": {"erased": True}, "lastError": "Agent SDK answered 502", "attempts": 3}
 

@@ -29,6 +29,7 @@ DAMAGE = {
     "roll-ups by minute": [f"UPDATE relay.minutes SET facts = facts + 1 WHERE minute = {_NEWEST}"],
     "roll-ups by hour": ["DELETE FROM relay.hours"],
     "failure groups": ["UPDATE relay.dead_causes SET letters = letters + 5"],
+    "positions in conversations": ["UPDATE relay.conversations SET issued = 0"],
     "heads of conversations": [  # as a relay of an earlier version finishes the head
         "UPDATE relay.deliveries SET state = 'delivered', finished_at = now() WHERE delivery_id = 'first'"
     ],

@@ -64,6 +64,31 @@ async def test_the_start_names_the_effect_of_a_trigger(any_migrated: str, effect
     assert "\n" not in line
 
 
+_AFTER = "CREATE TRIGGER spoils AFTER INSERT ON dashboard_facts FOR EACH ROW EXECUTE FUNCTION spoil()"
+_ALTERS = {
+    "NEW.value := '{}';": _BEFORE,
+    "NEW.fact_type := 'app.' || NEW.fact_type;": _BEFORE,
+    "NEW.metadata := '{\"test\": true}';": _BEFORE,
+    "DELETE FROM dashboard_facts WHERE id = NEW.id;": _AFTER,
+}
+
+
+async def test_the_start_names_a_trigger_that_changes_or_removes_facts_and_no_other(any_migrated: str) -> None:
+    rows = Rows(any_migrated)
+    drop = "DROP FUNCTION spoil CASCADE"
+    for does, trigger in _ALTERS.items():
+        rows(_FUNCTION.format(does) + trigger)
+        with pytest.raises(FactsRefused, match="trigger spoils of dashboard_facts changes the facts") as refused:
+            await preflight.check(any_migrated)
+        assert "\n" not in str(refused.value), does
+        rows(drop)
+    rows("CREATE TABLE copies (LIKE dashboard_facts)")
+    for does in ("NEW.value := NEW.value || '{\"shop\": 1}';", "INSERT INTO copies SELECT NEW.*;"):
+        rows(_FUNCTION.format(does) + _BEFORE)
+        await preflight.check(any_migrated)
+        rows(drop)
+
+
 async def test_a_slow_trigger_passes(any_migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Rows(any_migrated)(_FUNCTION.format("PERFORM pg_sleep(0.4);") + _BEFORE)
     monkeypatch.setattr(preflight, "_LIMIT_MS", 300)

@@ -38,6 +38,7 @@ BAD = {
     b"event=message_created&id=1": BodyFault.NOT_JSON,
     b'{"a":' * 201 + b"1" + b"}" * 201: BodyFault.TOO_DEEP,
     b'{"a":' + b"[" * 100_000: BodyFault.TOO_DEEP,
+    b'{"a":' * 300: BodyFault.TOO_DEEP,
 }
 
 

@@ -165,6 +165,7 @@ def test_several_bad_values_are_a_line_each(monkeypatch: pytest.MonkeyPatch) -> 
         ("CHATWOOT_API_KEY", "hush-hush-é"),
         ("DATABASE_URL", "mysql://me:hush-hush@db/relay"),
         ("DATABASE_URL", "postgresql://me:hush-hush@db:port/relay"),
+        ("DATABASE_URL", "postgresql://me:hush-hush@db/relay?connect_timeout=soon"),
         ("RELAY_ALERT_WEBHOOK_URL", "hooks.example.com/hush-hush"),
     ],
 )
@@ -237,6 +238,9 @@ def test_an_address_is_host_and_port(text: str, address: tuple[str, int]) -> Non
 
 
 def test_a_key_is_read_without_the_blanks_that_copying_brings() -> None:
+    dsn = load_settings(database_url=" postgresql://db/relay\n").database_url
+    assert dsn is not None
+    assert dsn.get_secret_value() == "postgresql://db/relay"
     settings = load_settings(_env_file=None, chatwoot_api_key=" key\n", llm_api_key="\tkey")
     assert [key.get_secret_value() for key in (settings.chatwoot_api_key, settings.llm_api_key) if key] == ["key"] * 2
     for name in ("chatwoot_api_key", "llm_api_key", "transcribe_api_key", "relay_alert_key"):

@@ -1,7 +1,7 @@
 """Separates pasted text from typed keys in the bytes that a terminal sends. Pure.
 
-Most terminals mark a paste (bracketed paste). Textual's parser takes seconds for a large one, and waits for ever for an
-end that is lost. A terminal that does not mark pastes sends their text as keys, and each would run.
+Most terminals mark a paste (bracketed paste). Textual's parser takes most of a second for a megabyte, and waits for
+ever for an end that is lost. A terminal that does not mark pastes sends their text as keys, and each would run.
 """
 
 from __future__ import annotations
