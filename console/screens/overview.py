@@ -129,7 +129,7 @@ class OverviewView(View):
     def _paint_groups(self, snapshot: Snapshot) -> None:
         state = snapshot.overview
         orders = {
-            "rate": lambda group: (panels.growth(snapshot, group), group.count),
+            "rate": lambda group: (group.per_minute, group.count),
             "count": lambda group: (group.count,),
             "last": lambda group: (group.last.timestamp(),),
         }

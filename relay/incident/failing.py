@@ -86,14 +86,22 @@ def failing_group(state: State) -> Group | None:
     largest = max(groups, key=lambda group: (group.count, group.last))
     lately = {group: _lately(state, group) for group in groups}
     current = [group for group in groups if lately[group] >= _MANY or lately[group] * _SHARE >= max(1, largest.count)]
-    going_on = [
-        group
-        for group in current
-        if lately[group] >= _MANY
-        and (streak := state.streak_of(group.final_status)) is not None
-        and not _has_ended(state, streak)
-    ]
-    return max(going_on or current, key=lambda group: (lately[group], group.last), default=largest)
+    if not current:
+        return largest
+    first = max(current, key=lambda group: (lately[group], group.last))
+    ended = state.streak_of(first.final_status)
+    if ended is None or not _has_ended(state, ended):
+        return first
+    later = [group for group in current if lately[group] >= _MANY and _goes_on_after(state, group, ended)]
+    return max(later, key=lambda group: (lately[group], group.last), default=first)
+
+
+def _goes_on_after(state: State, group: Group, ended: FailureStreak) -> bool:
+    """True if the failures of `group` go on, and not just because their last one came a moment later."""
+    streak = state.streak_of(group.final_status)
+    if streak is None or _has_ended(state, streak):
+        return False
+    return (streak.last - ended.last).total_seconds() >= _LEAST_QUIET_S
 
 
 def _lately(state: State, group: Group) -> int:

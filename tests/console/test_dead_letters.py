@@ -286,7 +286,7 @@ async def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(
     async with console() as seen:
         await in_queue(seen)
         await seen.press("R")
-        await seen.shows(f"type {ALL}")
+        await seen.shows(f"type {ALL} and enter")
         await seen.press("n")
         await seen.shows(
             f"{ALL} deliveries would be sent", "nothing was sent", f"{OVERLOADED}  503  Agent SDK answered 503",

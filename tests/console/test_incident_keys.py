@@ -118,5 +118,5 @@ async def test_with_read_only_it_diagnoses_and_files_nothing(
         await seen.press("x")
         await seen.shows("The console is read-only")
         await seen.press("D")
-        await seen.shows("The Agent SDK failed earlier (503)")
+        await seen.shows("40 of 47 failures in the last hour")
     assert rows("SELECT action FROM relay.operator_actions") == []
