@@ -126,8 +126,7 @@ class Backlog:
             await self._keep_house(connection)
         if self._concurrency is not None:
             await self._share(connection, self._concurrency, state.relays, state.rank)
-        # Also without a breaker of its own: a relay that had one may have opened it and be gone.
-        if state.open and not state.held and not self._probes:
+        if self._has_breaker and state.open and not state.held and not self._probes:
             await self._probe(connection)
         elif state.open and not self._has_breaker and await gate.close_unused_breaker(connection):
             self._forwarding_log.breaker("closed", why="no relay has RELAY_BREAKER=on any more")

@@ -273,16 +273,6 @@ async def test_an_open_breaker_lets_deliveries_wait_and_a_probe_closes_it(
     assert rows.facts("support.webhook.dead_letter") == []
 
 
-async def test_a_relay_without_a_breaker_closes_what_another_one_left_open(
-    start_relay: StartRelay, agent: HeldAgent, rows: Rows, connection: Connection
-) -> None:
-    await gate.open_the_breaker(connection, "the agent failed", pause_s=0, first_s=0)
-    relay = await start_relay(relay_respond="stored")
-    await relay.post(message(7))
-    await until(lambda: rows("SELECT state FROM relay.deliveries") == ["delivered"])
-    await until(lambda: rows("SELECT opened_at FROM relay.breaker") == [None], what="the breaker closes")
-
-
 async def test_retry_after_opens_the_breaker_for_that_time(
     start_relay: StartRelay, agent: HeldAgent, rows: Rows
 ) -> None:
