@@ -17,32 +17,32 @@ FIRST = 16
 LEAST = 8
 """So many deliveries of the backlog may be in progress in each relay at first, and at least."""
 
-_MOST_AT_ONCE = 8
+_MOST_AT_ONCE = 4
 _STEP_S = 0.1
 _SHRINKS = 0.7
-_GROWS = 1.1
+_GROWS = 1.03
 _CAREFUL_S = 30
-_GROWS_CAREFULLY, _GROWS_A_WEBHOOK = 1.003, 0.004
+_GROWS_CAREFULLY, _GROWS_A_COMMIT = 1.002, 0.002
 _TIMES_USUAL = 1.5
 _LEAST_LIMIT_S = 0.005
 _LIMIT_S = 0.030
-"""What counts as a delay while it is not known how long storing usually takes."""
+"""What counts as a delay while it is not known how long a commit usually takes."""
 
 
 class DrainLimit:
     """Limits the deliveries of the backlog in progress by the delays that live traffic has meanwhile.
 
-    A delay is one and a half times what all but two of the last 128 webhooks took to be stored before the drain, 5 ms
-    at least. Ten times a second the limit shrinks by 30 % if there was one, or grows if there was none and the limit
-    was reached: at first by 10 %; within 30 s of a delay by 0.3 %, and by 0.4 % for each live webhook, so that one or
-    two in a hundred are delayed whatever their rate.
+    A delay is one and a half times what all but two of the last 128 commits of live webhooks and their outcomes took
+    before the drain, 5 ms at least. Ten times a second the limit shrinks by 30 % if there was one, or grows if there
+    was none and the limit was reached: at first by 3 %; within 30 s of a delay by 0.2 %, and by 0.2 % for each such
+    commit, so that about one in two hundred is delayed whatever their rate.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._usual: deque[float] = deque(maxlen=128)
         self._worst_s = 0.0
-        self._stored = 0
+        self._committed = 0
         self._step_at = clock()
         self._careful_until = float("-inf")
         self._limit = float(FIRST)
@@ -61,11 +61,11 @@ class DrainLimit:
             return _LIMIT_S
         return max(_LEAST_LIMIT_S, _TIMES_USUAL * sorted(self._usual)[-3])
 
-    def stored(self, seconds: float) -> None:
-        """Count a live webhook that was stored within `seconds`."""
+    def committed(self, seconds: float) -> None:
+        """Count a live webhook, or the outcome of one, that was committed within `seconds`."""
         if self.in_progress:
             self._worst_s = max(self._worst_s, seconds)
-            self._stored += 1
+            self._committed += 1
         else:
             self._usual.append(seconds)
 
@@ -89,6 +89,6 @@ class DrainLimit:
             self._limit = max(float(LEAST), self._limit * _SHRINKS)
             self._careful_until = now + _CAREFUL_S
         elif self._reached:
-            careful = _GROWS_CAREFULLY + _GROWS_A_WEBHOOK * self._stored
+            careful = _GROWS_CAREFULLY + _GROWS_A_COMMIT * self._committed
             self._limit *= careful if now < self._careful_until else _GROWS
-        self._step_at, self._worst_s, self._stored, self._reached = now, 0.0, 0, False
+        self._step_at, self._worst_s, self._committed, self._reached = now, 0.0, 0, False

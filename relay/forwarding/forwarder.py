@@ -127,6 +127,7 @@ class Forwarder:
         self._gate = gate
         self._attempted = attempted
         self.tracing = tracing or Tracing()
+        http_client.certificates()  # read now, so that the first webhook does not wait for it
         self._client = _Client(
             auth=(endpoint.username, endpoint.password) if endpoint.userinfo else None,
             transport=http_client.PolicyTransport(AgentTransport),

@@ -259,7 +259,7 @@ class Pipeline:
                     return
                 raise
             if isinstance(stored, Claimed | Waiting):
-                self.drain_limit.stored(time.monotonic() - came_at)
+                self.drain_limit.committed(time.monotonic() - came_at)
             if isinstance(stored, Claimed):
                 has_turn = False
                 await self._forward(receipt, stored, ticket, came_at)
@@ -378,7 +378,10 @@ class Pipeline:
         if not isinstance(run, Deferred) and run.last.retryable and not delivery.test:
             await self.before_death()
         next_claim = uuid4() if self._takes_next(delivery) else None
+        recording_at = time.monotonic()
         finished = await self._finisher.record(Finish(claimed.claim, delivery, run, facts, next_claim=next_claim))
+        if came_at is not None:
+            self.drain_limit.committed(time.monotonic() - recording_at)
         self._tracing.step("finish", delivery.delivery_id, delivery.headers, began)
         if finished.next is not None and not self._draining:  # else it is handed back
             self.resume(finished.next)

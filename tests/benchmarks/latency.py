@@ -1,7 +1,8 @@
 """What the relay adds to an answer: its own time to answer minus the agent's, at a steady rate.
 
 Webhooks are sent on a timetable, whether or not the last one has been answered, and timed from when they were
-due. The agent alone is measured the same way in the same run; its median is what is taken off.
+due. The agent alone is measured the same way in the same run; its median is what is taken off. The first two seconds,
+in which workers and their sessions are cold, are not counted.
 `python -m tests.benchmarks.latency [--seconds N]`
 """
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 RATES = (50, 200)
 WORKERS = 2
+_WARM_UP_S = 2
 _FIRST_CONVERSATION = 2_000_000
 """No conversation that `load` sends: a webhook behind one of those would wait for it."""
 
@@ -65,20 +67,20 @@ class Client:
 
 
 async def timetable(
-    port: int, path: str, rate: int, seconds: float, *, statuses: Sequence[bytes] = (b"200",)
+    port: int, path: str, rate: int, seconds: float, *, statuses: Sequence[bytes] = (b"200",), warm_up_s: int = 0
 ) -> list[float]:
-    """`rate` posts a second for `seconds`; what each took. Each must be answered with one of `statuses`."""
+    """What each of `rate` posts a second took, for `seconds` after a warm-up. Each must get one of `statuses`."""
     client, tasks = Client(port, path, statuses), []
     for warm_up in range(50):
         await client.post(time.perf_counter() if warm_up else 0)
     began = time.perf_counter()
-    for number in range(int(rate * seconds)):
+    for number in range(int(rate * (warm_up_s + seconds))):
         due = began + number / rate
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         tasks.append(asyncio.create_task(client.post(due)))
     took = await asyncio.gather(*tasks)
     client.close()
-    return took
+    return took[rate * warm_up_s :]
 
 
 def main() -> None:
@@ -91,7 +93,7 @@ def main() -> None:
     with rig.postgres() as dsn, rig.agent() as agent_port, rig.relay(dsn, agent_port, workers=WORKERS) as (port, _):
         for rate in RATES:
             alone = percentile(uvloop.run(timetable(agent_port, "/webhooks/chatwoot", rate, min(seconds, 5))), 0.5)
-            took = uvloop.run(timetable(port, rig.WEBHOOKS, rate, seconds))
+            took = uvloop.run(timetable(port, rig.WEBHOOKS, rate, seconds, warm_up_s=_WARM_UP_S))
             added = [f"{1000 * (percentile(took, share) - alone):.1f} ms" for share in (0.5, 0.99, 0.999)]
             print(f"| {rate} | {' | '.join(added)} | {1000 * alone:.2f} ms |", flush=True)
 
