@@ -20,6 +20,11 @@ ANSWER_BYTES = 64 * 1024
 _KEEP_ALIVE_S = 4  # shorter than any server keeps an idle connection, so that none is cut under a request
 _NO_TIMEOUT = aiohttp.ClientTimeout()
 NO_STREAM = httpx.ByteStream(b"")
+"""Takes the place of a response's stream.
+
+httpx's stream and its response refer to each other. Otherwise both, and the body that was sent, would stay in memory
+until the garbage collector finds them.
+"""
 
 
 def session() -> aiohttp.ClientSession:

@@ -86,12 +86,6 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _ID = re.compile(r"[\x21-\x7e]+")
 
-"""Takes the place of a response's stream.
-
-httpx's stream and its response refer to each other. Otherwise both, and the body that was sent, would stay in memory
-until the garbage collector finds them.
-"""
-
 
 class _NoCookies(httpx.Cookies):
     def extract_cookies(self, response: httpx.Response) -> None:
