@@ -62,7 +62,7 @@ def retries(evidence: Evidence) -> Chapter:
         )
         order, explains = Order.LOSSES if ended is None or is_down else Order.WAITING, failed
         does = cause_of(worst) if ended is None else f"The Agent SDK failed earlier ({worst})"
-        verdict = f"{does}: {retried[worst]} of {plural(total, 'failure')} in the last hour{began}{now}."
+        verdict = f"{does}: {retried[worst]:,} of {plural(total, 'failure')} in the last hour{began}{now}."
     elif is_down:
         assert agent is not None
         order, explains, verdict = (
