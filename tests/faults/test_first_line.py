@@ -243,6 +243,7 @@ async def _refuse_eight_minutes_ago(scene: Scene) -> None:
     await scene.turns("refused .*since", scene.clock)
     await until(lambda: scene.rows(_REFUSED) == [scene.refused], what="all refusals are recorded")
     scene.move_back(480)
+    await scene.turns(r"the last \d+s ago", scene.clock)
 
 
 async def _hold(scene: Scene) -> None:
@@ -316,7 +317,10 @@ CASES = {
         r"The circuit breaker is open since", _open_breaker, _close_breaker, {"relay_breaker": "on"},
         on_the_way="Agent SDK answered 503",
     ),
-    "slow": Case(r"The Agent SDK is slow: a delivery takes \d{4} ms now", _slow_down, _recover),
+    "slow": Case(
+        r"The Agent SDK is slow: a delivery takes \d{4} ms now", _slow_down, _recover,
+        on_the_way=r"Deliveries took \d{4} ms on average in the last 15 min; now \d+ ms",
+    ),
     "another cause at once": Case(
         "Agent SDK answered 500 since", _fail_otherwise, _recover, before=_fail_for_a_while,
         on_the_way="Agent SDK answered 503",
