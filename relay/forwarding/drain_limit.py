@@ -19,7 +19,7 @@ LEAST = 8
 
 _MOST_AT_ONCE = 4
 _STEP_S = 0.1
-_SHRINKS = 0.7
+_SHRINKS = 0.5
 _GROWS = 1.03
 _CAREFUL_S = 30
 _GROWS_CAREFULLY, _GROWS_A_COMMIT = 1.002, 0.002
@@ -33,9 +33,9 @@ class DrainLimit:
     """Limits the deliveries of the backlog in progress by the delays that live traffic has meanwhile.
 
     A delay is one and a half times what all but two of the last 128 commits of live webhooks and their outcomes took
-    before the drain, 5 ms at least. Ten times a second the limit shrinks by 30 % if there was one, or grows if there
+    before the drain, 5 ms at least. Ten times a second the limit is halved if there was one, or grows if there
     was none and the limit was reached: at first by 3 %; within 30 s of a delay by 0.2 %, and by 0.2 % for each such
-    commit, so that about one in two hundred is delayed whatever their rate.
+    commit, so that about one in four hundred is delayed whatever their rate.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -61,7 +61,7 @@ def test_the_limit_grows_carefully_for_thirty_seconds_after_a_delay() -> None:
     assert drain.pass_steps(80, stored_s=0.004) > 5 * careful
 
 
-def test_the_limit_stays_where_one_commit_in_two_hundred_is_delayed() -> None:
+def test_the_limit_stays_where_one_commit_in_four_hundred_is_delayed() -> None:
     for rate in (1, 10):  # commits in each step
         drain = _Drain()
         drain.pass_steps(60, stored_s=None)
@@ -69,7 +69,7 @@ def test_the_limit_stays_where_one_commit_in_two_hundred_is_delayed() -> None:
         for step in range(1_000):
             for _ in range(rate - 1):
                 drain.limit.committed(0.004)
-            drain.pass_steps(1, stored_s=0.1 if step % (200 // rate) == 0 else 0.004)
+            drain.pass_steps(1, stored_s=0.1 if step % (400 // rate) == 0 else 0.004)
         assert began / 3 < drain.limit.limit
 
 
