@@ -9,7 +9,6 @@ import asyncio
 import gc
 import sys
 import time
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,7 +20,7 @@ from textual.theme import Theme
 from textual.widgets import Input, TextArea
 
 from console import theme as themes
-from console.actions import ACTIVITY, DEAD, DELIVERIES, HEALTH, LOG, OVERVIEW, VIEWS
+from console.actions import HEALTH, OVERVIEW, VIEWS
 from console.data.announcer import Announcer
 from console.data.choices import Choices
 from console.data.context import WINDOWS, Context, Trouble, operator_of, place_of
@@ -32,15 +31,10 @@ from console.data.writes import Writes
 from console.flows import requests
 from console.keymap import key_of
 from console.render.trouble import plainly
-from console.screens.activity import ActivityView
-from console.screens.dead_letters import DeadLettersView
-from console.screens.deliveries import DeliveriesView
-from console.screens.health import HealthView
-from console.screens.log import LogView
 from console.screens.opening import open_screen
-from console.screens.overview import OverviewView
 from console.screens.prebuild import build_views
 from console.screens.view import WIDE, View
+from console.screens.views import CLASSES, bring_to_front, close_front, filter_list
 from console.terminal.driver import TerminalDriver, show_title
 from console.terminal.signals import EndSignals
 from console.theme import ascii_of
@@ -67,15 +61,6 @@ if TYPE_CHECKING:
 _MAX_PASTED = 300_000
 _MAX_PASTED_LINE = 4_000
 _MAX_NOTICE = 500
-
-_VIEWS: dict[str, type[View]] = {
-    OVERVIEW: OverviewView,
-    DEAD: DeadLettersView,
-    DELIVERIES: DeliveriesView,
-    LOG: LogView,
-    HEALTH: HealthView,
-    ACTIVITY: ActivityView,
-}
 
 
 class ConsoleApp(TypeAhead):
@@ -124,7 +109,7 @@ class ConsoleApp(TypeAhead):
         self._writes = Writes(say=self._say_error, fail=self._fail)
         self._own_filters: list[LineFilter] = []
         self._announcer = Announcer(bell=self.bell, show_title=self._entitle)
-        for name, view in _VIEWS.items():
+        for name, view in CLASSES.items():
             self.add_mode(name, partial(view, self.context))
         self._themes = [theme["name"] for theme in (*themes.THEMES, *own_themes)]
         for theme in (*themes.THEMES, *own_themes):
@@ -297,36 +282,22 @@ class ConsoleApp(TypeAhead):
     @on(requests.GoTo)
     def _go_to(self, asked: requests.GoTo) -> None:
         self._go(asked.view)
-        if asked.filter is not None and isinstance(self.view, (DeadLettersView, DeliveriesView)):
-            self.view.list.set_filter(asked.filter)
+        if asked.filter is not None:
+            filter_list(self.view, asked.filter)
 
     @on(requests.GoBack)
     def _go_back(self) -> None:
         if isinstance(self.screen, View) and self.screen.ON_TOP:
-            self._close_front()
+            close_front(self)
             self._poller.wake()
         else:
             self._go(OVERVIEW)
 
     def _go(self, view: str) -> None:
-        """Bring a view to the front, with nothing on top of it. Its first frame has the present headline."""
-        self._close_screens_on_top()
-        with suppress(KeyError):  # it is not built yet
-            _refresh_headers(self.get_screen_stack(view)[:1])
-        self.switch_mode(view)
-        self._close_screens_on_top()
+        bring_to_front(self, view)
         self._poller.wake()
         if self.context.snapshot is not None and self.view is not None:
             self.view.show(self.context.snapshot)
-
-    def _close_front(self) -> None:
-        """Close the screen in front. The first frame of the one below has the present headline."""
-        _refresh_headers(self.screen_stack[-2:-1])
-        self.pop_screen()
-
-    def _close_screens_on_top(self) -> None:
-        while isinstance(self.screen, View) and self.screen.ON_TOP:
-            self._close_front()
 
     @on(requests.Open)
     def _open(self, asked: requests.Open) -> None:
@@ -418,9 +389,3 @@ class ConsoleApp(TypeAhead):
 
     def _run_on(self, view: View, action: str) -> None:
         self.run_worker(view.run_action(action), name=action)
-
-
-def _refresh_headers(screens: Sequence[Screen[Any]]) -> None:
-    for screen in screens:
-        if isinstance(screen, View):
-            screen.refresh_header()

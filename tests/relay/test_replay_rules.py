@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from tests.servers import HeldAgent, Rows, RunningRelay
 
 ONE_BY_ONE = {"relay_max_in_flight": 2}  # a replay takes half of what is free
+AN_HOUR_APART = {
+    "chatwoot_webhook_base_delay_ms": 3_600_000, "chatwoot_webhook_max_delay_ms": 3_600_000,
+    "chatwoot_webhook_max_attempts": 2,
+}  # fmt: skip
 
 
 @pytest_asyncio.fixture
@@ -95,10 +99,7 @@ async def test_a_canary_that_waits_for_its_next_attempt_still_goes_alone(
     start_relay: Callable[..., Awaitable[RunningRelay]], operator: Operator, agent: HeldAgent, rows: Rows,
     letters: list[str],
 ) -> None:  # fmt: skip
-    await start_relay(
-        chatwoot_webhook_base_delay_ms=3_600_000, chatwoot_webhook_max_delay_ms=3_600_000,
-        chatwoot_webhook_max_attempts=2,
-    )  # fmt: skip
+    await start_relay(**AN_HOUR_APART)
     agent.behave(Behaviour(status=503, times=3))
     first = await operator.ask(*letters[:4], canary=1)
     await _end_wait(rows, letters[0])
@@ -114,10 +115,7 @@ async def test_failures_that_had_to_wait_count_in_a_row(
     start_relay: Callable[..., Awaitable[RunningRelay]], operator: Operator, agent: HeldAgent, rows: Rows,
     letters: list[str],
 ) -> None:  # fmt: skip
-    await start_relay(
-        chatwoot_webhook_base_delay_ms=3_600_000, chatwoot_webhook_max_delay_ms=3_600_000,
-        chatwoot_webhook_max_attempts=2,
-    )  # fmt: skip
+    await start_relay(**AN_HOUR_APART)
     agent.behave(Behaviour(status=503))
     plan_id = await operator.ask(*letters, stop_after=2)
     for letter in letters[:2]:
