@@ -41,6 +41,8 @@ _BY_HEAD = {"COUNT": "count", "/MIN": "rate", "FIRST": "last", "LAST": "last"}
 _MOST_GROUP_ROWS = 16
 _LEAST_TAIL_ROWS = 2
 _LEAST_GROUP_ROWS = 3
+_GROUP_HEADS = 2
+"""The title and the heads of the columns."""
 _NARROW_TOP_ROWS, _WIDE_TOP_ROWS = 10, 12
 """The rows of the figures, as `console.tcss` has them."""
 _NARROW_ALERTS, _WIDE_ALERTS = 4, 5
@@ -57,6 +59,7 @@ class OverviewView(View):
         self._replay = ReplayFlow(self)
         self._groups: dict[str, Group] = {}
         self._sort = 0
+        self._answer_fits = True
 
     def compose_body(self) -> ComposeResult:
         """Return charts, probes, failure groups and the log. On narrow screens, alerts and groups come first."""
@@ -145,7 +148,6 @@ class OverviewView(View):
             header=panels.group_header(width),
             empty=Content(f"  No open dead letters. {_last_webhook(snapshot)}"),
         )
-        self._show_answer()
         self._share_room(len(groups))
         keys = [f"{_key('open')} opens", f"{_key('sort')} sorts"]
         if not self.context.read_only:
@@ -159,7 +161,7 @@ class OverviewView(View):
     def _show_answer(self) -> None:
         """Show how the agent answered the newest of the group under the cursor, if it said anything."""
         answer, line = panels.group_answer(self.group, self.app.size.width - 2), self.query_one("#group-answer", Text)
-        line.display = bool(answer)
+        line.display = bool(answer) and self._answer_fits
         line.update(answer)
 
     def on_line_list_moved(self) -> None:
@@ -186,15 +188,18 @@ class OverviewView(View):
     def _share_room(self, groups: int) -> None:
         """Give the groups the rows that they need, and the log the rest if that is at least `_LEAST_TAIL_ROWS`.
 
-        Where the figures would leave no room for the groups, the figures are not shown.
+        Where the figures would leave no room for the groups, the figures are not shown. The agent's answer to a group
+        is not shown where it would take the figures' room.
         """
         top, alerts = self.query_one("#top"), self.query_one("#alerts-first")
         height = self.query_one("#body").size.height
-        heads = 2 + self.query_one("#group-answer").display  # title, header, and the agent's answer
-        least = min(max(1, groups), _LEAST_GROUP_ROWS) + heads
         taken = sum(pane.outer_size.height for pane in (alerts,) if pane.display)
         figures = _NARROW_TOP_ROWS if self._is_narrow else _WIDE_TOP_ROWS
-        self.set_class(height - taken - figures < least, "-no-top")
+        spare = height - taken - figures - min(max(1, groups), _LEAST_GROUP_ROWS) - _GROUP_HEADS
+        self.set_class(spare < 0, "-no-top")
+        self._answer_fits = spare != 0
+        self._show_answer()
+        heads = _GROUP_HEADS + self.query_one("#group-answer").display
         room = height - taken - (0 if self.has_class("-no-top") or not top.display else top.outer_size.height)
         wanted = min(max(1, groups) + heads, room, _MOST_GROUP_ROWS)
         shared = room - wanted >= _LEAST_TAIL_ROWS and not self.has_class("zoomed")

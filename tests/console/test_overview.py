@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from console.actions import VIEWS
+from relay.store import gate
 from relay.store.database import connect
 from relay.store.demo_history import mark_as_demo
+from relay.store.sessions import connected
 from tests.console.conftest import ALL, LIMITED, OVERLOADED, REFUSED, later, webhook
 from tests.servers import Behaviour, until
 from tests.store.plant import Plant
@@ -81,6 +83,17 @@ async def test_at_80x24_alerts_and_groups_come_first_and_each_light_has_latency_
         light = r"✓ {} 200 [\d.,]+ m?s \d+[sm]"  # its latency and its age
         lights = "  ".join(map(light.format, ("Agent SDK", "Chatwoot", "API")))
         assert re.search(lights, shown)
+
+
+async def test_a_sentence_of_two_rows_leaves_the_figures_their_room_at_80x24(
+    incident: RunningRelay, console: Console, rows: Rows
+) -> None:
+    async with connected(rows.dsn) as connection:
+        await gate.hold(connection, "maria", "deploying the agent", None)
+    async with console(size=(80, 24)) as seen:
+        await seen.shows(
+            "Forwarding is held by maria", "H releases", "5 firing", "─Success", "─Health", "refused the payload"
+        )
 
 
 async def test_a_groups_rate_is_what_came_in_the_last_minute(
